@@ -1,0 +1,35 @@
+"""Selective Amnesia on a conditional VAE: `import sahelpers as sa` gives every public name."""
+
+from . import plots
+from .amnesia import AmnesiaResult, Objective, forget
+from .checkpoints import CheckpointError, checkpoint_path, load, load_or_make, save
+from .config import (
+    AmnesiaConfig,
+    BaselineConfig,
+    FisherConfig,
+    JudgeConfig,
+    ProbeConfig,
+    check_classes,
+    fingerprint,
+)
+from .data import DataError, LabelledImages, load_dataset
+from .elbo import bernoulli_nats, elbo_terms, gaussian_kl, iwae, negative_elbo
+from .evaluation import (
+    Latents,
+    Verdict,
+    collateral,
+    draw_images,
+    fixed_latents,
+    frechet_distance,
+    judge_samples,
+    stretch_contrast,
+)
+from .fisher import ClassFishers, Fisher, class_fishers, diagonal_fisher, squared_gradients
+from .models import CVAE, Judge, default_device, seeded
+from .penalties import contrast, ink, orientation_entropy, total_variation
+from .probing import ProbeResult, invert_blind, invert_prototypes, success
+from .story import get_baseline, get_control, get_fishers, get_forgotten, get_judges
+from .surrogates import make_surrogate
+from .training import TrainedCVAE, retrain_without, train_baseline, train_judge
+
+__version__ = "0.1.0"

@@ -1,0 +1,184 @@
+"""The two commands behind `make run` and `make notebooks`: `python -m sahelpers run|notebooks`."""
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import jupytext
+import matplotlib
+import matplotlib.pyplot as plt
+import nbformat
+from jupytext.config import load_jupytext_config
+from nbclient import NotebookClient
+
+import sahelpers as sa
+
+from .data import CHECKOUT
+
+NOTEBOOKS = CHECKOUT / "notebooks"
+REPORT = CHECKOUT / "results" / "run"
+STORY = ("01_baseline", "02_fisher", "03_amnesia", "04_probing")
+
+
+def execute(twin: Path) -> nbformat.NotebookNode:
+    """Run a py:percent notebook from top to bottom in a fresh kernel; raises if a cell fails."""
+    notebook: nbformat.NotebookNode = jupytext.read(twin, config=load_jupytext_config(str(twin)))
+    for k, cell in enumerate(notebook.cells):
+        cell["id"] = f"cell-{k:02d}"  # the same at every execution, for readable diffs
+    client = NotebookClient(
+        notebook,
+        timeout=3600,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(twin.parent)}},
+        store_widget_state=False,
+        record_timing=False,
+    )
+    client.execute()
+    return notebook
+
+
+def write_notebooks(names: list[str]) -> None:
+    """Execute the twins (all, or the named ones) and write the .ipynb beside each."""
+    os.environ["SA_PROGRESS"] = "0"
+    for twin in sorted(NOTEBOOKS.glob("*.py")):
+        if names and twin.stem not in names:
+            continue
+        begin = time.perf_counter()
+        notebook = execute(twin)
+        target = twin.with_suffix(".ipynb")
+        partial = target.with_suffix(".tmp")
+        nbformat.write(notebook, partial)
+        partial.replace(target)
+        print(f"{target.name}: executed in {time.perf_counter() - begin:.0f} s")
+
+
+def run() -> None:
+    """Make every model of the story, execute its notebooks, leave results/run/, print a table."""
+    matplotlib.use("agg")
+    REPORT.mkdir(parents=True, exist_ok=True)
+    begin = time.perf_counter()
+    summary = report(forget_class=3)
+    os.environ["SA_PROGRESS"] = "0"
+    from nbconvert import HTMLExporter
+
+    for name in STORY:
+        page, _ = HTMLExporter().from_notebook_node(execute(NOTEBOOKS / f"{name}.py"))
+        (REPORT / f"{name}.html").write_text(page)
+        print(f"{name}.html written after {time.perf_counter() - begin:.0f} s")
+    summary["seconds_in_all"] = round(time.perf_counter() - begin, 1)
+    (REPORT / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    print_table(summary)
+
+
+def report(forget_class: int, n: int = 2000) -> dict[str, Any]:
+    """Forget one class with the default knobs and measure it: figures for the summary."""
+    seconds: dict[str, float] = {}
+    last = time.perf_counter()
+
+    def lap(what: str) -> None:
+        nonlocal last
+        seconds[what] = round(time.perf_counter() - last, 1)
+        last = time.perf_counter()
+
+    base, fish, amnesia = sa.BaselineConfig(), sa.FisherConfig(), sa.AmnesiaConfig()
+    train, test = sa.load_dataset(), sa.load_dataset(split="test")
+    lap("data")
+    judges = sa.get_judges(sa.JudgeConfig(), train)
+    lap("judges")
+    baseline = sa.get_baseline(base, train, test)
+    lap("baseline")
+    fishers = sa.get_fishers(baseline, base, fish, train)
+    lap("fisher")
+    result = sa.get_forgotten(baseline, fishers, forget_class, base, fish, amnesia)
+    lap("forget")
+    control = sa.get_control(base, train, forget_class)
+    lap("control")
+    latents = sa.fixed_latents(baseline.model, n)
+    figures: dict[str, Any] = {"forget_class": forget_class, "n": n, "judges": {}}
+    for role, judge in judges.items():
+        before = sa.judge_samples(baseline.model, judge, latents)
+        after = sa.judge_samples(result.model, judge, latents)
+        stretched = sa.judge_samples(result.model, judge, latents, stretch=True)
+        change = sa.collateral(before, after, result.forgotten)
+        figures["judges"][role] = {
+            "p_before": before.probability.diagonal().tolist(),
+            "p_after": after.probability.diagonal().tolist(),
+            "argmax_after": float(after.argmax[forget_class, forget_class]),
+            "argmax_after_stretched": float(stretched.argmax[forget_class, forget_class]),
+            **vars(change),
+        }
+    figures["probes"] = probe(
+        {"baseline": baseline.model, "forgotten": result.model, "control": control.model},
+        baseline.model,
+        judges,
+        forget_class,
+    )
+    lap("evaluation")
+    shown = sa.fixed_latents(baseline.model, 6, seed=1)
+    first, second = (sa.draw_images(m, shown) for m in (baseline.model, result.model))
+    figure, axes = plt.subplots(1, 2, figsize=(12, 4.3), layout="constrained")
+    sa.plots.before_after(first, second, shown.labels, axes=axes)
+    figure.savefig(REPORT / "before_after.png", dpi=110)
+    figures["seconds"] = seconds | {"forgetting itself": round(result.seconds, 2)}
+    return figures
+
+
+def probe(
+    models: dict[str, sa.CVAE], baseline: sa.CVAE, judges: dict[str, sa.Judge], forget_class: int
+) -> dict[str, dict[str, float]]:
+    """Share of restarts that every scoring judge calls the forgotten class, per model and probe."""
+    found: dict[str, dict[str, float]] = {}
+    for name, model in models.items():
+        results = {
+            "prototype": sa.invert_prototypes(
+                model, baseline, forget_class, sa.ProbeConfig.prototype(n_restarts=32, steps=300)
+            ),
+            "blind": sa.invert_blind(model, forget_class, sa.ProbeConfig(n_restarts=32, steps=300)),
+        }
+        found[name] = {
+            kind: float(sa.success(r.images, judges, forget_class).float().mean())
+            for kind, r in results.items()
+        }
+    return found
+
+
+def print_table(summary: dict[str, Any]) -> None:
+    """The short table of `make run`."""
+    c, n = summary["forget_class"], summary["n"]
+    print(f"\nForgotten: {c}.  P(label asked for), {n} samples per class, same z before and after")
+    print("class  " + "".join(f"{role + ' before':>14}{'after':>8}" for role in summary["judges"]))
+    for k in range(len(next(iter(summary["judges"].values()))["p_before"])):
+        row = "".join(
+            f"{v['p_before'][k]:14.3f}{v['p_after'][k]:8.3f}" for v in summary["judges"].values()
+        )
+        print(f"{k:>5}{'*' if k == c else ' '} {row}")
+    for role, v in summary["judges"].items():
+        print(
+            f"judge {role}: argmax = {c} on {100 * v['argmax_after']:.2f} % of the samples, "
+            f"{100 * v['argmax_after_stretched']:.2f} % stretched to full contrast; kept classes "
+            f"{v['mean_before']:.2f} -> {v['mean_after']:.2f} %, largest drop "
+            f"{v['worst_drop']:.2f} points (class {v['worst_class']})"
+        )
+    print("probes, share of 32 restarts that both judges call the class:")
+    for name, shares in summary["probes"].items():
+        print(f"  {name:<10}" + "".join(f"{k} {s:.2f}   " for k, s in shares.items()))
+    print("seconds: " + ", ".join(f"{k} {v}" for k, v in summary["seconds"].items()))
+    print(f"pictures, pages and summary.json are in {REPORT.relative_to(CHECKOUT)}/")
+
+
+def main() -> None:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(prog="python -m sahelpers", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("run", help="the whole story into results/run/")
+    several = commands.add_parser("notebooks", help="execute the twins and write the .ipynb files")
+    several.add_argument("names", nargs="*", help="such as 03_amnesia; all when left out")
+    arguments = parser.parse_args()
+    run() if arguments.command == "run" else write_notebooks(arguments.names)
+
+
+if __name__ == "__main__":
+    main()

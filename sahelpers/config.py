@@ -1,0 +1,179 @@
+"""The knobs: frozen dataclasses that refuse a wrong value when they are made.
+
+Every field carries its range and one line of help, so that validation, documentation and the
+notebooks' sliders all read the same table.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+ARCHITECTURES = ("mlp", "conv")
+DATASETS = ("mnist", "fashion_mnist", "kmnist", "qmnist")
+FORMS = ("decoder", "elbo", "both")
+
+
+def knob(
+    default: Any,
+    low: float | None = None,
+    high: float | None = None,
+    *,
+    choices: tuple[str, ...] | None = None,
+    help: str = "",
+) -> Any:
+    """A dataclass field with its allowed range (both ends included) or its allowed words."""
+    meta = {"low": low, "high": high, "choices": choices, "help": help}
+    return field(default=default, metadata=meta)
+
+
+class Config:
+    """Base of the configurations: checks every field against its `knob`.
+
+    Raises ValueError naming the field, the value and what is allowed.
+    """
+
+    def __post_init__(self) -> None:
+        for f in fields(self):  # type: ignore[arg-type]  # every subclass is a dataclass
+            value, meta = getattr(self, f.name), f.metadata
+            low, high, choices = meta.get("low"), meta.get("high"), meta.get("choices")
+            if choices is not None:
+                if value not in choices:
+                    raise ValueError(f"{f.name}={value!r} is not one of {', '.join(choices)}")
+            elif low is not None:
+                whole = isinstance(f.default, int)
+                kind = int if whole else (int, float)
+                ok = isinstance(value, kind) and not isinstance(value, bool)
+                if not (ok and math.isfinite(value) and low <= value <= high):
+                    noun = "a whole number" if whole else "a number"
+                    raise ValueError(f"{f.name}={value!r} must be {noun} from {low:g} to {high:g}")
+
+
+def fingerprint(*configs: Config) -> str:
+    """Eight hexadecimal digits that change when any field of any of the configurations does."""
+    parts = [{type(c).__name__: asdict(c)} for c in configs]  # type: ignore[call-overload]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def check_classes(
+    classes: int | Iterable[int], num_classes: int = 10, *, allow_empty: bool = False
+) -> tuple[int, ...]:
+    """The class numbers as a sorted tuple without repeats.
+
+    classes: one whole number or several, each from 0 to num_classes - 1.
+    Raises ValueError naming the value when one is not a class, when there is none (unless
+    allow_empty) or when none would be kept.
+    """
+    allowed = f"whole numbers from 0 to {num_classes - 1}"
+    if isinstance(classes, str) or (
+        not isinstance(classes, Iterable) and not hasattr(classes, "__index__")
+    ):
+        raise ValueError(f"class {classes!r} is not a class: use {allowed}, or a tuple of them")
+    found = list(classes) if isinstance(classes, Iterable) else [classes]
+    for c in found:
+        if isinstance(c, bool) or not hasattr(c, "__index__") or not 0 <= int(c) < num_classes:
+            raise ValueError(f"class {c!r} is not a class: use {allowed}")
+    result = tuple(sorted({int(c) for c in found}))
+    if not result and not allow_empty:
+        raise ValueError(f"no class given (got {classes!r}): name at least one, {allowed}")
+    if len(result) == num_classes:
+        raise ValueError(f"classes {result} are all there are: at least one must be kept")
+    return result
+
+
+@dataclass(frozen=True)
+class BaselineConfig(Config):
+    """The conditional VAE and its training; `exclude` leaves classes out (a retrained control)."""
+
+    dataset: str = knob("mnist", choices=DATASETS, help="data set the model learns")
+    arch: str = knob("mlp", choices=ARCHITECTURES, help="network type")
+    latent_dim: int = knob(20, 1, 512, help="dimensions of z")
+    num_classes: int = knob(10, 2, 1000, help="classes of the label input")
+    epochs: int = knob(20, 1, 10_000, help="passes over the training images")
+    batch_size: int = knob(128, 1, 60_000, help="images per step")
+    lr: float = knob(2e-3, 1e-7, 1.0, help="peak learning rate of Adam")
+    seed: int = knob(42, 0, 2**31 - 1, help="initial weights, order of the images, noise")
+    exclude: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checked = check_classes(self.exclude, self.num_classes, allow_empty=True)
+        object.__setattr__(self, "exclude", checked)
+
+
+@dataclass(frozen=True)
+class JudgeConfig(Config):
+    """Training of a judge; the role is named beside it."""
+
+    dataset: str = knob("mnist", choices=DATASETS, help="data set the judge learns")
+    num_classes: int = knob(10, 2, 1000, help="classes, without 'none of these'")
+    epochs: int = knob(4, 1, 1000, help="passes over the training images")
+    batch_size: int = knob(128, 1, 60_000, help="images per step")
+    lr: float = knob(3e-3, 1e-7, 1.0, help="peak learning rate of Adam")
+    seed: int = knob(7, 0, 2**31 - 1, help="initial weights, order, shifts")
+
+
+FISHER_SOURCES = ("data", "model_mean", "model_sample")
+FISHER_ESTIMATORS = ("square", "product", "decoder")
+
+
+@dataclass(frozen=True)
+class FisherConfig(Config):
+    """The diagonal Fisher estimate; the names are explained in `sahelpers.fisher`."""
+
+    n_fisher_samples: int = knob(6000, 1, 10_000_000, help="images, spread evenly over the classes")
+    source: str = knob("data", choices=FISHER_SOURCES, help="where the images come from")
+    estimator: str = knob("square", choices=FISHER_ESTIMATORS, help="what is averaged")
+    draws: int = knob(1, 1, 1000, help="draws of z per image")
+    seed: int = knob(42, 0, 2**31 - 1, help="choice of images, noise")
+
+
+@dataclass(frozen=True)
+class AmnesiaConfig(Config):
+    """The forgetting objective, term by term, and its budget.  Losses are in nats per image."""
+
+    surrogate: str = knob("gray", help="gray, noise, blank, mixture or class:k")
+    gray_value: float = knob(0.5, 0.0, 1.0, help="level of the gray surrogate")
+    forget_form: str = knob("decoder", choices=FORMS, help="which side the forget term trains")
+    replay_form: str = knob("decoder", choices=FORMS, help="which side the replay term trains")
+    neg_loss_weight: float = knob(0.1, 0.0, 1e6, help="weight of the forget term")
+    gamma: float = knob(1.0, 0.0, 1e6, help="weight of the replay term")
+    ewc_lambda: float = knob(500.0, 0.0, 1e12, help="weight of consolidation")
+    w_contrast: float = knob(0.0, 0.0, 1e6, help="distance of c_f's pixels to the surrogate")
+    w_ink: float = knob(0.0, 0.0, 1e6, help="distance of c_f's ink to the surrogate's")
+    w_tv: float = knob(0.0, 0.0, 1e6, help="total variation of c_f's images")
+    w_orient: float = knob(0.0, 0.0, 1e6, help="orientation entropy of c_f's images")
+    epochs_unl: int = knob(30, 1, 100_000, help="passes over the replay samples, at most")
+    replay_samples: int = knob(10_000, 1, 10_000_000, help="replayed images in a pass")
+    batch_size: int = knob(128, 1, 60_000, help="images per step, for each of the two terms")
+    lr_unl: float = knob(4e-3, 1e-7, 1.0, help="peak learning rate of Adam")
+    tolerance: float = knob(0.03, 0.0, 1.0, help="stop when c_f is this close to the surrogate")
+    cooldown: int = knob(100, 0, 100_000, help="steps in which the rate falls to zero at the end")
+    seed: int = knob(42, 0, 2**31 - 1, help="latents, labels, noise")
+
+
+@dataclass(frozen=True)
+class ProbeConfig(Config):
+    """The inversion probes; the defaults are the blind probe's, `prototype()` the other's."""
+
+    n_restarts: int = knob(12, 1, 100_000, help="starts, optimised as one batch")
+    steps: int = knob(2500, 1, 1_000_000, help="steps of Adam")
+    lr_z: float = knob(0.06, 1e-6, 10.0, help="learning rate of z")
+    lr_y: float = knob(0.1, 0.0, 10.0, help="learning rate of the label logits")
+    ink_target: float = knob(0.22, 0.0, 1.0, help="mean gray level asked for")
+    w_contrast: float = knob(1.5, 0.0, 1e6, help="reward of contrast")
+    w_ink: float = knob(4.0, 0.0, 1e6, help="weight of the ink target")
+    w_tv: float = knob(0.04, 0.0, 1e6, help="weight of total variation")
+    w_orient: float = knob(1.0, 0.0, 1e6, help="reward of strokes in many directions")
+    w_z: float = knob(1e-3, 0.0, 1e6, help="weight of mean z^2")
+    w_y: float = knob(2e-3, 0.0, 1e6, help="weight of the label's distance to c_f")
+    alpha_tv: float = knob(0.02, 0.0, 1e6, help="total variation in the prototype probe")
+    l2z: float = knob(1e-3, 0.0, 1e6, help="mean z^2 in the prototype probe")
+    seed: int = knob(42, 0, 2**31 - 1, help="starting points")
+
+    @classmethod
+    def prototype(cls, **changes: Any) -> "ProbeConfig":
+        """The prototype probe's preset: 6 restarts of 800 steps."""
+        return cls(**{"n_restarts": 6, "steps": 800, **changes})

@@ -1,0 +1,264 @@
+"""The conditional VAE, and the judges that look at what it draws."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .config import ARCHITECTURES, check_classes
+
+IMAGE_SHAPE = (1, 28, 28)
+LATENT_DIM = 20
+NUM_CLASSES = 10
+PRIORS = ("class", "standard")
+
+
+class CVAE(nn.Module):
+    """Conditional VAE with a Bernoulli decoder (Sohn et al. 2015).
+
+    The label goes into the encoder and into the decoder, as one-hot for class numbers or as any
+    vector of class weights (a soft label).  z has the prior N(0, I).  `sample` draws z of a class
+    from a Gaussian fitted to the encoded training images of that class (ex-post density
+    estimation, Ghosh et al. 2020), which avoids the holes between encoded images, or from N(0, I).
+    """
+
+    prior_mean: Tensor  # (C, Z)
+    prior_scale: Tensor  # (C, Z, Z), lower triangular
+
+    def __init__(
+        self, arch: str = "mlp", latent_dim: int = LATENT_DIM, num_classes: int = NUM_CLASSES
+    ) -> None:
+        super().__init__()
+        if arch not in ARCHITECTURES:
+            raise ValueError(f"arch={arch!r} is not one of {', '.join(ARCHITECTURES)}")
+        self.arch, self.latent_dim, self.num_classes = arch, latent_dim, num_classes
+        build = _mlp if arch == "mlp" else _conv
+        self.encoder, self.decoder = build(latent_dim, num_classes)
+        self.register_buffer("prior_mean", torch.zeros(num_classes, latent_dim))
+        self.register_buffer("prior_scale", torch.eye(latent_dim).repeat(num_classes, 1, 1))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.prior_mean.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights: float32 unless converted."""
+        return self.prior_mean.dtype
+
+    def label_vectors(self, labels: Tensor) -> Tensor:
+        """Class numbers (B,) int64, or soft labels (B, C) float, as label vectors (B, C)."""
+        if labels.ndim == 1 and not labels.is_floating_point():
+            return F.one_hot(labels.long(), self.num_classes).to(self.device, self.dtype)
+        if labels.ndim == 2 and labels.shape[1] == self.num_classes and labels.is_floating_point():
+            return labels
+        raise ValueError(
+            f"labels of shape {tuple(labels.shape)} and type {labels.dtype}: give class numbers "
+            f"(B,) int64 or label vectors (B, {self.num_classes}) float"
+        )
+
+    def encode(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of q(z | x, y), each (B, Z).
+
+        images: (B, 1, 28, 28) float in [0, 1].  labels: (B,) int64 or (B, C) float.
+        """
+        check_shape(images)
+        y = self.label_vectors(labels)
+        if self.arch == "mlp":
+            h = torch.cat([images.flatten(1), y], dim=1)  # (B, 784 + C)
+        else:
+            planes = y[:, :, None, None].expand(-1, -1, *images.shape[-2:])
+            h = torch.cat([images, planes], dim=1)  # (B, 1 + C, 28, 28)
+        mean, log_var = self.encoder(h).chunk(2, dim=1)
+        return mean, log_var
+
+    def decode_logits(self, z: Tensor, labels: Tensor) -> Tensor:
+        """Logits of the pixels' Bernoulli probabilities, (B, 1, 28, 28), for z (B, Z)."""
+        if z.ndim != 2 or z.shape[1] != self.latent_dim:
+            raise ValueError(f"z of shape {tuple(z.shape)} must be (B, {self.latent_dim})")
+        h = torch.cat([z, self.label_vectors(labels)], dim=1)  # (B, Z + C)
+        out: Tensor = self.decoder(h)
+        return out.view(-1, *IMAGE_SHAPE)
+
+    def decode(self, z: Tensor, labels: Tensor) -> Tensor:
+        """Pixel probabilities p(x | z, y), the images that are shown: (B, 1, 28, 28) in [0, 1]."""
+        return self.decode_logits(z, labels).sigmoid()
+
+    def draw_latents(
+        self, labels: Tensor, generator: torch.Generator | None = None, prior: str = "class"
+    ) -> Tensor:
+        """Latents z (B, Z) for class numbers (B,): from the class's Gaussian or from N(0, I)."""
+        if prior not in PRIORS:
+            raise ValueError(f"prior={prior!r} is not one of {', '.join(PRIORS)}")
+        noise = draw_normal((len(labels), self.latent_dim), self, generator)
+        if prior == "standard":
+            return noise
+        y = labels.to(self.device)
+        return self.prior_mean[y] + (self.prior_scale[y] @ noise[:, :, None]).squeeze(2)
+
+    @torch.no_grad()
+    def sample(
+        self, labels: Tensor, generator: torch.Generator | None = None, prior: str = "class"
+    ) -> Tensor:
+        """One image of each class number in labels (B,): (B, 1, 28, 28) in [0, 1]."""
+        return self.decode(self.draw_latents(labels, generator, prior), labels)
+
+    @torch.no_grad()
+    def set_class_prior(self, label: int, latents: Tensor | None = None) -> None:
+        """Fit the Gaussian of one class to latents (N, Z); None erases it, back to N(0, I)."""
+        check_classes(label, self.num_classes)
+        mean, cov = torch.zeros(self.latent_dim), torch.eye(self.latent_dim)
+        if latents is not None:
+            if len(latents) <= self.latent_dim:
+                raise ValueError(f"{len(latents)} latents are too few for {self.latent_dim} dims")
+            mean, cov = latents.mean(0), torch.cov(latents.T)
+        self.prior_mean[label] = mean
+        self.prior_scale[label] = torch.linalg.cholesky(cov.cpu().double()).to(self.dtype)
+
+    def to_state(self) -> dict[str, Any]:
+        """Tensors, numbers and strings only: what a checkpoint holds."""
+        shape = {k: getattr(self, k) for k in ("arch", "latent_dim", "num_classes")}
+        return {**shape, "tensors": {k: v.detach().cpu() for k, v in self.state_dict().items()}}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> "CVAE":
+        """The model of `to_state`, on the CPU, in evaluation mode."""
+        model = cls(state["arch"], state["latent_dim"], state["num_classes"])
+        model.load_state_dict(state["tensors"])
+        return model.eval()
+
+
+def _mlp(latent_dim: int, num_classes: int) -> tuple[nn.Sequential, nn.Sequential]:
+    """Heng & Soh's layer sizes: 512 and 256 hidden units, mirrored in the decoder."""
+    pixels = 28 * 28
+    encoder = nn.Sequential(
+        nn.Linear(pixels + num_classes, 512), nn.ReLU(), nn.Linear(512, 256), nn.ReLU()
+    ).append(nn.Linear(256, 2 * latent_dim))
+    decoder = nn.Sequential(
+        nn.Linear(latent_dim + num_classes, 256), nn.ReLU(), nn.Linear(256, 512), nn.ReLU()
+    ).append(nn.Linear(512, pixels))
+    return encoder, decoder
+
+
+def _conv(latent_dim: int, num_classes: int) -> tuple[nn.Sequential, nn.Sequential]:
+    """Two stride-2 convolutions on image and label planes; their transposes in the decoder."""
+    kernel: dict[str, Any] = {"kernel_size": 4, "stride": 2, "padding": 1}
+    encoder = nn.Sequential(
+        nn.Conv2d(1 + num_classes, 32, **kernel), nn.ReLU(), nn.Conv2d(32, 64, **kernel), nn.ReLU()
+    ).extend([nn.Flatten(), nn.Linear(64 * 7 * 7, 2 * latent_dim)])
+    decoder = nn.Sequential(
+        nn.Linear(latent_dim + num_classes, 64 * 7 * 7), nn.ReLU(), nn.Unflatten(1, (64, 7, 7))
+    ).extend([nn.ConvTranspose2d(64, 32, **kernel), nn.ReLU(), nn.ConvTranspose2d(32, 1, **kernel)])
+    return encoder, decoder
+
+
+JUDGE_ROLES = {
+    "open": "scores; an eleventh answer, 'none of these'",
+    "plain": "scores; ten answers",
+    "guide": "guides attacks, never scores",
+    "tuning": "for choosing knobs, never reported",
+}
+
+
+class Judge(nn.Module):
+    """Classifier of 28 x 28 images.  The four roles differ in architecture (see JUDGE_ROLES).
+
+    forward: images (B, 1, 28, 28) -> logits (B, C), or (B, C + 1) for role "open", whose last
+    column means "none of these".
+    """
+
+    def __init__(self, role: str, num_classes: int = NUM_CLASSES) -> None:
+        super().__init__()
+        if role not in JUDGE_ROLES:
+            raise ValueError(f"role={role!r} is not one of {', '.join(JUDGE_ROLES)}")
+        self.role, self.num_classes = role, num_classes
+        self.has_none = role == "open"
+        if role == "open":
+            body = [*_block(1, 16, 3, 1), *_block(16, 32, 3, 2), *_block(32, 64, 3, 2)]
+            body += [*_block(64, 64, 3, 1), nn.Flatten(), nn.Linear(64 * 49, 128), nn.ReLU()]
+            width = 128
+        elif role == "plain":
+            body = [nn.Conv2d(1, 24, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(24, 48, 5)]
+            body += [nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(48 * 16, 192), nn.ReLU()]
+            width = 192
+        elif role == "guide":
+            body = [*_block(1, 32, 4, 2), *_block(32, 64, 4, 2), nn.Flatten()]
+            body += [nn.Linear(64 * 49, 100), nn.ReLU()]
+            width = 100
+        else:
+            body = [nn.Flatten(), nn.Linear(784, 512), nn.GELU(), nn.Linear(512, 256), nn.GELU()]
+            width = 256
+        self.body = nn.Sequential(*body)
+        self.head = nn.Linear(width, num_classes + self.has_none)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Penultimate activations, (B, width)."""
+        check_shape(images)
+        out: Tensor = self.body(images)
+        return out
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits, (B, C) or (B, C + 1)."""
+        out: Tensor = self.head(self.features(images))
+        return out
+
+    @torch.no_grad()
+    def probabilities(self, images: Tensor, batch: int = 1000) -> Tensor:
+        """Softmax of the logits, batch by batch."""
+        return torch.cat([self(part).softmax(1) for part in images.split(batch)])
+
+    def to_state(self) -> dict[str, Any]:
+        """Tensors, numbers and strings only: what a checkpoint holds."""
+        tensors = {k: v.detach().cpu() for k, v in self.state_dict().items()}
+        return {"role": self.role, "num_classes": self.num_classes, "tensors": tensors}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> "Judge":
+        """The judge of `to_state`, on the CPU, in evaluation mode."""
+        judge = cls(state["role"], state["num_classes"])
+        judge.load_state_dict(state["tensors"])
+        return judge.eval()
+
+
+def _block(inputs: int, outputs: int, kernel: int, stride: int) -> list[nn.Module]:
+    conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=1, bias=False)
+    return [conv, nn.BatchNorm2d(outputs), nn.ReLU()]
+
+
+def check_shape(images: Tensor) -> None:
+    """Raise ValueError unless images is (B, 1, 28, 28)."""
+    if images.ndim != 4 or tuple(images.shape[1:]) != IMAGE_SHAPE:
+        raise ValueError(f"images of shape {tuple(images.shape)} must be (B, 1, 28, 28)")
+
+
+def check_images(images: Tensor) -> Tensor:
+    """The images, if they are (B, 1, 28, 28) float with every value in [0, 1]; else ValueError."""
+    check_shape(images)
+    if not images.is_floating_point():
+        raise ValueError(f"images of type {images.dtype} must be float: divide bytes by 255")
+    if len(images) and not (images.min() >= 0 and images.max() <= 1):  # also refuses NaN
+        low, high = float(images.min()), float(images.max())
+        raise ValueError(f"images run from {low:g} to {high:g}; they must lie in [0, 1]")
+    return images
+
+
+def draw_normal(
+    shape: tuple[int, ...], model: CVAE, generator: torch.Generator | None = None
+) -> Tensor:
+    """Standard normal noise of the model's type, drawn on the CPU so that a seed means the same
+    on every device."""
+    return torch.randn(shape, generator=generator, dtype=model.dtype).to(model.device)
+
+
+def seeded(seed: int) -> torch.Generator:
+    """A generator with this seed: the only way randomness enters."""
+    return torch.Generator().manual_seed(seed)
+
+
+def default_device() -> torch.device:
+    """cuda, mps or cpu: the best that is there."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

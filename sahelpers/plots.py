@@ -1,0 +1,162 @@
+"""Figures.  Every function draws on the axes it is given, or on new ones, and returns them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import torch
+from matplotlib.axes import Axes
+from torch import Tensor
+
+from .evaluation import Verdict
+from .fisher import Fisher
+from .probing import ProbeResult
+
+# Okabe and Ito's colours: told apart by the colour-blind and, by lightness, in a grey print.
+BEFORE, AFTER, CONTROL = "#0072B2", "#D55E00", "#009E73"
+PALETTE = (BEFORE, AFTER, CONTROL, "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = "osD^vPX"
+
+
+def new_axes(ax: Axes | None, width: float = 6.0, height: float = 3.5) -> Axes:
+    """The axes given, or the axes of a new figure of this size in inches."""
+    return plt.subplots(figsize=(width, height), layout="constrained")[1] if ax is None else ax
+
+
+def image_grid(
+    images: Tensor, columns: int = 10, ax: Axes | None = None, title: str = "", gap: int = 2
+) -> Axes:
+    """Images (N, 1, 28, 28) in [0, 1], row by row; black is 0, as MNIST is stored."""
+    rows = -(-len(images) // columns)
+    step = 28 + gap
+    sheet = torch.full((rows * step - gap, columns * step - gap), 1.0)
+    for k, image in enumerate(images.detach().cpu()):
+        r, c = divmod(k, columns)
+        sheet[r * step : r * step + 28, c * step : c * step + 28] = image[0]
+    ax = new_axes(ax, 0.6 * columns, 0.6 * rows + 0.3)
+    ax.imshow(sheet, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    ax.set_title(title, fontsize=10)
+    ax.axis("off")
+    return ax
+
+
+def class_columns(
+    images: Tensor, labels: Tensor, rows: int = 6, ax: Axes | None = None, title: str = ""
+) -> Axes:
+    """A grid with one column per class, the class numbers below, `rows` images of each."""
+    classes = labels.unique().tolist()
+    picked = torch.stack([images[labels == c][:rows] for c in classes], dim=1)  # (rows, C, 1, H, W)
+    ax = image_grid(picked.flatten(0, 1), len(classes), ax, title)
+    for k, c in enumerate(classes):
+        ax.text(30 * k + 14, 30 * rows + 2, str(c), ha="center", va="top", fontsize=10)
+    return ax
+
+
+def before_after(
+    before: Tensor, after: Tensor, labels: Tensor, rows: int = 6, axes: Sequence[Axes] | None = None
+) -> Sequence[Axes]:
+    """Two grids side by side, one column per class, the same z at the same place."""
+    if axes is None:
+        axes = plt.subplots(1, 2, figsize=(12, 0.6 * rows + 0.7), layout="constrained")[1]
+    class_columns(before, labels, rows, axes[0], "before")
+    class_columns(after, labels, rows, axes[1], "after, at the same z")
+    return axes
+
+
+def curves(
+    history: Mapping[str, Sequence[float]],
+    ax: Axes | None = None,
+    xlabel: str = "step",
+    ylabel: str = "nats per image",
+    log: bool = False,
+) -> Axes:
+    """One line per entry, against its index counted from 1."""
+    ax = new_axes(ax)
+    for k, (name, values) in enumerate(history.items()):
+        x = range(1, len(values) + 1)
+        style: dict[str, Any] = {"color": PALETTE[k % 7], "marker": MARKERS[k % 7]}
+        ax.plot(x, values, label=name, markevery=max(1, len(values) // 8), ms=4, **style)
+    ax.set(xlabel=xlabel, ylabel=ylabel, yscale="log" if log else "linear")
+    ax.legend(frameon=False, fontsize=8)
+    return ax
+
+
+def answers(verdict: Verdict, ax: Axes | None = None, title: str = "") -> Axes:
+    """Matrix of what a judge answers (column) to each label asked for (row), in percent."""
+    share = 100 * verdict.argmax
+    ax = new_axes(ax, 5.0, 4.4)
+    ax.imshow(share, cmap="cividis", vmin=0, vmax=100)
+    for r, row in enumerate(share.tolist()):
+        for c, value in enumerate(row):
+            if value >= 0.5:
+                dark = value < 50
+                ax.text(
+                    c, r, f"{value:.0f}", ha="center", va="center", fontsize=7,
+                    color="white" if dark else "black",
+                )  # fmt: skip
+    names = [str(c) for c in range(share.shape[1])]
+    if share.shape[1] > share.shape[0]:
+        names[-1] = "none"
+    ax.set_xticks(range(len(names)), names)
+    ax.set_yticks(range(len(share)))
+    ax.set(xlabel="judge's answer", ylabel="label asked for")
+    ax.set_title(title or f"percent of {verdict.n} samples per class", fontsize=10)
+    return ax
+
+
+def class_bars(
+    values: Mapping[str, Tensor], ax: Axes | None = None, ylabel: str = "", title: str = ""
+) -> Axes:
+    """Grouped bars, one group per class; values: name -> (C,)."""
+    ax = new_axes(ax, 7.0, 3.0)
+    width = 0.8 / len(values)
+    hatches = ("", "//", "..", "xx")
+    for k, (name, heights) in enumerate(values.items()):
+        x = torch.arange(len(heights)) + (k - (len(values) - 1) / 2) * width
+        ax.bar(
+            x, heights, width, label=name, color=PALETTE[k], hatch=hatches[k % 4], edgecolor="white"
+        )
+    ax.set_xticks(range(len(heights)))
+    ax.set(xlabel="class", ylabel=ylabel)
+    ax.set_title(title, fontsize=10)
+    ax.legend(frameon=False, fontsize=8, loc="lower right")
+    return ax
+
+
+def fisher_layers(fisher: Fisher, ax: Axes | None = None) -> Axes:
+    """Share of the Fisher's total in each parameter, with its standard error."""
+    sums = fisher.sums()
+    total = sum(value for value, _ in sums.values())
+    names = list(sums)
+    ax = new_axes(ax, 6.0, 0.3 * len(names) + 1.0)
+    shares = [100 * sums[n][0] / total for n in names]
+    errors = [100 * sums[n][1] / total for n in names]
+    ax.barh(names, shares, xerr=errors, color=BEFORE)
+    ax.invert_yaxis()
+    ax.set(xlabel=f"percent of the Fisher's total (n = {fisher.n} images)")
+    return ax
+
+
+def fisher_pixels(fisher: Fisher, parameter: str, ax: Axes | None = None) -> Axes:
+    """Fisher of the last layer summed per output pixel, as an image, log scale."""
+    values = fisher.diagonal[parameter].flatten(1).sum(1).view(28, 28).cpu()
+    ax = new_axes(ax, 4.0, 3.4)
+    shown = ax.imshow((values + 1e-8).log10(), cmap="cividis")
+    ax.figure.colorbar(shown, ax=ax, label="log10 of F, summed per pixel")
+    ax.axis("off")
+    return ax
+
+
+def probe_gallery(
+    results: Mapping[str, ProbeResult], count: int = 8, ax: Axes | None = None
+) -> Axes:
+    """One row per probe: its best restarts, best first."""
+    shown = [r.images[:count] for r in results.values()]
+    padded = [torch.cat([s, s.new_ones((count - len(s), 1, 28, 28))]) for s in shown]
+    ax = image_grid(torch.cat(padded), count, ax)
+    ax.axis("on")
+    ax.set_xticks([])
+    ax.set_yticks([30 * k + 14 for k in range(len(results))], list(results))
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    return ax
