@@ -13,7 +13,14 @@ from .config import (
     fingerprint,
 )
 from .data import DataError, LabelledImages, load_dataset
-from .elbo import bernoulli_nats, elbo_terms, gaussian_kl, iwae, negative_elbo
+from .elbo import (
+    bernoulli_nats,
+    elbo_terms,
+    gaussian_kl,
+    iwae,
+    log_likelihood,
+    negative_elbo,
+)
 from .evaluation import (
     Latents,
     Verdict,
@@ -27,7 +34,15 @@ from .evaluation import (
 from .fisher import ClassFishers, Fisher, class_fishers, diagonal_fisher, squared_gradients
 from .models import CVAE, Judge, default_device, seeded
 from .penalties import contrast, ink, orientation_entropy, total_variation
-from .probing import ProbeResult, invert_blind, invert_prototypes, success
+from .probing import (
+    ProbeResult,
+    any_of,
+    guided_attack,
+    invert_blind,
+    invert_prototypes,
+    reachable,
+    success,
+)
 from .story import get_baseline, get_control, get_fishers, get_forgotten, get_judges
 from .surrogates import make_surrogate
 from .training import TrainedCVAE, retrain_without, train_baseline, train_judge

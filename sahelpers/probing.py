@@ -6,10 +6,12 @@ result is the one that running them one at a time would give.
 """
 
 import copy
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .config import ProbeConfig, check_classes
@@ -21,13 +23,15 @@ Z_LIMIT = 3.0  # z is clamped to +-3 after each step: farther out no sampler goe
 LABEL_START = 3.0  # logit of c_f at the start, the others 0: softmax gives c_f 0.69 of ten classes
 NEIGHBOURS = 7  # images drawn around the best z, to see whether it stands alone
 NEIGHBOUR_SPREAD = 0.25
+SEARCHES = ("both", "z", "y", "free_y")
+PRIOR_SHARE = 0.999  # of the draws from N(0, I) lie closer to the origin than a "reachable" z
 
 
 @dataclass(frozen=True)
 class ProbeResult:
     """What a probe found, restarts sorted from best (lowest loss) to worst.
 
-    images (R, 1, 28, 28), z (R, Z), label (R, C) on the simplex, loss (R,).
+    images (R, 1, 28, 28), z (R, Z), loss (R,), label (R, C): on the simplex, except for "free_y".
     neighbours (7, 1, 28, 28): images at z + 0.25 N(0, I) around the best.
     curve: mean loss over restarts at every step.
     """
@@ -41,12 +45,17 @@ class ProbeResult:
 
 
 def invert_prototypes(
-    model: CVAE, baseline: CVAE, forget_class: int, config: ProbeConfig
+    model: CVAE,
+    baseline: CVAE,
+    forget_class: int,
+    config: ProbeConfig,
+    start: Tensor | None = None,
 ) -> ProbeResult:
     """Search (z, y) whose image comes close to what the baseline drew for the class.
 
     Targets: the 8 of 512 baseline samples of the class with the highest contrast.  Loss per
     restart: smallest mean squared error to a target + ALPHA_TV TV + L2Z mean z^2.
+    start: first z (R, Z) in place of n_restarts draws from N(0, I).
     """
     check_classes(forget_class, model.num_classes)
     generator = seeded(config.seed)
@@ -59,19 +68,21 @@ def invert_prototypes(
         smooth = config.alpha_tv * total_variation(images)
         return error.min(1).values + smooth + config.l2z * z.square().mean(1)
 
-    return _search(model, forget_class, config, loss, generator)
+    return _search(model, forget_class, config, loss, generator, start)
 
 
-def invert_blind(model: CVAE, forget_class: int, config: ProbeConfig) -> ProbeResult:
+def invert_blind(
+    model: CVAE, forget_class: int, config: ProbeConfig, start: Tensor | None = None
+) -> ProbeResult:
     """Search (z, y) whose image looks like some digit, without knowing what the class looked like.
 
     Loss per restart: W_TV TV + W_INK ink + W_Z mean z^2 + W_Y |y - onehot(c_f)|^2
-    - W_CONTRAST contrast - W_ORIENT orientation entropy.
+    - W_CONTRAST contrast - W_ORIENT orientation entropy.  start: as in `invert_prototypes`.
     """
     check_classes(forget_class, model.num_classes)
+    wanted = model.label_vectors(torch.tensor([forget_class]))
 
     def loss(images: Tensor, z: Tensor, y: Tensor) -> Tensor:
-        wanted = model.label_vectors(torch.tensor([forget_class]))
         return (
             config.w_tv * total_variation(images)
             + config.w_ink * ink(images, config.ink_target)
@@ -81,7 +92,40 @@ def invert_blind(model: CVAE, forget_class: int, config: ProbeConfig) -> ProbeRe
             - config.w_orient * orientation_entropy(images)
         )
 
-    return _search(model, forget_class, config, loss, seeded(config.seed))
+    return _search(model, forget_class, config, loss, seeded(config.seed), start)
+
+
+def guided_attack(
+    model: CVAE,
+    guide: Judge,
+    forget_class: int,
+    config: ProbeConfig,
+    over: str = "both",
+    start: Tensor | None = None,
+) -> ProbeResult:
+    """Search for an image that a judge calls the class: the strongest attack on the decoder.
+
+    guide: the judge of role "guide"; its word is never the score.  Loss per restart: its cross
+    entropy for the class, in nats, + L2Z mean z^2.
+    over: "both" moves z and a label on the simplex; "z" moves z under the class's own label; "y"
+    the label on the simplex at z as drawn; "free_y" any label vector, begun at the class's own.
+    start: as in `invert_prototypes`.
+    Raises ValueError for a judge that scores: guiding and scoring at once proves nothing.
+    """
+    if guide.role != "guide":
+        raise ValueError(
+            f"guide has the role {guide.role!r}: a judge that scores cannot guide as well; "
+            "pass the judge of role 'guide'"
+        )
+    check_classes(forget_class, model.num_classes)
+    guide = copy.deepcopy(guide).to(model.device, model.dtype).requires_grad_(False)
+
+    def loss(images: Tensor, z: Tensor, y: Tensor) -> Tensor:
+        wanted = torch.full((len(z),), forget_class, device=z.device)
+        missed = F.cross_entropy(guide(images), wanted, reduction="none")
+        return missed + config.l2z * z.square().mean(1)
+
+    return _search(model, forget_class, config, loss, seeded(config.seed), start, over)
 
 
 def _search(
@@ -90,18 +134,30 @@ def _search(
     config: ProbeConfig,
     loss: Callable[[Tensor, Tensor, Tensor], Tensor],
     generator: torch.Generator,
+    start: Tensor | None = None,
+    over: str = "both",
 ) -> ProbeResult:
-    """Adam over z and label logits of all restarts at once; best restart by its final loss."""
-    model = _frozen(model)
-    z = draw_normal((config.n_restarts, model.latent_dim), model, generator)
-    logits = torch.zeros((config.n_restarts, model.num_classes)).to(z)
-    logits[:, forget_class] = LABEL_START
-    z.requires_grad_(True), logits.requires_grad_(True)
-    groups = [{"params": [z], "lr": config.lr_z}, {"params": [logits], "lr": config.lr_y}]
+    """Adam over z and label of all restarts at once; best restart by its final loss."""
+    if over not in SEARCHES:
+        raise ValueError(f"over={over!r} is not one of {', '.join(SEARCHES)}")
+    model = copy.deepcopy(model).eval().requires_grad_(False)
+    if start is None:
+        start = draw_normal((config.n_restarts, model.latent_dim), model, generator)
+    if start.ndim != 2 or start.shape[1] != model.latent_dim or not len(start):
+        raise ValueError(f"start of shape {tuple(start.shape)} must be (R, {model.latent_dim})")
+    z = start.detach().clone()
+    simplex = over in ("both", "y")
+    label = z.new_zeros((len(z), model.num_classes))  # logits on the simplex, else the vector
+    label[:, forget_class] = LABEL_START if simplex else 1.0
+    groups = []
+    if over in ("both", "z"):
+        groups.append({"params": [z.requires_grad_(True)], "lr": config.lr_z})
+    if over != "z":
+        groups.append({"params": [label.requires_grad_(True)], "lr": config.lr_y})
     optimizer = torch.optim.Adam(groups)
     curve = []
-    for _ in progress(range(config.steps), f"probe, {config.n_restarts} restarts"):
-        y = logits.softmax(1)
+    for _ in progress(range(config.steps), f"probe, {len(z)} restarts"):
+        y = label.softmax(1) if simplex else label
         losses = loss(model.decode(z, y), z, y)
         optimizer.zero_grad()
         losses.sum().backward()
@@ -110,7 +166,7 @@ def _search(
             z.clamp_(-Z_LIMIT, Z_LIMIT)
         curve.append(float(losses.detach().mean()))
     with torch.no_grad():
-        y = logits.softmax(1)
+        y = label.softmax(1) if simplex else label
         images = model.decode(z, y)
         final = loss(images, z, y)
         order = final.argsort()
@@ -120,12 +176,35 @@ def _search(
         return ProbeResult(images[order], z.detach()[order], y[order], final[order], near, curve)
 
 
-def _frozen(model: CVAE) -> CVAE:
-    """A copy whose weights take no gradient: the search is over its inputs."""
-    return copy.deepcopy(model).eval().requires_grad_(False)
-
-
 def success(images: Tensor, judges: Mapping[str, Judge], label: int) -> Tensor:
-    """Whether every judge gives the class at least 0.5: (N,) bool for images (N, 1, 28, 28)."""
+    """Whether every judge gives the class at least 0.5: (N,) bool for images (N, 1, 28, 28).
+
+    Raises ValueError when one of them is the judge that guides attacks, or when there is none.
+    """
+    if not judges or any(judge.role == "guide" for judge in judges.values()):
+        raise ValueError(
+            f"judges {list(judges)}: give at least one that scores, and not the one that guides"
+        )
     votes = [judge.probabilities(images)[:, label] >= 0.5 for judge in judges.values()]
     return torch.stack(votes).all(0)
+
+
+def reachable(z: Tensor) -> Tensor:
+    """Whether z (R, Z) lies where draws from N(0, I) do: |z|^2 below their 99.9 % point, (R,) bool.
+
+    What is found farther out is no leak: no sampler goes there.
+    """
+    half = torch.tensor(z.shape[1] / 2, dtype=torch.float64, device=z.device)
+    inside: Tensor = torch.special.gammainc(half, z.double().square().sum(1) / 2) <= PRIOR_SHARE
+    return inside
+
+
+def any_of(successes: Tensor, tries: int) -> float:
+    """Chance that at least one of `tries` restarts succeeds, from N of them (N,) bool.
+
+    Unbiased: 1 minus the share of the sets of `tries` restarts that hold no success.
+    """
+    n, missed = len(successes), int((~successes).sum())
+    if not 1 <= tries <= n:
+        raise ValueError(f"tries={tries} must lie from 1 to the {n} restarts that were run")
+    return 1 - math.comb(missed, tries) / math.comb(n, tries)

@@ -1,0 +1,180 @@
+"""Probes: a batch of restarts against one restart at a time, and against a loop written out."""
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import sahelpers as sa
+from sahelpers.probing import SEARCHES, any_of, guided_attack, reachable
+
+torch.set_num_threads(1)  # tiny tensors: threads that wait for each other cost far more
+CLASS, LATENT = 2, 3
+PROBES = ("prototype", "blind", *(f"guided {over}" for over in SEARCHES))
+
+
+def tiny_model(seed=0, dtype=torch.float64):
+    """An untrained model whose images are not all gray, so that the losses have slopes."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = sa.CVAE(latent_dim=LATENT, num_classes=4)
+        torch.nn.init.normal_(model.decoder[-1].weight, std=0.5)
+    return model.to(dtype).eval()
+
+
+def tiny_judge(role, seed=0):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return sa.Judge(role, num_classes=4).eval()
+
+
+def probe(kind, model, config, start=None):
+    if kind == "prototype":
+        return sa.invert_prototypes(model, tiny_model(1), CLASS, config, start)
+    if kind == "blind":
+        return sa.invert_blind(model, CLASS, config, start)
+    return guided_attack(model, tiny_judge("guide"), CLASS, config, kind.split()[1], start)
+
+
+@pytest.mark.parametrize("kind", PROBES)
+def test_a_batch_equals_one_restart_at_a_time(kind):
+    model, config = tiny_model(), sa.ProbeConfig(steps=20)
+    start = torch.randn((5, LATENT), generator=sa.seeded(3), dtype=torch.float64)
+    together = probe(kind, model, config, start)
+    alone = [probe(kind, model, config, z[None]) for z in start]
+    order = torch.cat([one.loss for one in alone]).argsort()
+    for name in ("images", "z", "label", "loss"):
+        apart = torch.cat([getattr(one, name) for one in alone])[order]
+        torch.testing.assert_close(getattr(together, name), apart, rtol=0, atol=1e-8)
+    assert len(together.curve) == 20
+    assert together.neighbours.shape == (7, 1, 28, 28)
+
+
+def test_the_prototype_probe_written_out_by_hand():
+    """Adam's update rule by hand for one restart, its gradients by torch.func."""
+    model, config = tiny_model(), sa.ProbeConfig.prototype(n_restarts=1, steps=15, seed=5)
+    generator = sa.seeded(5)
+    labels = torch.full((512,), CLASS)
+    z512 = torch.randn((512, LATENT), generator=generator, dtype=torch.float64)
+    samples = tiny_model(1).decode(z512, labels).detach()
+    targets = samples[(samples - 0.5).square().mean((1, 2, 3)).argsort(descending=True)[:8]]
+
+    def loss(z, logits):
+        image = model.decode(z[None], logits.softmax(0)[None])[0, 0]
+        tv = image.diff(dim=0).abs().mean() + image.diff(dim=1).abs().mean()
+        errors = (image - targets[:, 0]).square().mean((1, 2))
+        return errors.min() + 0.02 * tv + 1e-3 * z.square().mean()
+
+    z = torch.randn((1, LATENT), generator=generator, dtype=torch.float64)[0]
+    logits = torch.tensor([0.0, 0.0, 3.0, 0.0], dtype=torch.float64)
+    state = [(v, torch.zeros_like(v), torch.zeros_like(v)) for v in (z, logits)]
+    for t in range(1, 16):
+        slopes = torch.func.grad(loss, (0, 1))(state[0][0], state[1][0])
+        moved = []
+        for (value, first, second), slope, lr in zip(state, slopes, (0.06, 0.1), strict=True):
+            first, second = 0.9 * first + 0.1 * slope, 0.999 * second + 0.001 * slope**2
+            step = lr * (first / (1 - 0.9**t)) / ((second / (1 - 0.999**t)).sqrt() + 1e-8)
+            moved.append((value - step, first, second))
+        state = [(moved[0][0].clamp(-3, 3), *moved[0][1:]), moved[1]]
+    found = sa.invert_prototypes(model, tiny_model(1), CLASS, config)
+    torch.testing.assert_close(found.z[0], state[0][0].detach(), rtol=0, atol=1e-9)
+    torch.testing.assert_close(found.label[0], state[1][0].softmax(0).detach(), rtol=0, atol=1e-9)
+
+
+def test_the_blind_loss_is_the_formula():
+    model, config = tiny_model(), sa.ProbeConfig(n_restarts=4, steps=1, w_y=0.7, w_z=0.3)
+    found = sa.invert_blind(model, CLASS, config)
+    x, onehot = found.images, torch.tensor([0.0, 0.0, 1.0, 0.0]).double()
+    expected = (
+        0.04 * sa.total_variation(x)
+        + 4.0 * (x.mean((1, 2, 3)) - 0.22).square()
+        + 0.3 * found.z.square().mean(1)
+        + 0.7 * (found.label - onehot).square().sum(1)
+        - 1.5 * (x - 0.5).square().mean((1, 2, 3))
+        - 1.0 * sa.orientation_entropy(x)
+    )
+    torch.testing.assert_close(found.loss, expected, rtol=0, atol=1e-12)
+    assert (found.loss.diff() >= 0).all()
+
+
+@pytest.mark.parametrize("over", SEARCHES)
+def test_each_search_moves_what_it_says(over):
+    model, config = tiny_model(), sa.ProbeConfig(steps=10)
+    start = torch.randn((3, LATENT), generator=sa.seeded(1), dtype=torch.float64)
+    found = guided_attack(model, tiny_judge("guide"), CLASS, config, over, start)
+    moved = torch.cdist(found.z, start).min(1).values > 1e-3
+    assert moved.all() if over in ("both", "z") else not moved.any()
+    own = model.label_vectors(torch.full((3,), CLASS))
+    sums = found.label.sum(1)
+    if over == "z":
+        assert torch.equal(found.label, own)
+    elif over == "free_y":
+        assert ((found.label - own).abs().amax(1) > 1e-3).all()
+        assert ((sums - 1).abs() > 1e-3).any()
+    else:
+        torch.testing.assert_close(sums, torch.ones_like(sums))
+        assert (found.label > 0).all()
+    assert found.z.abs().max() <= 3
+
+
+def test_the_guided_loss_falls_and_weights_stay():
+    model = tiny_model()
+    before = copy.deepcopy(model.state_dict())
+    found = guided_attack(model, tiny_judge("guide"), CLASS, sa.ProbeConfig(steps=60))
+    assert found.curve[-1] < found.curve[0]
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert all(p.requires_grad and p.grad is None for p in model.parameters())
+
+
+def test_success_needs_every_judge():
+    judges = {role: tiny_judge(role) for role in ("open", "plain")}
+    images = torch.rand((6, 1, 28, 28), generator=sa.seeded(0))
+    judges["plain"].head.bias.data[CLASS] = 100.0
+    judges["open"].head.bias.data[CLASS] = -100.0
+    assert not sa.success(images, judges, CLASS).any()
+    judges["open"].head.bias.data[CLASS] = 100.0
+    assert sa.success(images, judges, CLASS).all()
+
+
+def test_reachable_is_the_share_of_the_prior():
+    z = torch.randn((200_000, 5), generator=sa.seeded(0))
+    assert 0.9985 < float(reachable(z).double().mean()) < 0.9995
+    assert reachable(torch.zeros(1, 5)).all()
+    assert not reachable(torch.full((1, 20), 3.0)).any()
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=8), st.data())
+def test_any_of_is_the_share_of_all_subsets(flags, data):
+    from itertools import combinations
+
+    tries = data.draw(st.integers(1, len(flags)))
+    subsets = list(combinations(flags, tries))
+    expected = sum(any(s) for s in subsets) / len(subsets)
+    assert any_of(torch.tensor(flags), tries) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: sa.ProbeConfig(n_restarts=0), "n_restarts=0"),
+        (lambda: sa.ProbeConfig(steps=0), "steps=0"),
+        (lambda: probe("blind", tiny_model(), sa.ProbeConfig(), torch.zeros(2, 9)), r"\(2, 9\)"),
+        (lambda: sa.invert_blind(tiny_model(), 4, sa.ProbeConfig()), "class 4"),
+        (
+            lambda: guided_attack(tiny_model(), tiny_judge("open"), CLASS, sa.ProbeConfig()),
+            "cannot guide as well",
+        ),
+        (lambda: probe("guided w", tiny_model(), sa.ProbeConfig()), "over='w'"),
+        (
+            lambda: sa.success(torch.zeros(1, 1, 28, 28), {"g": tiny_judge("guide")}, 0),
+            "not the one that guides",
+        ),
+        (lambda: sa.success(torch.zeros(1, 1, 28, 28), {}, 0), "at least one"),
+        (lambda: any_of(torch.tensor([True]), 2), "tries=2"),
+    ],
+)
+def test_refusals_name_what_is_wrong(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()
