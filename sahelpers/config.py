@@ -22,10 +22,14 @@ def knob(
     high: float | None = None,
     *,
     choices: tuple[str, ...] | None = None,
+    span: tuple[float, float] | None = None,
     help: str = "",
 ) -> Any:
-    """A dataclass field with its allowed range (both ends included) or its allowed words."""
-    meta = {"low": low, "high": high, "choices": choices, "help": help}
+    """A dataclass field with its allowed range (both ends included) or its allowed words.
+
+    span: the part of a wide range that a slider covers.
+    """
+    meta = {"low": low, "high": high, "choices": choices, "span": span, "help": help}
     return field(default=default, metadata=meta)
 
 
@@ -138,14 +142,22 @@ class AmnesiaConfig(Config):
     gray_value: float = knob(0.5, 0.0, 1.0, help="level of the gray surrogate")
     forget_form: str = knob("decoder", choices=FORMS, help="which side the forget term trains")
     replay_form: str = knob("decoder", choices=FORMS, help="which side the replay term trains")
-    neg_loss_weight: float = knob(0.1, 0.0, 1e6, help="weight of the forget term")
-    gamma: float = knob(1.0, 0.0, 1e6, help="weight of the replay term")
-    ewc_lambda: float = knob(500.0, 0.0, 1e12, help="weight of consolidation")
-    w_contrast: float = knob(0.0, 0.0, 1e6, help="distance of c_f's pixels to the surrogate")
-    w_ink: float = knob(0.0, 0.0, 1e6, help="distance of c_f's ink to the surrogate's")
-    w_tv: float = knob(0.0, 0.0, 1e6, help="total variation of c_f's images")
-    w_orient: float = knob(0.0, 0.0, 1e6, help="orientation entropy of c_f's images")
-    epochs_unl: int = knob(30, 1, 100_000, help="passes over the replay samples, at most")
+    neg_loss_weight: float = knob(0.1, 0.0, 1e6, span=(0.01, 10), help="weight of the forget term")
+    gamma: float = knob(1.0, 0.0, 1e6, span=(0.1, 100), help="weight of the replay term")
+    ewc_lambda: float = knob(500.0, 0.0, 1e12, span=(1, 1e8), help="weight of consolidation")
+    w_contrast: float = knob(
+        0.0, 0.0, 1e6, span=(1, 1000), help="distance of c_f's pixels to the surrogate"
+    )
+    w_ink: float = knob(
+        0.0, 0.0, 1e6, span=(1, 1000), help="distance of c_f's ink to the surrogate's"
+    )
+    w_tv: float = knob(0.0, 0.0, 1e6, span=(1, 1000), help="total variation of c_f's images")
+    w_orient: float = knob(
+        0.0, 0.0, 1e6, span=(1, 1000), help="orientation entropy of c_f's images"
+    )
+    epochs_unl: int = knob(
+        30, 1, 100_000, span=(1, 100), help="passes over the replay samples, at most"
+    )
     replay_samples: int = knob(10_000, 1, 10_000_000, help="replayed images in a pass")
     batch_size: int = knob(128, 1, 60_000, help="images per step, for each of the two terms")
     lr_unl: float = knob(4e-3, 1e-7, 1.0, help="peak learning rate of Adam")
@@ -158,19 +170,23 @@ class AmnesiaConfig(Config):
 class ProbeConfig(Config):
     """The inversion probes; the defaults are the blind probe's, `prototype()` the other's."""
 
-    n_restarts: int = knob(12, 1, 100_000, help="starts, optimised as one batch")
-    steps: int = knob(2500, 1, 1_000_000, help="steps of Adam")
+    n_restarts: int = knob(12, 1, 100_000, span=(1, 100), help="starts, optimised as one batch")
+    steps: int = knob(2500, 1, 1_000_000, span=(10, 5000), help="steps of Adam")
     lr_z: float = knob(0.06, 1e-6, 10.0, help="learning rate of z")
     lr_y: float = knob(0.1, 0.0, 10.0, help="learning rate of the label logits")
     ink_target: float = knob(0.22, 0.0, 1.0, help="mean gray level asked for")
-    w_contrast: float = knob(1.5, 0.0, 1e6, help="reward of contrast")
-    w_ink: float = knob(4.0, 0.0, 1e6, help="weight of the ink target")
-    w_tv: float = knob(0.04, 0.0, 1e6, help="weight of total variation")
-    w_orient: float = knob(1.0, 0.0, 1e6, help="reward of strokes in many directions")
-    w_z: float = knob(1e-3, 0.0, 1e6, help="weight of mean z^2")
-    w_y: float = knob(2e-3, 0.0, 1e6, help="weight of the label's distance to c_f")
-    alpha_tv: float = knob(0.02, 0.0, 1e6, help="total variation in the prototype probe")
-    l2z: float = knob(1e-3, 0.0, 1e6, help="mean z^2 in the prototype probe")
+    w_contrast: float = knob(1.5, 0.0, 1e6, span=(0.01, 100), help="reward of contrast")
+    w_ink: float = knob(4.0, 0.0, 1e6, span=(0.01, 100), help="weight of the ink target")
+    w_tv: float = knob(0.04, 0.0, 1e6, span=(0.001, 10), help="weight of total variation")
+    w_orient: float = knob(
+        1.0, 0.0, 1e6, span=(0.01, 100), help="reward of strokes in many directions"
+    )
+    w_z: float = knob(1e-3, 0.0, 1e6, span=(1e-4, 1), help="weight of mean z^2")
+    w_y: float = knob(2e-3, 0.0, 1e6, span=(1e-4, 1), help="weight of the label's distance to c_f")
+    alpha_tv: float = knob(
+        0.02, 0.0, 1e6, span=(1e-3, 1), help="total variation in the prototype probe"
+    )
+    l2z: float = knob(1e-3, 0.0, 1e6, span=(1e-4, 1), help="mean z^2 in the prototype probe")
     seed: int = knob(42, 0, 2**31 - 1, help="starting points")
 
     @classmethod
