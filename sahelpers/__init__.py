@@ -1,6 +1,6 @@
 """Selective Amnesia on a conditional VAE: `import sahelpers as sa` gives every public name."""
 
-from . import plots
+from . import plots, plots_probing
 from .amnesia import AmnesiaResult, Objective, forget
 from .checkpoints import CheckpointError, checkpoint_path, load, load_or_make, save
 from .config import (
@@ -31,7 +31,8 @@ from .evaluation import (
     judge_samples,
     stretch_contrast,
 )
-from .fisher import ClassFishers, Fisher, class_fishers, diagonal_fisher, squared_gradients
+from .fisher import ClassFishers, Fisher, class_fishers, diagonal_fisher
+from .gradients import squared_gradients
 from .models import CVAE, Judge, default_device, seeded
 from .penalties import contrast, ink, orientation_entropy, total_variation
 from .probing import (
@@ -43,8 +44,18 @@ from .probing import (
     reachable,
     success,
 )
+from .recovery import RecoveryCurve, relearn, reset_label
 from .story import get_baseline, get_control, get_fishers, get_forgotten, get_judges
 from .surrogates import make_surrogate
+from .traces import (
+    activations,
+    cka,
+    label_bounds,
+    label_walk,
+    linear_probe,
+    membership_auc,
+    round_trip,
+)
 from .training import TrainedCVAE, retrain_without, train_baseline, train_judge
 
 __version__ = "0.1.0"

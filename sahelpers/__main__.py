@@ -35,6 +35,7 @@ def execute(twin: Path) -> nbformat.NotebookNode:
         resources={"metadata": {"path": str(twin.parent)}},
         store_widget_state=False,
         record_timing=False,
+        coalesce_streams=True,
     )
     client.execute()
     return notebook

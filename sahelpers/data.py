@@ -153,16 +153,11 @@ def _read_idx(path: Path, md5: str, ndim: int) -> np.ndarray[Any, Any]:
         )
     with gzip.GzipFile(fileobj=io.BytesIO(packed)) as stream:
         head = stream.read(4 + 4 * ndim)
+        known = len(head) == 4 + 4 * ndim and head[:2] == b"\0\0" and head[2] in _ELEMENT
+        if not known or head[3] != ndim:
+            start = head[:4].hex()
+            raise DataError(f"{path}: not an idx file of {ndim} dimensions (starts {start})")
         sizes = tuple(int(n) for n in np.frombuffer(head, ">u4")[1:])
-        if (
-            len(head) != 4 + 4 * ndim
-            or head[:2] != b"\0\0"
-            or head[2] not in _ELEMENT
-            or head[3] != ndim
-        ):
-            raise DataError(
-                f"{path}: not an idx file of {ndim} dimensions (starts {head[:4].hex()})"
-            )
         element = _ELEMENT[head[2]]
         expected = int(np.prod(sizes, dtype=np.int64)) * element.itemsize
         body = stream.read(expected + 1)  # never more than the header announces

@@ -6,6 +6,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import torch
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from .evaluation import Verdict
@@ -77,6 +78,7 @@ def curves(
         style: dict[str, Any] = {"color": PALETTE[k % 7], "marker": MARKERS[k % 7]}
         ax.plot(x, values, label=name, markevery=max(1, len(values) // 8), ms=4, **style)
     ax.set(xlabel=xlabel, ylabel=ylabel, yscale="log" if log else "linear")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend(frameon=False, fontsize=8)
     return ax
 
@@ -118,8 +120,10 @@ def class_bars(
         )
     ax.set_xticks(range(len(heights)))
     ax.set(xlabel="class", ylabel=ylabel)
-    ax.set_title(title, fontsize=10)
-    ax.legend(frameon=False, fontsize=8, loc="lower right")
+    ax.set_title(title, fontsize=10, pad=20)
+    ax.legend(
+        frameon=False, fontsize=8, ncols=len(values), loc="lower center", bbox_to_anchor=(0.5, 1.0)
+    )
     return ax
 
 
