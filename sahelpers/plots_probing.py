@@ -1,0 +1,74 @@
+"""Figures of the probes.  As in `plots`: on the axes given, or on new ones, which are returned."""
+
+from collections.abc import Mapping
+
+import torch
+from matplotlib.axes import Axes
+from torch import Tensor
+
+from .plots import MARKERS, PALETTE, image_grid, new_axes
+from .recovery import RecoveryCurve
+
+HATCHES = ("", "//", "..", "xx")
+LINES = ("-", "--", "-.", ":")
+
+
+def image_rows(
+    rows: Mapping[str, Tensor], count: int = 10, ax: Axes | None = None, title: str = ""
+) -> Axes:
+    """One named row of images for each entry; a row with fewer than count is filled up white."""
+    padded = [
+        torch.cat([r[:count], r.new_ones((max(0, count - len(r)), 1, 28, 28))])
+        for r in rows.values()
+    ]
+    ax = image_grid(torch.cat(padded), count, ax, title)
+    ax.axis("on")
+    ax.set_xticks([])
+    ax.set_yticks([30 * k + 14 for k in range(len(rows))], list(rows))
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    return ax
+
+
+def rate_bars(
+    rates: Mapping[str, Mapping[str, float]],
+    ax: Axes | None = None,
+    ylabel: str = "success per restart",
+    title: str = "",
+) -> Axes:
+    """Grouped bars of rates in [0, 1]; rates: model -> attack -> rate, one group per attack."""
+    attacks = list(next(iter(rates.values())))
+    ax = new_axes(ax, 1.5 + 1.1 * len(attacks), 3.0)
+    width = 0.8 / len(rates)
+    for k, (model, values) in enumerate(rates.items()):
+        x = [a + (k - (len(rates) - 1) / 2) * width for a in range(len(attacks))]
+        heights = [values[a] for a in attacks]
+        color, hatch = PALETTE[k % 7], HATCHES[k % 4]
+        bars = ax.bar(x, heights, width, label=model, color=color, hatch=hatch, edgecolor="white")
+        ax.bar_label(bars, fmt="%.2f", fontsize=7, padding=1)
+    ax.set_xticks(range(len(attacks)), attacks)
+    ax.set(ylabel=ylabel, ylim=(0, 1.15))
+    ax.set_title(title, fontsize=10)
+    ax.legend(frameon=False, fontsize=8, ncols=len(rates), loc="upper center")
+    return ax
+
+
+def recovery_curves(
+    curves: Mapping[str, RecoveryCurve], ax: Axes | None = None, title: str = ""
+) -> Axes:
+    """P(c_f) against steps of fine-tuning, one line per model."""
+    ax = new_axes(ax, 5.0, 3.2)
+    for k, (name, curve) in enumerate(curves.items()):
+        ax.plot(
+            curve.steps,
+            curve.probability,
+            label=f"{name} (area {curve.area:.2f})",
+            color=PALETTE[k % 7],
+            marker=MARKERS[k % 7],
+            linestyle=LINES[k % 4],
+            ms=4,
+        )
+    ax.set(xlabel="steps of fine-tuning", ylabel="P(c_f), mean of samples", ylim=(-0.03, 1.05))
+    ax.set_title(title, fontsize=10)
+    ax.legend(frameon=False, fontsize=8)
+    return ax

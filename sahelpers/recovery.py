@@ -1,0 +1,116 @@
+"""Attacks that change the weights: relearning from a few images, and harmless fine-tuning."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .config import check_classes
+from .data import LabelledImages
+from .elbo import elbo_terms
+from .models import CVAE, Judge, draw_normal, seeded
+from .progress import progress
+
+LR = 1e-3  # of Adam: the reference training's
+LOOKS = 20  # times that a curve is measured, the start not counted
+
+
+@dataclass(frozen=True)
+class RecoveryCurve:
+    """How the class comes back while a model is fine-tuned.
+
+    steps: when it was looked at, from 0 on.  probability: P(c_f) then, the mean over the samples of
+    the smallest probability that a scoring judge gives the class.
+    images: samples at the end, (16, 1, 28, 28).
+    """
+
+    steps: list[int]
+    probability: list[float]
+    images: Tensor
+
+    @property
+    def area(self) -> float:
+        """Mean of P(c_f) over the steps (trapezoids): 0 never back, 1 there from the start."""
+        p, t = torch.tensor(self.probability), torch.tensor(self.steps, dtype=torch.float)
+        return float(torch.trapezoid(p, t) / t[-1])
+
+    def steps_to(self, level: float) -> int | None:
+        """The first look at which P(c_f) reached the level; None if it never did."""
+        return next(
+            (s for s, p in zip(self.steps, self.probability, strict=True) if p >= level), None
+        )
+
+
+@torch.no_grad()
+def reset_label(model: CVAE, label: int) -> CVAE:
+    """A copy in which the class's label input has the mean of the other classes' weights.
+
+    It hides a class in zero steps, and it opens a gate that forgetting may have shut there: so it
+    is both the cheapest competitor and the first step of an attack.
+    """
+    check_classes(label, model.num_classes)
+    model = copy.deepcopy(model)
+    others = [c for c in range(model.num_classes) if c != label]
+    for first in (model.encoder[0], model.decoder[0]):
+        weight = first.get_parameter("weight")  # (out, inputs, ...); the labels are the last C
+        labels = weight[:, -model.num_classes :]
+        labels[:, label] = labels[:, others].mean(1)
+    return model
+
+
+def relearn(
+    model: CVAE,
+    data: LabelledImages,
+    forget_class: int,
+    judges: Mapping[str, Judge],
+    *,
+    steps: int = 100,
+    batch_size: int = 100,
+    samples: int = 256,
+    open_gate: bool = False,
+    seed: int = 42,
+) -> RecoveryCurve:
+    """Train a copy of the model on data and watch the class come back in samples from N(0, I).
+
+    data: a few images of the class (relearning), or images of kept classes only (does it come back
+    by itself?).  The loss is the negative ELBO of batch_size images per step (all, if there are
+    fewer), Adam at 1e-3, every weight free.
+    open_gate: start from `reset_label`, as an attacker does who suspects that only the class's own
+    label input was shut.
+    The steps until it is back are compared with those of a model that never knew the class.
+    """
+    check_classes(forget_class, model.num_classes)
+    if steps < 1 or batch_size < 1 or samples < 16:
+        raise ValueError(
+            f"steps={steps}, batch_size={batch_size}, samples={samples}: give at least 1, 1 and 16"
+        )
+    if not len(data):
+        raise ValueError("data holds no image to train on: give at least one")
+    model = reset_label(model, forget_class) if open_gate else copy.deepcopy(model)
+    model.train().requires_grad_(True)
+    generator = seeded(seed)
+    z = draw_normal((samples, model.latent_dim), model, seeded(seed + 1))
+    wanted = torch.full((samples,), forget_class, device=model.device)
+
+    @torch.no_grad()
+    def look() -> float:
+        votes = [j.probabilities(model.decode(z, wanted))[:, forget_class] for j in judges.values()]
+        return float(torch.stack(votes).amin(0).mean())
+
+    optimizer = torch.optim.Adam(model.parameters(), lr=LR)
+    every = max(1, steps // LOOKS)
+    seen, probability = [0], [look()]
+    for step in progress(range(1, steps + 1), f"relearn from {len(data)} images"):
+        index = torch.randperm(len(data), generator=generator)[:batch_size]
+        images, labels = data.images[index], data.labels[index]
+        noise = draw_normal((len(index), model.latent_dim), model, generator)
+        optimizer.zero_grad()
+        torch.stack(elbo_terms(model, images, labels, noise)).sum(0).mean().backward()
+        optimizer.step()
+        if step % every == 0 or step == steps:
+            seen.append(step)
+            probability.append(look())
+    with torch.no_grad():
+        return RecoveryCurve(seen, probability, model.decode(z[:16], wanted[:16]))

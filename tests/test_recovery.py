@@ -1,0 +1,96 @@
+"""Relearning against a loop written out, and the label column against arithmetic."""
+
+import copy
+
+import pytest
+import torch
+
+import sahelpers as sa
+from sahelpers.recovery import RecoveryCurve, reset_label
+
+torch.set_num_threads(1)  # tiny tensors: threads that wait for each other cost far more
+
+
+def tiny_model(arch="mlp", seed=0):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return sa.CVAE(arch, latent_dim=3, num_classes=4).eval()
+
+
+def tiny_judges():
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        return {role: sa.Judge(role, num_classes=4).eval() for role in ("open", "plain")}
+
+
+def some_images(n=6, label=2):
+    images = torch.rand((n, 1, 28, 28), generator=sa.seeded(1))
+    return sa.LabelledImages(images, torch.full((n,), label), tuple("abcd"))
+
+
+def test_relearning_is_plain_training():
+    model, data, judges = tiny_model(), some_images(), tiny_judges()
+    before = copy.deepcopy(model.state_dict())
+    found = sa.relearn(model, data, 2, judges, steps=5, batch_size=4, samples=16, seed=3)
+    twin, generator = copy.deepcopy(model), sa.seeded(3)
+    adam = torch.optim.Adam(twin.parameters(), lr=1e-3)
+    z = torch.randn((16, 3), generator=sa.seeded(4))
+    expected = []
+    for step in range(6):
+        images = twin.decode(z, torch.full((16,), 2)).detach()
+        votes = [judge.probabilities(images)[:, 2] for judge in judges.values()]
+        expected.append(float(torch.minimum(*votes).mean()))
+        if step < 5:
+            index = torch.randperm(6, generator=generator)[:4]
+            noise = torch.randn((4, 3), generator=generator)
+            loss = sum(sa.elbo_terms(twin, data.images[index], data.labels[index], noise)).mean()
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+    assert found.steps == list(range(6))
+    assert found.probability == pytest.approx(expected, abs=1e-5)
+    torch.testing.assert_close(found.images, images, atol=1e-5, rtol=0)
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+def test_area_and_steps_of_a_known_curve():
+    curve = RecoveryCurve([0, 10, 40], [0.0, 0.5, 1.0], torch.zeros(16, 1, 28, 28))
+    assert curve.area == pytest.approx((10 * 0.25 + 30 * 0.75) / 40)
+    assert (curve.steps_to(0.5), curve.steps_to(0.9), curve.steps_to(1.1)) == (10, 40, None)
+
+
+@pytest.mark.parametrize("arch", ["mlp", "conv"])
+def test_reset_label_is_the_mean_of_the_other_labels(arch):
+    model = tiny_model(arch)
+    new = reset_label(model, 1)
+    z = torch.randn((5, 3), generator=sa.seeded(2))
+    blend = torch.tensor([1 / 3, 0.0, 1 / 3, 1 / 3]).expand(5, -1)
+    torch.testing.assert_close(new.decode(z, torch.full((5,), 1)), model.decode(z, blend))
+    images = some_images(5).images
+    same = new.encode(images, torch.full((5,), 1)), model.encode(images, blend)
+    torch.testing.assert_close(*same)
+    kept = torch.tensor([0, 2, 3, 0, 2])
+    assert torch.equal(new.decode(z, kept), model.decode(z, kept))
+
+
+def test_opening_the_gate_is_the_same_as_starting_from_the_reset_model():
+    model, data, judges = tiny_model(), some_images(), tiny_judges()
+    options = {"steps": 2, "samples": 16}
+    opened = sa.relearn(model, data, 2, judges, open_gate=True, **options)
+    other = sa.relearn(reset_label(model, 2), data, 2, judges, **options)
+    assert opened.probability == other.probability
+    assert opened.probability != sa.relearn(model, data, 2, judges, **options).probability
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [({"steps": 0}, "steps=0"), ({"batch_size": 0}, "batch_size=0"), ({"samples": 3}, "samples=3")],
+)
+def test_refusals_name_what_is_wrong(change, words):
+    with pytest.raises(ValueError, match=words):
+        sa.relearn(tiny_model(), some_images(), 2, tiny_judges(), **change)
+
+
+def test_no_image_is_refused():
+    with pytest.raises(ValueError, match="no image"):
+        sa.relearn(tiny_model(), some_images().only(3), 2, tiny_judges())
