@@ -4,28 +4,22 @@ F_i is the mean over images of the square of the image's own gradient, E[(d ELBO
 (Kirkpatrick et al. 2017; Heng & Soh 2023).  The square of the gradient of a batch mean is another
 quantity, up to the batch size times smaller, and is not offered here.
 
-Per-example gradients are never formed where they need not be.  For a linear layer with inputs A
-(B, in) and gradients G (B, out) at its outputs, the gradient of example b is the rank-one matrix
-g_b a_b^T, so the sum of the squares is (G*G)^T (A*A): one matrix product.
+The squares themselves come from `sahelpers.gradients`; here is what is estimated with them.
 """
 
-import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import FisherConfig, check_classes
 from .data import LabelledImages
 from .elbo import bernoulli_nats, elbo_terms
+from .gradients import example_sums
 from .models import CVAE, draw_normal, seeded
 from .progress import progress
-
-Call = tuple[Tensor, Tensor]  # what a layer saw: (input, gradient at the output), batch first
-CHUNK = 250  # images held at once
 
 
 @dataclass(frozen=True)
@@ -178,7 +172,7 @@ def _class_fisher(
         return torch.stack(elbo_terms(twin, images, labels, noise)).sum(0)
 
     total: dict[str, Tensor] = {}
-    square: dict[str, float] = {}
+    each: dict[str, Tensor] = {}  # (n,): an image's squares summed over the parameter's entries
     for k in range(config.draws):
         first = noise[:, k]
         second = noise[:, config.draws + k] if config.estimator == "product" else None
@@ -188,11 +182,13 @@ def _class_fisher(
                 images = images.to(model.device)
         inputs = (images, labels, first)
         twins = None if second is None else (images, labels, second)
-        part, part_square = squared_gradients(model, losses, inputs, twins)
+        part, part_each = example_sums(model, losses, inputs, twins)
         for name, value in part.items():
-            total[name] = total.get(name, torch.zeros_like(value)) + value / (n * config.draws)
-            square[name] = square.get(name, 0.0) + part_square[name] / (n * config.draws)
-    words = f"{config.estimator} of {config.source} images, {config.draws} draw(s) of z"
+            total[name] = total.get(name, 0) + value / (n * config.draws)
+            each[name] = each.get(name, 0) + part_each[name] / config.draws
+    square = {name: float(values.square().mean()) for name, values in each.items()}
+    source = "its own" if config.estimator == "decoder" else config.source
+    words = f"{config.estimator} of {source} images, {config.draws} draw(s) of z"
     return Fisher(total, n, square, words)
 
 
@@ -219,144 +215,3 @@ def _class_images(
     if config.source == "model_sample":
         images = torch.bernoulli(images.cpu(), generator=generator).to(model.device)
     return images
-
-
-def squared_gradients(
-    module: nn.Module,
-    losses: Callable[..., Tensor],
-    inputs: tuple[Tensor, ...],
-    twins: tuple[Tensor, ...] | None = None,
-    chunk: int = CHUNK,
-) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """Sum over examples of the square of each example's own gradient, for every parameter.
-
-    losses(module, *inputs) -> (B,): one loss per example, each depending on its own example only.
-    inputs: tensors with the examples along the first axis.  twins: as inputs; when given, the
-    gradients for inputs and for twins are multiplied instead of the first being squared.
-    chunk: examples in memory at once; it changes the result by rounding only.
-    Layers: Linear (any leading axes), Conv2d and ConvTranspose2d with zero padding, used any number
-    of times, with shared parameters too.  The module itself is not touched: a copy does the work.
-
-    Returns the sums by parameter name, and the sum over examples of (their entries' sum)^2.
-    Raises ValueError when a weight is not finite, and TypeError naming the parameter when a layer
-    is of another kind or uses its parameters in another way: never a silent zero.
-    """
-    n = len(inputs[0])
-    if n == 0:
-        raise ValueError("no examples: the Fisher needs at least one image")
-    if chunk < 1:
-        raise ValueError(f"chunk={chunk} must be at least 1")
-    twin = copy.deepcopy(module).eval().requires_grad_(True)
-    names = {id(p): name for name, p in twin.named_parameters()}
-    for name, p in twin.named_parameters():
-        if not p.isfinite().all():
-            raise ValueError(f"parameter {name} holds NaN or infinite values")
-    recorder = _Recorder(twin, losses)
-    _verify(twin, recorder, tuple(t[: min(n, 2)] for t in inputs))
-    total = {name: torch.zeros_like(p) for name, p in twin.named_parameters()}
-    square = dict.fromkeys(total, 0.0)
-    for start in range(0, n, chunk):
-        part = slice(start, start + chunk)
-        first = recorder.run(tuple(t[part] for t in inputs))
-        second = first if twins is None else recorder.run(tuple(t[part] for t in twins))
-        for key, uses in first.items():
-            sums, each = _sum_products(uses, second[key])
-            total[names[key]] += sums
-            square[names[key]] += float(each.double().square().sum())
-    return total, square
-
-
-Use = tuple[nn.Module, str, Tensor, Tensor]  # layer, "weight" or "bias", input, output gradient
-
-
-class _Recorder:
-    """Runs a module and keeps, for every parameter, each use of it: input and output gradient."""
-
-    def __init__(self, module: nn.Module, losses: Callable[..., Tensor]) -> None:
-        self.module, self.losses = module, losses
-        self.seen: list[tuple[nn.Module, Tensor, Tensor]] = []
-        for layer in module.modules():
-            if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
-                layer.register_forward_hook(self._keep)
-
-    def _keep(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        self.seen.append((layer, inputs[0].detach(), output))
-
-    def run(self, inputs: tuple[Tensor, ...]) -> dict[int, list[Use]]:
-        """The uses of every parameter (by identity) in one pass over these examples."""
-        self.seen.clear()
-        with torch.enable_grad():
-            loss = self.losses(self.module, *inputs).sum()
-            outputs = [output for _, _, output in self.seen]
-            gradients = torch.autograd.grad(loss, outputs, allow_unused=True)
-        uses: dict[int, list[Use]] = {}
-        for (layer, seen, _), gradient in zip(self.seen, gradients, strict=True):
-            if gradient is not None:  # else the output does not reach the loss: exactly zero
-                for kind, parameter in layer.named_parameters(recurse=False):
-                    uses.setdefault(id(parameter), []).append((layer, kind, seen, gradient))
-        self.seen.clear()
-        return uses
-
-
-def _verify(twin: nn.Module, recorder: _Recorder, inputs: tuple[Tensor, ...]) -> None:
-    """Compare with autograd on two examples: a use of a parameter that no hook saw shows here."""
-    parameters = dict(twin.named_parameters())
-    with torch.enable_grad():
-        loss = recorder.losses(twin, *inputs).sum()
-        expected = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
-    uses = recorder.run(inputs)
-    for (name, parameter), gradient in zip(parameters.items(), expected, strict=True):
-        seen = uses.get(id(parameter), [])
-        found = sum((_example_gradients(u).sum(0) for u in seen), torch.zeros_like(parameter))
-        gradient = torch.zeros_like(parameter) if gradient is None else gradient
-        if not torch.allclose(found, gradient, rtol=1e-3, atol=1e-4 * float(gradient.abs().max())):
-            raise TypeError(
-                f"parameter {name} is used in a way whose per-example gradient is not known here: "
-                "only Linear, Conv2d and ConvTranspose2d layers with zero padding, called as layers"
-            )
-
-
-def _sum_products(first: list[Use], second: list[Use]) -> tuple[Tensor, Tensor]:
-    """Sum over examples of (gradient for first) * (gradient for second), and each one's total."""
-    layer, kind, a1, g1 = first[0]
-    _, _, a2, g2 = second[0]
-    if len(first) == 1 and isinstance(layer, nn.Linear) and a1.ndim == 2 and kind == "weight":
-        a, g = a1 * a2, g1 * g2  # the squares themselves when first is second
-        return g.T @ a, g.sum(1) * a.sum(1)
-    one = torch.stack([_example_gradients(u) for u in first]).sum(0)  # uses are added, then squared
-    two = one if second is first else torch.stack([_example_gradients(u) for u in second]).sum(0)
-    product = one * two
-    return product.sum(0), product.flatten(1).sum(1)
-
-
-def _example_gradients(use: Use) -> Tensor:
-    """The gradient of each example for one use of a parameter: (B, *parameter.shape)."""
-    layer, kind, seen, gradient = use
-    if isinstance(layer, nn.Linear):
-        g, a = gradient.flatten(1, -2) if gradient.ndim > 2 else gradient[:, None], seen
-        if kind == "bias":
-            return g.sum(1)
-        a = a.flatten(1, -2) if a.ndim > 2 else a[:, None]
-        return g.transpose(1, 2) @ a
-    assert isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d))
-    if kind == "bias":
-        return gradient.flatten(2).sum(2)
-    # A transposed convolution is the adjoint of a convolution: input and gradient change places.
-    forward = isinstance(layer, nn.Conv2d)
-    wide, narrow = (seen, gradient) if forward else (gradient, seen)
-    if isinstance(layer.padding, str):
-        raise TypeError(f"{layer} has its padding as a word: give numbers")
-    columns = F.unfold(wide, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
-    rows = _places(wide, layer, 0), _places(wide, layer, 1)
-    height, width = narrow.shape[2:]
-    columns = columns.view(len(wide), -1, *rows)[..., :height, :width]  # output padding adds places
-    columns = columns.reshape(len(wide), layer.groups, -1, height * width)
-    narrow = narrow.reshape(len(wide), layer.groups, -1, height * width)
-    return (narrow @ columns.transpose(2, 3)).view(len(wide), *layer.weight.shape)
-
-
-def _places(wide: Tensor, layer: nn.Conv2d | nn.ConvTranspose2d, axis: int) -> int:
-    """Positions of the kernel along one image axis."""
-    reach = layer.dilation[axis] * (layer.kernel_size[axis] - 1) + 1
-    room = wide.shape[2 + axis] + 2 * int(layer.padding[axis]) - reach
-    return room // layer.stride[axis] + 1

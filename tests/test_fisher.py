@@ -1,0 +1,547 @@
+"""Oracles: a plain loop of backward passes, `torch.func.vmap(grad)`, closed forms; in float64."""
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import sahelpers as sa
+from sahelpers.gradients import example_sums
+
+Squares = dict[str, Tensor]
+
+
+def squares_by_loop(module, losses, inputs, twins=None) -> Squares:
+    """The definition: one backward pass per example, squared (or multiplied), added."""
+    parameters = dict(module.named_parameters())
+
+    def gradients(tensors, k):
+        loss = losses(module, *(t[k : k + 1] for t in tensors)).sum()
+        return torch.autograd.grad(loss, parameters.values(), materialize_grads=True)
+
+    total = {name: torch.zeros_like(p) for name, p in parameters.items()}
+    for k in range(len(inputs[0])):
+        one = gradients(inputs, k)
+        two = one if twins is None else gradients(twins, k)
+        for name, a, b in zip(total, one, two, strict=True):
+            total[name] += a * b
+    return total
+
+
+def squares_by_vmap(module, losses, inputs) -> Squares:
+    """The same with torch.func."""
+    values = {name: p.detach() for name, p in module.named_parameters()}
+
+    class Wrapped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = module
+
+        def forward(self, *tensors):
+            return losses(self.inner, *tensors)
+
+    def loss(values, *example):
+        inner = {f"inner.{name}": v for name, v in values.items()}
+        return torch.func.functional_call(
+            Wrapped(), inner, tuple(t.unsqueeze(0) for t in example)
+        ).sum()
+
+    axes = (None, *(0 for _ in inputs))
+    each = torch.func.vmap(torch.func.grad(loss), in_dims=axes)(values, *inputs)
+    return {name: g.square().sum(0) for name, g in each.items()}
+
+
+def assert_equal(found: Squares, expected: Squares) -> None:
+    """Relative 1e-5 where F > 0, an absolute floor where it is 0 (in float64: far below both)."""
+    assert found.keys() == expected.keys()
+    for name, right in expected.items():
+        floor = 1e-12 * (1 + float(right.abs().max()))
+        torch.testing.assert_close(found[name], right, rtol=1e-5, atol=floor, msg=name)
+
+
+def negative_elbo(model, images, labels, noise) -> Tensor:
+    return torch.stack(sa.elbo_terms(model, images, labels, noise)).sum(0)
+
+
+def small_case(arch: str, n: int = 7, latent_dim: int = 3) -> tuple[sa.CVAE, tuple[Tensor, ...]]:
+    """An untrained model in float64 and n examples (images, labels, noise)."""
+    torch.manual_seed(0)
+    model = sa.CVAE(arch, latent_dim).double().eval()
+    images = torch.rand(n, 1, 28, 28, dtype=torch.float64)
+    labels = model.label_vectors(torch.arange(n) % 10)
+    return model, (images, labels, torch.randn(n, latent_dim, dtype=torch.float64))
+
+
+def some_data(n: int = 40, dtype=torch.float32) -> sa.LabelledImages:
+    generator = sa.seeded(1)
+    images = torch.rand(n, 1, 28, 28, generator=generator).to(dtype)
+    return sa.LabelledImages(images, torch.arange(n) % 10)
+
+
+def squared_sum(module, x) -> Tensor:
+    """A loss that is not linear in the output, so that its gradient depends on it."""
+    return module(x).flatten(1).square().sum(1)
+
+
+# Exactness
+
+
+@pytest.mark.parametrize("arch", ["mlp", "conv"])
+def test_both_architectures_match_loop_and_vmap(arch):
+    model, inputs = small_case(arch)
+    found, _ = sa.squared_gradients(model, negative_elbo, inputs, chunk=3)
+    assert_equal(found, squares_by_loop(model, negative_elbo, inputs))
+    assert_equal(found, squares_by_vmap(model, negative_elbo, inputs))
+    assert all(float(v.max()) > 0 for v in found.values())
+
+
+@pytest.mark.parametrize("arch", ["mlp", "conv"])
+def test_products_of_two_draws_match_the_loop(arch):
+    model, (images, labels, noise) = small_case(arch, n=4)
+    twins = (images, labels, noise.flip(0))
+    found, _ = sa.squared_gradients(model, negative_elbo, (images, labels, noise), twins, chunk=3)
+    assert_equal(found, squares_by_loop(model, negative_elbo, (images, labels, noise), twins))
+    assert any(float(v.min()) < 0 for v in found.values())  # unbiased, so not always positive
+
+
+@pytest.mark.parametrize("arch", ["mlp", "conv"])
+@pytest.mark.parametrize("chunk", [1, 2, 3, 5, 7, 1000])
+def test_chunk_size_changes_rounding_only(arch, chunk):
+    model, inputs = small_case(arch)
+    whole, whole_square = sa.squared_gradients(model, negative_elbo, inputs, chunk=7)
+    found, found_square = sa.squared_gradients(model, negative_elbo, inputs, chunk=chunk)
+    for name, right in whole.items():
+        torch.testing.assert_close(found[name], right, rtol=1e-11, atol=1e-14)
+    assert found_square == pytest.approx(whole_square, rel=1e-11)
+
+
+@st.composite
+def spatial_layer(draw, channels: int) -> tuple[nn.Module, int]:
+    """A random (transposed) convolution of an input with so many channels; its own channels."""
+    transposed = draw(st.booleans())
+    groups = draw(st.sampled_from([g for g in (1, 2, 3) if channels % g == 0]))
+    out = groups * draw(st.integers(1, 2))
+    kernel, stride, padding, dilation = (
+        (draw(st.integers(low, high)), draw(st.integers(low, high)))
+        for low, high in ((1, 3), (1, 3), (0, 2), (1, 2))
+    )
+    options = {
+        "stride": stride,
+        "padding": padding,
+        "dilation": dilation,
+        "groups": groups,
+        "bias": draw(st.booleans()),
+    }
+    if transposed:
+        room = [max(pair) - 1 for pair in zip(stride, dilation, strict=True)]
+        extra = (draw(st.integers(0, room[0])), draw(st.integers(0, room[1])))
+        layer: nn.Module = nn.ConvTranspose2d(
+            channels, out, kernel, output_padding=extra, **options
+        )
+    else:
+        layer = nn.Conv2d(channels, out, kernel, **options)
+    return layer, out
+
+
+@st.composite
+def small_network(draw) -> tuple[nn.Module, Tensor]:
+    """Spatial layers with nonlinearities between, then linear layers; and a batch for it."""
+    seed = draw(st.integers(0, 2**16))
+    channels, n = draw(st.integers(1, 3)), draw(st.integers(1, 5))
+    height, width = draw(st.integers(5, 7)), draw(st.integers(5, 7))
+    torch.manual_seed(seed)
+    x = torch.randn(n, channels, height, width, dtype=torch.float64)
+    layers: list[nn.Module] = []
+    y = x
+    for _ in range(draw(st.integers(1, 3))):
+        layer, channels_after = draw(spatial_layer(channels))
+        layer = layer.double()
+        try:
+            out = layer(y)
+        except RuntimeError:  # kernel larger than the image, or output smaller than one pixel
+            continue
+        if out.numel() > 4000 or min(out.shape) < 1:
+            continue
+        layers += [layer, nn.Tanh()]
+        y, channels = out.tanh().detach(), channels_after
+    layers.append(nn.Flatten())
+    width = y.flatten(1).shape[1]
+    for _ in range(draw(st.integers(1, 2))):
+        after = draw(st.integers(1, 4))
+        layers += [nn.Linear(width, after, bias=draw(st.booleans())).double(), nn.Tanh()]
+        width = after
+    return nn.Sequential(*layers), x
+
+
+@settings(max_examples=250, deadline=None)
+@given(small_network(), st.integers(1, 6))
+def test_random_networks_match_the_loop(case, chunk):
+    module, x = case
+    found, squares = sa.squared_gradients(module, squared_sum, (x,), chunk=chunk)
+    assert_equal(found, squares_by_loop(module, squared_sum, (x,)))
+    each = [squares_by_loop(module, squared_sum, (x[k : k + 1],)) for k in range(len(x))]
+    for name, value in squares.items():
+        expected = sum(float(e[name].sum()) ** 2 for e in each)
+        assert value == pytest.approx(expected, rel=1e-9, abs=1e-18)
+
+
+@settings(max_examples=25, deadline=None)
+@given(small_network())
+def test_random_networks_match_vmap(case):
+    module, x = case
+    found, _ = sa.squared_gradients(module, squared_sum, (x,))
+    assert_equal(found, squares_by_vmap(module, squared_sum, (x,)))
+
+
+def test_a_linear_layer_with_more_axes_matches_the_loop():
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2, bias=False)).double()
+    x = torch.randn(5, 6, 2, 3, dtype=torch.float64)
+    found, _ = sa.squared_gradients(module, squared_sum, (x,), chunk=2)
+    assert_equal(found, squares_by_loop(module, squared_sum, (x,)))
+
+
+class UsedTwice(nn.Module):
+    """The same layer called twice, and another layer that shares its weight."""
+
+    def __init__(self, layer: nn.Module, other: nn.Module):
+        super().__init__()
+        self.layer, self.other = layer, other
+        self.other.weight = self.layer.weight
+
+    def forward(self, x):
+        return self.other(self.layer(self.layer(x).tanh()).tanh())
+
+
+@pytest.mark.parametrize("kind", ["linear", "conv", "transposed"])
+def test_a_parameter_used_more_than_once_is_added_before_squaring(kind):
+    torch.manual_seed(0)
+    make = {
+        "linear": lambda: nn.Linear(4, 4),
+        "conv": lambda: nn.Conv2d(2, 2, 3, padding=1),
+        "transposed": lambda: nn.ConvTranspose2d(2, 2, 3, padding=1),
+    }[kind]
+    module = UsedTwice(make(), make()).double()
+    x = torch.randn(5, 4) if kind == "linear" else torch.randn(5, 2, 4, 5)
+    x = x.double()
+    found, _ = sa.squared_gradients(module, squared_sum, (x,), chunk=2)
+    right = squares_by_loop(module, squared_sum, (x,))
+    assert_equal(found, right)
+    once = UsedTwice(make(), make()).double()  # squaring each use alone would miss the cross terms
+    assert set(found) == {name for name, _ in once.named_parameters()}
+
+
+def test_a_layer_that_does_not_reach_the_loss_gets_exactly_zero():
+    class Idle(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.used, self.idle, self.never = nn.Linear(3, 2), nn.Linear(3, 2), nn.Linear(3, 2)
+
+        def forward(self, x):
+            self.idle(x)
+            return self.used(x)
+
+    found, _ = sa.squared_gradients(Idle(), squared_sum, (torch.randn(4, 3),))
+    assert float(found["used.weight"].min()) > 0
+    assert all(not v.any() for name, v in found.items() if not name.startswith("used"))
+
+
+# What is refused, by name
+
+
+def test_unknown_layers_are_named():
+    module = nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3))
+    with pytest.raises(TypeError, match=r"parameter 1\.weight \(of LayerNorm\)"):
+        sa.squared_gradients(module, squared_sum, (torch.randn(4, 3),))
+
+
+def test_a_parameter_used_outside_its_layer_is_named():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(3, 2)
+
+        def forward(self, x):
+            return self.layer(x) @ self.layer.weight  # a use that no hook sees
+
+    with pytest.raises(TypeError, match=r"layer\.weight"):
+        sa.squared_gradients(Tied(), squared_sum, (torch.randn(4, 3),))
+
+
+@pytest.mark.parametrize("padding", [{"padding": "same"}, {"padding_mode": "circular"}])
+def test_other_paddings_are_refused(padding):
+    module = nn.Sequential(nn.Conv2d(1, 2, 3, **{"padding": 1, **padding}))
+    with pytest.raises(TypeError, match=r"parameter 0\.weight|padding as a word"):
+        sa.squared_gradients(module, squared_sum, (torch.randn(4, 1, 6, 6),))
+
+
+def test_activations_that_work_in_place_match_the_loop():
+    torch.manual_seed(0)
+    body = [nn.Linear(4, 5), nn.ReLU(inplace=True), nn.Linear(5, 3), nn.ELU(inplace=True)]
+    module = nn.Sequential(*body).double()
+
+    def losses(module, x):
+        return (module(x) + 1).square().sum(1)
+
+    x = torch.randn(6, 4, dtype=torch.float64)
+    found, _ = sa.squared_gradients(module, losses, (x,))
+    assert_equal(found, squares_by_loop(module, losses, (x,)))
+    assert module[1].inplace
+
+
+def test_an_output_changed_in_place_is_refused():
+    def losses(module, x):
+        return (module(x).mul_(3) + 1).square().sum(1)
+
+    with pytest.raises(TypeError, match=r"parameter 0\."):
+        sa.squared_gradients(nn.Sequential(nn.Linear(3, 2)), losses, (torch.randn(4, 3),))
+
+
+def test_examples_that_depend_on_each_other_are_refused():
+    def centred(module, x):
+        return (module(x) - module(x).mean(0)).square().sum(1)
+
+    with pytest.raises(TypeError, match="do not depend on each other"):
+        sa.squared_gradients(nn.Sequential(nn.Linear(3, 2)), centred, (torch.randn(4, 3),))
+
+
+def test_examples_folded_into_another_axis_are_refused():
+    def folded(module, x):
+        return module(x.flatten(0, 1)).view(len(x), -1).square().sum(1)
+
+    with pytest.raises(TypeError, match="12 rows for 2 examples"):
+        sa.squared_gradients(nn.Sequential(nn.Linear(3, 2)), folded, (torch.randn(4, 6, 3),))
+
+
+def test_bad_input_is_refused():
+    module = nn.Sequential(nn.Linear(3, 2))
+    with pytest.raises(ValueError, match="at least one image"):
+        sa.squared_gradients(module, squared_sum, (torch.zeros(0, 3),))
+    with pytest.raises(ValueError, match="chunk=0"):
+        sa.squared_gradients(module, squared_sum, (torch.zeros(2, 3),), chunk=0)
+    with torch.no_grad():
+        module[0].bias[1] = float("nan")
+    with pytest.raises(ValueError, match=r"0\.bias holds NaN"):
+        sa.squared_gradients(module, squared_sum, (torch.zeros(2, 3),))
+
+
+# The module is left as it was
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_module_is_left_as_it_was(fails):
+    module = nn.Sequential(nn.Linear(3, 2), nn.Dropout(0.5)).train()
+    module[0].weight.grad = torch.full((2, 3), 7.0)
+    module[0].bias.requires_grad_(False)
+    before = copy.deepcopy(module.state_dict())
+    torch.manual_seed(5)
+    expected_draw = torch.rand(3)
+    torch.manual_seed(5)
+    calls = 0
+
+    def losses(module, x):
+        nonlocal calls
+        calls += 1
+        if fails and calls > 3:
+            raise RuntimeError("in the middle")
+        return squared_sum(module, x)
+
+    x = torch.randn(6, 3, generator=sa.seeded(0))
+    if fails:
+        with pytest.raises(RuntimeError, match="in the middle"):
+            sa.squared_gradients(module, losses, (x,), chunk=1)
+    else:
+        sa.squared_gradients(module, losses, (x,), chunk=1)
+    assert module.training
+    assert module[1].training
+    assert not any(m._forward_hooks or m._backward_hooks for m in module.modules())
+    assert torch.equal(module[0].weight.grad, torch.full((2, 3), 7.0))
+    assert module[0].bias.grad is None
+    assert not module[0].bias.requires_grad
+    assert all(torch.equal(v, before[k]) for k, v in module.state_dict().items())
+    assert torch.equal(torch.rand(3), expected_draw)
+
+
+def test_gradients_switched_off_by_the_caller_make_no_difference():
+    model, inputs = small_case("mlp", n=3)
+    right, _ = sa.squared_gradients(model, negative_elbo, inputs)
+    with torch.no_grad():
+        found, _ = sa.squared_gradients(model, negative_elbo, inputs)
+    assert all(torch.equal(found[name], right[name]) for name in right)
+
+
+# The estimators
+
+
+def test_the_standard_error_is_that_of_a_mean():
+    model, inputs = small_case("mlp")
+    total, each = example_sums(model, negative_elbo, inputs, chunk=2)
+    n = len(inputs[0])
+    square = {name: float(v.square().mean()) for name, v in each.items()}
+    fisher = sa.Fisher({name: v / n for name, v in total.items()}, n, square, "square")
+    for name, (value, error) in fisher.sums().items():
+        assert value == pytest.approx(float(each[name].mean()), rel=1e-9)
+        assert error == pytest.approx(float(each[name].std()) / n**0.5, rel=1e-9)
+
+
+@pytest.mark.parametrize("arch", ["mlp", "conv"])
+def test_the_estimate_of_all_images_is_the_loop(arch):
+    """With more samples asked for than there are, every image is used once, in any order."""
+    model = small_case(arch)[0]
+    data = some_data(20, torch.float64)
+    config = sa.FisherConfig(n_fisher_samples=1000, seed=3)
+    fisher = sa.diagonal_fisher(model, data, config, exclude=3)
+    assert fisher.n == 18
+
+    right: Squares = {}
+    for label in (c for c in range(10) if c != 3):  # the documented order of draws
+        generator = sa.seeded(config.seed * 1009 + label)
+        part = data.only(label).images
+        part = part[torch.randperm(len(part), generator=generator)]
+        noise = torch.randn((len(part), 1, 3), generator=generator, dtype=torch.float64)[:, 0]
+        labels = torch.full((len(part),), label)
+        for name, v in squares_by_loop(model, negative_elbo, (part, labels, noise)).items():
+            right[name] = right.get(name, 0) + v / 18
+    assert_equal(fisher.diagonal, right)
+
+
+def test_per_class_estimates_add_up_to_the_whole():
+    model, data, config = small_case("mlp")[0].float(), some_data(), sa.FisherConfig(30)
+    by_class = sa.class_fishers(model, data, config)
+    for left_out in [(), (3,), (0, 7)]:
+        whole = sa.diagonal_fisher(model, data, config, exclude=left_out)
+        added = by_class.without(left_out)
+        assert added.n == whole.n == 3 * (10 - len(left_out))
+        for name, right in whole.diagonal.items():
+            torch.testing.assert_close(added.diagonal[name], right)
+        assert added.square_mean == pytest.approx(whole.square_mean)
+
+
+def test_an_excluded_class_leaves_its_label_columns_at_exactly_zero():
+    model, data = small_case("mlp")[0].float(), some_data()
+    fisher = sa.diagonal_fisher(model, data, sa.FisherConfig(40), exclude=3)
+    for name, first in (("encoder.0.weight", 784), ("decoder.0.weight", 3)):
+        columns = fisher.diagonal[name][:, first : first + 10].sum(0)
+        assert columns[3] == 0
+        assert all(columns[c] > 0 for c in range(10) if c != 3)
+
+
+def test_adding_weights_by_the_number_of_images():
+    a = sa.Fisher({"w": torch.tensor([1.0, 3.0])}, 10, {"w": 20.0}, "square")
+    b = sa.Fisher({"w": torch.tensor([5.0, 7.0])}, 30, {"w": 200.0}, "square")
+    both = a + b
+    assert both.n == 40
+    assert both.diagonal["w"].tolist() == [4.0, 6.0]
+    assert both.square_mean["w"] == pytest.approx(155.0)
+    assert (a + sa.Fisher(b.diagonal, 30, b.square_mean, "other")).estimator == "mixed"
+    with pytest.raises(ValueError, match=r"w is \(2,\) here, \(3,\) there"):
+        a + sa.Fisher({"w": torch.zeros(3)}, 1, {"w": 0.0}, "square")
+
+
+@pytest.mark.parametrize("source", ["model_mean", "model_sample"])
+def test_model_sources_need_no_data_and_repeat(source):
+    model = small_case("mlp")[0].float()
+    config = sa.FisherConfig(n_fisher_samples=20, source=source)
+    first, second = (sa.diagonal_fisher(model, None, config) for _ in range(2))
+    assert all(torch.equal(first.diagonal[k], second.diagonal[k]) for k in first.diagonal)
+    other = sa.diagonal_fisher(model, None, sa.FisherConfig(20, source=source, seed=1))
+    assert not torch.equal(first.diagonal["decoder.0.weight"], other.diagonal["decoder.0.weight"])
+
+
+def test_more_draws_of_z_narrow_the_spread_and_keep_the_mean():
+    model, data = small_case("mlp")[0].float(), some_data(60)
+    one, many = (
+        sa.diagonal_fisher(model, data, sa.FisherConfig(60, draws=d)).sums() for d in (1, 10)
+    )
+    name = "encoder.4.bias"  # the part of the gradient that the noise of z touches most
+    assert many[name][1] < one[name][1]
+    assert many[name][0] == pytest.approx(one[name][0], abs=6 * one[name][1])
+
+
+def test_the_product_estimates_the_square_of_the_mean_over_z():
+    """Oracle: one image, the gradient averaged over very many draws of z, then squared."""
+    model = small_case("mlp")[0]
+    data = some_data(10, torch.float64)
+    image, label = data.images[:1], data.labels[:1]
+    m = 1000
+    noise = torch.randn(m, 3, dtype=torch.float64, generator=sa.seeded(0))
+    loss = negative_elbo(model, image.expand(m, -1, -1, -1), label.expand(m), noise).mean()
+    parameters = dict(model.named_parameters())
+    mean = dict(zip(parameters, torch.autograd.grad(loss, list(parameters.values())), strict=True))
+    images = image.expand(m, -1, -1, -1)
+    other = torch.randn(m, 3, dtype=torch.float64, generator=sa.seeded(1))
+    inputs = (images, label.expand(m), noise)
+    product, _ = sa.squared_gradients(
+        model, negative_elbo, inputs, (images, label.expand(m), other)
+    )
+    square, _ = sa.squared_gradients(model, negative_elbo, inputs)
+    name = "encoder.4.bias"
+    wanted = float(mean[name].square().sum())
+    assert float(product[name].sum()) / m == pytest.approx(wanted, rel=0.1)
+    assert float(square[name].sum()) / m > 1.2 * wanted  # E[g^2] is larger: the variance over z
+
+
+def test_the_decoder_estimate_is_the_closed_form_in_the_mean():
+    """For a Bernoulli decoder F = E_z sum_j p_j (1 - p_j) (d logit_j / d theta)^2; at the last
+    layer d logit_j / d bias_j = 1 and d logit_j / d W_jk = h_k, whatever x was drawn."""
+    model = small_case("mlp")[0]
+    config = sa.FisherConfig(n_fisher_samples=1000, estimator="decoder")
+    fisher = sa.diagonal_fisher(model, None, config)
+    labels = torch.arange(10).repeat_interleave(100)
+    z = torch.randn(1000, 3, generator=sa.seeded(8), dtype=torch.float64)
+    with torch.no_grad():
+        h = model.decoder[:-1](torch.cat([z, model.label_vectors(labels)], 1))
+        p = model.decoder[-1](h).sigmoid()
+    spread = p * (1 - p)
+    weight, bias = (spread.T @ h.square()) / 1000, spread.mean(0)
+    torch.testing.assert_close(fisher.diagonal["decoder.4.bias"], bias, rtol=0.02, atol=0)
+    found = fisher.diagonal["decoder.4.weight"]
+    assert float(found.sum()) == pytest.approx(float(weight.sum()), rel=0.02)
+    assert not any(v.any() for k, v in fisher.diagonal.items() if k.startswith("encoder"))
+
+
+def test_bad_data_is_refused():
+    model, data, config = small_case("mlp")[0].float(), some_data(), sa.FisherConfig(20)
+    with pytest.raises(ValueError, match="needs data"):
+        sa.diagonal_fisher(model, None, config)
+    with pytest.raises(ValueError, match=r"no image left .* \(3,\)"):
+        sa.diagonal_fisher(model, data.only(3), config, exclude=3)
+    with pytest.raises(ValueError, match="no image left"):
+        sa.diagonal_fisher(model, data.only(()), config)
+    with pytest.raises(ValueError, match="class 3 has no image"):
+        sa.class_fishers(model, data.without(3), config)
+    with pytest.raises(ValueError, match="class 10 is not a class"):
+        sa.diagonal_fisher(model, data, config, exclude=10)
+    with pytest.raises(ValueError, match="data is on cpu, the model on meta"):
+        sa.diagonal_fisher(copy.deepcopy(model).to("meta"), data, config)
+    with torch.no_grad():
+        model.decoder[2].weight[1, 1] = float("inf")
+    with pytest.raises(ValueError, match=r"decoder\.2\.weight"):
+        sa.diagonal_fisher(model, data, config)
+
+
+def test_forget_names_the_first_parameter_that_differs():
+    model = small_case("mlp")[0].float()
+    other = sa.diagonal_fisher(sa.CVAE("mlp", 5), None, sa.FisherConfig(10, source="model_mean"))
+    with pytest.raises(ValueError, match=r"encoder\.4\.weight is \(6, 256\) here, \(10, 256\)"):
+        sa.forget(model, other, 3)
+
+
+def test_a_fisher_survives_saving(tmp_path):
+    model = small_case("mlp")[0].float()
+    config = sa.FisherConfig(20, source="model_mean")
+    fishers = sa.class_fishers(model, None, config)
+    path = tmp_path / "fisher.pt"
+    sa.save(path, fishers.to_state(), sa.fingerprint(config))
+    found = sa.ClassFishers.from_state(sa.load(path))
+    for mine, theirs in zip(fishers.by_class, found.by_class, strict=True):
+        assert (mine.n, mine.estimator, mine.square_mean) == (
+            theirs.n,
+            theirs.estimator,
+            theirs.square_mean,
+        )
+        assert all(torch.equal(mine.diagonal[k], theirs.diagonal[k]) for k in mine.diagonal)
+    assert mine.to("meta").diagonal["decoder.0.weight"].device.type == "meta"
