@@ -2,6 +2,7 @@
 
 from . import plots, plots_probing
 from .amnesia import AmnesiaResult, Objective, forget
+from .audit import AuditConfig, AuditReport, audit
 from .checkpoints import CheckpointError, checkpoint_path, load, load_or_make, save
 from .config import (
     AmnesiaConfig,

@@ -1,0 +1,147 @@
+"""The audit's statistics against closed forms, its verdicts, and the battery on tiny models."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+import sahelpers as sa
+from sahelpers.audit import (
+    MARGIN,
+    NO_MORE,
+    OPEN,
+    REMAINS,
+    AuditConfig,
+    AuditReport,
+    attack_all,
+    audit,
+    compare,
+    draw_means,
+)
+
+torch.set_num_threads(1)  # tiny tensors: threads that wait for each other cost far more
+CLASS = 2
+
+
+def rate(share, n):
+    """n restarts of which this share succeeded."""
+    hits = round(share * n)
+    return [1.0] * hits + [0.0] * (n - hits)
+
+
+@given(hits=st.integers(0, 60), n=st.integers(1, 60))
+@settings(max_examples=30, deadline=None)
+def test_rates_have_jeffreys_interval(hits, n):
+    hits = min(hits, n)
+    drawn = draw_means(rate(hits / n, n), np.random.default_rng(0))
+    law = stats.beta(hits + 0.5, n - hits + 0.5)
+    assert stats.kstest(drawn, law.cdf).statistic < 0.02
+
+
+def test_other_numbers_have_students_interval():
+    values = [0.2, 0.25, 0.31, 0.4]
+    drawn = draw_means(values, np.random.default_rng(0))
+    law = stats.t(3, np.mean(values), stats.sem(values))
+    assert stats.kstest(drawn, law.cdf).statistic < 0.02
+
+
+def test_the_excess_over_equal_controls_is_a_difference_of_betas():
+    found = compare("a", rate(0.5, 40), rate(1, 40), [rate(0.25, 40)])
+    rng = np.random.default_rng(5)
+    drawn = rng.beta(20.5, 20.5, 10**6) - rng.beta(10.5, 30.5, 10**6)
+    expected = np.quantile(drawn, (0.025, 0.975))
+    assert (found.excess_low, found.excess_high) == pytest.approx(tuple(expected), abs=0.01)
+    assert (found.baseline, found.model, found.control) == (1.0, 0.5, 0.25)
+
+
+def test_controls_that_differ_widen_the_interval():
+    same = compare("a", rate(0.5, 128), rate(1, 128), [rate(0.5, 128)] * 3)
+    apart = compare("a", rate(0.5, 128), rate(1, 128), [rate(s, 128) for s in (0.2, 0.5, 0.8)])
+    assert apart.excess == pytest.approx(same.excess)
+    width = [f.excess_high - f.excess_low for f in (same, apart)]
+    assert width[1] > 1.5 * width[0]
+
+
+@pytest.mark.parametrize(
+    ("model", "controls", "n", "verdict"),
+    [
+        (0.0, (0.0, 0.0, 0.0), 128, NO_MORE),
+        (0.5, (0.7, 0.8, 0.75), 128, NO_MORE),
+        (0.9, (0.2, 0.3, 0.25), 128, REMAINS),
+        (0.5, (0.5, 0.45, 0.55), 128, OPEN),
+        (0.0, (0.0, 0.0, 0.0), 4, OPEN),
+        (0.0, (0.0, 0.0), 128, OPEN),
+        (1.0, (0.0, 0.0), 128, OPEN),
+    ],
+)
+def test_verdicts(model, controls, n, verdict):
+    found = compare("a", rate(model, n), rate(1, n), [rate(c, n) for c in controls])
+    assert found.verdict == verdict
+
+
+@given(
+    model=st.sampled_from([0.0, 0.25, 0.5, 1.0]),
+    control=st.sampled_from([0.0, 0.25, 0.5, 1.0]),
+    small=st.sampled_from([4, 8, 16]),
+)
+@settings(max_examples=30, deadline=None)
+def test_fewer_restarts_never_make_the_claim_easier(model, control, small):
+    few, many = (
+        compare("a", rate(model, n), rate(1, n), [rate(control, n)] * 3) for n in (small, 128)
+    )
+    assert few.excess_high - few.excess_low > many.excess_high - many.excess_low
+    if few.verdict == NO_MORE:
+        assert many.verdict == NO_MORE
+
+
+def tiny_model(seed, seen=(0, 1, 2, 3)):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = sa.CVAE(latent_dim=3, num_classes=4).eval()
+    for label in seen:
+        model.set_class_prior(label, 1 + torch.randn((20, 3), generator=sa.seeded(label)))
+    return model
+
+
+@pytest.fixture(scope="module")
+def cast():
+    """Tiny judges, images and a hurried configuration."""
+    with torch.random.fork_rng():
+        torch.manual_seed(9)
+        judges = {role: sa.Judge(role, num_classes=4).eval() for role in ("open", "plain")}
+        guide = sa.Judge("guide", num_classes=4).eval()
+    images = torch.rand((100, 1, 28, 28), generator=sa.seeded(1))
+    real = sa.LabelledImages(images, torch.full((100,), CLASS), tuple("abcd"))
+    config = AuditConfig(n_restarts=3, steps=2, inversion_steps=2, relearn_steps=1, repeats=2)
+    return {"judges": judges, "guide": guide, "real": real, "config": config}
+
+
+def test_the_audit_attacks_all_alike_and_survives_a_file(cast, tmp_path):
+    control, model = tiny_model(1, seen=(0, 1, 3)), tiny_model(2)
+    report = audit(model, tiny_model(0), [control, control], CLASS, **cast)
+    values = attack_all(control, tiny_model(0), CLASS, **cast)
+    assert {f.attack for f in report.findings} == set(values)
+    for finding in report.findings:
+        assert finding.control == pytest.approx(np.mean(values[finding.attack]))
+        assert finding.n == (2 if finding.attack.startswith("relearn") else 3)
+        assert finding.verdict == OPEN
+        assert finding.attack in str(report)
+    report.save(tmp_path / "report.json")
+    assert AuditReport.read(tmp_path / "report.json") == report
+
+
+def test_refusals_name_what_is_wrong(cast):
+    model = tiny_model(0)
+    with pytest.raises(ValueError, match=r"controls\[1\] was trained with class 2"):
+        audit(model, model, [tiny_model(1, seen=(0, 1, 3)), model], CLASS, **cast)
+    with pytest.raises(ValueError, match="controls is empty"):
+        audit(model, model, [], CLASS, **cast)
+    with pytest.raises(ValueError, match="class 4"):
+        audit(model, model, [tiny_model(1, seen=())], 4, **cast)
+    with pytest.raises(ValueError, match="1 repeat has no spread"):
+        compare("a", [0.3], [1.0], [[0.2]])
+    with pytest.raises(ValueError, match="n_restarts=0"):
+        AuditConfig(n_restarts=0)
+    assert MARGIN == 0.10
