@@ -240,5 +240,5 @@ def draw_means(values: Sequence[float], rng: np.random.Generator) -> NDArray[np.
     if len(x) < 2:
         raise ValueError(f"{len(x)} repeat has no spread: give at least 2")
     error = float(x.std(ddof=1)) / len(x) ** 0.5
-    drawn: NDArray[np.float64] = rng.standard_t(len(x) - 1, DRAWS)
-    return float(x.mean()) + error * drawn
+    drawn: NDArray[np.float64] = float(x.mean()) + error * rng.standard_t(len(x) - 1, DRAWS)
+    return drawn
