@@ -1,0 +1,83 @@
+import pytest
+import torch
+
+import sahelpers as sa
+
+SHORT = {"epochs": 1, "batch_size": 20, "latent_dim": 3}
+
+
+@pytest.fixture(scope="module")
+def data(mnist):
+    return mnist.take(600, seed=0)
+
+
+def test_same_seed_same_weights_and_another_seed_others(data):
+    state = torch.get_rng_state()
+    runs = [sa.train_baseline(data, sa.BaselineConfig(seed=s, **SHORT)) for s in (1, 1, 2)]
+    first, again, other = (r.model.state_dict() for r in runs)
+    assert all(torch.equal(first[k], again[k]) for k in first)
+    assert any(not torch.equal(first[k], other[k]) for k in first)
+    assert torch.equal(state, torch.get_rng_state())  # the caller's generator is not touched
+
+
+@pytest.mark.parametrize("arch", ["mlp", "conv"])
+def test_training_lowers_the_bound_on_held_out_images(data, mnist, arch):
+    held_out = mnist.take(200, seed=9)
+    config = sa.BaselineConfig(arch=arch, epochs=3, batch_size=20, latent_dim=3)
+    trained = sa.train_baseline(data, config, held_out)
+    curve = trained.history["held_out"]
+    assert len(curve) == len(trained.history["kl"]) == 3
+    assert curve[-1] < curve[0] < 784 * 0.6931
+    value = sa.negative_elbo(trained.model, held_out.images, held_out.labels, sa.seeded(0)).mean()
+    assert curve[-1] == pytest.approx(float(value), rel=1e-5)
+    assert not trained.model.training
+
+
+def test_class_gaussians_are_fitted_for_the_classes_seen_only(data):
+    trained = sa.retrain_without(data, sa.BaselineConfig(**SHORT), (3, 5))
+    for label in range(10):
+        untouched = torch.equal(trained.model.prior_mean[label], torch.zeros(3))
+        assert untouched == (label in (3, 5))
+
+
+def test_control_never_sees_the_class(data):
+    """Other pixels in the left-out class change nothing."""
+    config = sa.BaselineConfig(**SHORT)
+    spoiled = data.images.clone()
+    spoiled[data.labels == 3] = 0.5
+    a = sa.retrain_without(data, config, 3).model.state_dict()
+    b = sa.retrain_without(sa.LabelledImages(spoiled, data.labels), config, 3).model.state_dict()
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_state_round_trip(data):
+    trained = sa.train_baseline(data, sa.BaselineConfig(**SHORT))
+    twin = sa.TrainedCVAE.from_state(trained.to_state())
+    assert twin.history == trained.history
+    assert torch.equal(twin.model.prior_mean, trained.model.prior_mean)
+
+
+def test_wrong_class_count_is_named(data):
+    with pytest.raises(ValueError, match=r"num_classes=11, but the data has 10"):
+        sa.train_baseline(data, sa.BaselineConfig(num_classes=11, **SHORT))
+
+
+@pytest.mark.parametrize("role", ["open", "tuning"])
+def test_a_judge_learns(data, mnist, role):
+    config = sa.JudgeConfig(epochs=3, batch_size=30, lr=2e-3)
+    judge = sa.train_judge(data, role, config)
+    answers = judge.probabilities(mnist.images[:500]).argmax(1)
+    assert (answers == mnist.labels[:500]).float().mean() > 0.6
+    assert not judge.training
+
+
+def test_junk_is_junk_in_six_kinds(digits):
+    junk = sa.training.none_of_these(digits.images, digits.labels, 12, sa.seeded(0))
+    assert junk.shape == (12, 1, 28, 28)
+    assert 0 <= junk.min() <= junk.max() <= 1
+    spread = junk.flatten(1).std(1)
+    assert spread[2] == spread[8] == 0  # flat gray
+    assert 0 < spread[3] < 0.05  # faint noise on gray
+    assert spread[0] > 0.25  # uniform noise: 0.289
+    shuffled = junk[5].flatten().sort().values  # a digit cut up keeps its gray values
+    assert any(torch.equal(shuffled, d.flatten().sort().values) for d in digits.images)
