@@ -110,7 +110,7 @@ class Objective:
     def draw(self, n: int, generator: torch.Generator) -> Batch:
         """n forgotten and n kept examples."""
         forget_labels = self._labels(self.forgotten, n, generator)
-        forget_z = self.latents(forget_labels, generator)
+        forget_z = self.latents(forget_labels, generator, self.config.z_reach)
         images = self.surrogate.draw(forget_z, generator)
         keep_labels = self._labels(self.kept, n, generator)
         keep_z = self.latents(keep_labels, generator)
@@ -125,11 +125,16 @@ class Objective:
             forget_z, forget_labels, images, noise[0], keep_z, keep_labels, keep_images, noise[1]
         )
 
-    def latents(self, labels: Tensor, generator: torch.Generator) -> Tensor:
-        """z for these labels (B,): one half from the class's Gaussian, the other from N(0, I)."""
+    def latents(self, labels: Tensor, generator: torch.Generator, reach: float = 1.0) -> Tensor:
+        """z for these labels (B,): one half from the class's Gaussian, the other from N(0, s^2 I).
+
+        s is uniform from 1 to reach.  Far out no sampler goes, but an attack does, and so does the
+        posterior of a real image that the model has forgotten.
+        """
         half = len(labels) // 2
         z = self.frozen.draw_latents(labels, generator)
-        z[:half] = self.frozen.draw_latents(labels[:half], generator, prior="standard")
+        scale = 1 + (reach - 1) * torch.rand((half, 1), generator=generator).to(z)
+        z[:half] = scale * self.frozen.draw_latents(labels[:half], generator, prior="standard")
         return z
 
     def terms(self, model: CVAE, batch: Batch) -> dict[str, Tensor]:
@@ -236,7 +241,7 @@ def forget(
         new.set_class_prior(label)  # the Gaussian of c_f is memory too
     generator = seeded(config.seed)
     labels = Objective._labels(forgotten, HELD_OUT, generator)
-    z = objective.latents(labels, generator)
+    z = objective.latents(labels, generator, config.z_reach)
     optimizer = torch.optim.Adam(new.parameters(), lr=config.lr_unl, fused=True)
     history: History = {}
     limit = config.epochs_unl * -(-config.replay_samples // config.batch_size)

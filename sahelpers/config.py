@@ -140,9 +140,10 @@ class AmnesiaConfig(Config):
 
     surrogate: str = knob("gray", help="gray, noise, blank, mixture or class:k")
     gray_value: float = knob(0.5, 0.0, 1.0, help="level of the gray surrogate")
+    z_reach: float = knob(4.0, 1.0, 100.0, help="forget at z up to so many times as far out")
     forget_form: str = knob("decoder", choices=FORMS, help="which side the forget term trains")
     replay_form: str = knob("decoder", choices=FORMS, help="which side the replay term trains")
-    neg_loss_weight: float = knob(0.1, 0.0, 1e6, span=(0.01, 10), help="weight of the forget term")
+    neg_loss_weight: float = knob(0.01, 0.0, 1e6, span=(0.01, 10), help="weight of the forget term")
     gamma: float = knob(1.0, 0.0, 1e6, span=(0.1, 100), help="weight of the replay term")
     ewc_lambda: float = knob(500.0, 0.0, 1e12, span=(1, 1e8), help="weight of consolidation")
     w_contrast: float = knob(
@@ -161,7 +162,7 @@ class AmnesiaConfig(Config):
     replay_samples: int = knob(10_000, 1, 10_000_000, help="replayed images in a pass")
     batch_size: int = knob(128, 1, 60_000, help="images per step, for each of the two terms")
     lr_unl: float = knob(4e-3, 1e-7, 1.0, help="peak learning rate of Adam")
-    tolerance: float = knob(0.03, 0.0, 1.0, help="stop when c_f is this close to the surrogate")
+    tolerance: float = knob(0.02, 0.0, 1.0, help="stop when c_f is this close to the surrogate")
     cooldown: int = knob(100, 0, 100_000, help="steps in which the rate falls to zero at the end")
     seed: int = knob(42, 0, 2**31 - 1, help="latents, labels, noise")
 

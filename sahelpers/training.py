@@ -77,6 +77,7 @@ def fit(
         measured = {name: float(total) / steps for name, total in sums.items()} | after_epoch()
         for name, number in measured.items():
             history.setdefault(name, []).append(number)
+    optimizer.zero_grad()
     return history
 
 

@@ -1,0 +1,296 @@
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import sahelpers as sa
+from sahelpers.amnesia import EWC_SCALE
+
+QUICK = sa.AmnesiaConfig(epochs_unl=1, replay_samples=640, batch_size=32, cooldown=5, tolerance=0.0)
+
+
+@pytest.fixture(scope="module")
+def model(mnist):
+    """A model that has seen a little, with class Gaussians."""
+    config = sa.BaselineConfig(epochs=2, batch_size=20, latent_dim=3)
+    return sa.train_baseline(mnist.take(1000), config).model
+
+
+@pytest.fixture(scope="module")
+def fishers(model, mnist):
+    return sa.class_fishers(model, mnist, sa.FisherConfig(n_fisher_samples=100))
+
+
+def objective(model, fisher, config=QUICK, forgotten=(3,), surrogate="gray", real=None):
+    kept = tuple(c for c in range(10) if c not in forgotten)
+    q = sa.make_surrogate(surrogate, model, kept, config.gray_value)
+    return sa.Objective(model, fisher, forgotten, config, q, real)
+
+
+def shaken(model, size=0.02):
+    twin = sa.CVAE.from_state(model.to_state())
+    with torch.no_grad():
+        for p in twin.parameters():
+            p += size * torch.randn(p.shape, generator=sa.seeded(0))
+    return twin
+
+
+def state_bytes(model):
+    return {k: v.numpy().tobytes() for k, v in model.state_dict().items()}
+
+
+def test_the_input_model_is_bit_identical_afterwards(model, fishers):
+    before = state_bytes(model)
+    model.train()
+    sa.forget(model, fishers.without(3), 3, QUICK)
+    assert state_bytes(model) == before
+    assert model.training
+    assert all(p.grad is None and p.requires_grad for p in model.parameters())
+    model.eval()
+
+
+def test_same_seed_same_result_and_the_global_generator_is_not_touched(model, fishers):
+    state = torch.get_rng_state()
+    first, again = (sa.forget(model, fishers.without(3), 3, QUICK) for _ in range(2))
+    other = sa.forget(model, fishers.without(3), 3, replace(QUICK, seed=1))
+    assert state_bytes(first.model) == state_bytes(again.model)
+    assert state_bytes(first.model) != state_bytes(other.model)
+    assert first.history == again.history
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_the_class_turns_into_the_surrogate_and_the_others_stay(model, fishers):
+    config = sa.AmnesiaConfig(epochs_unl=5, batch_size=64)
+    result = sa.forget(model, fishers.without(3), 3, config)
+    latents = sa.fixed_latents(model, 50, prior="standard")
+    old, new = (sa.draw_images(m, latents) for m in (model, result.model))
+    gone = latents.labels == 3
+    assert (new[gone] - 0.5).square().mean().sqrt() < 0.08
+    assert (old[gone] - 0.5).square().mean().sqrt() > 0.3
+    assert (new[~gone] - old[~gone]).square().mean().sqrt() < 0.08
+
+
+def test_the_gaussian_of_the_class_is_erased_and_the_others_are_kept(model, fishers):
+    result = sa.forget(model, fishers.without((3, 5)), (5, 3), QUICK)
+    for label in range(10):
+        same = torch.equal(result.model.prior_mean[label], model.prior_mean[label])
+        assert same == (label not in (3, 5))
+        if label in (3, 5):
+            assert torch.equal(result.model.prior_mean[label], torch.zeros(3))
+            assert torch.equal(result.model.prior_scale[label], torch.eye(3))
+    assert result.forgotten == (3, 5)
+
+
+@pytest.mark.parametrize("form", ["decoder", "elbo", "both"])
+def test_terms_equal_the_formula(model, fishers, form):
+    config = replace(QUICK, forget_form=form, replay_form=form, neg_loss_weight=0.7, gamma=1.3)
+    goal = objective(model, fishers.without(3), config)
+    batch, new = goal.draw(6, sa.seeded(0)), shaken(model)
+
+    def by_hand(z, labels, images, noise):
+        decoder = F.binary_cross_entropy_with_logits(
+            new.decode_logits(z, labels), images, reduction="sum"
+        )
+        mean, log_var = new.encode(images, labels)
+        drawn = mean + noise * (log_var / 2).exp()
+        elbo = F.binary_cross_entropy_with_logits(
+            new.decode_logits(drawn, labels), images, reduction="sum"
+        ) + 0.5 * torch.sum(mean**2 + log_var.exp() - log_var - 1)
+        return {"decoder": decoder, "elbo": elbo, "both": (decoder + elbo) / 2}[form] / len(z)
+
+    terms = goal.terms(new, batch)
+    assert set(terms) == {"forget", "replay"}
+    gone = by_hand(batch.forget_z, batch.forget_labels, batch.forget_images, batch.forget_noise)
+    kept = by_hand(batch.keep_z, batch.keep_labels, batch.keep_images, batch.keep_noise)
+    assert torch.allclose(terms["forget"], 0.7 * gone, rtol=1e-5)
+    assert torch.allclose(terms["replay"], 1.3 * kept, rtol=1e-5)
+    assert torch.equal(batch.keep_images, model.decode(batch.keep_z, batch.keep_labels))
+
+
+def test_consolidation_is_on_the_documented_scale(model, fishers):
+    fisher, new = fishers.without(3), shaken(model)
+    goal = objective(model, fisher, replace(QUICK, ewc_lambda=500.0))
+    old = dict(model.named_parameters())
+    total = sum(
+        (fisher.diagonal[k] * (p - old[k]).detach() ** 2).sum() for k, p in new.named_parameters()
+    )
+    assert goal.consolidation(new) == pytest.approx(0.025 * float(total), rel=1e-4)
+    assert goal.consolidation(model) == 0
+
+
+def test_official_lambda_converts_to_our_scale():
+    """Their loss is summed over 256 + 256 images, EWC without 1/2 and lambda 100."""
+    per_image = 100 / (256 + 256) * 2  # as weight of (1/2) sum F d^2 in a loss per image
+    assert pytest.approx(7812.5 / EWC_SCALE) == per_image * 2
+
+
+def test_penalties_pull_to_the_surrogate_and_do_not_fight_it(model, fishers):
+    weights = {"w_contrast": 2.0, "w_ink": 3.0, "w_tv": 4.0, "w_orient": 5.0}
+    goal = objective(model, fishers.without(3), replace(QUICK, **weights))
+    batch = goal.draw(6, sa.seeded(0))
+    images = model.decode(batch.forget_z, batch.forget_labels)
+    terms = goal.terms(model, batch)
+    assert torch.allclose(terms["contrast"], 2 * ((images - 0.5) ** 2).mean())
+    assert torch.allclose(terms["ink"], 3 * ((images.mean((1, 2, 3)) - 0.5) ** 2).mean())
+    assert torch.allclose(terms["tv"], 4 * sa.total_variation(images).mean())
+    assert torch.allclose(terms["orient"], 5 * sa.orientation_entropy(images).mean())
+
+
+@pytest.mark.parametrize("form", ["decoder", "elbo", "both"])
+def test_gradients_by_finite_differences(fishers, form):
+    torch.manual_seed(1)
+    model = sa.CVAE(latent_dim=3).double().eval()
+    config = replace(
+        QUICK, forget_form=form, replay_form=form, w_contrast=1.0, w_ink=1.0, w_tv=0.0, w_orient=0.0
+    )
+    goal = objective(model, fishers.without(3), config)
+    batch = goal.draw(3, sa.seeded(0))
+    direction = [torch.randn_like(p) for p in model.parameters()]
+
+    def loss(step):
+        twin = sa.CVAE.from_state(model.to_state()).double()
+        twin.load_state_dict(model.state_dict())
+        with torch.no_grad():
+            for p, d in zip(twin.parameters(), direction, strict=True):
+                p += step * d
+        return twin, torch.stack(list(goal.terms(twin, batch).values())).sum()
+
+    twin, value = loss(0.0)
+    gradients = torch.autograd.grad(value, list(twin.parameters()), allow_unused=True)
+    slope = sum(
+        float((g * d).sum()) for g, d in zip(gradients, direction, strict=True) if g is not None
+    )
+    h = 1e-8  # small, or ReLUs change sides between the two points
+    numeric = float((loss(h)[1] - loss(-h)[1]).detach()) / (2 * h)
+    assert slope == pytest.approx(numeric, rel=1e-4)
+
+
+def test_infinite_lambda_holds_every_weight_with_fisher(model, fishers):
+    fisher = fishers.without(3)
+    new = sa.forget(model, fisher, 3, replace(QUICK, ewc_lambda=1e12)).model
+    free = sa.forget(model, fisher, 3, replace(QUICK, ewc_lambda=0.0)).model
+    for name, p in new.named_parameters():
+        if name.startswith("decoder"):  # the decoder form moves no other
+            held, q = fisher.diagonal[name] > 1e-3, model.get_parameter(name)
+            moved, would = ((m - q)[held].abs().max() for m in (p, free.get_parameter(name)))
+            assert moved < 1e-3 * would
+    column = model.latent_dim + 3  # the loophole: nothing but c_f uses its label column
+    assert fisher.diagonal["decoder.0.weight"][:, column].abs().max() == 0
+    moved = (new.decoder[0].weight - model.decoder[0].weight)[:, column]
+    assert moved.abs().max() > 1e-3
+
+
+def test_proximal_step_is_the_minimiser_it_claims_to_be(model, fishers):
+    """Zero gradient of P/(2 lr) (x - theta)^2 + s F/2 (x - theta*)^2 at the new weights."""
+    from sahelpers.amnesia import consolidate
+
+    goal = objective(model, fishers.without(3), replace(QUICK, ewc_lambda=3e4))
+    new = sa.CVAE.from_state(model.to_state())
+    optimizer = torch.optim.Adam(new.parameters(), lr=1e-2)
+    sum(goal.terms(new, goal.draw(8, sa.seeded(0))).values()).backward()
+    optimizer.step()
+    theta = {k: p.detach().clone() for k, p in new.named_parameters()}
+    consolidate(optimizer, new, goal)
+    for name, p in new.named_parameters():
+        state = optimizer.state[p] if p in optimizer.state else None
+        if not state:
+            assert torch.equal(p, theta[name])
+            continue
+        stiffness = ((state["exp_avg_sq"] / (1 - 0.999)).sqrt() + 1e-8) / 1e-2
+        pull = 3e4 / EWC_SCALE * goal.fisher[name]
+        slope = stiffness * (p - theta[name]) + pull * (p - goal.star[name])
+        assert (slope / (stiffness + pull)).abs().max() < 1e-6
+
+
+def test_without_ewc_and_replay_only_the_bare_forget_term_is_left(model, fishers):
+    config = replace(QUICK, ewc_lambda=0.0, gamma=0.0)
+    goal = objective(model, fishers.without(3), config)
+    terms = goal.terms(model, goal.draw(8, sa.seeded(0)))
+    assert terms["replay"] == 0
+    other = sa.class_fishers(model, None, sa.FisherConfig(n_fisher_samples=10, source="model_mean"))
+    a = sa.forget(model, fishers.without(3), 3, config)
+    b = sa.forget(model, other.without(3), 3, config)  # the Fisher does not matter at lambda 0
+    assert state_bytes(a.model) == state_bytes(b.model)
+
+
+def test_it_stops_when_it_is_done_or_out_of_budget(model, fishers):
+    done = sa.forget(model, fishers.without(3), 3, replace(QUICK, tolerance=0.5))
+    assert (done.reason, done.steps) == ("done", QUICK.cooldown)
+    spent = sa.forget(model, fishers.without(3), 3, QUICK)
+    assert (spent.reason, spent.steps) == ("budget", 640 // 32)
+    assert set(spent.history) == {"forget", "replay", "ewc", "distance"}
+    assert all(len(v) == 20 and all(map(math.isfinite, v)) for v in spent.history.values())
+
+
+def test_a_callback_watches_and_stops(model, fishers):
+    seen = []
+
+    def watch(step, new, numbers):
+        seen.append((step, new, numbers["forget"]))
+        return step < 6
+
+    result = sa.forget(model, fishers.without(3), 3, QUICK, on_step=watch)
+    assert [s for s, _, _ in seen] == list(range(7))
+    assert result.reason == "stopped"
+    assert result.history["forget"] == [f for _, _, f in seen]
+    assert not result.model.training
+    assert torch.isfinite(result.model.sample(torch.arange(10), sa.seeded(0))).all()
+
+
+def test_real_images_are_counted_and_never_of_the_class(model, fishers, mnist):
+    data = mnist.take(300)
+    result = sa.forget(model, fishers.without(3), 3, QUICK, real_images=data)
+    assert result.real_images == int((data.labels != 3).sum())
+    assert sa.forget(model, fishers.without(3), 3, QUICK).real_images == 0
+    with pytest.raises(ValueError, match="no image of the kept classes"):
+        sa.forget(model, fishers.without(3), 3, QUICK, real_images=data.only(3))
+
+
+def test_forgotten_twice_is_forgotten_still(model, fishers):
+    config = sa.AmnesiaConfig(epochs_unl=4, batch_size=64)
+    once = sa.forget(model, fishers.without(3), 3, config)
+    twice = sa.forget(once.model, fishers.without(3), 3, config)
+    latents = sa.fixed_latents(model, 50, prior="standard")
+    gone = latents.labels == 3
+    a, b = (sa.draw_images(r.model, latents) for r in (once, twice))
+    assert (b[gone] - 0.5).square().mean().sqrt() < 0.08
+    assert (b[~gone] - a[~gone]).square().mean().sqrt() < 0.08
+
+
+def test_state_round_trip(model, fishers):
+    result = sa.forget(model, fishers.without(3), 3, QUICK)
+    twin = sa.AmnesiaResult.from_state(result.to_state())
+    assert state_bytes(twin.model) == state_bytes(result.model)
+    assert (twin.forgotten, twin.history, twin.reason) == ((3,), result.history, "budget")
+
+
+@pytest.mark.parametrize("bad", [11, -1, "three", (), None, range(10), (3, 12)])
+def test_classes_that_cannot_be_forgotten(model, fishers, bad):
+    with pytest.raises(ValueError, match="class"):
+        sa.forget(model, fishers.without(3), bad, QUICK)
+
+
+def test_a_fisher_of_another_model_names_the_parameter(model, mnist):
+    conv = sa.CVAE("conv", latent_dim=3)
+    other = sa.class_fishers(conv, mnist, sa.FisherConfig(n_fisher_samples=10))
+    with pytest.raises(
+        ValueError, match=r"Fisher does not fit: encoder\.0\.weight is \(512, 794\)"
+    ):
+        sa.forget(model, other.without(3), 3, QUICK)
+
+
+@pytest.mark.parametrize(
+    "field", ["gamma", "neg_loss_weight", "ewc_lambda", "w_contrast", "w_ink", "w_tv", "w_orient"]
+)
+@pytest.mark.parametrize("value", [-1.0, float("nan")])
+def test_weights_are_not_negative(field, value):
+    with pytest.raises(ValueError, match=field):
+        sa.AmnesiaConfig(**{field: value})
+
+
+@pytest.mark.parametrize("field", ["epochs_unl", "replay_samples", "batch_size"])
+def test_budget_is_not_zero(field):
+    with pytest.raises(ValueError, match=f"{field}=0"):
+        sa.AmnesiaConfig(**{field: 0})
