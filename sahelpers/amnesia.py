@@ -241,7 +241,7 @@ def forget(
         new.set_class_prior(label)  # the Gaussian of c_f is memory too
     generator = seeded(config.seed)
     labels = Objective._labels(forgotten, HELD_OUT, generator)
-    z = objective.latents(labels, generator, config.z_reach)
+    z = objective.latents(labels, generator)
     optimizer = torch.optim.Adam(new.parameters(), lr=config.lr_unl, fused=True)
     history: History = {}
     limit = config.epochs_unl * -(-config.replay_samples // config.batch_size)

@@ -194,7 +194,7 @@ def test_proximal_step_is_the_minimiser_it_claims_to_be(model, fishers):
     theta = {k: p.detach().clone() for k, p in new.named_parameters()}
     consolidate(optimizer, new, goal)
     for name, p in new.named_parameters():
-        state = optimizer.state[p] if p in optimizer.state else None
+        state = optimizer.state.get(p)
         if not state:
             assert torch.equal(p, theta[name])
             continue
