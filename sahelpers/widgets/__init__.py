@@ -1,0 +1,1 @@
+"""The dashboards: thin views of the controllers, for JupyterLab and Colab."""

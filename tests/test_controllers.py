@@ -1,0 +1,541 @@
+"""The dashboards' controllers and their worker, without a widget."""
+
+import ast
+import signal
+import threading
+import time
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import sahelpers as sa
+from sahelpers.controllers import (
+    ATTACKS,
+    AmnesiaController,
+    LatentController,
+    ProbeController,
+    Worker,
+    as_code,
+    help_text,
+    principal_directions,
+    steps_of,
+)
+from sahelpers.controllers import amnesia as module
+
+PACKAGE = Path(sa.__file__).parent
+# 20 steps: an untrained model draws gray already, so only a tolerance of 0 makes it go on
+QUICK = sa.AmnesiaConfig(epochs_unl=1, replay_samples=160, batch_size=8, cooldown=5, tolerance=0.0)
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return sa.CVAE(latent_dim=3).eval()
+
+
+@pytest.fixture(scope="module")
+def fishers(model):
+    return sa.class_fishers(model, None, sa.FisherConfig(n_fisher_samples=20, source="model_mean"))
+
+
+@pytest.fixture(scope="module")
+def judges():
+    torch.manual_seed(1)
+    return {role: sa.Judge(role).eval() for role in ("open", "plain")}
+
+
+@pytest.fixture
+def controller(model, fishers, judges, monkeypatch, tmp_path):
+    monkeypatch.setattr(module, "JUDGED", 4)
+    monkeypatch.setenv("SA_CHECKPOINTS", str(tmp_path))
+    return AmnesiaController(model, fishers, judges, 3, QUICK)
+
+
+def stopped_never():
+    return threading.Event()
+
+
+def weights(model):
+    return torch.cat([p.flatten() for p in model.state_dict().values()])
+
+
+def test_no_controller_imports_a_widget():
+    files = sorted((PACKAGE / "controllers").glob("*.py"))
+    assert len(files) >= 5
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = [a.name for a in getattr(node, "names", [])] + [getattr(node, "module", "")]
+            assert not any(
+                word in str(name) for name in names for word in ("widgets", "IPython", "matplotlib")
+            ), file.name
+
+
+# The knobs
+
+
+@pytest.mark.parametrize("kind", [sa.AmnesiaConfig, sa.ProbeConfig])
+def test_every_value_that_a_slider_offers_is_allowed(kind):
+    offered = 0
+    for f in fields(kind):
+        if f.metadata.get("span") or f.metadata.get("choices") or f.metadata.get("high") == 1.0:
+            values = steps_of(kind(), f.name)
+            for value in values:
+                assert getattr(kind(**{f.name: value}), f.name) == value
+            assert f.default in values
+            assert len(set(values)) == len(values) > 2
+            offered += 1
+    assert offered >= 10
+
+
+def test_a_wide_range_is_walked_in_ones_twos_and_fives():
+    assert steps_of(sa.AmnesiaConfig(), "gamma") == (
+        0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0,
+    )  # fmt: skip
+    assert steps_of(sa.AmnesiaConfig(), "epochs_unl") == (1, 2, 5, 10, 20, 30, 50, 100)
+    assert steps_of(sa.AmnesiaConfig(), "gray_value") == tuple(k / 20 for k in range(21))
+
+
+def test_a_value_off_the_grid_is_offered_in_its_place():
+    values = steps_of(sa.AmnesiaConfig(ewc_lambda=7812.0), "ewc_lambda")
+    assert 7812.0 in values
+    assert list(values) == sorted(values)
+
+
+@given(ewc=st.floats(0, 1e12), gray=st.floats(0, 1), surrogate=st.sampled_from(["gray", "class:8"]))
+def test_the_code_of_a_configuration_makes_it_again(ewc, gray, surrogate):
+    config = sa.AmnesiaConfig(ewc_lambda=ewc, gray_value=gray, surrogate=surrogate)
+    assert eval(as_code(config), {"sa": sa}) == config
+
+
+def test_the_help_comes_from_the_fields():
+    text = help_text(sa.AmnesiaConfig, ("gamma", "w_tv"))
+    assert text == "<b>GAMMA</b> weight of the replay term<br><b>W_TV</b> total variation of " + (
+        "c_f&#x27;s images" if "&#x27;" in text else "c_f's images"
+    )
+
+
+# Forgetting
+
+
+def test_a_run_equals_a_plain_call(controller, model, fishers):
+    controller.forget(stopped_never())
+    plain = sa.forget(model, fishers.without(3), 3, QUICK)
+    assert torch.equal(weights(controller.model), weights(plain.model))
+    assert controller.result.reason == plain.reason
+    assert controller.gone == (3,)
+
+
+def test_the_table_is_what_the_judges_say(controller, judges, model):
+    controller.forget(stopped_never())
+    assert [line.judge for line in controller.lines] == ["open", "plain"]
+    for line in controller.lines:
+        before, after = (
+            sa.judge_samples(m, judges[line.judge], controller.judged)
+            for m in (model, controller.model)
+        )
+        change = sa.collateral(before, after, (3,))
+        assert line.p_before == pytest.approx(float(before.probability[3, 3]))
+        assert line.p_after == pytest.approx(float(after.probability[3, 3]))
+        assert line.argmax == pytest.approx(float(after.argmax[3, 3]))
+        assert line.kept_after == pytest.approx(change.mean_after)
+        assert line.worst_drop == pytest.approx(change.worst_drop)
+        stretched = sa.judge_samples(
+            controller.model, judges[line.judge], controller.judged, stretch=True
+        )
+        assert line.argmax_stretched == pytest.approx(float(stretched.argmax[3, 3]))
+
+
+def test_frames_show_the_way(controller, monkeypatch):
+    monkeypatch.setattr(module, "FRAME_SECONDS", 0.0)
+    frames = []
+    controller.forget(stopped_never(), frames.append)
+    assert [f.step for f in frames] == list(range(1, controller.result.steps + 1))
+    assert frames[0].images.shape == (16, 1, 28, 28)
+    assert frames[0].rows == (3, 0)
+    assert all(0 <= f.done <= 1 for f in frames)
+    assert len(frames[4].history["replay"]) == 5
+    assert not torch.equal(frames[0].images, frames[-1].images)
+
+
+def test_a_frame_is_of_the_forgotten_and_of_a_kept_class(controller, monkeypatch, model):
+    monkeypatch.setattr(module, "FRAME_SECONDS", 0.0)
+    first = []
+    controller.forget(stopped_never(), first.append)
+    before = sa.draw_images(model, controller.shown)
+    close = (first[0].images - torch.cat([before[24:32], before[:8]])).abs().mean()
+    swapped = (first[0].images - torch.cat([before[:8], before[24:32]])).abs().mean()
+    assert close < swapped
+
+
+def test_stop_gives_the_model_so_far(controller, model, fishers, monkeypatch):
+    monkeypatch.setattr(module, "FRAME_SECONDS", 0.0)
+    stop = threading.Event()
+
+    def show(frame):
+        if frame.step == 7:
+            stop.set()
+
+    controller.forget(stop, show)
+    assert controller.result.reason == "stopped"
+    plain = sa.forget(model, fishers.without(3), 3, QUICK, on_step=lambda k, m, t: k < 7)
+    assert controller.result.steps == plain.steps == 8
+    assert torch.equal(weights(controller.model), weights(plain.model))
+    assert controller.lines
+    assert "stopped" in controller.code()
+
+
+def test_another_one_continues_from_the_present_model(controller, model, fishers):
+    controller.forget(stopped_never())
+    controller.choose((5,))
+    controller.change(gray_value=0.3)
+    controller.forget(stopped_never(), another=True)
+    assert controller.gone == (3, 5)
+    assert controller.result.forgotten == (3, 5)
+    there = {"sa": sa, "baseline": type("B", (), {"model": model}), "fishers": fishers}
+    code = controller.code()
+    assert "\n" not in code
+    exec(code, there)
+    assert torch.equal(weights(there["result"].model), weights(controller.model))
+
+
+def test_forget_again_starts_from_the_baseline(controller):
+    controller.forget(stopped_never())
+    first = weights(controller.model)
+    controller.forget(stopped_never())
+    assert torch.equal(weights(controller.model), first)
+    assert controller.gone == (3,)
+
+
+def test_reset_brings_everything_back(controller, model):
+    controller.change(gamma=2.0)
+    controller.choose((1, 2))
+    controller.forget(stopped_never())
+    controller.reset()
+    assert controller.model is model
+    assert (controller.classes, controller.config) == ((3,), QUICK)
+    assert controller.result is None
+    assert controller.lines == []
+    before, now, labels = controller.pictures()
+    assert torch.equal(before, now)
+    assert labels.tolist() == [c for c in range(10) for _ in range(8)]
+
+
+@pytest.mark.parametrize(
+    ("act", "words"),
+    [
+        (lambda c: c.change(gamma=-1.0), "gamma"),
+        (lambda c: c.choose(()), "at least one"),
+        (lambda c: c.choose(tuple(range(10))), "at least one must be kept"),
+        (lambda c: c.change(surrogate="class:3") or c.forget(stopped_never()), "class:3"),
+        (lambda c: c.save(), "Forget first"),
+    ],
+)
+def test_what_does_not_fit_is_refused_and_changes_nothing(controller, model, act, words):
+    with pytest.raises(ValueError, match=words):
+        act(controller)
+    assert controller.model is model
+    assert controller.classes == (3,)
+
+
+def test_a_class_is_not_forgotten_twice(controller):
+    controller.forget(stopped_never())
+    gone = controller.model
+    with pytest.raises(ValueError, match="forgotten already"):
+        controller.forget(stopped_never(), another=True)
+    assert controller.model is gone
+
+
+def test_a_saved_result_is_found_by_the_story(controller, model, fishers):
+    controller.change(**vars(sa.AmnesiaConfig()) | {"epochs_unl": 1, "replay_samples": 128})
+    controller.forget(stopped_never())
+    path = controller.save()
+    found = sa.get_forgotten(
+        sa.TrainedCVAE(model, {}), fishers, 3,
+        sa.BaselineConfig(), sa.FisherConfig(), controller.config,
+    )  # fmt: skip
+    assert torch.equal(weights(found.model), weights(controller.model))
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_save_asks_before_it_replaces(controller):
+    controller.forget(stopped_never())
+    path = controller.save()
+    old = path.read_bytes()
+    path.write_bytes(b"something else")
+    with pytest.raises(FileExistsError, match=r"vae_forget_3.*replace"):
+        controller.save()
+    assert path.read_bytes() == b"something else"
+    controller.save(replace_it=True)
+    assert path.read_bytes() == old
+
+
+def test_the_file_names_tell_what_they_hold(controller):
+    names = []
+    controller.made_with = (sa.BaselineConfig(), sa.FisherConfig())
+    stop = threading.Event()
+    stop.set()
+    controller.config = sa.AmnesiaConfig()
+    controller.forget(stop)
+    names.append(controller.save().name)
+    controller.choose((5, 2))
+    controller.forget(stop, another=True)
+    names.append(controller.save().name)
+    controller.change(gamma=2.0)
+    controller.choose((7,))
+    controller.forget(stop, another=True)
+    names.append(controller.save().name)
+    assert names[:2] == ["vae_forget_3-stopped-1.pt", "vae_forget_3-then-2-5-stopped-1.pt"]
+    assert names[2].startswith("vae_forget_3-then-2-5-then-7-stopped-1-")
+
+
+# Walking through the latent space
+
+
+def test_directions_are_orthonormal_and_sorted_by_what_they_change(model):
+    directions = principal_directions(model)
+    assert torch.allclose(directions.T @ directions, torch.eye(3), atol=1e-5)
+    labels = torch.arange(10).repeat_interleave(8)
+    z = model.draw_latents(labels, sa.seeded(0))
+
+    def picture(z, y):
+        return model.decode(z[None], y[None]).flatten()
+
+    slope = torch.func.vmap(torch.func.jacrev(picture))(z, model.label_vectors(labels))
+    moved = (slope @ directions).square().sum(1).mean(0).tolist()
+    assert moved == sorted(moved, reverse=True)
+    assert moved[0] > 1.05 * moved[2]
+    assert torch.equal(directions, principal_directions(model))
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    index=st.integers(0, 2), value=st.floats(-3, 3), mix=st.floats(0, 1), first=st.integers(0, 9)
+)
+def test_the_picture_is_the_decoder_at_z_and_label(model, index, value, mix, first):
+    walk = LatentController({"before": model}, first, 8)
+    walk.move(index, value)
+    walk.choose(first, 8, mix)
+    z = value * walk.directions[:, index]
+    soft = (1 - mix) * torch.eye(10)[first] + mix * torch.eye(10)[8]
+    image, every = walk.pictures()["before"]
+    with torch.no_grad():
+        assert torch.allclose(image, model.decode(z[None], soft[None]), atol=1e-5)
+        wanted = model.decode(z.expand(10, -1), torch.arange(10))
+    assert torch.allclose(every, wanted, atol=1e-5)
+
+
+def test_models_are_shown_side_by_side_at_the_same_z(model):
+    torch.manual_seed(5)
+    other = sa.CVAE(latent_dim=3).eval()
+    walk = LatentController({"before": model, "after": other})
+    walk.draw(11)
+    z = (walk.directions @ walk.position)[None]
+    with torch.no_grad():
+        assert torch.allclose(
+            walk.pictures()["after"][0], other.decode(z, torch.tensor([3])), atol=1e-6
+        )
+    drawn = walk.position.clone()
+    walk.draw(11)
+    assert torch.equal(walk.position, drawn)
+    walk.centre()
+    assert not walk.position.any()
+
+
+def test_draws_stay_within_the_sliders(model):
+    walk = LatentController({"before": model})
+    for seed in range(500):
+        walk.draw(seed)
+        assert walk.position.abs().max() <= 3
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda w: w.move(0, 3.5),
+        lambda w: w.move(0, float("nan")),
+        lambda w: w.choose(10, 8, 0.5),
+        lambda w: w.choose(3, -1, 0.5),
+        lambda w: w.choose(3, 8, 1.5),
+    ],
+)
+def test_the_walk_refuses_what_is_out_of_reach(model, act):
+    walk = LatentController({"before": model})
+    with pytest.raises(ValueError, match=r"value=|class|mix="):
+        act(walk)
+    assert not walk.position.any()
+    assert (walk.first, walk.second, walk.mix) == (3, 8, 0.0)
+
+
+def test_models_must_fit_together(model):
+    with pytest.raises(ValueError, match="latent_dim"):
+        LatentController({"before": model, "after": sa.CVAE(latent_dim=4)})
+    with pytest.raises(ValueError, match="empty"):
+        LatentController({})
+
+
+# Probing
+
+
+@pytest.fixture
+def prober(model, judges):
+    torch.manual_seed(2)
+    control = sa.CVAE(latent_dim=3).eval()
+    guide = sa.Judge("guide").eval()
+    return ProbeController({"forgotten": model, "control": control}, model, judges, guide)
+
+
+@pytest.mark.parametrize("attack", list(ATTACKS))
+def test_every_attack_is_the_plain_function_on_every_model(prober, model, judges, attack):
+    prober.choose(attack, 4)
+    prober.change(n_restarts=5, steps=6)
+    seen = []
+    assert prober.run(stopped_never(), lambda *what: seen.append(what))
+    assert seen[0] == ("forgotten", 1, 6)
+    assert seen[-1] == ("control", 6, 6)
+    for name, found in prober.outcomes.items():
+        code = prober.code().replace("found = ", "")
+        there = {
+            "sa": sa, "model": prober.models[name], "guide": prober.guide,
+            "baseline": sa.TrainedCVAE(model, {}),
+        }  # fmt: skip
+        plain = eval(code, there)
+        assert torch.equal(found.result.images, plain.images)
+        wanted = sa.success(plain.images, judges, 4).float().mean()
+        assert found.share == pytest.approx(float(wanted))
+        assert found.share <= min(found.by_judge.values())
+
+
+def test_an_attack_brings_its_preset_and_its_priors(prober):
+    assert prober.config == sa.ProbeConfig.prototype()
+    prober.choose("blind", 3)
+    assert prober.config == sa.ProbeConfig()
+    prober.change(w_tv=0.5)
+    prober.choose("blind", 4)
+    assert prober.config.w_tv == 0.5
+    names = {f.name for f in fields(sa.ProbeConfig)}
+    assert all(set(knobs) <= names for knobs in ATTACKS.values())
+
+
+def test_a_stopped_attack_keeps_nothing(prober):
+    stop = threading.Event()
+    steps = []
+
+    def show(name, done, total):
+        steps.append(done)
+        if done == 3:
+            stop.set()
+
+    assert prober.run(stop, show) is False
+    assert steps == [1, 2, 3]
+    assert prober.outcomes == {}
+
+
+@pytest.mark.parametrize(
+    ("act", "words"),
+    [
+        (lambda p: p.choose("brute", 3), "brute"),
+        (lambda p: p.choose("blind", 12), "12"),
+        (lambda p: p.change(steps=0), "steps"),
+    ],
+)
+def test_the_prober_refuses(prober, act, words):
+    with pytest.raises(ValueError, match=words):
+        act(prober)
+    assert (prober.attack, prober.forget_class) == ("prototype", 3)
+
+
+# The worker
+
+
+def test_the_newest_of_the_waiting_jobs_runs_and_the_running_one_is_told():
+    ran, errors = [], []
+    started = threading.Event()
+    worker = Worker(True, errors.append)
+
+    def long(stop):
+        started.set()
+        assert stop.wait(10)
+        ran.append("long")
+
+    worker.submit(long)
+    assert started.wait(10)
+    for k in range(20):
+        worker.submit(lambda stop, k=k: ran.append(k))
+    assert worker.wait(10)
+    assert (ran[0], ran[-1]) == ("long", 19)
+    assert errors == []
+
+
+def test_stop_drops_the_waiting_job_too():
+    ran = []
+    started = threading.Event()
+    worker = Worker(True, ran.append)
+
+    def long(stop):
+        started.set()
+        stop.wait(10)
+
+    worker.submit(long)
+    assert started.wait(10)
+    worker.submit(long)
+    worker.stop()
+    assert worker.wait(10)
+    assert not worker.busy
+    assert ran == []
+
+
+@pytest.mark.parametrize("threaded", [True, False])
+def test_an_error_is_handed_over_and_the_worker_lives_on(threaded):
+    errors, ran, idle = [], [], []
+    worker = Worker(threaded, errors.append, lambda: idle.append(1))
+    worker.submit(lambda stop: 1 / 0)
+    assert worker.wait(10)
+    worker.submit(lambda stop: ran.append(stop.is_set()))
+    assert worker.wait(10)
+    assert [type(e) for e in errors] == [ZeroDivisionError]
+    assert ran == [False]
+    assert idle
+
+
+def test_no_thread_stays_behind():
+    before = threading.active_count()
+    worker = Worker(True, lambda error: None)
+    for _ in range(50):
+        worker.submit(lambda stop: time.sleep(0.001))
+    assert worker.wait(10)
+    deadline = time.monotonic() + 10
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() == before
+
+
+def test_without_a_thread_an_interrupt_stops_the_job():
+    handler = signal.getsignal(signal.SIGINT)
+    worker = Worker(False, lambda error: None)
+    seen = []
+
+    def job(stop):
+        signal.raise_signal(signal.SIGINT)
+        seen.append((stop.is_set(), threading.current_thread() is threading.main_thread()))
+
+    worker.submit(job)
+    assert seen == [(True, True)]
+    assert signal.getsignal(signal.SIGINT) is handler
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_without_a_thread_a_job_submitted_by_a_job_runs_after_it():
+    order = []
+    worker = Worker(False, lambda error: None)
+
+    def first(stop):
+        worker.submit(lambda stop: order.append("second"))
+        order.append("first")
+
+    worker.submit(first)
+    assert order == ["first", "second"]
