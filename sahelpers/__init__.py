@@ -14,6 +14,7 @@ from .config import (
     fingerprint,
 )
 from .data import DataError, LabelledImages, load_dataset
+from .denoising import choose_weight, denoise_tv, sure
 from .elbo import (
     bernoulli_nats,
     elbo_terms,
