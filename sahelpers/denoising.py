@@ -19,7 +19,7 @@ CHUNK = 100  # images worked on at once: they stay in the processor's cache
 LOOK_EVERY = 10  # steps between two looks at the gap
 LIPSCHITZ = 8.0  # bound of D D^T in two dimensions
 SURE_GAP = 1e-3  # the two solutions of a divergence must differ by more than their errors
-LOW, HIGH = -1.0, 2.0  # gray levels that noise may reach; farther out something is wrong
+LOW, HIGH = -4.0, 5.0  # gray levels that noise may reach; farther out something is wrong
 
 
 @torch.no_grad()
@@ -33,7 +33,7 @@ def denoise_tv(
 ) -> Tensor:
     """The minimiser for every image of a batch: (B, 1, 28, 28) in, the same out.
 
-    noisy: gray levels; noise may leave [0, 1], but not [-1, 2].
+    noisy: gray levels; noise may leave [0, 1], but not [-4, 5].
     weight: of the total variation, a number or one per image (B,); the larger, the flatter.
     gap: duality gap at which an image is done, in squared gray levels summed over the image.  The
     exact minimiser is then no farther away than sqrt(2 gap) in the Euclidean norm.

@@ -22,7 +22,7 @@ def drawing(n=4, sigma=0.0, seed=0):
     discs = [torch.hypot(x - 13 - k, y - 12) < 5 + k for k in range(n)]
     images = torch.stack([d.double() for d in discs])[:, None]
     noise = torch.randn(images.shape, generator=sa.seeded(seed), dtype=torch.float64)
-    return (images + sigma * noise).clamp(-1, 2)
+    return images + sigma * noise
 
 
 def energy(u, f, weight):
