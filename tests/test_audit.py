@@ -8,18 +8,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 import sahelpers as sa
-from sahelpers.audit import (
-    MARGIN,
-    NO_MORE,
-    OPEN,
-    REMAINS,
-    AuditConfig,
-    AuditReport,
-    attack_all,
-    audit,
-    compare,
-    draw_means,
-)
+from sahelpers.audit import AuditConfig, AuditReport, attack_all, audit
+from sahelpers.excess import MARGIN, NO_MORE, OPEN, REMAINS, compare, draw_means
 
 torch.set_num_threads(1)  # tiny tensors: threads that wait for each other cost far more
 CLASS = 2
@@ -48,7 +38,7 @@ def test_other_numbers_have_students_interval():
 
 
 def test_the_excess_over_equal_controls_is_a_difference_of_betas():
-    found = compare("a", rate(0.5, 40), rate(1, 40), [rate(0.25, 40)])
+    found = compare("a", [rate(0.5, 40)], rate(1, 40), [rate(0.25, 40)])
     rng = np.random.default_rng(5)
     drawn = rng.beta(20.5, 20.5, 10**6) - rng.beta(10.5, 30.5, 10**6)
     expected = np.quantile(drawn, (0.025, 0.975))
@@ -57,8 +47,8 @@ def test_the_excess_over_equal_controls_is_a_difference_of_betas():
 
 
 def test_controls_that_differ_widen_the_interval():
-    same = compare("a", rate(0.5, 128), rate(1, 128), [rate(0.5, 128)] * 3)
-    apart = compare("a", rate(0.5, 128), rate(1, 128), [rate(s, 128) for s in (0.2, 0.5, 0.8)])
+    same = compare("a", [rate(0.5, 128)], rate(1, 128), [rate(0.5, 128)] * 3)
+    apart = compare("a", [rate(0.5, 128)], rate(1, 128), [rate(s, 128) for s in (0.2, 0.5, 0.8)])
     assert apart.excess == pytest.approx(same.excess)
     width = [f.excess_high - f.excess_low for f in (same, apart)]
     assert width[1] > 1.5 * width[0]
@@ -77,7 +67,7 @@ def test_controls_that_differ_widen_the_interval():
     ],
 )
 def test_verdicts(model, controls, n, verdict):
-    found = compare("a", rate(model, n), rate(1, n), [rate(c, n) for c in controls])
+    found = compare("a", [rate(model, n)], rate(1, n), [rate(c, n) for c in controls])
     assert found.verdict == verdict
 
 
@@ -89,7 +79,7 @@ def test_verdicts(model, controls, n, verdict):
 @settings(max_examples=30, deadline=None)
 def test_fewer_restarts_never_make_the_claim_easier(model, control, small):
     few, many = (
-        compare("a", rate(model, n), rate(1, n), [rate(control, n)] * 3) for n in (small, 128)
+        compare("a", [rate(model, n)], rate(1, n), [rate(control, n)] * 3) for n in (small, 128)
     )
     assert few.excess_high - few.excess_low > many.excess_high - many.excess_low
     if few.verdict == NO_MORE:
@@ -141,7 +131,7 @@ def test_refusals_name_what_is_wrong(cast):
     with pytest.raises(ValueError, match="class 4"):
         audit(model, model, [tiny_model(1, seen=())], 4, **cast)
     with pytest.raises(ValueError, match="1 repeat has no spread"):
-        compare("a", [0.3], [1.0], [[0.2]])
+        compare("a", [[0.3]], [1.0], [[0.2]])
     with pytest.raises(ValueError, match="n_restarts=0"):
         AuditConfig(n_restarts=0)
     assert MARGIN == 0.10

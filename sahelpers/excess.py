@@ -1,0 +1,105 @@
+"""The excess of a model over the controls, its 95 % interval, and a plain verdict.
+
+Only the difference to models that never saw the class is evidence.  "No more than the control" is
+a claim of non-inferiority: the upper end of the interval of (model - control) is at most MARGIN.
+An interval that a few restarts leave wide does not meet it, so trying less never makes it easier.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+MARGIN = 0.10  # an excess over the controls up to here counts as none
+MIN_CONTROLS = 3  # with fewer nothing is decided
+DRAWS = 20_000  # of the bootstrap
+NO_MORE = "no more than the control"
+REMAINS = "memory remains"
+OPEN = "not decided at this n"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One attack: mean over restarts (or repeats) of the model, the baseline and the controls.
+
+    low, high: 95 % interval of the model's mean.  excess: model minus controls, with its interval.
+    n: restarts or repeats per model; controls: how many were attacked.
+    """
+
+    attack: str
+    n: int
+    baseline: float
+    model: float
+    low: float
+    high: float
+    control: float
+    controls: int
+    excess: float
+    excess_low: float
+    excess_high: float
+    verdict: str
+
+
+def compare(
+    attack: str,
+    models: Sequence[Sequence[float]],
+    baseline: Sequence[float],
+    controls: Sequence[Sequence[float]],
+    margin: float = MARGIN,
+) -> Finding:
+    """Mean, excess over the controls, intervals and verdict of one attack.
+
+    Seeds are resampled first, then the restarts of each (see `draw_means`).
+    """
+    rng = np.random.default_rng(0)
+    mine, theirs = _resample(models, rng), _resample(controls, rng)
+    excess = mine - theirs
+    low, high = np.quantile(mine, (0.025, 0.975))
+    excess_low, excess_high = np.quantile(excess, (0.025, 0.975))
+    if len(controls) < MIN_CONTROLS:
+        verdict = OPEN
+    elif excess_high <= margin:
+        verdict = NO_MORE
+    else:
+        verdict = REMAINS if excess_low > 0 else OPEN
+    model, control = (float(np.mean([np.mean(v) for v in s])) for s in (models, controls))
+    return Finding(
+        attack=attack,
+        n=len(models[0]),
+        baseline=float(np.mean(baseline)),
+        model=model,
+        low=float(low),
+        high=float(high),
+        control=control,
+        controls=len(controls),
+        excess=model - control,
+        excess_low=float(excess_low),
+        excess_high=float(excess_high),
+        verdict=verdict,
+    )
+
+
+def _resample(seeds: Sequence[Sequence[float]], rng: np.random.Generator) -> NDArray[np.float64]:
+    """Draws of the mean over seeds: seeds with replacement, and for each one draw of its mean."""
+    each = np.stack([draw_means(values, rng) for values in seeds])  # (S, DRAWS)
+    picked = rng.integers(len(seeds), size=each.shape)
+    means: NDArray[np.float64] = np.take_along_axis(each, picked, 0).mean(0)
+    return means
+
+
+def draw_means(values: Sequence[float], rng: np.random.Generator) -> NDArray[np.float64]:
+    """DRAWS draws of the mean that these values leave possible.
+
+    Successes and failures: Beta(s + 1/2, f + 1/2), which stays wide when there are few of them,
+    where resampling five failures would give zero for sure.  Other numbers: the mean plus a t
+    variable with the standard error as its unit.
+    """
+    x = np.asarray(values, dtype=float)
+    if set(x.tolist()) <= {0.0, 1.0}:
+        return rng.beta(x.sum() + 0.5, (1 - x).sum() + 0.5, DRAWS)
+    if len(x) < 2:
+        raise ValueError(f"{len(x)} repeat has no spread: give at least 2")
+    error = float(x.std(ddof=1)) / len(x) ** 0.5
+    drawn: NDArray[np.float64] = float(x.mean()) + error * rng.standard_t(len(x) - 1, DRAWS)
+    return drawn
