@@ -1,0 +1,132 @@
+"""The audit of every digit, in one command that may be stopped and started again.
+
+    python -m sahelpers.audit_grid --digits 3 7 --seeds 42 43 44
+
+Every seed has its own baseline, forgotten model and control.  What the attacks found in one model
+is one line of results/audit_values.jsonl, written when it is complete and never computed twice;
+results/audit.csv is made from these lines.
+"""
+
+import argparse
+import csv
+import json
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from .amnesia import forget
+from .audit import AuditConfig, Values, attack_all, check_control, compare_all
+from .config import AmnesiaConfig, BaselineConfig, FisherConfig, JudgeConfig, fingerprint
+from .data import CHECKOUT, LabelledImages, load_dataset
+from .models import CVAE
+from .recovery import reset_label
+from .story import get_baseline, get_control, get_fishers, get_forgotten, get_judges
+
+RESULTS = CHECKOUT / "results"
+SEEDS = (42, 43, 44)
+PRESETS = {  # forgetting methods beside the default, for the same table
+    "ours, both sides": AmnesiaConfig(forget_form="both", replay_form="both"),
+}
+MODELS = ("baseline", "ours", "label column", "control", *PRESETS)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One model to attack."""
+
+    digit: int
+    model: str
+    seed: int
+    mark: str  # fingerprint of how it was made and attacked
+
+
+def run(
+    digits: Iterable[int], models: Sequence[str], seeds: Sequence[int], folder: Path = RESULTS
+) -> None:
+    """Attack what has not been attacked yet, then write the table."""
+    audit = AuditConfig()
+    path = folder / "audit_values.jsonl"
+    found = read(path)
+    train, test = load_dataset(), load_dataset(split="test")
+    judges = get_judges(JudgeConfig(), train)
+    guide = get_judges(JudgeConfig(), train, ["guide"])["guide"]
+    for digit in digits:
+        for seed in seeds:
+            base = replace(BaselineConfig(), seed=seed)
+            baseline = get_baseline(base, train)
+            for name in models:
+                method = PRESETS.get(name, AmnesiaConfig())
+                cell = Cell(digit, name, seed, fingerprint(base, FisherConfig(), method, audit))
+                if cell in found:
+                    continue
+                begin = time.perf_counter()
+                model = _make(name, digit, base, method, train)
+                if name == "control":
+                    check_control(model, digit)
+                found[cell] = attack_all(model, baseline.model, digit, judges, guide, test, audit)
+                with path.open("a") as stream:
+                    stream.write(json.dumps(asdict(cell) | {"values": found[cell]}) + "\n")
+                seconds = time.perf_counter() - begin
+                print(f"{digit} {name} seed {seed}: {seconds:.0f} s", flush=True)
+    write_table(found, folder / "audit.csv")
+
+
+def _make(
+    name: str, digit: int, base: BaselineConfig, method: AmnesiaConfig, train: LabelledImages
+) -> CVAE:
+    """The model of this name; all but the presets' results are checkpoints."""
+    fisher = FisherConfig()
+    trained = get_baseline(base, train)
+    if name == "control":
+        return get_control(base, train, digit).model
+    if name == "baseline":
+        return trained.model
+    if name == "label column":
+        return reset_label(trained.model, digit)
+    fishers = get_fishers(trained, base, fisher, train)
+    if name == "ours":
+        return get_forgotten(trained, fishers, digit, base, fisher, method).model
+    return forget(trained.model, fishers.without(digit), digit, method).model
+
+
+def read(path: Path) -> dict[Cell, Values]:
+    """The lines written so far; none if there is no file."""
+    if not path.exists():
+        return {}
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    return {Cell(**{k: v for k, v in s.items() if k != "values"}): s["values"] for s in lines}
+
+
+def write_table(found: dict[Cell, Values], path: Path) -> None:
+    """One row per digit, model and attack, against the controls of all seeds of that digit."""
+    newest = {(c.digit, c.model, c.seed): v for c, v in found.items()}  # later lines win
+    groups: dict[tuple[int, str], list[Values]] = {}
+    for (digit, model, _), one in sorted(newest.items()):
+        groups.setdefault((digit, model), []).append(one)
+    rows: list[dict[str, object]] = []
+    for (digit, model), values in groups.items():
+        baselines, controls = groups.get((digit, "baseline")), groups.get((digit, "control"))
+        if model == "control" or not baselines or not controls:
+            continue
+        for finding in compare_all(digit, values, baselines[0], controls).findings:
+            row = {"digit": digit, "method": model, "seeds": len(values), **asdict(finding)}
+            rows.append({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()})
+    with path.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, fieldnames=list(rows[0]) if rows else ["digit"])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def main() -> None:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(prog="python -m sahelpers.audit_grid", description=__doc__)
+    parser.add_argument("--digits", nargs="+", type=int, default=list(range(10)))
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
+    arguments = parser.parse_args()
+    run(arguments.digits, arguments.models, arguments.seeds)
+
+
+if __name__ == "__main__":
+    main()

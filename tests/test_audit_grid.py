@@ -1,0 +1,56 @@
+"""The grid of audits: resumes, forgets nothing, and its table is the report of each cell."""
+
+import csv
+import json
+
+import pytest
+
+from sahelpers.audit import compare_all
+from sahelpers.audit_grid import Cell, read, write_table
+
+
+def values(share, n=8):
+    hits = round(share * n)
+    return {"guided both": [1.0] * hits + [0.0] * (n - hits), "relearn 1": [share, share + 0.01]}
+
+
+def cells():
+    """Two seeds of each model of digit 3; digit 5 has no control yet."""
+    made = {}
+    for seed in (42, 43):
+        for model, share in (("baseline", 1.0), ("ours", 0.25), ("control", 0.5)):
+            made[Cell(3, model, seed, "now")] = values(share)
+    made[Cell(5, "ours", 42, "now")] = values(0.5)
+    return made
+
+
+def test_lines_survive_a_file(tmp_path):
+    path = tmp_path / "values.jsonl"
+    assert read(path) == {}
+    lines = [json.dumps(vars(cell) | {"values": v}) for cell, v in cells().items()]
+    path.write_text("\n".join(lines) + "\n")
+    assert read(path) == cells()
+
+
+def test_the_table_is_the_report_of_each_digit_and_model(tmp_path):
+    found = cells()
+    write_table(found, tmp_path / "audit.csv")
+    with (tmp_path / "audit.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert {(r["digit"], r["method"]) for r in rows} == {("3", "baseline"), ("3", "ours")}
+    report = compare_all(3, [values(0.25)] * 2, values(1.0), [values(0.5)] * 2)
+    mine = [r for r in rows if r["method"] == "ours"]
+    for row, finding in zip(mine, report.findings, strict=True):
+        assert row["attack"] == finding.attack
+        assert row["verdict"] == finding.verdict
+        assert float(row["excess_high"]) == pytest.approx(finding.excess_high, abs=1e-4)
+        assert (row["seeds"], row["controls"]) == ("2", "2")
+
+
+def test_a_later_line_of_the_same_cell_wins(tmp_path):
+    found = cells() | {Cell(3, "ours", seed, "newer"): values(1.0) for seed in (42, 43)}
+    write_table(found, tmp_path / "audit.csv")
+    with (tmp_path / "audit.csv").open() as stream:
+        rows = [r for r in csv.DictReader(stream) if r["method"] == "ours"]
+    assert [r["seeds"] for r in rows] == ["2", "2"]
+    assert float(rows[0]["excess"]) == pytest.approx(0.5)
