@@ -47,7 +47,7 @@ def rate_bars(
         bars = ax.bar(x, heights, width, label=model, color=color, hatch=hatch, edgecolor="white")
         ax.bar_label(bars, fmt="%.2f", fontsize=7, padding=1)
     ax.set_xticks(range(len(attacks)), attacks)
-    ax.set(ylabel=ylabel, ylim=(0, 1.15))
+    ax.set(ylabel=ylabel, ylim=(0, 1.3))
     ax.set_title(title, fontsize=10)
     ax.legend(frameon=False, fontsize=8, ncols=len(rates), loc="upper center")
     return ax
