@@ -1,8 +1,9 @@
 """Selective Amnesia on a conditional VAE: `import sahelpers as sa` gives every public name."""
 
-from . import plots, plots_probing
+from . import controllers, plots, plots_probing, widgets
 from .amnesia import AmnesiaResult, Objective, forget
 from .audit import AuditConfig, AuditReport, audit
+from .audit_grid import read_audit
 from .checkpoints import CheckpointError, checkpoint_path, load, load_or_make, save
 from .config import (
     AmnesiaConfig,

@@ -16,6 +16,7 @@ from nbclient import NotebookClient
 
 import sahelpers as sa
 
+from . import audit_grid
 from .data import CHECKOUT
 
 NOTEBOOKS = CHECKOUT / "notebooks"
@@ -177,8 +178,12 @@ def main() -> None:
     commands.add_parser("run", help="the whole story into results/run/")
     several = commands.add_parser("notebooks", help="execute the twins and write the .ipynb files")
     several.add_argument("names", nargs="*", help="such as 03_amnesia; all when left out")
+    audit_grid.add_options(commands.add_parser("audit", help="attack every digit: audit.csv"))
     arguments = parser.parse_args()
-    run() if arguments.command == "run" else write_notebooks(arguments.names)
+    if arguments.command == "audit":
+        audit_grid.run(arguments.digits, arguments.models, arguments.seeds)
+    else:
+        run() if arguments.command == "run" else write_notebooks(arguments.names)
 
 
 if __name__ == "__main__":

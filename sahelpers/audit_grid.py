@@ -1,6 +1,6 @@
 """The audit of every digit, in one command that may be stopped and started again.
 
-    python -m sahelpers.audit_grid --digits 3 7 --seeds 42 43 44
+    python -m sahelpers audit --digits 3 7 --seeds 42 43 44
 
 Every seed has its own baseline, forgotten model and control.  What the attacks found in one model
 is one line of results/audit_values.jsonl, written when it is complete and never computed twice;
@@ -12,13 +12,14 @@ import csv
 import json
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from .amnesia import forget
 from .audit import AuditConfig, Values, attack_all, check_control, compare_all
 from .config import AmnesiaConfig, BaselineConfig, FisherConfig, JudgeConfig, fingerprint
 from .data import CHECKOUT, LabelledImages, load_dataset
+from .excess import Finding
 from .models import CVAE
 from .recovery import reset_label
 from .story import get_baseline, get_control, get_fishers, get_forgotten, get_judges
@@ -29,6 +30,8 @@ PRESETS = {  # forgetting methods beside the default, for the same table
     "ours, both sides": AmnesiaConfig(forget_form="both", replay_form="both"),
 }
 MODELS = ("baseline", "ours", "label column", "control", *PRESETS)
+
+NUMBERS = [f.name for f in fields(Finding) if f.type is float]
 
 
 @dataclass(frozen=True)
@@ -118,15 +121,26 @@ def write_table(found: dict[Cell, Values], path: Path) -> None:
         writer.writerows(rows)
 
 
-def main() -> None:
-    """Parse the command line."""
-    parser = argparse.ArgumentParser(prog="python -m sahelpers.audit_grid", description=__doc__)
+def read_audit(path: Path = RESULTS / "audit.csv") -> dict[tuple[int, str, str], Finding]:
+    """The rows of the table by digit, method and attack; none if it has not been made yet."""
+    if not path.exists():
+        return {}
+    with path.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    return {
+        (int(r["digit"]), r["method"], r["attack"]): Finding(
+            attack=r["attack"],
+            n=int(r["n"]),
+            controls=int(r["controls"]),
+            verdict=r["verdict"],
+            **{k: float(r[k]) for k in NUMBERS},
+        )
+        for r in rows
+    }
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What `python -m sahelpers audit` takes."""
     parser.add_argument("--digits", nargs="+", type=int, default=list(range(10)))
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
-    arguments = parser.parse_args()
-    run(arguments.digits, arguments.models, arguments.seeds)
-
-
-if __name__ == "__main__":
-    main()

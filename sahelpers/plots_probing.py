@@ -6,6 +6,7 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
+from .excess import MARGIN, Finding
 from .plots import MARKERS, PALETTE, image_grid, new_axes
 from .recovery import RecoveryCurve
 
@@ -71,4 +72,23 @@ def recovery_curves(
     ax.set(xlabel="steps of fine-tuning", ylabel="P(c_f), mean of samples", ylim=(-0.03, 1.05))
     ax.set_title(title, fontsize=10)
     ax.legend(frameon=False, fontsize=8)
+    return ax
+
+
+def excess_intervals(
+    findings: Mapping[str, Finding], ax: Axes | None = None, title: str = ""
+) -> Axes:
+    """Excess over the controls with its 95 % interval, one row per entry; dashed: the margin."""
+    ax = new_axes(ax, 4.5, 0.3 * len(findings) + 1.0)
+    for row, finding in enumerate(findings.values()):
+        ends = [finding.excess_low, finding.excess_high]
+        color = PALETTE[1] if finding.excess_high > MARGIN else PALETTE[0]
+        ax.plot(ends, [row, row], color=color, lw=2)
+        ax.plot(finding.excess, row, MARKERS[0], color=color, ms=5)
+    ax.axvline(0, color="black", lw=0.8)
+    ax.axvline(MARGIN, color="black", lw=0.8, ls="--")
+    ax.set_yticks(range(len(findings)), list(findings))
+    ax.invert_yaxis()
+    ax.set(xlabel="excess over the controls", xlim=(-1.05, 1.05))
+    ax.set_title(title, fontsize=10)
     return ax

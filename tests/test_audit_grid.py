@@ -6,7 +6,7 @@ import json
 import pytest
 
 from sahelpers.audit import compare_all
-from sahelpers.audit_grid import Cell, read, write_table
+from sahelpers.audit_grid import Cell, read, read_audit, write_table
 
 
 def values(share, n=8):
@@ -45,6 +45,19 @@ def test_the_table_is_the_report_of_each_digit_and_model(tmp_path):
         assert row["verdict"] == finding.verdict
         assert float(row["excess_high"]) == pytest.approx(finding.excess_high, abs=1e-4)
         assert (row["seeds"], row["controls"]) == ("2", "2")
+
+
+def test_the_table_survives_a_file(tmp_path):
+    assert read_audit(tmp_path / "audit.csv") == {}
+    write_table(cells(), tmp_path / "audit.csv")
+    table = read_audit(tmp_path / "audit.csv")
+    report = compare_all(3, [values(0.25)] * 2, values(1.0), [values(0.5)] * 2)
+    for finding in report.findings:
+        back = table[3, "ours", finding.attack]
+        for name, value in vars(finding).items():
+            assert getattr(back, name) == (
+                pytest.approx(value, abs=1e-4) if isinstance(value, float) else value
+            )
 
 
 def test_a_later_line_of_the_same_cell_wins(tmp_path):
