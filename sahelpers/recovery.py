@@ -14,7 +14,7 @@ from .models import CVAE, Judge, draw_normal, seeded
 from .progress import progress
 
 LR = 1e-3  # of Adam: the reference training's
-LOOKS = 20  # times that a curve is measured, the start not counted
+LOOKS = 12  # times that a curve is measured, the start not counted
 
 
 @dataclass(frozen=True)
