@@ -27,7 +27,7 @@ class AuditConfig(Config):
     steps: int = knob(100, 1, 100_000, help="steps of the guided attacks")
     inversion_steps: int = knob(300, 1, 100_000, help="steps of the two inversions")
     relearn_steps: int = knob(60, 1, 100_000, help="steps of relearning")
-    repeats: int = knob(5, 2, 1000, help="relearning runs per number of images")
+    repeats: int = knob(10, 2, 1000, help="relearning runs per number of images")
     seed: int = knob(42, 0, 2**31 - 1, help="starts, images")
 
 

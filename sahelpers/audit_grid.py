@@ -60,7 +60,8 @@ def run(
             baseline = get_baseline(base, train)
             for name in models:
                 method = PRESETS.get(name, AmnesiaConfig())
-                cell = Cell(digit, name, seed, fingerprint(base, FisherConfig(), method, audit))
+                made_with = (FisherConfig(), method) if name in ("ours", *PRESETS) else ()
+                cell = Cell(digit, name, seed, fingerprint(base, audit, *made_with))
                 if cell in found:
                     continue
                 begin = time.perf_counter()
