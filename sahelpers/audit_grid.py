@@ -49,6 +49,7 @@ def run(
 ) -> None:
     """Attack what has not been attacked yet, then write the table."""
     audit = AuditConfig()
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "audit_values.jsonl"
     found = read(path)
     train, test = load_dataset(), load_dataset(split="test")
