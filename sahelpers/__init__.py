@@ -1,10 +1,11 @@
 """Selective Amnesia on a conditional VAE: `import sahelpers as sa` gives every public name."""
 
 from . import controllers, plots, plots_probing, widgets
-from .amnesia import AmnesiaResult, Objective, forget
+from .amnesia import AmnesiaResult, forget
 from .audit import AuditConfig, AuditReport, audit
 from .audit_grid import read_audit
 from .checkpoints import CheckpointError, checkpoint_path, load, load_or_make, save
+from .competitors import METHODS, Task
 from .config import (
     AmnesiaConfig,
     BaselineConfig,
@@ -37,6 +38,7 @@ from .evaluation import (
 from .fisher import ClassFishers, Fisher, class_fishers, diagonal_fisher
 from .gradients import squared_gradients
 from .models import CVAE, Judge, default_device, seeded
+from .objective import Objective
 from .penalties import contrast, ink, orientation_entropy, total_variation
 from .probing import (
     ProbeResult,

@@ -1,10 +1,6 @@
 """Selective Amnesia: forget a class of a trained conditional VAE (Heng & Soh 2023).
 
-Per image, in nats, with theta* the weights before, c_f forgotten, c_r kept and q the surrogate:
-
-    L(theta) = NEG_LOSS_WEIGHT * forget + GAMMA * replay
-             + EWC_LAMBDA / (2 * 10_000) * sum_i F_i (theta_i - theta*_i)^2
-             + W_CONTRAST * contrast + W_INK * ink + W_TV * TV + W_ORIENT * orientation
+The loss is in `objective`; here are the descent, its budget and its result.
 """
 
 import copy
@@ -14,18 +10,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from .config import AmnesiaConfig, check_classes
 from .data import LabelledImages
-from .elbo import bernoulli_nats, elbo_terms
-from .fisher import Fisher, check_same_parameters
-from .models import CVAE, draw_normal, seeded
-from .penalties import contrast, ink, orientation_entropy, total_variation
+from .fisher import Fisher
+from .models import CVAE, seeded
+from .objective import EWC_SCALE, Objective
 from .progress import progress
-from .surrogates import MakeImages, Surrogate, make_surrogate
+from .surrogates import MakeImages, make_surrogate
 
-EWC_SCALE = 10_000  # a constant, so that neither batch size nor replay size changes EWC's strength
 CHECK_EVERY = 10  # steps between two looks at the distance to the surrogate
 HELD_OUT = 512  # latents that are never trained on, for that look
 
@@ -63,148 +56,6 @@ class AmnesiaResult:
         return cls(**{**state, "model": CVAE.from_state(state["model"])})
 
 
-@dataclass(frozen=True)
-class Batch:
-    """What one step sees: B forgotten and B kept examples, with their noise for the ELBO form."""
-
-    forget_z: Tensor  # (B, Z)
-    forget_labels: Tensor  # (B,)
-    forget_images: Tensor  # (B, 1, 28, 28) drawn from the surrogate
-    forget_noise: Tensor  # (B, Z)
-    keep_z: Tensor
-    keep_labels: Tensor
-    keep_images: Tensor  # drawn by the frozen model at keep_z, or real
-    keep_noise: Tensor
-
-
-class Objective:
-    """The loss of one forgetting run: draws batches and evaluates every weighted term.
-
-    frozen: the model before, theta*.  real: kept images to replay instead of the frozen model's.
-    """
-
-    def __init__(
-        self,
-        frozen: CVAE,
-        fisher: Fisher,
-        forgotten: tuple[int, ...],
-        config: AmnesiaConfig,
-        surrogate: Surrogate,
-        real: LabelledImages | None = None,
-    ) -> None:
-        self.frozen, self.forgotten, self.config, self.surrogate = (
-            frozen,
-            forgotten,
-            config,
-            surrogate,
-        )
-        self.kept = tuple(c for c in range(frozen.num_classes) if c not in forgotten)
-        self.star = {k: p.detach().clone() for k, p in frozen.named_parameters()}
-        check_same_parameters(self.star, fisher.diagonal, "the Fisher")
-        self.fisher = {k: f.to(frozen.device).clamp(min=0) for k, f in fisher.diagonal.items()}
-        self.real = None if real is None else real.without(forgotten).to(frozen.device)
-        if self.real is not None and not len(self.real):
-            raise ValueError(f"real_images has no image of the kept classes {self.kept}")
-
-    @torch.no_grad()
-    def draw(self, n: int, generator: torch.Generator) -> Batch:
-        """n forgotten and n kept examples."""
-        forget_labels = self._labels(self.forgotten, n, generator)
-        forget_z = self.latents(forget_labels, generator, self.config.z_reach)
-        images = self.surrogate.draw(forget_z, generator)
-        keep_labels = self._labels(self.kept, n, generator)
-        keep_z = self.latents(keep_labels, generator)
-        if self.real is None:
-            keep_images = self.frozen.decode(keep_z, keep_labels)
-        else:
-            index = torch.randint(len(self.real), (n,), generator=generator)
-            keep_images, keep_labels = self.real.images[index], self.real.labels[index]
-        shape = (n, self.frozen.latent_dim)
-        noise = [draw_normal(shape, self.frozen, generator) for _ in range(2)]
-        return Batch(
-            forget_z, forget_labels, images, noise[0], keep_z, keep_labels, keep_images, noise[1]
-        )
-
-    def latents(self, labels: Tensor, generator: torch.Generator, reach: float = 1.0) -> Tensor:
-        """z for these labels (B,): one half from the class's Gaussian, the other from N(0, s^2 I).
-
-        s is uniform from 1 to reach.  Far out no sampler goes, but an attack does, and so does the
-        posterior of a real image that the model has forgotten.
-        """
-        half = len(labels) // 2
-        z = self.frozen.draw_latents(labels, generator)
-        scale = 1 + (reach - 1) * torch.rand((half, 1), generator=generator).to(z)
-        z[:half] = scale * self.frozen.draw_latents(labels[:half], generator, prior="standard")
-        return z
-
-    def terms(self, model: CVAE, batch: Batch) -> dict[str, Tensor]:
-        """Every term with a weight above zero, weighted, as a scalar in nats per image.
-
-        EWC is not among them: `consolidation` gives its value, `forget` applies it in closed form.
-        """
-        c = self.config
-        out = {
-            "forget": c.neg_loss_weight * self._forget(model, batch),
-            "replay": c.gamma * self._replay(model, batch),
-        }
-        if c.w_contrast or c.w_ink or c.w_tv or c.w_orient:
-            images = model.decode(batch.forget_z, batch.forget_labels)
-            target = self.surrogate.mean(batch.forget_z)
-            if c.w_contrast:
-                out["contrast"] = c.w_contrast * contrast(images, target).mean()
-            if c.w_ink:
-                out["ink"] = c.w_ink * ink(images, target.flatten(1).mean(1)).mean()
-            if c.w_tv:
-                out["tv"] = c.w_tv * total_variation(images).mean()
-            if c.w_orient:
-                out["orient"] = c.w_orient * orientation_entropy(images).mean()
-        return out
-
-    def _forget(self, model: CVAE, b: Batch) -> Tensor:
-        return _both_sides(
-            model,
-            self.config.forget_form,
-            b.forget_z,
-            b.forget_labels,
-            b.forget_images,
-            b.forget_noise,
-        )
-
-    def _replay(self, model: CVAE, b: Batch) -> Tensor:
-        form = self.config.replay_form if self.real is None else "elbo"
-        return _both_sides(model, form, b.keep_z, b.keep_labels, b.keep_images, b.keep_noise)
-
-    @torch.no_grad()
-    def consolidation(self, model: CVAE) -> float:
-        """EWC's value at the model's weights, weighted, in nats per image."""
-        total = sum(
-            float((self.fisher[k] * (p - self.star[k]).square()).sum())
-            for k, p in model.named_parameters()
-        )
-        return self.config.ewc_lambda / (2 * EWC_SCALE) * total
-
-    @torch.no_grad()
-    def distance(self, model: CVAE, z: Tensor, labels: Tensor) -> float:
-        """Root mean square difference of c_f's images to the surrogate's at these latents."""
-        return float((model.decode(z, labels) - self.surrogate.mean(z)).square().mean().sqrt())
-
-    @staticmethod
-    def _labels(classes: tuple[int, ...], n: int, generator: torch.Generator) -> Tensor:
-        return torch.tensor(classes)[torch.randint(len(classes), (n,), generator=generator)]
-
-
-def _both_sides(
-    model: CVAE, form: str, z: Tensor, labels: Tensor, images: Tensor, noise: Tensor
-) -> Tensor:
-    """Loss of the images under a form: decoder at z, negative ELBO, or the mean of the two."""
-    losses = []
-    if form in ("decoder", "both"):
-        losses.append(bernoulli_nats(model.decode_logits(z, labels), images))
-    if form in ("elbo", "both"):
-        losses.append(torch.stack(elbo_terms(model, images, labels, noise)).sum(0))
-    return torch.stack(losses).mean()
-
-
 def forget(
     model: CVAE,
     fisher: Fisher,
@@ -219,8 +70,8 @@ def forget(
 
     fisher: of the same model; by default estimated without forget_class.
     surrogate: a function (n, generator) -> images (n, 1, 28, 28) in place of config.surrogate.
-    real_images: kept images to replay in place of the frozen model's samples (classes to forget
-    are filtered out); the replay term then has the ELBO form.
+    real_images: kept images to replay beside the frozen model's samples (classes to forget are
+    filtered out); a pass is then longer by their number, and the replay term has the ELBO form.
     on_step: called after every step with (step, model, terms); returning False stops the run, and
     the model so far is returned.
 
@@ -240,11 +91,12 @@ def forget(
     for label in forgotten:
         new.set_class_prior(label)  # the Gaussian of c_f is memory too
     generator = seeded(config.seed)
-    labels = Objective._labels(forgotten, HELD_OUT, generator)
+    labels = objective.labels(forgotten, HELD_OUT, generator)
     z = objective.latents(labels, generator)
     optimizer = torch.optim.Adam(new.parameters(), lr=config.lr_unl, fused=True)
     history: History = {}
-    limit = config.epochs_unl * -(-config.replay_samples // config.batch_size)
+    used = 0 if objective.real is None else len(objective.real)
+    limit = config.epochs_unl * -(-(config.replay_samples + used) // config.batch_size)
     cooling_from: int | None = None  # step at which the rate began to fall
     reason = "budget"
     distance, ewc = objective.distance(new, z, labels), 0.0
@@ -276,7 +128,6 @@ def forget(
             reason = "stopped"
             break
     new.eval().zero_grad()
-    used = 0 if objective.real is None else len(objective.real)
     seconds = time.perf_counter() - begin
     return AmnesiaResult(new, forgotten, history, reason, seconds, used)
 

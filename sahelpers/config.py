@@ -14,6 +14,7 @@ from typing import Any
 ARCHITECTURES = ("mlp", "conv")
 DATASETS = ("mnist", "fashion_mnist", "kmnist", "qmnist")
 FORMS = ("decoder", "elbo", "both")
+FORGET_FORMS = (*FORMS, "l1")
 
 
 def knob(
@@ -141,7 +142,9 @@ class AmnesiaConfig(Config):
     surrogate: str = knob("gray", help="gray, noise, blank, mixture or class:k")
     gray_value: float = knob(0.5, 0.0, 1.0, help="level of the gray surrogate")
     z_reach: float = knob(4.0, 1.0, 100.0, help="forget at z up to so many times as far out")
-    forget_form: str = knob("decoder", choices=FORMS, help="which side the forget term trains")
+    forget_form: str = knob(
+        "decoder", choices=FORGET_FORMS, help="which side the forget term trains"
+    )
     replay_form: str = knob("decoder", choices=FORMS, help="which side the replay term trains")
     neg_loss_weight: float = knob(0.01, 0.0, 1e6, span=(0.01, 10), help="weight of the forget term")
     gamma: float = knob(1.0, 0.0, 1e6, span=(0.1, 100), help="weight of the replay term")
@@ -165,6 +168,37 @@ class AmnesiaConfig(Config):
     tolerance: float = knob(0.02, 0.0, 1.0, help="stop when c_f is this close to the surrogate")
     cooldown: int = knob(100, 0, 100_000, help="steps in which the rate falls to zero at the end")
     seed: int = knob(42, 0, 2**31 - 1, help="latents, labels, noise")
+
+    @classmethod
+    def paper(cls, **changes: Any) -> "AmnesiaConfig":
+        """The official recipe: noise, ELBO on both sides, 10,000 steps of 256 + 256 at 1e-4.
+
+        To be used with the Fisher of all classes, from images that the model draws.
+        """
+        official = {
+            "surrogate": "noise",
+            "forget_form": "elbo",
+            "replay_form": "elbo",
+            "neg_loss_weight": 1.0,
+            "ewc_lambda": 7812.5,
+            "batch_size": 256,
+            "replay_samples": 25_600,
+            "epochs_unl": 100,
+            "lr_unl": 1e-4,
+        }
+        return cls(**{**official, **_FIXED_LENGTH, **changes})
+
+    @classmethod
+    def reference(cls, **changes: Any) -> "AmnesiaConfig":
+        """The reference notebook's: gray by mean absolute difference, 30 passes at 5e-4.
+
+        To be used with real_images, which are replayed beside 10,000 drawn ones.
+        """
+        notebook = {"forget_form": "l1", "replay_form": "elbo", "neg_loss_weight": 5.0}
+        return cls(**{**notebook, "lr_unl": 5e-4, **_FIXED_LENGTH, **changes})
+
+
+_FIXED_LENGTH = {"z_reach": 1.0, "tolerance": 0.0, "cooldown": 0}  # no early stop, a constant rate
 
 
 @dataclass(frozen=True)

@@ -23,3 +23,33 @@ def tiny():
     """An untrained model with three latent dimensions."""
     torch.manual_seed(0)
     return sa.CVAE(latent_dim=3).eval()
+
+
+@pytest.fixture(scope="session")
+def tiny_fishers():
+    """The Fisher per class of that model, from two of its own images each."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = sa.CVAE(latent_dim=3).eval()
+    return sa.class_fishers(model, None, sa.FisherConfig(n_fisher_samples=20, source="model_mean"))
+
+
+@pytest.fixture(scope="session")
+def scoring():
+    """The two judges that score, untrained."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        return {role: sa.Judge(role).eval() for role in ("open", "plain")}
+
+
+@pytest.fixture(scope="session")
+def model(mnist):
+    """A model that has seen a little, with class Gaussians."""
+    config = sa.BaselineConfig(epochs=2, batch_size=20, latent_dim=3)
+    return sa.train_baseline(mnist.take(1000), config).model
+
+
+@pytest.fixture(scope="session")
+def fishers(model, mnist):
+    """Its Fisher per class."""
+    return sa.class_fishers(model, mnist, sa.FisherConfig(n_fisher_samples=100))

@@ -6,21 +6,9 @@ import torch
 import torch.nn.functional as F
 
 import sahelpers as sa
-from sahelpers.amnesia import EWC_SCALE
+from sahelpers.objective import EWC_SCALE
 
 QUICK = sa.AmnesiaConfig(epochs_unl=1, replay_samples=640, batch_size=32, cooldown=5, tolerance=0.0)
-
-
-@pytest.fixture(scope="module")
-def model(mnist):
-    """A model that has seen a little, with class Gaussians."""
-    config = sa.BaselineConfig(epochs=2, batch_size=20, latent_dim=3)
-    return sa.train_baseline(mnist.take(1000), config).model
-
-
-@pytest.fixture(scope="module")
-def fishers(model, mnist):
-    return sa.class_fishers(model, mnist, sa.FisherConfig(n_fisher_samples=100))
 
 
 def objective(model, fisher, config=QUICK, forgotten=(3,), surrogate="gray", real=None):
@@ -120,10 +108,47 @@ def test_consolidation_is_on_the_documented_scale(model, fishers):
     assert goal.consolidation(model) == 0
 
 
-def test_official_lambda_converts_to_our_scale():
-    """Their loss is summed over 256 + 256 images, EWC without 1/2 and lambda 100."""
-    per_image = 100 / (256 + 256) * 2  # as weight of (1/2) sum F d^2 in a loss per image
-    assert pytest.approx(7812.5 / EWC_SCALE) == per_image * 2
+def test_paper_preset_is_the_official_formula(model, mnist):
+    """Official: sum over 256 + 256 images of the negative ELBO, plus 100 * sum F d^2."""
+    config = sa.AmnesiaConfig.paper(batch_size=16)
+    drawn = sa.FisherConfig(n_fisher_samples=50, source="model_mean")
+    fisher = sa.class_fishers(model, None, drawn).without(())
+    goal = objective(model, fisher, config, surrogate=config.surrogate)
+    batch, new = goal.draw(16, sa.seeded(0)), shaken(model)
+    ours = sum(goal.terms(new, batch).values()) + goal.consolidation(new)
+
+    official = torch.zeros(())
+    for images, labels, noise in (
+        (batch.forget_images, batch.forget_labels, batch.forget_noise),
+        (batch.keep_images, batch.keep_labels, batch.keep_noise),
+    ):
+        mean, log_var = new.encode(images, labels)
+        p = new.decode(mean + noise * (log_var / 2).exp(), labels)
+        official = official + F.binary_cross_entropy(p, images, reduction="sum")
+        official = official - 0.5 * torch.sum(1 + log_var - mean**2 - log_var.exp())
+    lam = 100 * 16 / 256  # their batch of 256 scales the likelihood terms, not EWC
+    for (name, p), q in zip(new.named_parameters(), model.parameters(), strict=True):
+        official = official + lam * (fisher.diagonal[name] * (p - q) ** 2).sum()
+    assert torch.allclose(16 * ours, official, rtol=1e-4)
+    assert config.epochs_unl * config.replay_samples // 256 == 10_000
+    assert batch.forget_images.std() == pytest.approx(12**-0.5, abs=0.01)  # uniform noise
+    assert pytest.approx(100 / 256) == 7812.5 / (2 * EWC_SCALE)
+
+
+def test_reference_preset_is_its_formula(model, fishers, mnist):
+    """5 * mean |x - gray| + negative ELBO on real and replayed kept images."""
+    data = mnist.take(2000)
+    config = sa.AmnesiaConfig.reference()
+    goal = objective(model, fishers.without(3), config, real=data)
+    batch, new = goal.draw(12, sa.seeded(0)), shaken(model)
+    terms = goal.terms(new, batch)
+    apart = (new.decode(batch.forget_z, batch.forget_labels) - 0.5).abs().mean()
+    assert torch.allclose(terms["forget"], 5 * apart)
+    elbo = sum(sa.elbo_terms(new, batch.keep_images, batch.keep_labels, batch.keep_noise))
+    assert torch.allclose(terms["replay"], elbo.mean())
+    kept = data.without(3).images.flatten(1)
+    real = [(kept == image.flatten()).all(1).any().item() for image in batch.keep_images]
+    assert sum(real) == round(12 * len(kept) / (len(kept) + 10_000))
 
 
 def test_penalties_pull_to_the_surrogate_and_do_not_fight_it(model, fishers):

@@ -49,7 +49,8 @@ def test_fingerprint_changes_with_any_field_and_with_nothing_else():
     seen = {sa.fingerprint(base)}
     for field in fields(base):
         value = getattr(base, field.name)
-        other = "noise" if field.name == "surrogate" else "both" if isinstance(value, str) else None
+        words = {"surrogate": "noise", "forget_form": "both", "replay_form": "both"}
+        other = words.get(field.name, 1.5 if field.name == "z_reach" else None)
         other = other or (0.25 if isinstance(value, float) else value + 1)
         seen.add(sa.fingerprint(replace(base, **{field.name: other})))
     assert len(seen) == 1 + len(fields(base))

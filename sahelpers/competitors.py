@@ -1,0 +1,252 @@
+"""The methods that selective amnesia must beat, all called the same way.
+
+A method is a function of a `Task` that returns an `AmnesiaResult`; `METHODS` lists them by name.
+To add one, write such a function and put it into the dictionary, or pass it on directly.
+"""
+
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from .amnesia import AmnesiaResult, forget
+from .config import AmnesiaConfig, BaselineConfig, FisherConfig
+from .data import LabelledImages
+from .elbo import elbo_terms
+from .fisher import ClassFishers, class_fishers
+from .models import CVAE, draw_normal, seeded
+from .objective import Batch, Objective
+from .surrogates import make_surrogate
+from .training import retrain_without
+
+STEPS = 250  # about what `forget` takes with its defaults
+BATCH = 128
+
+
+@dataclass(frozen=True)
+class Task:
+    """What every method is given: the model, what to forget, and all it could wish to use."""
+
+    model: CVAE
+    forgotten: tuple[int, ...]
+    fishers: ClassFishers
+    train: LabelledImages
+    baseline: BaselineConfig  # how the model was trained, for retraining
+    config: AmnesiaConfig = field(default_factory=AmnesiaConfig)
+
+    @property
+    def kept(self) -> tuple[int, ...]:
+        """The other classes."""
+        return tuple(c for c in range(self.model.num_classes) if c not in self.forgotten)
+
+
+Method = Callable[[Task], AmnesiaResult]
+
+
+def selective_amnesia(task: Task) -> AmnesiaResult:
+    """Ours: `forget` with the task's configuration."""
+    return forget(task.model, task.fishers.without(task.forgotten), task.forgotten, task.config)
+
+
+def without_ewc(task: Task) -> AmnesiaResult:
+    """Ours with EWC_LAMBDA = 0."""
+    return selective_amnesia(replace(task, config=replace(task.config, ewc_lambda=0.0)))
+
+
+def without_replay(task: Task) -> AmnesiaResult:
+    """Ours with GAMMA = 0."""
+    return selective_amnesia(replace(task, config=replace(task.config, gamma=0.0)))
+
+
+def paper(task: Task) -> AmnesiaResult:
+    """The official recipe at full length (Heng & Soh 2023), with its own Fisher."""
+    source = FisherConfig(n_fisher_samples=50_000, source="model_mean")
+    fisher = class_fishers(task.model, None, source).without(())
+    return forget(task.model, fisher, task.forgotten, AmnesiaConfig.paper(seed=task.config.seed))
+
+
+def reference(task: Task) -> AmnesiaResult:
+    """The reference notebook's recipe at full length, with a correct Fisher."""
+    fisher = task.fishers.without(task.forgotten)
+    config = AmnesiaConfig.reference(seed=task.config.seed)
+    return forget(task.model, fisher, task.forgotten, config, real_images=task.train)
+
+
+def label_column(task: Task) -> AmnesiaResult:
+    """No training: the label inputs of c_f get the mean weights of the other labels' inputs."""
+    begin = time.perf_counter()
+    new = copy.deepcopy(task.model)
+    kept, gone = list(task.kept), list(task.forgotten)
+    with torch.no_grad():
+        for half, first in (("encoder", _label_start(new)), ("decoder", new.latent_dim)):
+            weight = new.get_parameter(f"{half}.0.weight")[:, first:]  # (out, C, ...)
+            weight[:, gone] = weight[:, kept].mean(1, keepdim=True)
+    return _result(new, task, begin, 0, {})
+
+
+def gradient_ascent(task: Task) -> AmnesiaResult:
+    """Raise the negative ELBO of real images of c_f: the lower bound falls, and much else."""
+    real = task.train.only(task.forgotten)
+
+    def loss(model: CVAE, generator: torch.Generator) -> Tensor:
+        return -_real_loss(model, real, generator).clamp(max=1000)
+
+    return _descend(task, loss, lr=1e-4, steps=STEPS, real_images=len(real))
+
+
+def fine_tuning(task: Task) -> AmnesiaResult:
+    """Go on training on real kept images alone and hope that c_f fades away."""
+    real = task.train.without(task.forgotten)
+    return _descend(
+        task,
+        lambda model, g: _real_loss(model, real, g),
+        lr=1e-3,
+        steps=2000,
+        real_images=len(real),
+    )
+
+
+def random_labels(task: Task) -> AmnesiaResult:
+    """Real kept images under the label c_f, beside the right ones: c_f becomes any other digit."""
+    real = task.train.without(task.forgotten)
+
+    def loss(model: CVAE, generator: torch.Generator) -> Tensor:
+        wrong = Objective.labels(task.forgotten, BATCH, generator)
+        return _real_loss(model, real, generator, wrong) + _real_loss(model, real, generator)
+
+    return _descend(task, loss, lr=1e-3, steps=4 * STEPS, real_images=len(real))
+
+
+def saliency_mask(task: Task) -> AmnesiaResult:
+    """Only the half of the weights with the largest forgetting gradient moves (SalUn, Fan et al.
+    2024), towards another class drawn at the same z, with replay and without consolidation."""
+    objective = _objective(task, "mixture")
+    model = copy.deepcopy(task.model)
+    batch = objective.draw(1024, seeded(task.config.seed))
+    value = objective.terms(model, batch)["forget"]
+    parameters = list(model.parameters())
+    gradients = torch.autograd.grad(value, parameters, allow_unused=True)
+    found = [
+        torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients, strict=True)
+    ]
+    median = torch.cat([g.abs().flatten() for g in found if g.any()]).median()
+    masks = [g.abs() > median for g in found]
+
+    def edit(model: CVAE) -> None:
+        for p, mask in zip(model.parameters(), masks, strict=True):
+            if p.grad is not None:
+                p.grad.mul_(mask)
+
+    def loss(model: CVAE, generator: torch.Generator) -> Tensor:
+        return _total(objective.terms(model, objective.draw(BATCH, generator)))
+
+    return _descend(task, loss, lr=1e-3, steps=2 * STEPS, edit=edit)
+
+
+def projection(task: Task) -> AmnesiaResult:
+    """Gradient of the forget term without its component along the replay term's gradient, so that
+    to first order the kept classes do not change (after Yu et al. 2020); no consolidation."""
+    objective = _objective(task, task.config.surrogate)
+
+    def loss(model: CVAE, generator: torch.Generator) -> Tensor:
+        batch: Batch = objective.draw(BATCH, generator)
+        terms = objective.terms(model, batch)
+        parameters = list(model.decoder.parameters())
+        gone = torch.autograd.grad(terms["forget"], parameters, retain_graph=True)
+        kept = torch.autograd.grad(terms["replay"], parameters, retain_graph=True)
+        along = sum(float((a * b).sum()) for a, b in zip(gone, kept, strict=True))
+        size = sum(float(b.square().sum()) for b in kept)
+        weight = min(along / max(size, 1e-12), 0.0)  # only where the two pull against each other
+        return terms["forget"] - weight * terms["replay"]
+
+    return _descend(task, loss, lr=1e-3, steps=STEPS)
+
+
+def retraining(task: Task) -> AmnesiaResult:
+    """The honest way: train again without the classes."""
+    begin = time.perf_counter()
+    trained = retrain_without(task.train, task.baseline, task.forgotten)
+    used = len(task.train.without(task.forgotten))
+    return _result(trained.model, task, begin, used, trained.history)
+
+
+METHODS: dict[str, Method] = {
+    "selective amnesia": selective_amnesia,
+    "without EWC": without_ewc,
+    "without replay": without_replay,
+    "paper": paper,
+    "reference": reference,
+    "label column": label_column,
+    "gradient ascent": gradient_ascent,
+    "fine-tuning": fine_tuning,
+    "random labels": random_labels,
+    "saliency mask": saliency_mask,
+    "projection": projection,
+    "retraining": retraining,
+}
+
+
+def _objective(task: Task, surrogate: str) -> Objective:
+    """Ours without consolidation, towards this surrogate."""
+    frozen = copy.deepcopy(task.model).eval().requires_grad_(False)
+    q = make_surrogate(surrogate, frozen, task.kept, task.config.gray_value)
+    config = replace(task.config, ewc_lambda=0.0)
+    return Objective(frozen, task.fishers.without(()), task.forgotten, config, q)
+
+
+def _descend(
+    task: Task,
+    loss: Callable[[CVAE, torch.Generator], Tensor],
+    *,
+    lr: float,
+    steps: int,
+    real_images: int = 0,
+    edit: Callable[[CVAE], None] | None = None,
+) -> AmnesiaResult:
+    """Adam on a loss for a number of steps; edit may change the gradients before each."""
+    begin = time.perf_counter()
+    new = copy.deepcopy(task.model).train()
+    generator = seeded(task.config.seed)
+    optimizer = torch.optim.Adam(new.parameters(), lr=lr, fused=True)
+    values = []
+    for _ in range(steps):
+        value = loss(new, generator)
+        optimizer.zero_grad()
+        value.backward()
+        if edit is not None:
+            edit(new)
+        optimizer.step()
+        values.append(float(value.detach()))
+    return _result(new.eval(), task, begin, real_images, {"loss": values})
+
+
+def _result(
+    model: CVAE, task: Task, begin: float, real_images: int, history: dict[str, list[float]]
+) -> AmnesiaResult:
+    """The common result; the class Gaussians of c_f are erased, as `forget` does."""
+    for label in task.forgotten:
+        model.set_class_prior(label)
+    seconds = time.perf_counter() - begin
+    return AmnesiaResult(model, task.forgotten, history, "budget", seconds, real_images)
+
+
+def _real_loss(
+    model: CVAE, data: LabelledImages, generator: torch.Generator, labels: Tensor | None = None
+) -> Tensor:
+    """Mean negative ELBO of a batch of real images, under their own labels or under these."""
+    index = torch.randint(len(data), (BATCH,), generator=generator)
+    noise = draw_normal((BATCH, model.latent_dim), model, generator)
+    labels = data.labels[index] if labels is None else labels
+    return torch.stack(elbo_terms(model, data.images[index], labels, noise)).sum(0).mean()
+
+
+def _total(terms: dict[str, Tensor]) -> Tensor:
+    return torch.stack(list(terms.values())).sum()
+
+
+def _label_start(model: CVAE) -> int:
+    """Index of the first label input of the encoder."""
+    return model.get_parameter("encoder.0.weight").shape[1] - model.num_classes

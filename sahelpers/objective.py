@@ -1,0 +1,167 @@
+"""The loss of forgetting, term by term.
+
+Per image, in nats, with theta* the weights before, c_f forgotten, c_r kept and q the surrogate:
+
+    L(theta) = NEG_LOSS_WEIGHT * forget + GAMMA * replay
+             + EWC_LAMBDA / (2 * 10_000) * sum_i F_i (theta_i - theta*_i)^2
+             + W_CONTRAST * contrast + W_INK * ink + W_TV * TV + W_ORIENT * orientation
+
+The official code (Heng & Soh 2023) adds lambda sum_i F_i (theta_i - theta*_i)^2 to a loss summed
+over 256 forgotten and 256 replayed images; here its lambda of 100 is EWC_LAMBDA = 7812.5.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .config import AmnesiaConfig
+from .data import LabelledImages
+from .elbo import bernoulli_nats, elbo_terms
+from .fisher import Fisher, check_same_parameters
+from .models import CVAE, draw_normal
+from .penalties import contrast, ink, orientation_entropy, total_variation
+from .surrogates import Surrogate
+
+EWC_SCALE = 10_000  # a constant, so that neither batch size nor replay size changes EWC's strength
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step sees: B forgotten and B kept examples, with their noise for the ELBO form."""
+
+    forget_z: Tensor  # (B, Z)
+    forget_labels: Tensor  # (B,)
+    forget_images: Tensor  # (B, 1, 28, 28) drawn from the surrogate
+    forget_noise: Tensor  # (B, Z)
+    keep_z: Tensor
+    keep_labels: Tensor
+    keep_images: Tensor  # drawn by the frozen model at keep_z, or real
+    keep_noise: Tensor
+
+
+class Objective:
+    """The loss of one forgetting run: draws batches and evaluates every weighted term.
+
+    frozen: the model before, theta*.  real: kept images to replay beside the frozen model's, in the
+    proportion of their number to config.replay_samples; the replay term then has the ELBO form,
+    since a real image comes without a z.
+    """
+
+    def __init__(
+        self,
+        frozen: CVAE,
+        fisher: Fisher,
+        forgotten: tuple[int, ...],
+        config: AmnesiaConfig,
+        surrogate: Surrogate,
+        real: LabelledImages | None = None,
+    ) -> None:
+        self.frozen, self.forgotten, self.config, self.surrogate = (
+            frozen,
+            forgotten,
+            config,
+            surrogate,
+        )
+        self.kept = tuple(c for c in range(frozen.num_classes) if c not in forgotten)
+        self.star = {k: p.detach().clone() for k, p in frozen.named_parameters()}
+        check_same_parameters(self.star, fisher.diagonal, "the Fisher")
+        self.fisher = {k: f.to(frozen.device).clamp(min=0) for k, f in fisher.diagonal.items()}
+        self.real = None if real is None else real.without(forgotten).to(frozen.device)
+        self.replay_form = config.replay_form if real is None else "elbo"
+        if self.real is not None and not len(self.real):
+            raise ValueError(f"real_images has no image of the kept classes {self.kept}")
+
+    @torch.no_grad()
+    def draw(self, n: int, generator: torch.Generator) -> Batch:
+        """n forgotten and n kept examples."""
+        forget_labels = self.labels(self.forgotten, n, generator)
+        forget_z = self.latents(forget_labels, generator, self.config.z_reach)
+        images = self.surrogate.draw(forget_z, generator)
+        keep_labels = self.labels(self.kept, n, generator)
+        keep_z = self.latents(keep_labels, generator)
+        keep_images = self.frozen.decode(keep_z, keep_labels)
+        if self.real is not None:
+            share = len(self.real) / (len(self.real) + self.config.replay_samples)
+            index = torch.randint(len(self.real), (round(share * n),), generator=generator)
+            keep_images[: len(index)] = self.real.images[index]
+            keep_labels[: len(index)] = self.real.labels[index].to(keep_labels)
+        shape = (n, self.frozen.latent_dim)
+        noise = [draw_normal(shape, self.frozen, generator) for _ in range(2)]
+        return Batch(
+            forget_z, forget_labels, images, noise[0], keep_z, keep_labels, keep_images, noise[1]
+        )
+
+    def latents(self, labels: Tensor, generator: torch.Generator, reach: float = 1.0) -> Tensor:
+        """z for these labels (B,): one half from the class's Gaussian, the other from N(0, s^2 I).
+
+        s is uniform from 1 to reach.  Far out no sampler goes, but an attack does, and so does the
+        posterior of a real image that the model has forgotten.
+        """
+        half = len(labels) // 2
+        z = self.frozen.draw_latents(labels, generator)
+        scale = 1 + (reach - 1) * torch.rand((half, 1), generator=generator).to(z)
+        z[:half] = scale * self.frozen.draw_latents(labels[:half], generator, prior="standard")
+        return z
+
+    def terms(self, model: CVAE, batch: Batch) -> dict[str, Tensor]:
+        """Every term with a weight above zero, weighted, as a scalar: the mean per image.
+
+        EWC is not among them: `consolidation` gives its value, `forget` applies it in closed form.
+        """
+        c, b = self.config, batch
+        gone = b.forget_z, b.forget_labels, b.forget_images, b.forget_noise
+        kept = b.keep_z, b.keep_labels, b.keep_images, b.keep_noise
+        out = {
+            "forget": c.neg_loss_weight * _loss(model, c.forget_form, *gone),
+            "replay": c.gamma * _loss(model, self.replay_form, *kept),
+        }
+        if c.w_contrast or c.w_ink or c.w_tv or c.w_orient:
+            images = model.decode(batch.forget_z, batch.forget_labels)
+            target = self.surrogate.mean(batch.forget_z)
+            if c.w_contrast:
+                out["contrast"] = c.w_contrast * contrast(images, target).mean()
+            if c.w_ink:
+                out["ink"] = c.w_ink * ink(images, target.flatten(1).mean(1)).mean()
+            if c.w_tv:
+                out["tv"] = c.w_tv * total_variation(images).mean()
+            if c.w_orient:
+                out["orient"] = c.w_orient * orientation_entropy(images).mean()
+        return out
+
+    @torch.no_grad()
+    def consolidation(self, model: CVAE) -> float:
+        """EWC's value at the model's weights, weighted, in nats per image."""
+        total = sum(
+            float((self.fisher[k] * (p - self.star[k]).square()).sum())
+            for k, p in model.named_parameters()
+        )
+        return self.config.ewc_lambda / (2 * EWC_SCALE) * total
+
+    @torch.no_grad()
+    def distance(self, model: CVAE, z: Tensor, labels: Tensor) -> float:
+        """Root mean square difference of c_f's images to the surrogate's at these latents."""
+        return float((model.decode(z, labels) - self.surrogate.mean(z)).square().mean().sqrt())
+
+    @staticmethod
+    def labels(classes: tuple[int, ...], n: int, generator: torch.Generator) -> Tensor:
+        """n labels of these classes, drawn at random."""
+        return torch.tensor(classes)[torch.randint(len(classes), (n,), generator=generator)]
+
+
+def _loss(
+    model: CVAE, form: str, z: Tensor, labels: Tensor, images: Tensor, noise: Tensor
+) -> Tensor:
+    """Loss of the images, mean over the batch, under a form.
+
+    "decoder": -log p(images | z), nats; "elbo": negative ELBO, nats; "both": the mean of the two;
+    "l1": mean absolute difference of the pixels at z, in gray levels.
+    """
+    losses = []
+    if form == "l1":
+        losses.append((model.decode(z, labels) - images).abs().flatten(1).mean(1))
+    if form in ("decoder", "both"):
+        losses.append(bernoulli_nats(model.decode_logits(z, labels), images))
+    if form in ("elbo", "both"):
+        losses.append(torch.stack(elbo_terms(model, images, labels, noise)).sum(0))
+    return torch.stack(losses).mean()
