@@ -15,22 +15,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
-from .amnesia import forget
 from .audit import AuditConfig, Values, attack_all, check_control, compare_all
+from .competitors import METHODS, Task
 from .config import AmnesiaConfig, BaselineConfig, FisherConfig, JudgeConfig, fingerprint
 from .data import CHECKOUT, LabelledImages, load_dataset
 from .excess import Finding
 from .models import CVAE
-from .recovery import reset_label
-from .story import get_baseline, get_control, get_fishers, get_forgotten, get_judges
+from .story import get_baseline, get_control, get_fishers, get_judges
 
 RESULTS = CHECKOUT / "results"
 SEEDS = (42, 43, 44)
-PRESETS = {  # forgetting methods beside the default, for the same table
-    "ours, both sides": AmnesiaConfig(forget_form="both", replay_form="both"),
-}
-MODELS = ("baseline", "ours", "label column", "control", *PRESETS)
-
+MODELS = ("baseline", "control", *METHODS)
+USUAL = ("baseline", "selective amnesia", "paper", "label column", "control")
 NUMBERS = [f.name for f in fields(Finding) if f.type is float]
 
 
@@ -60,47 +56,44 @@ def run(
             base = replace(BaselineConfig(), seed=seed)
             baseline = get_baseline(base, train)
             for name in models:
-                method = PRESETS.get(name, AmnesiaConfig())
-                made_with = (FisherConfig(), method) if name in ("ours", *PRESETS) else ()
+                made_with = (FisherConfig(), AmnesiaConfig()) if name in METHODS else ()
                 cell = Cell(digit, name, seed, fingerprint(base, audit, *made_with))
                 if cell in found:
                     continue
                 begin = time.perf_counter()
-                model = _make(name, digit, base, method, train)
+                model = _make(name, digit, base, train)
                 if name == "control":
                     check_control(model, digit)
                 found[cell] = attack_all(model, baseline.model, digit, judges, guide, test, audit)
-                with path.open("a") as stream:
-                    stream.write(json.dumps(asdict(cell) | {"values": found[cell]}) + "\n")
+                with path.open("a") as stream:  # after a line break: the last line may be torn
+                    stream.write("\n" + json.dumps(asdict(cell) | {"values": found[cell]}))
                 seconds = time.perf_counter() - begin
                 print(f"{digit} {name} seed {seed}: {seconds:.0f} s", flush=True)
     write_table(found, folder / "audit.csv")
 
 
-def _make(
-    name: str, digit: int, base: BaselineConfig, method: AmnesiaConfig, train: LabelledImages
-) -> CVAE:
-    """The model of this name; all but the presets' results are checkpoints."""
-    fisher = FisherConfig()
-    trained = get_baseline(base, train)
+def _make(name: str, digit: int, base: BaselineConfig, train: LabelledImages) -> CVAE:
+    """The model of this name; the baseline, the control and the Fisher are checkpoints."""
     if name == "control":
         return get_control(base, train, digit).model
+    trained = get_baseline(base, train)
     if name == "baseline":
         return trained.model
-    if name == "label column":
-        return reset_label(trained.model, digit)
-    fishers = get_fishers(trained, base, fisher, train)
-    if name == "ours":
-        return get_forgotten(trained, fishers, digit, base, fisher, method).model
-    return forget(trained.model, fishers.without(digit), digit, method).model
+    fishers = get_fishers(trained, base, FisherConfig(), train)
+    return METHODS[name](Task(trained.model, (digit,), fishers, train, base)).model
 
 
 def read(path: Path) -> dict[Cell, Values]:
-    """The lines written so far; none if there is no file."""
-    if not path.exists():
-        return {}
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    return {Cell(**{k: v for k, v in s.items() if k != "values"}): s["values"] for s in lines}
+    """The lines written so far, without one that a stopped run left torn; none without a file."""
+    found: dict[Cell, Values] = {}
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            state = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        values = state.pop("values")
+        found[Cell(**state)] = values
+    return found
 
 
 def write_table(found: dict[Cell, Values], path: Path) -> None:
@@ -144,5 +137,5 @@ def read_audit(path: Path = RESULTS / "audit.csv") -> dict[tuple[int, str, str],
 def add_options(parser: argparse.ArgumentParser) -> None:
     """What `python -m sahelpers audit` takes."""
     parser.add_argument("--digits", nargs="+", type=int, default=list(range(10)))
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(USUAL))
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))

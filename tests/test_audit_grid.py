@@ -18,9 +18,9 @@ def cells():
     """Two seeds of each model of digit 3; digit 5 has no control yet."""
     made = {}
     for seed in (42, 43):
-        for model, share in (("baseline", 1.0), ("ours", 0.25), ("control", 0.5)):
+        for model, share in (("baseline", 1.0), ("selective amnesia", 0.25), ("control", 0.5)):
             made[Cell(3, model, seed, "now")] = values(share)
-    made[Cell(5, "ours", 42, "now")] = values(0.5)
+    made[Cell(5, "selective amnesia", 42, "now")] = values(0.5)
     return made
 
 
@@ -28,7 +28,8 @@ def test_lines_survive_a_file(tmp_path):
     path = tmp_path / "values.jsonl"
     assert read(path) == {}
     lines = [json.dumps(vars(cell) | {"values": v}) for cell, v in cells().items()]
-    path.write_text("\n".join(lines) + "\n")
+    torn = lines[0][: len(lines[0]) // 2]  # a run was stopped in the middle of this one
+    path.write_text("\n" + torn + "\n" + "\n".join(lines))
     assert read(path) == cells()
 
 
@@ -37,9 +38,12 @@ def test_the_table_is_the_report_of_each_digit_and_model(tmp_path):
     write_table(found, tmp_path / "audit.csv")
     with (tmp_path / "audit.csv").open() as stream:
         rows = list(csv.DictReader(stream))
-    assert {(r["digit"], r["method"]) for r in rows} == {("3", "baseline"), ("3", "ours")}
+    assert {(r["digit"], r["method"]) for r in rows} == {
+        ("3", "baseline"),
+        ("3", "selective amnesia"),
+    }
     report = compare_all(3, [values(0.25)] * 2, values(1.0), [values(0.5)] * 2)
-    mine = [r for r in rows if r["method"] == "ours"]
+    mine = [r for r in rows if r["method"] == "selective amnesia"]
     for row, finding in zip(mine, report.findings, strict=True):
         assert row["attack"] == finding.attack
         assert row["verdict"] == finding.verdict
@@ -53,7 +57,7 @@ def test_the_table_survives_a_file(tmp_path):
     table = read_audit(tmp_path / "audit.csv")
     report = compare_all(3, [values(0.25)] * 2, values(1.0), [values(0.5)] * 2)
     for finding in report.findings:
-        back = table[3, "ours", finding.attack]
+        back = table[3, "selective amnesia", finding.attack]
         for name, value in vars(finding).items():
             assert getattr(back, name) == (
                 pytest.approx(value, abs=1e-4) if isinstance(value, float) else value
@@ -61,9 +65,11 @@ def test_the_table_survives_a_file(tmp_path):
 
 
 def test_a_later_line_of_the_same_cell_wins(tmp_path):
-    found = cells() | {Cell(3, "ours", seed, "newer"): values(1.0) for seed in (42, 43)}
+    found = cells() | {
+        Cell(3, "selective amnesia", seed, "newer"): values(1.0) for seed in (42, 43)
+    }
     write_table(found, tmp_path / "audit.csv")
     with (tmp_path / "audit.csv").open() as stream:
-        rows = [r for r in csv.DictReader(stream) if r["method"] == "ours"]
+        rows = [r for r in csv.DictReader(stream) if r["method"] == "selective amnesia"]
     assert [r["seeds"] for r in rows] == ["2", "2"]
     assert float(rows[0]["excess"]) == pytest.approx(0.5)
