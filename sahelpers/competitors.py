@@ -104,7 +104,7 @@ def fine_tuning(task: Task) -> AmnesiaResult:
         task,
         lambda model, g: _real_loss(model, real, g),
         lr=1e-3,
-        steps=2000,
+        steps=8 * STEPS,
         real_images=len(real),
     )
 

@@ -141,12 +141,12 @@ class AmnesiaConfig(Config):
 
     surrogate: str = knob("gray", help="gray, noise, blank, mixture or class:k")
     gray_value: float = knob(0.5, 0.0, 1.0, help="level of the gray surrogate")
-    z_reach: float = knob(4.0, 1.0, 100.0, help="forget at z up to so many times as far out")
+    z_reach: float = knob(3.0, 1.0, 100.0, help="forget at z up to so many times as far out")
     forget_form: str = knob(
         "decoder", choices=FORGET_FORMS, help="which side the forget term trains"
     )
     replay_form: str = knob("decoder", choices=FORMS, help="which side the replay term trains")
-    neg_loss_weight: float = knob(0.01, 0.0, 1e6, span=(0.01, 10), help="weight of the forget term")
+    neg_loss_weight: float = knob(0.005, 0.0, 1e6, span=(0.001, 10), help="weight of the forget term")
     gamma: float = knob(1.0, 0.0, 1e6, span=(0.1, 100), help="weight of the replay term")
     ewc_lambda: float = knob(500.0, 0.0, 1e12, span=(1, 1e8), help="weight of consolidation")
     w_contrast: float = knob(
