@@ -1,6 +1,7 @@
-"""The two commands behind `make run` and `make notebooks`: `python -m sahelpers run|notebooks`."""
+"""The commands behind the Makefile: `python -m sahelpers run|notebooks|audit|scoreboard`."""
 
 import argparse
+import hashlib
 import json
 import os
 import time
@@ -11,12 +12,13 @@ import jupytext
 import matplotlib
 import matplotlib.pyplot as plt
 import nbformat
+import torch
 from jupytext.config import load_jupytext_config
 from nbclient import NotebookClient
 
 import sahelpers as sa
 
-from . import audit_grid
+from . import audit_grid, scoreboard
 from .data import CHECKOUT
 
 NOTEBOOKS = CHECKOUT / "notebooks"
@@ -38,6 +40,7 @@ def execute(twin: Path) -> nbformat.NotebookNode:
         record_timing=False,
         coalesce_streams=True,
     )
+    client.create_kernel_manager().transport = "ipc"  # no open port, and no warning about one
     client.execute()
     return notebook
 
@@ -58,7 +61,10 @@ def write_notebooks(names: list[str]) -> None:
 
 
 def run() -> None:
-    """Make every model of the story, execute its notebooks, leave results/run/, print a table."""
+    """Make every model of the story, execute its notebooks, leave results/run/, print a table.
+
+    A page is kept when its notebook, the package and the versions of what it uses are unchanged.
+    """
     matplotlib.use("agg")
     REPORT.mkdir(parents=True, exist_ok=True)
     begin = time.perf_counter()
@@ -67,12 +73,24 @@ def run() -> None:
     from nbconvert import HTMLExporter
 
     for name in STORY:
+        target, mark = REPORT / f"{name}.html", f"<!-- made from {_ingredients(name)} -->"
+        if target.exists() and target.read_text().endswith(mark):
+            print(f"{target.name} is up to date")
+            continue
         page, _ = HTMLExporter().from_notebook_node(execute(NOTEBOOKS / f"{name}.py"))
-        (REPORT / f"{name}.html").write_text(page)
-        print(f"{name}.html written after {time.perf_counter() - begin:.0f} s")
+        target.write_text(page + mark)
+        print(f"{target.name} written after {time.perf_counter() - begin:.0f} s")
     summary["seconds_in_all"] = round(time.perf_counter() - begin, 1)
     (REPORT / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     print_table(summary)
+
+
+def _ingredients(name: str) -> str:
+    """A digest of what a page is made from: notebook, package, versions."""
+    total = hashlib.sha256(f"{torch.__version__} {matplotlib.__version__}".encode())
+    for path in [NOTEBOOKS / f"{name}.py", *sorted((CHECKOUT / "sahelpers").rglob("*.py"))]:
+        total.update(path.read_bytes())
+    return total.hexdigest()[:16]
 
 
 def report(forget_class: int, n: int = 2000) -> dict[str, Any]:
@@ -179,9 +197,13 @@ def main() -> None:
     several = commands.add_parser("notebooks", help="execute the twins and write the .ipynb files")
     several.add_argument("names", nargs="*", help="such as 03_amnesia; all when left out")
     audit_grid.add_options(commands.add_parser("audit", help="attack every digit: audit.csv"))
+    scoreboard.add_options(commands.add_parser("scoreboard", help="every method: scoreboard.csv"))
     arguments = parser.parse_args()
     if arguments.command == "audit":
         audit_grid.run(arguments.digits, arguments.models, arguments.seeds)
+    elif arguments.command == "scoreboard":
+        a = arguments
+        scoreboard.run(a.methods, a.digits, a.seeds, a.dataset, a.arch)
     else:
         run() if arguments.command == "run" else write_notebooks(arguments.names)
 
