@@ -29,7 +29,7 @@ class Fisher:
     diagonal: parameter name -> mean squared gradient, of the parameter's shape, nats^2 per unit^2.
     n: images it is the mean of.
     square_mean: parameter name -> mean over images of (sum over the parameter's entries)^2, from
-    which the standard error of the sum follows.
+    which the standard error of the sum follows.  Several draws of z are averaged per image first.
     estimator: how it was made, in words.
     """
 
@@ -49,7 +49,12 @@ class Fisher:
         return Fisher(diagonal, n, square, self.estimator if same else "mixed")
 
     def sums(self) -> dict[str, tuple[float, float]]:
-        """Parameter name -> (sum of its entries, standard error of that sum over images)."""
+        """Parameter name -> (sum of its entries, standard error of that sum over images).
+
+        As if the images had been drawn from all classes at once: with equal shares of each class,
+        as here, the differences between classes are counted although they cannot vary, so the
+        error is a little too large.
+        """
         out = {}
         for name, values in self.diagonal.items():
             total = float(values.double().sum())

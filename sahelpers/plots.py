@@ -35,7 +35,7 @@ def image_grid(
         r, c = divmod(k, columns)
         sheet[r * step : r * step + 28, c * step : c * step + 28] = image[0]
     ax = new_axes(ax, 0.6 * columns, 0.6 * rows + 0.3)
-    ax.imshow(sheet, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    ax.imshow(sheet.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     ax.set_title(title, fontsize=10)
     ax.axis("off")
     return ax
@@ -128,25 +128,29 @@ def class_bars(
 
 
 def fisher_layers(fisher: Fisher, ax: Axes | None = None) -> Axes:
-    """Share of the Fisher's total in each parameter, with its standard error."""
-    sums = fisher.sums()
+    """Share of the Fisher's total in each parameter, with twice its standard error, log scale."""
+    sums = {name: pair for name, pair in fisher.sums().items() if pair[0] > 0}
     total = sum(value for value, _ in sums.values())
-    names = list(sums)
-    ax = new_axes(ax, 6.0, 0.3 * len(names) + 1.0)
-    shares = [100 * sums[n][0] / total for n in names]
-    errors = [100 * sums[n][1] / total for n in names]
-    ax.barh(names, shares, xerr=errors, color=BEFORE)
+    ax = new_axes(ax, 6.0, 0.25 * len(sums) + 1.0)
+    shares = [100 * value / total for value, _ in sums.values()]
+    errors = [200 * error / total for _, error in sums.values()]
+    ax.barh(list(sums), shares, xerr=errors, color=BEFORE, ecolor="black", capsize=2)
     ax.invert_yaxis()
-    ax.set(xlabel=f"percent of the Fisher's total (n = {fisher.n} images)")
+    ax.set(xlabel=f"percent of the Fisher's total (n = {fisher.n} images)", xscale="log")
     return ax
 
 
-def fisher_pixels(fisher: Fisher, parameter: str, ax: Axes | None = None) -> Axes:
-    """Fisher of the last layer summed per output pixel, as an image, log scale."""
-    values = fisher.diagonal[parameter].flatten(1).sum(1).view(28, 28).cpu()
-    ax = new_axes(ax, 4.0, 3.4)
-    shown = ax.imshow((values + 1e-8).log10(), cmap="cividis")
-    ax.figure.colorbar(shown, ax=ax, label="log10 of F, summed per pixel")
+def fisher_pixels(maps: Mapping[str, Tensor], ax: Axes | None = None) -> Axes:
+    """Named Fisher values per pixel, each (784,) or (28, 28), side by side on one log scale."""
+    sheet = torch.full((28, 30 * len(maps) - 2), float("nan"))
+    for k, values in enumerate(maps.values()):
+        sheet[:, 30 * k : 30 * k + 28] = values.detach().cpu().view(28, 28).clamp(min=0)
+    ax = new_axes(ax, 1.0 * len(maps) + 1.5, 1.5)
+    floor = 1e-4 * float(sheet.nan_to_num().max())
+    shown = ax.imshow(sheet.clamp(min=floor).log10(), cmap="cividis", interpolation="nearest")
+    ax.figure.colorbar(shown, ax=ax, label="log10 F", fraction=0.02, pad=0.01)
+    for k, name in enumerate(maps):
+        ax.text(30 * k + 14, 29, name, ha="center", va="top", fontsize=9)
     ax.axis("off")
     return ax
 
