@@ -31,6 +31,7 @@ from .evaluation import (
     judge_samples,
 )
 from .models import CVAE, Judge, seeded
+from .results import write_results
 from .story import SCORING, get_baseline, get_fishers, get_judges
 
 TABLE = CHECKOUT / "results" / "scoreboard.csv"
@@ -97,6 +98,8 @@ def run(
             append(table, row)
             said = row.get("error") or f"argmax {100 * row['argmax_open_class']:.2f} %"
             print(f"{method}, class {label}, seed {seed}: {said}", flush=True)
+    if table == TABLE:
+        write_results(read(table))
 
 
 def cell_key(row: dict[str, Any]) -> tuple[str, ...]:
@@ -118,7 +121,12 @@ def append(table: Path, row: dict[str, Any]) -> None:
     table.parent.mkdir(parents=True, exist_ok=True)
     text = {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()}
     new = not table.exists()
-    with table.open("a", newline="") as stream:
+    with table.open("a+", newline="") as stream:
+        stream.seek(0)
+        if not new and not stream.read().endswith("\n"):
+            stream.write(
+                "\n"
+            )  # the line before was cut off: it stays incomplete, and is done again
         writer = csv.DictWriter(stream, columns(), restval="", lineterminator="\n")
         if new:
             writer.writeheader()

@@ -57,8 +57,9 @@ def fit(
     batch_size = min(batch_size, len(data))
     steps = len(data) // batch_size
     optimizer = torch.optim.Adam(module.parameters(), lr=lr, fused=True)
+    total = max(10, epochs * steps)  # the cycle needs a few steps to have two halves
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, lr, total_steps=max(2, epochs * steps), pct_start=0.1
+        optimizer, lr, total_steps=total, pct_start=max(0.1, 2 / total)
     )
     history: History = {}
     for _ in progress(range(epochs), what):

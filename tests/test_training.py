@@ -20,6 +20,13 @@ def test_same_seed_same_weights_and_another_seed_others(data):
     assert torch.equal(state, torch.get_rng_state())  # the caller's generator is not touched
 
 
+@pytest.mark.parametrize("n", [1, 2, 19, 20, 41])
+def test_any_number_of_images_will_do(data, n):
+    config = sa.BaselineConfig(epochs=1, batch_size=20, latent_dim=3)
+    trained = sa.train_baseline(data.take(n), config)
+    assert all(torch.isfinite(p).all() for p in trained.model.parameters())
+
+
 @pytest.mark.parametrize("arch", ["mlp", "conv"])
 def test_training_lowers_the_bound_on_held_out_images(data, mnist, arch):
     held_out = mnist.take(200, seed=9)
