@@ -92,7 +92,7 @@ def collateral(before: Verdict, after: Verdict, forgotten: tuple[int, ...]) -> C
 
 
 @torch.no_grad()
-def frechet_distance(judge: Judge, first: Tensor, second: Tensor, batch: int = 1000) -> float:
+def frechet_distance(judge: Judge, first: Tensor, second: Tensor, batch: int = 250) -> float:
     """Frechet distance between two sets of images (N, 1, 28, 28) in the judge's features.
 
     |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)), as in the Frechet Inception distance (Heusel et al.
