@@ -27,32 +27,17 @@ from sahelpers.controllers import (
 from sahelpers.controllers import amnesia as module
 
 PACKAGE = Path(sa.__file__).parent
+
+
 # 20 steps: an untrained model draws gray already, so only a tolerance of 0 makes it go on
 QUICK = sa.AmnesiaConfig(epochs_unl=1, replay_samples=160, batch_size=8, cooldown=5, tolerance=0.0)
 
 
-@pytest.fixture(scope="module")
-def model():
-    torch.manual_seed(0)
-    return sa.CVAE(latent_dim=3).eval()
-
-
-@pytest.fixture(scope="module")
-def fishers(model):
-    return sa.class_fishers(model, None, sa.FisherConfig(n_fisher_samples=20, source="model_mean"))
-
-
-@pytest.fixture(scope="module")
-def judges():
-    torch.manual_seed(1)
-    return {role: sa.Judge(role).eval() for role in ("open", "plain")}
-
-
 @pytest.fixture
-def controller(model, fishers, judges, monkeypatch, tmp_path):
+def controller(tiny, tiny_fishers, scoring, monkeypatch, tmp_path):
     monkeypatch.setattr(module, "JUDGED", 4)
     monkeypatch.setenv("SA_CHECKPOINTS", str(tmp_path))
-    return AmnesiaController(model, fishers, judges, 3, QUICK)
+    return AmnesiaController(tiny, tiny_fishers, scoring, 3, QUICK)
 
 
 def stopped_never():
@@ -121,21 +106,24 @@ def test_the_help_comes_from_the_fields():
 # Forgetting
 
 
-def test_a_run_equals_a_plain_call(controller, model, fishers):
+def test_a_run_equals_a_plain_call(controller, tiny, tiny_fishers):
     controller.forget(stopped_never())
-    plain = sa.forget(model, fishers.without(3), 3, QUICK)
+    plain = sa.forget(tiny, tiny_fishers.without(3), 3, QUICK)
     assert torch.equal(weights(controller.model), weights(plain.model))
     assert controller.result.reason == plain.reason
     assert controller.gone == (3,)
 
 
-def test_the_table_is_what_the_judges_say(controller, judges, model):
+def test_the_table_is_what_the_judges_say(controller, scoring, tiny):
+    controller.judge()
+    assert controller.lines == []
     controller.forget(stopped_never())
+    controller.judge()
     assert [line.judge for line in controller.lines] == ["open", "plain"]
     for line in controller.lines:
         before, after = (
-            sa.judge_samples(m, judges[line.judge], controller.judged)
-            for m in (model, controller.model)
+            sa.judge_samples(m, scoring[line.judge], controller.judged)
+            for m in (tiny, controller.model)
         )
         change = sa.collateral(before, after, (3,))
         assert line.p_before == pytest.approx(float(before.probability[3, 3]))
@@ -144,7 +132,7 @@ def test_the_table_is_what_the_judges_say(controller, judges, model):
         assert line.kept_after == pytest.approx(change.mean_after)
         assert line.worst_drop == pytest.approx(change.worst_drop)
         stretched = sa.judge_samples(
-            controller.model, judges[line.judge], controller.judged, stretch=True
+            controller.model, scoring[line.judge], controller.judged, stretch=True
         )
         assert line.argmax_stretched == pytest.approx(float(stretched.argmax[3, 3]))
 
@@ -161,17 +149,17 @@ def test_frames_show_the_way(controller, monkeypatch):
     assert not torch.equal(frames[0].images, frames[-1].images)
 
 
-def test_a_frame_is_of_the_forgotten_and_of_a_kept_class(controller, monkeypatch, model):
+def test_a_frame_is_of_the_forgotten_and_of_a_kept_class(controller, monkeypatch, tiny):
     monkeypatch.setattr(module, "FRAME_SECONDS", 0.0)
     first = []
     controller.forget(stopped_never(), first.append)
-    before = sa.draw_images(model, controller.shown)
+    before = sa.draw_images(tiny, controller.shown)
     close = (first[0].images - torch.cat([before[24:32], before[:8]])).abs().mean()
     swapped = (first[0].images - torch.cat([before[:8], before[24:32]])).abs().mean()
     assert close < swapped
 
 
-def test_stop_gives_the_model_so_far(controller, model, fishers, monkeypatch):
+def test_stop_gives_the_model_so_far(controller, tiny, tiny_fishers, monkeypatch):
     monkeypatch.setattr(module, "FRAME_SECONDS", 0.0)
     stop = threading.Event()
 
@@ -181,21 +169,20 @@ def test_stop_gives_the_model_so_far(controller, model, fishers, monkeypatch):
 
     controller.forget(stop, show)
     assert controller.result.reason == "stopped"
-    plain = sa.forget(model, fishers.without(3), 3, QUICK, on_step=lambda k, m, t: k < 7)
+    plain = sa.forget(tiny, tiny_fishers.without(3), 3, QUICK, on_step=lambda k, m, t: k < 7)
     assert controller.result.steps == plain.steps == 8
     assert torch.equal(weights(controller.model), weights(plain.model))
-    assert controller.lines
     assert "stopped" in controller.code()
 
 
-def test_another_one_continues_from_the_present_model(controller, model, fishers):
+def test_another_one_continues_from_the_present_model(controller, tiny, tiny_fishers):
     controller.forget(stopped_never())
     controller.choose((5,))
     controller.change(gray_value=0.3)
     controller.forget(stopped_never(), another=True)
     assert controller.gone == (3, 5)
     assert controller.result.forgotten == (3, 5)
-    there = {"sa": sa, "baseline": type("B", (), {"model": model}), "fishers": fishers}
+    there = {"sa": sa, "baseline": type("B", (), {"model": tiny}), "fishers": tiny_fishers}
     code = controller.code()
     assert "\n" not in code
     exec(code, there)
@@ -210,12 +197,12 @@ def test_forget_again_starts_from_the_baseline(controller):
     assert controller.gone == (3,)
 
 
-def test_reset_brings_everything_back(controller, model):
+def test_reset_brings_everything_back(controller, tiny):
     controller.change(gamma=2.0)
     controller.choose((1, 2))
     controller.forget(stopped_never())
     controller.reset()
-    assert controller.model is model
+    assert controller.model is tiny
     assert (controller.classes, controller.config) == ((3,), QUICK)
     assert controller.result is None
     assert controller.lines == []
@@ -234,10 +221,10 @@ def test_reset_brings_everything_back(controller, model):
         (lambda c: c.save(), "Forget first"),
     ],
 )
-def test_what_does_not_fit_is_refused_and_changes_nothing(controller, model, act, words):
+def test_what_does_not_fit_is_refused_and_changes_nothing(controller, tiny, act, words):
     with pytest.raises(ValueError, match=words):
         act(controller)
-    assert controller.model is model
+    assert controller.model is tiny
     assert controller.classes == (3,)
 
 
@@ -249,12 +236,12 @@ def test_a_class_is_not_forgotten_twice(controller):
     assert controller.model is gone
 
 
-def test_a_saved_result_is_found_by_the_story(controller, model, fishers):
+def test_a_saved_result_is_found_by_the_story(controller, tiny, tiny_fishers):
     controller.change(**vars(sa.AmnesiaConfig()) | {"epochs_unl": 1, "replay_samples": 128})
     controller.forget(stopped_never())
     path = controller.save()
     found = sa.get_forgotten(
-        sa.TrainedCVAE(model, {}), fishers, 3,
+        sa.TrainedCVAE(tiny, {}), tiny_fishers, 3,
         sa.BaselineConfig(), sa.FisherConfig(), controller.config,
     )  # fmt: skip
     assert torch.equal(weights(found.model), weights(controller.model))
@@ -295,43 +282,44 @@ def test_the_file_names_tell_what_they_hold(controller):
 # Walking through the latent space
 
 
-def test_directions_are_orthonormal_and_sorted_by_what_they_change(model):
-    directions = principal_directions(model)
+def test_directions_are_orthonormal_and_sorted_by_what_they_change(tiny):
+    directions = principal_directions(tiny)
     assert torch.allclose(directions.T @ directions, torch.eye(3), atol=1e-5)
     labels = torch.arange(10).repeat_interleave(8)
-    z = model.draw_latents(labels, sa.seeded(0))
+    z = tiny.draw_latents(labels, sa.seeded(0))
 
     def picture(z, y):
-        return model.decode(z[None], y[None]).flatten()
+        return tiny.decode(z[None], y[None]).flatten()
 
-    slope = torch.func.vmap(torch.func.jacrev(picture))(z, model.label_vectors(labels))
+    slope = torch.func.vmap(torch.func.jacrev(picture))(z, tiny.label_vectors(labels))
     moved = (slope @ directions).square().sum(1).mean(0).tolist()
     assert moved == sorted(moved, reverse=True)
     assert moved[0] > 1.05 * moved[2]
-    assert torch.equal(directions, principal_directions(model))
+    assert torch.equal(directions, principal_directions(tiny))
 
 
 @settings(max_examples=20, deadline=None)
 @given(
     index=st.integers(0, 2), value=st.floats(-3, 3), mix=st.floats(0, 1), first=st.integers(0, 9)
 )
-def test_the_picture_is_the_decoder_at_z_and_label(model, index, value, mix, first):
-    walk = LatentController({"before": model}, first, 8)
+def test_the_picture_is_the_decoder_at_z_and_label(index, value, mix, first):
+    tiny = sa.CVAE(latent_dim=3).eval()
+    walk = LatentController({"before": tiny}, first, 8)
     walk.move(index, value)
     walk.choose(first, 8, mix)
     z = value * walk.directions[:, index]
     soft = (1 - mix) * torch.eye(10)[first] + mix * torch.eye(10)[8]
     image, every = walk.pictures()["before"]
     with torch.no_grad():
-        assert torch.allclose(image, model.decode(z[None], soft[None]), atol=1e-5)
-        wanted = model.decode(z.expand(10, -1), torch.arange(10))
+        assert torch.allclose(image, tiny.decode(z[None], soft[None]), atol=1e-5)
+        wanted = tiny.decode(z.expand(10, -1), torch.arange(10))
     assert torch.allclose(every, wanted, atol=1e-5)
 
 
-def test_models_are_shown_side_by_side_at_the_same_z(model):
+def test_models_are_shown_side_by_side_at_the_same_z(tiny):
     torch.manual_seed(5)
     other = sa.CVAE(latent_dim=3).eval()
-    walk = LatentController({"before": model, "after": other})
+    walk = LatentController({"before": tiny, "after": other})
     walk.draw(11)
     z = (walk.directions @ walk.position)[None]
     with torch.no_grad():
@@ -345,8 +333,8 @@ def test_models_are_shown_side_by_side_at_the_same_z(model):
     assert not walk.position.any()
 
 
-def test_draws_stay_within_the_sliders(model):
-    walk = LatentController({"before": model})
+def test_draws_stay_within_the_sliders(tiny):
+    walk = LatentController({"before": tiny})
     for seed in range(500):
         walk.draw(seed)
         assert walk.position.abs().max() <= 3
@@ -362,17 +350,17 @@ def test_draws_stay_within_the_sliders(model):
         lambda w: w.choose(3, 8, 1.5),
     ],
 )
-def test_the_walk_refuses_what_is_out_of_reach(model, act):
-    walk = LatentController({"before": model})
+def test_the_walk_refuses_what_is_out_of_reach(tiny, act):
+    walk = LatentController({"before": tiny})
     with pytest.raises(ValueError, match=r"value=|class|mix="):
         act(walk)
     assert not walk.position.any()
     assert (walk.first, walk.second, walk.mix) == (3, 8, 0.0)
 
 
-def test_models_must_fit_together(model):
+def test_models_must_fit_together(tiny):
     with pytest.raises(ValueError, match="latent_dim"):
-        LatentController({"before": model, "after": sa.CVAE(latent_dim=4)})
+        LatentController({"before": tiny, "after": sa.CVAE(latent_dim=4)})
     with pytest.raises(ValueError, match="empty"):
         LatentController({})
 
@@ -381,15 +369,15 @@ def test_models_must_fit_together(model):
 
 
 @pytest.fixture
-def prober(model, judges):
+def prober(tiny, scoring):
     torch.manual_seed(2)
     control = sa.CVAE(latent_dim=3).eval()
     guide = sa.Judge("guide").eval()
-    return ProbeController({"forgotten": model, "control": control}, model, judges, guide)
+    return ProbeController({"forgotten": tiny, "control": control}, tiny, scoring, guide)
 
 
 @pytest.mark.parametrize("attack", list(ATTACKS))
-def test_every_attack_is_the_plain_function_on_every_model(prober, model, judges, attack):
+def test_every_attack_is_the_plain_function_on_every_model(prober, tiny, scoring, attack):
     prober.choose(attack, 4)
     prober.change(n_restarts=5, steps=6)
     seen = []
@@ -400,11 +388,11 @@ def test_every_attack_is_the_plain_function_on_every_model(prober, model, judges
         code = prober.code().replace("found = ", "")
         there = {
             "sa": sa, "model": prober.models[name], "guide": prober.guide,
-            "baseline": sa.TrainedCVAE(model, {}),
+            "baseline": sa.TrainedCVAE(tiny, {}),
         }  # fmt: skip
         plain = eval(code, there)
         assert torch.equal(found.result.images, plain.images)
-        wanted = sa.success(plain.images, judges, 4).float().mean()
+        wanted = sa.success(plain.images, scoring, 4).float().mean()
         assert found.share == pytest.approx(float(wanted))
         assert found.share <= min(found.by_judge.values())
 

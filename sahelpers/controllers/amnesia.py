@@ -119,6 +119,7 @@ class AmnesiaController:
         self.start = (check_classes(forget_class, baseline.num_classes), config or AmnesiaConfig())
         self.shown = fixed_latents(baseline, COLUMNS, seed=1)
         self.judged = fixed_latents(baseline, JUDGED)
+        self.judged_per_class = JUDGED
         self.verdicts = {r: judge_samples(baseline, j, self.judged) for r, j in judges.items()}
         self.reset()
 
@@ -152,7 +153,7 @@ class AmnesiaController:
         show: Callable[[Frame], None] = lambda frame: None,
         another: bool = False,
     ) -> None:
-        """Forget the chosen classes with the present settings and let the judges look.
+        """Forget the chosen classes with the present settings.
 
         another: go on from the present model, where what was forgotten stays forgotten, and not
         from the baseline.  stop: once set, the run ends and its model so far is taken.
@@ -177,9 +178,15 @@ class AmnesiaController:
         with LOCK:
             self.model, self.result, self.chain = result.model, result, (*chain, (classes, config))
             self.lines = []
-        lines = [self._line(role, result) for role in self.judges]
+
+    def judge(self) -> None:
+        """Let the judges look at the last result: fills `lines`."""
         with LOCK:
-            self.lines = lines
+            result = self.result
+        if result is not None:
+            lines = [self._line(role, result) for role in self.judges]
+            with LOCK:
+                self.lines = lines
 
     def pictures(self) -> tuple[Tensor, Tensor, Tensor]:
         """Images before and now at the same z, and their labels, sorted."""

@@ -55,7 +55,9 @@ class ProbeController:
 
     def reset(self) -> None:
         """Back to the first settings; nothing found."""
-        self.choose("prototype", self.start)
+        with LOCK:
+            self.attack = ""
+            self.choose("prototype", self.start)
 
     def choose(self, attack: str, forget_class: int) -> None:
         """Choose the attack, with its preset, and the class it is after; what was found is void."""
@@ -63,7 +65,7 @@ class ProbeController:
             raise ValueError(f"attack={attack!r} is not one of {', '.join(ATTACKS)}")
         (wanted,) = check_classes((forget_class,), self.baseline.num_classes)
         with LOCK:
-            if attack != getattr(self, "attack", None):
+            if attack != self.attack:
                 blind = attack == "blind"
                 self.config = ProbeConfig() if blind else ProbeConfig.prototype()
             self.attack, self.forget_class = attack, wanted
@@ -103,6 +105,8 @@ class ProbeController:
             share = float(success(result.images, self.judges, label).float().mean())
             outcomes[name] = Outcome(result, share, each)
         with LOCK:
+            if stop.is_set():
+                return False
             self.outcomes = outcomes
         return True
 

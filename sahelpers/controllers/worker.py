@@ -39,6 +39,11 @@ class Worker:
         """Whether a job runs or waits."""
         return not self._idle.is_set()
 
+    @property
+    def waiting(self) -> bool:
+        """Whether a newer job waits for the running one to end."""
+        return self._waiting is not None
+
     def submit(self, job: Job) -> None:
         """Run the job as soon as the one before it has ended."""
         with self._lock:

@@ -1,0 +1,389 @@
+"""The dashboards without a browser: values are set, buttons clicked, pictures and texts read."""
+
+import ast
+import io
+import sys
+import threading
+import time
+import types
+
+import matplotlib.image
+import numpy as np
+import pytest
+import torch
+
+import sahelpers as sa
+from sahelpers.controllers import amnesia as amnesia_controller
+from sahelpers.controllers import steps_of
+from sahelpers.data import CHECKOUT
+from sahelpers.widgets.base import Dashboard, rendered, table
+
+QUICK = sa.AmnesiaConfig(epochs_unl=1, replay_samples=160, batch_size=8, cooldown=5, tolerance=0.0)
+LONG = sa.AmnesiaConfig(replay_samples=1_000_000, batch_size=8, tolerance=0.0)
+
+
+@pytest.fixture(params=["thread", "colab"])
+def where(request, monkeypatch):
+    """Both ways of running: a worker thread, and Colab's main thread."""
+    if request.param == "colab":
+        monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
+    return request.param
+
+
+@pytest.fixture
+def small(monkeypatch, tmp_path):
+    monkeypatch.setattr(amnesia_controller, "JUDGED", 4)
+    monkeypatch.setattr(amnesia_controller, "FRAME_SECONDS", 0.1)
+    monkeypatch.setenv("SA_CHECKPOINTS", str(tmp_path))
+
+
+@pytest.fixture
+def board(tiny, tiny_fishers, scoring, small):
+    made = sa.widgets.AmnesiaDashboard(tiny, tiny_fishers, scoring, 3, QUICK)
+    yield made
+    made.worker.stop()
+    assert made.worker.wait(20)
+
+
+def done(dashboard):
+    assert dashboard.worker.wait(20)
+    assert dashboard.error is None, dashboard.error
+    return dashboard.status.value
+
+
+def until(condition):
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def pixels(picture):
+    return matplotlib.image.imread(io.BytesIO(picture.value), format="png")
+
+
+def every_widget(widget):
+    yield widget
+    for child in getattr(widget, "children", ()):
+        yield from every_widget(child)
+
+
+def test_only_what_works_everywhere_is_used():
+    files = sorted((CHECKOUT / "sahelpers" / "widgets").glob("*.py"))
+    assert len(files) == 5
+    for file in files:
+        names = {
+            n.attr for n in ast.walk(ast.parse(file.read_text())) if isinstance(n, ast.Attribute)
+        }
+        assert not names & {"Output", "interact", "interactive", "pyplot", "plt", "show"}, file
+
+
+def test_the_text_beside_the_widget_is_the_same_everywhere(board):
+    assert repr(board) == "AmnesiaDashboard: live where this notebook runs"
+
+
+# Forgetting
+
+
+def test_sliders_are_the_fields(board):
+    for name, slider in board.knobs.items():
+        assert slider.description == name.upper()
+        assert tuple(v for _, v in slider.options) == steps_of(QUICK, name)
+        assert slider.value == getattr(QUICK, name)
+
+
+def test_every_control_has_a_label(board):
+    named = 0
+    for widget in every_widget(board):
+        if type(widget).__name__ in ("SelectionSlider", "Dropdown", "ToggleButton", "Button",
+                                     "Textarea", "FloatProgress"):  # fmt: skip
+            assert widget.description
+            named += 1
+    assert named == 10 + 1 + 9 + 5 + 1 + 1
+
+
+def test_a_click_forgets(where, board, tiny, tiny_fishers):
+    grid = pixels(board.grid)
+    board.knobs["gray_value"].value = 0.25
+    board.forget.click()
+    assert "Stopped" not in (said := done(board))
+    assert f"{board.controller.result.steps} steps" in said
+    plain = sa.forget(tiny, tiny_fishers.without(3), 3, board.controller.config)
+    assert board.controller.config.gray_value == 0.25
+    for a, b in zip(board.controller.model.parameters(), plain.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert pixels(board.grid).shape == grid.shape
+    assert not np.array_equal(pixels(board.grid), grid)
+    assert board.live.layout.display is None
+    assert pixels(board.live).std() > 0
+    assert board.table.value.count("<tr>") == 3
+    assert board.progress.value == 1
+    assert board.stop.disabled
+    assert not board.save.disabled
+
+
+def test_in_colab_the_click_itself_does_the_work(monkeypatch, tiny, tiny_fishers, scoring, small):
+    monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
+    board = sa.widgets.AmnesiaDashboard(tiny, tiny_fishers, scoring, 3, QUICK)
+    threads = []
+    board.progress.observe(lambda _: threads.append(threading.current_thread()), "value")
+    board.forget.click()
+    assert board.controller.lines
+    assert not board.worker.busy
+    assert len(threads) >= 2
+    assert set(threads) == {threading.main_thread()}
+
+
+def test_buttons_say_what_can_be_done(board):
+    assert board.stop.disabled
+    assert board.another.disabled
+    assert board.save.disabled
+    board.controller.config = LONG
+    board.forget.click()
+    until(lambda: board.live.value)
+    assert not board.stop.disabled
+    board.stop.click()
+    done(board)
+    assert board.stop.disabled
+    assert not board.another.disabled
+
+
+def test_stop_keeps_the_model_so_far(board, tiny):
+    board.controller.config = LONG
+    board.forget.click()
+    until(lambda: board.progress.value > 0)
+    board.stop.click()
+    assert "Stopped" in done(board)
+    result = board.controller.result
+    assert result.reason == "stopped"
+    assert result.steps < 30 * 125_000
+    assert board.table.value
+    assert "stopped early" in board.code.value
+
+
+def test_another_one_too(board):
+    board.forget.click()
+    done(board)
+    board.classes[3].value, board.classes[7].value = False, True
+    board.another.click()
+    assert "Forgotten: 3, 7." in done(board)
+    assert board.code.value.count("sa.forget(") == 2
+
+
+@pytest.mark.parametrize("button", ["forget", "another"])
+def test_an_error_reaches_the_status_line(where, board, button):
+    board.surrogate.value = "class:3"
+    getattr(board, button).click()
+    assert board.worker.wait(20)
+    assert 'role="alert"' in board.status.value
+    assert "class:3" in board.status.value
+    assert "Traceback" not in board.status.value
+    board.error = None
+    board.surrogate.value = "class:8"
+    board.forget.click()
+    assert "steps" in done(board)
+
+
+def test_no_class_at_all_is_refused(board, tiny):
+    board.classes[3].value = False
+    assert "at least one" in board.status.value
+    assert board.error is None
+    board.forget.click()
+    assert 'role="alert"' in board.status.value
+    assert "at least one" in board.status.value
+    assert not board.worker.busy
+    assert board.controller.model is tiny
+
+
+def test_the_last_of_many_quick_moves_wins(board):
+    board.controller.config = LONG
+    board.forget.click()
+    until(lambda: board.live.value)
+    threads = threading.active_count()
+    for k in range(20):
+        board.knobs["gray_value"].value = k % 7 / 20
+        board.knobs["epochs_unl"].value = 1
+        board.classes[k % 10].value = not board.classes[k % 10].value
+        board.controller.change(replay_samples=160)
+        board.forget.click()
+        assert threading.active_count() <= threads + 1
+    done(board)
+    chosen = tuple(k for k, b in enumerate(board.classes) if b.value)
+    ((classes, config),) = board.controller.chain
+    assert classes == chosen == board.controller.result.forgotten
+    assert config.gray_value == board.knobs["gray_value"].value == 19 % 7 / 20
+    assert board.controller.result.reason != "stopped"
+    until(lambda: threading.active_count() < threads)
+
+
+def test_reset_while_it_runs(where, board, tiny):
+    grid = board.grid.value
+    if where == "thread":
+        board.controller.config = LONG
+    board.knobs["gamma"].value = 5.0
+    board.classes[4].value = True
+    board.forget.click()
+    board.reset.click()
+    assert "baseline" in done(board)
+    assert board.controller.model is tiny
+    assert board.controller.config == QUICK
+    assert board.knobs["gamma"].value == QUICK.gamma
+    assert [k for k, b in enumerate(board.classes) if b.value] == [3]
+    assert board.grid.value == grid
+    assert board.table.value == ""
+    assert board.live.layout.display == "none"
+    assert board.save.disabled
+
+
+def test_save_asks_before_it_replaces(board, tmp_path):
+    board.forget.click()
+    done(board)
+    board.save.click()
+    (path,) = tmp_path.iterdir()
+    assert path.name in board.status.value
+    path.write_bytes(b"older")
+    board.save.click()
+    assert path.read_bytes() == b"older"
+    assert board.save.description == "Replace it"
+    board.save.click()
+    assert path.read_bytes() != b"older"
+    assert board.save.description == "Save"
+    assert board.error is None
+
+
+# Walking
+
+
+def test_a_slider_moves_the_picture(where, tiny):
+    walk = sa.widgets.LatentExplorer({"before": tiny, "after": tiny})
+    first = pixels(walk.picture)
+    walk.z[0].value = 2.5
+    done(walk)
+    assert not np.array_equal(pixels(walk.picture), first)
+    walk.centre.click()
+    done(walk)
+    assert walk.z[0].value == 0
+    assert np.array_equal(pixels(walk.picture), first)
+
+
+def test_a_mixed_label_is_named_and_drawn(tiny):
+    walk = sa.widgets.LatentExplorer({"before": tiny}, 3, 8)
+    walk.mix.value, walk.second.value = 0.25, 5
+    said = done(walk)
+    assert "0.75 of class 3 and 0.25 of class 5" in said
+    assert (walk.controller.second, walk.controller.mix) == (5, 0.25)
+
+
+def test_draws_move_the_sliders_too(tiny):
+    walk = sa.widgets.LatentExplorer({"before": tiny})
+    walk.draw.click()
+    done(walk)
+    shown = [slider.value for slider in walk.z]
+    assert shown == pytest.approx(walk.controller.position.tolist(), abs=0.051)
+    assert any(shown)
+
+
+def test_the_last_position_is_drawn(tiny):
+    walk = sa.widgets.LatentExplorer({"before": tiny})
+    for k in range(20):
+        walk.z[k % 3].value = k / 10
+    done(walk)
+    last = walk.picture.value
+    walk._show()
+    assert walk.picture.value == last
+    assert walk.controller.position.tolist() == pytest.approx([1.8, 1.9, 1.7])
+
+
+def test_one_slider_per_direction_up_to_twenty():
+    walk = sa.widgets.LatentExplorer({"before": sa.CVAE(latent_dim=24).eval()})
+    assert len(walk.z) == 20
+    walk.draw.click()
+    done(walk)
+    assert walk.controller.position[20:].abs().sum() > 0
+
+
+# Probing
+
+
+@pytest.fixture
+def prober(tiny, scoring):
+    torch.manual_seed(2)
+    guide = sa.Judge("guide").eval()
+    models = {"forgotten": tiny, "control": sa.CVAE(latent_dim=3).eval()}
+    return sa.widgets.ProbeDashboard(models, tiny, scoring, guide)
+
+
+@pytest.mark.parametrize("attack", ["prototype", "blind", "guided"])
+def test_an_attack_fills_the_table(where, prober, attack):
+    prober.attack.value = attack
+    prober.knobs["steps"].value = 10
+    prober.knobs["n_restarts"].value = 5
+    assert prober.picture.layout.display == "none"
+    prober.run.click()
+    assert "Done" in done(prober)
+    assert prober.table.value.count("<tr>") == 3
+    assert f"Attack {attack}, class 3: restarts out of 5" in prober.table.value
+    assert pixels(prober.picture).std() > 0
+    assert prober.picture.layout.display is None
+    assert "steps=10" in prober.code.value
+
+
+def test_only_the_priors_of_the_attack_are_shown(prober):
+    def shown():
+        return {n for n, s in prober.knobs.items() if s.layout.display is None}
+
+    assert shown() == {"n_restarts", "steps", "alpha_tv", "l2z"}
+    prober.attack.value = "guided"
+    assert shown() == {"n_restarts", "steps", "l2z"}
+    prober.attack.value = "blind"
+    assert len(shown()) == 9
+    assert prober.knobs["steps"].value == 2500
+    assert prober.controller.config == sa.ProbeConfig()
+
+
+def test_an_attack_can_be_stopped_and_changed(prober):
+    prober.knobs["steps"].value = 5000
+    prober.run.click()
+    until(lambda: prober.progress.value > 0)
+    prober.stop.click()
+    assert "Stopped" in done(prober)
+    assert prober.table.value == ""
+    prober.run.click()
+    until(lambda: not prober.stop.disabled)
+    prober.label.value = 5
+    done(prober)
+    assert prober.table.value == ""
+    prober.knobs["steps"].value = 10
+    prober.run.click()
+    done(prober)
+    assert "class 5" in prober.table.value
+    prober.reset.click()
+    assert prober.label.value == 3
+    assert prober.table.value == ""
+    assert prober.knobs["steps"].value == 800
+
+
+# What they share
+
+
+def test_text_is_shown_as_text():
+    dashboard = Dashboard()
+    dashboard.show_error(ValueError("<script>1</script>"))
+    assert "<script>" not in dashboard.status.value
+    dashboard.say("a < b")
+    assert "a &lt; b" in dashboard.status.value
+    assert "&lt;b&gt;" in table("<b>", ("h",), [("r",)])
+
+
+def test_a_picture_has_the_size_asked_for():
+    image = rendered(lambda figure: figure.add_axes((0, 0, 1, 1)), 3.0, 2.0)
+    assert matplotlib.image.imread(io.BytesIO(image), format="png").shape[:2] == (200, 300)
+
+
+def test_pictures_leave_the_notebooks_own_figures_alone(board):
+    import matplotlib.pyplot as plt
+
+    open_figures = plt.get_fignums()
+    board.forget.click()
+    done(board)
+    assert plt.get_fignums() == open_figures
