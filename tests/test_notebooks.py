@@ -55,11 +55,11 @@ def test_only_known_tags(path):
 def test_fit_to_be_read(path):
     notebook, cells = read(path), code_cells(path)
     assert path.stat().st_size < 1_000_000
-    assert 15 <= len(cells) <= 32
+    assert 15 <= len(cells) <= 36
     assert max(len(c.source.splitlines()) for c in cells) <= 30
-    assert sum(len(c.source.splitlines()) for c in cells) <= 340
+    assert sum(len(c.source.splitlines()) for c in cells) <= 420
     words = sum(len(c.source.split()) for c in notebook.cells if c.cell_type == "markdown")
-    assert 700 <= words <= 2200
+    assert 700 <= words <= 2400
     assert any("image/png" in o.get("data", {}) for c in cells for o in c.outputs)
     assert notebook.cells[-1].cell_type == "markdown"
     assert "<details>" in notebook.cells[-1].source
