@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-CHUNK = 250  # examples held at once
+CHUNK = 250  # examples in one pass
+PIECE = 32  # per-example gradients formed at once: few enough to stay in the processor's cache
 TOLERANCE = 5e-3  # of the largest entry, against autograd; leaves room for a GPU's short floats
 
 Use = tuple[nn.Module, str, Tensor, Tensor]  # layer, "weight" or "bias", input, output gradient
@@ -150,9 +151,19 @@ def _sum_products(first: list[Use], second: list[Use]) -> tuple[Tensor, Tensor]:
     if len(first) == 1 and isinstance(layer, nn.Linear) and a1.ndim == 2 and kind == "weight":
         a, g = a1 * a2, g1 * g2  # the squares themselves when first is second
         return g.T @ a, g.sum(1) * a.sum(1)
-    one = _added(first)
-    product = one * (one if second is first else _added(second))
-    return product.sum(0), product.flatten(1).sum(1)
+    total, each = torch.zeros_like(layer.get_parameter(kind)), []
+    for start in range(0, len(a1), PIECE):
+        one = _added(_examples(first, start))
+        product = one * (one if second is first else _added(_examples(second, start)))
+        total += product.sum(0)
+        each.append(product.flatten(1).sum(1))
+    return total, torch.cat(each)
+
+
+def _examples(uses: list[Use], start: int) -> list[Use]:
+    """The uses of PIECE examples only."""
+    part = slice(start, start + PIECE)
+    return [(layer, kind, seen[part], gradient[part]) for layer, kind, seen, gradient in uses]
 
 
 def _added(uses: list[Use]) -> Tensor:

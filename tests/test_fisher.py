@@ -204,6 +204,21 @@ def test_a_linear_layer_with_more_axes_matches_the_loop():
     assert_equal(found, squares_by_loop(module, squared_sum, (x,)))
 
 
+@pytest.mark.parametrize("chunk", [33, 64, 1000])
+def test_more_examples_than_fit_the_cache_at_once_match_the_loop(chunk):
+    torch.manual_seed(0)
+    body = [nn.Conv2d(2, 3, 2), nn.Tanh(), nn.ConvTranspose2d(3, 1, 2), nn.Flatten()]
+    module = nn.Sequential(*body, nn.Linear(9, 2)).double()
+    x, other = torch.randn(2, 70, 2, 3, 3, dtype=torch.float64)
+    found, squares = sa.squared_gradients(module, squared_sum, (x,), chunk=chunk)
+    assert_equal(found, squares_by_loop(module, squared_sum, (x,)))
+    one_by_one = [sa.squared_gradients(module, squared_sum, (x[k : k + 1],))[1] for k in range(70)]
+    for name, value in squares.items():
+        assert value == pytest.approx(sum(each[name] for each in one_by_one), rel=1e-9)
+    product, _ = sa.squared_gradients(module, squared_sum, (x,), (other,), chunk=chunk)
+    assert_equal(product, squares_by_loop(module, squared_sum, (x,), (other,)))
+
+
 class UsedTwice(nn.Module):
     """The same layer called twice, and another layer that shares its weight."""
 
