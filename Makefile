@@ -3,7 +3,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: run check test notebooks lab bench clean
+.PHONY: run check test notebooks lab scoreboard audit bench clean
 
 run: $(READY)            # the whole story on real MNIST: results/run/ and a table
 	$(PY) -m sahelpers run
@@ -22,6 +22,12 @@ notebooks: $(READY)      # execute every .py twin from a clean start and write i
 
 lab: $(READY)            # JupyterLab on the amnesia notebook
 	$(PY) -m jupyterlab notebooks/03_amnesia.ipynb
+
+scoreboard: $(READY)     # every method, ten digits, three seeds: hours; resumable; RESULTS.md
+	$(PY) -m sahelpers scoreboard
+
+audit: $(READY)          # every attack beside its control, ten digits, three seeds; resumable
+	$(PY) -m sahelpers audit
 
 bench: $(READY)          # every claim of speed, as ratios measured in one run
 	for script in benchmarks/*.py; do $(PY) $$script || exit 1; done
