@@ -2,15 +2,18 @@
 
     python benchmarks/probing.py
 
-Prints ratios measured in one run, the two sides in turn, median of REPEATS.  The second comparison
-is at equal quality: our gap is set so that no image ends farther above the minimum than
-scikit-image's do, in the mean and at the worst.
+Prints ratios measured in one run, the two sides in turn, median and range of REPEATS, and leaves
+them in results/benchmarks/probing.json.  The second comparison is at equal quality: our gap is set
+so that no image ends farther above the minimum than scikit-image's do, in the mean and at worst.
 """
 
+import json
+import os
 import statistics
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,6 +23,7 @@ from torch import Tensor
 import sahelpers as sa
 from sahelpers.denoising import denoise_tv
 
+OUT = Path(__file__).resolve().parents[1] / "results" / "benchmarks" / "probing.json"
 REPEATS = 3
 RESTARTS, STEPS = 128, 40
 WEIGHT, SIGMA, GAP = 0.2, 0.2, 0.3  # GAP: squared gray levels per image
@@ -32,7 +36,13 @@ def seconds(run: Callable[[], object]) -> float:
     return time.perf_counter() - begin
 
 
-def probes() -> None:
+def summary(ratios: list[float]) -> dict[str, float]:
+    """Median and range of ratios."""
+    numbers = {"median": statistics.median(ratios), "low": min(ratios), "high": max(ratios)}
+    return {name: round(value, 2) for name, value in numbers.items()}
+
+
+def probes() -> dict[str, dict[str, float]]:
     """128 restarts of each probe: one batch, and a loop from the same starts."""
     train = sa.load_dataset()
     model = sa.get_baseline(sa.BaselineConfig(), train).model
@@ -44,17 +54,19 @@ def probes() -> None:
         "blind": lambda z: sa.invert_blind(model, 3, config, z),
         "guided": lambda z: sa.guided_attack(model, guide, 3, config, "both", z),
     }
+    found = {}
     for name, probe in kinds.items():
         ratios = []
         for _ in range(REPEATS):
             batch = seconds(partial(probe, starts))
             some = starts[: RESTARTS // 4].split(1)
             ratios.append(4 * sum(seconds(partial(probe, z)) for z in some) / batch)
+        found[name] = summary(ratios)
         print(
-            f"{name}: {RESTARTS} restarts as a batch {statistics.median(ratios):.1f} times as fast "
-            f"as in a loop (from {min(ratios):.1f} to {max(ratios):.1f}; the loop's time from "
-            f"{RESTARTS // 4} of them)"
+            f"{name}: {RESTARTS} restarts as a batch against a loop, times as fast: {found[name]} "
+            f"(the loop's time from {RESTARTS // 4} of them)"
         )
+    return found
 
 
 def energy(u: Tensor, f: Tensor) -> Tensor:
@@ -64,7 +76,7 @@ def energy(u: Tensor, f: Tensor) -> Tensor:
     return (0.5 * (u - f).square() + WEIGHT * torch.hypot(across, down)).flatten(1).sum(1)
 
 
-def denoising() -> None:
+def denoising() -> dict[str, float]:
     """1,000 noisy digits: our batch against scikit-image's loop at its default stopping.
 
     One thread each, for scikit-image's loop has only one.
@@ -85,17 +97,18 @@ def denoising() -> None:
     assert excess["ours"].mean() <= excess["scikit-image"].mean()
     assert excess["ours"].max() <= excess["scikit-image"].max()
     times = [(seconds(sides["scikit-image"]), seconds(sides["ours"])) for _ in range(REPEATS)]
-    ratios = [theirs / ours for theirs, ours in times]
-    print(
-        f"TV of 1,000 images: {statistics.median(ratios):.1f} times as fast "
-        f"(from {min(ratios):.1f} to {max(ratios):.1f})"
-    )
+    found = summary([theirs / ours for theirs, ours in times])
+    print(f"TV of 1,000 images, times as fast as scikit-image: {found}")
+    return found
+
+
+def main() -> None:
+    """Measure, print, write."""
+    os.environ["SA_PROGRESS"] = "0"
+    found = {f"probes, {torch.get_num_threads()} threads": probes(), "TV, 1 thread": denoising()}
+    OUT.parent.mkdir(parents=True, exist_ok=True)
+    OUT.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    import os
-
-    os.environ["SA_PROGRESS"] = "0"
-    print(f"probes: {torch.get_num_threads()} threads")
-    probes()
-    denoising()
+    main()
