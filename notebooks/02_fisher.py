@@ -128,7 +128,7 @@ for F, total in zip(by_hand, sums.values(), strict=True):
 # $$
 #
 # with $A$ and $G$ the matrices of all $a_b$ and $g_b$: the product $G^{\top}A$ of a backward pass, with both factors squared. No image's gradient is ever formed. (Convolutions
-# are not rank one; for them the helper forms each image's gradient, a few hundred images at a time.)
+# are not rank one; for them the helper forms each image's gradient, a few dozen images at a time.)
 
 # %%
 layer = torch.nn.Linear(7, 5)
@@ -160,7 +160,7 @@ for ax, (title, values) in zip(axes, views.items(), strict=True):
 _ = axes[0].set_ylabel("hidden unit (first 60)")
 
 # %% [markdown]
-# *What to see: a single image gives stripes, rows times columns, and lights up the one column of its own label. The mean has no such stripes: a sum of outer products is not one.*
+# *What to see: a single image gives stripes, rows times columns, and lights up the one column of its own label. The mean is no outer product any more: every hidden unit has its own pattern over the ten labels (right).*
 #
 # ## One Fisher per class
 #
