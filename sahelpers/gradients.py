@@ -3,7 +3,7 @@
 Per-example gradients are never formed where they need not be.  For a linear layer with inputs A
 (B, in) and gradients G (B, out) at its outputs, the gradient of example b is the rank-one matrix
 g_b a_b^T, so the sum of the squares is (G*G)^T (A*A): one matrix product.  Convolutions are not
-rank one: their input is unfolded and each example's gradient is formed, a chunk at a time.
+rank one: their input is unfolded and each example's gradient is formed, a few dozen at a time.
 """
 
 import copy
