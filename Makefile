@@ -1,9 +1,10 @@
 # Every target makes the environment it needs.  README has the plain pip and pytest line of each.
 VENV := .venv
 PY := $(VENV)/bin/python
+COLAB := .venv-colab
 READY := $(VENV)/.ready
 
-.PHONY: run check test notebooks lab scoreboard audit bench clean
+.PHONY: run check test test-browser test-colab notebooks lab app scoreboard audit bench clean
 
 run: $(READY)            # the whole story on real MNIST: results/run/ and a table
 	$(PY) -m sahelpers run
@@ -16,6 +17,18 @@ check: $(READY)          # lint, types, unit tests (notebook pairs among them)
 
 test: check              # check, and every notebook executed and compared cell by cell
 	$(PY) -m pytest --nbval notebooks -q
+
+test-browser: $(READY)   # the dashboards in JupyterLab and a real Chromium (apt: chromium)
+	$(PY) -m pip install -q -e ".[browser]"
+	$(PY) -m pytest tests/browser -q
+
+test-colab: $(READY)     # the same unit tests on the widgets that Colab has; torch is shared
+	python3 -m venv $(COLAB)
+	$(COLAB)/bin/python -m pip install -q ipywidgets==7.7.1 ipykernel==6.17.1 \
+		jupyter_client==7.4.9 ipython==7.34.0
+	$(PY) -c "import site; print(site.getsitepackages()[0])" > \
+		"$$($(COLAB)/bin/python -c 'import site; print(site.getsitepackages()[0])')/shared.pth"
+	$(COLAB)/bin/python -m pytest tests/test_controllers.py tests/test_widgets.py tests/test_colab.py -q
 
 notebooks: $(READY)      # execute every .py twin from a clean start and write its .ipynb
 	$(PY) -m sahelpers notebooks
@@ -38,4 +51,4 @@ $(READY): requirements.txt pyproject.toml
 	touch $@
 
 clean:                   # remove what the targets above made, checkpoints included
-	rm -rf $(VENV) results/run checkpoints/*.pt .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(COLAB) results/run checkpoints/*.pt .pytest_cache .mypy_cache .ruff_cache .hypothesis

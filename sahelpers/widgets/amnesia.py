@@ -89,6 +89,7 @@ class AmnesiaDashboard(Dashboard):
             description="AS CODE", layout=ipw.Layout(width="98%", height="70px"), rows=3
         )
         helps = help_text(AmnesiaConfig, ("surrogate", *KNOBS))
+        help_box = ipw.HTML(f"<details><summary>What the knobs do</summary>{helps}</details>")
         wrap = ipw.Layout(display="flex", flex_flow="row wrap")
         self.arrange(
             [
@@ -98,9 +99,8 @@ class AmnesiaDashboard(Dashboard):
                 *self.knobs.values(),
                 ipw.Box([self.forget, self.another, self.stop, self.reset, self.save], layout=wrap),
                 self.progress,
-                ipw.HTML(f"<details><summary>What the knobs do</summary>{helps}</details>"),
             ],
-            [self.live, self.grid, self.table, self.code],
+            [self.live, self.grid, self.table, self.code, help_box],
         )
         self.when_idle()
         self._draw_result()

@@ -38,11 +38,13 @@ class Dashboard(ipw.VBox):  # type: ignore[misc]  # ipywidgets has no types
         return f"{type(self).__name__}: live where this notebook runs"
 
     def arrange(self, controls: Sequence[ipw.Widget], pictures: Sequence[ipw.Widget]) -> None:
-        """Put the controls to the left, the pictures to the right, the status line below."""
-        left = ipw.VBox(list(controls), layout=ipw.Layout(flex=f"0 0 {PANEL}", width=PANEL))
+        """Put the controls and the status line to the left, the pictures to the right."""
+        left = ipw.VBox(
+            [*controls, self.status], layout=ipw.Layout(flex=f"0 0 {PANEL}", width=PANEL)
+        )
         right = ipw.VBox(list(pictures), layout=ipw.Layout(flex="1 1 440px", min_width="0"))
         wrap = ipw.Layout(display="flex", flex_flow="row wrap", align_items="flex-start")
-        self.children = (ipw.Box([left, right], layout=wrap), self.status)
+        self.children = (ipw.Box([left, right], layout=wrap),)
 
     def say(self, text: str) -> None:
         """Show a sentence in the status line."""

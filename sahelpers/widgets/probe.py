@@ -58,13 +58,13 @@ class ProbeDashboard(Dashboard):
             description="AS CODE", layout=ipw.Layout(width="98%", height="70px"), rows=3
         )
         helps = help_text(ProbeConfig, names)
+        help_box = ipw.HTML(f"<details><summary>What the knobs do</summary>{helps}</details>")
         self.arrange(
             [
                 self.attack, self.label, *self.knobs.values(),
                 ipw.HBox([self.run, self.stop, self.reset]), self.progress,
-                ipw.HTML(f"<details><summary>What the knobs do</summary>{helps}</details>"),
             ],
-            [self.picture, self.table, self.code],
+            [self.picture, self.table, self.code, help_box],
         )  # fmt: skip
         self.when_idle()
         self._follow()

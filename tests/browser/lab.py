@@ -1,0 +1,175 @@
+"""JupyterLab on a loopback port and a real browser in front of it."""
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import nbformat
+from playwright.sync_api import Page, sync_playwright
+
+NO_BROWSER = (
+    "no Chromium was found: install it (Debian: apt-get install chromium) or set CHROMIUM to "
+    "the path of a Chromium or Chrome binary"
+)
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+SETTINGS = {
+    "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"},
+    "@jupyterlab/apputils-extension:notification": {
+        "fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True,
+    },
+    "@jupyterlab/docmanager-extension:plugin": {"autosave": False},
+}  # fmt: skip
+MODELS = """\
+import sahelpers as sa
+
+train = sa.load_dataset()
+base, fish = sa.BaselineConfig(), sa.FisherConfig()
+baseline = sa.get_baseline(base, train)
+fishers = sa.get_fishers(baseline, base, fish, train)
+result = sa.get_forgotten(baseline, fishers, 3, base, fish, sa.AmnesiaConfig())
+judges = sa.get_judges(sa.JudgeConfig(), train, ("open", "plain"))
+guide = sa.get_judges(sa.JudgeConfig(), train, ("guide",))["guide"]
+before_after = {"before": baseline.model, "after": result.model}
+"""
+SCRATCH = [
+    MODELS,
+    "amnesia = sa.widgets.AmnesiaDashboard(baseline.model, fishers, judges)\namnesia",
+    "walk = sa.widgets.LatentExplorer(before_after)\nwalk",
+    "probe = sa.widgets.ProbeDashboard(before_after, baseline.model, judges, guide)\nprobe",
+]
+AMNESIA, WALK, PROBE = 1, 2, 3  # cells of the scratch notebook
+
+
+def find_chromium() -> str | None:
+    """The browser's path, or None."""
+    names = (os.environ.get("CHROMIUM"), "chromium", "chromium-browser", "google-chrome")
+    return next((found for n in names if n and (found := shutil.which(n))), None)
+
+
+def write_scratch(folder: Path, name: str = "scratch.ipynb") -> None:
+    """A notebook with the models in its first cell and one dashboard in each of the next three."""
+    notebook = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell(source) for source in SCRATCH],
+        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}},
+    )
+    nbformat.write(notebook, folder / name)
+
+
+@contextlib.contextmanager
+def server(folder: Path, settings: Path, command: tuple[str, ...] = ("jupyterlab",)):
+    """Serve the folder; yields the address."""
+    settings.mkdir(parents=True, exist_ok=True)
+    (settings / "overrides.json").write_text(json.dumps(SETTINGS))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    if command[0] == "jupyterlab":
+        options = [
+            "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}",
+            "--IdentityProvider.token=", f"--ServerApp.root_dir={folder}",
+            f"--LabApp.app_settings_dir={settings}",
+        ]  # fmt: skip
+    else:
+        options = ["--no-browser", f"--port={port}", "--Voila.ip=127.0.0.1"]
+    environment = os.environ | {
+        "JUPYTERLAB_SETTINGS_DIR": str(settings / "user"), "SA_PROGRESS": "0",
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+    }  # fmt: skip
+    log = (settings / "server.log").open("wb")
+    process = subprocess.Popen(
+        [sys.executable, "-m", *command, *options],
+        cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    address = f"http://127.0.0.1:{port}"
+    try:
+        _wait_for(address, process, settings / "server.log")
+        yield address
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        log.close()
+
+
+def _wait_for(address: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urllib.request.urlopen(address, timeout=5):
+                return
+        except OSError:
+            time.sleep(0.2)
+    raise RuntimeError(f"the server did not start; its log:\n{log.read_text()[-2000:]}")
+
+
+@contextlib.contextmanager
+def browser_page(width: int = 1600, height: int = 1000):
+    """A page of a headless Chromium; `page.problems` collects its errors."""
+    chromium = find_chromium()
+    if chromium is None:
+        raise RuntimeError(NO_BROWSER)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        page = browser.new_page(viewport={"width": width, "height": height})
+        page.set_default_timeout(60_000)
+        page.problems = []
+        page.on("pageerror", lambda error: page.problems.append(str(error)))
+        page.on(
+            "console",
+            lambda said: said.type == "error" and page.problems.append(said.text),
+        )
+        yield page
+        browser.close()
+
+
+def open_notebook(page: Page, address: str, name: str) -> None:
+    """Open a notebook in JupyterLab and wait until its kernel is idle."""
+    page.goto(f"{address}/lab/tree/{name}?reset")
+    idle(page)
+
+
+def idle(page: Page, seconds: float = 120) -> None:
+    """Wait for an idle kernel."""
+    page.locator("#jp-main-statusbar").get_by_text("| Idle").wait_for(timeout=1000 * seconds)
+
+
+def run_all(page: Page, cells: int, seconds: float = 240) -> None:
+    """Run > Run All Cells, and wait until the last one has run."""
+    before = page.locator(".jp-InputArea-prompt").all_inner_texts()
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_text("Run All Cells", exact=True).click()
+    page.wait_for_function(
+        """([before, cells]) => {
+            const now = [...document.querySelectorAll('.jp-CodeCell .jp-InputArea-prompt')]
+                .map(e => e.innerText);
+            return now.length >= cells && now.every(t => /^\\[\\d+\\]:$/.test(t.trim()))
+                && now.join() !== before.join();
+        }""",
+        arg=[before, cells],
+        timeout=1000 * seconds,
+    )
+    idle(page, seconds)
+
+
+def picture_of(image) -> str:
+    """A digest of an <img>'s bytes as they are shown."""
+    return image.evaluate(
+        """async e => {
+            const bytes = await (await fetch(e.src)).arrayBuffer();
+            const hash = await crypto.subtle.digest('SHA-256', bytes);
+            return [...new Uint8Array(hash)].map(b => b.toString(16)).join('');
+        }"""
+    )
