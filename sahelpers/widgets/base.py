@@ -42,7 +42,10 @@ class Dashboard(ipw.VBox):  # type: ignore[misc]  # ipywidgets has no types
         left = ipw.VBox(
             [*controls, self.status], layout=ipw.Layout(flex=f"0 0 {PANEL}", width=PANEL)
         )
-        right = ipw.VBox(list(pictures), layout=ipw.Layout(flex="1 1 440px", min_width="0"))
+        right = ipw.VBox(
+            list(pictures),
+            layout=ipw.Layout(flex="1 1 440px", min_width="0", align_items="flex-start"),
+        )
         wrap = ipw.Layout(display="flex", flex_flow="row wrap", align_items="flex-start")
         self.children = (ipw.Box([left, right], layout=wrap),)
 
