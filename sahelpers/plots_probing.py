@@ -88,7 +88,7 @@ def excess_intervals(
     ax.axvline(0, color="black", lw=0.8)
     ax.axvline(MARGIN, color="black", lw=0.8, ls="--")
     ax.set_yticks(range(len(findings)), list(findings))
-    ax.invert_yaxis()
+    ax.set_ylim(len(findings) - 0.5, -0.5)
     ax.set(xlabel="excess over the controls", xlim=(-1.05, 1.05))
     ax.set_title(title, fontsize=10)
     return ax
