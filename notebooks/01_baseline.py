@@ -308,6 +308,13 @@ _ = sa.plots.image_grid(
 # %% [markdown]
 # *What to see: each row changes its digit while slant and thickness, which $z$ holds, stay.*
 #
+# Both at once, with your own hands: the sliders below move $z$ along the directions that change the picture most, and mix two labels. They work wherever this notebook runs.
+
+# %%
+explorer = sa.widgets.LatentExplorer({"baseline": model}, first=3, second=8)
+explorer
+
+# %% [markdown]
 # ## Check
 
 # %%
