@@ -36,6 +36,10 @@ notebooks: $(READY)      # execute every .py twin from a clean start and write i
 lab: $(READY)            # JupyterLab on the amnesia notebook
 	$(PY) -m jupyterlab notebooks/03_amnesia.ipynb
 
+app: $(READY)            # notebook 03 as a page without code: text, pictures, dashboard (Voila)
+	$(PY) -m pip install -q -e ".[app]"
+	$(PY) -m voila notebooks/03_amnesia.ipynb --strip_sources=True
+
 scoreboard: $(READY)     # every method, ten digits, three seeds: hours; resumable; RESULTS.md
 	$(PY) -m sahelpers scoreboard
 

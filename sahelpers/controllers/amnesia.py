@@ -28,7 +28,7 @@ from ..progress import watched
 from .settings import as_code
 from .worker import LOCK
 
-FRAME_SECONDS = 0.3  # between two pictures of a run
+FRAME_SECONDS = 0.4  # between two pictures of a run
 JUDGED = 200  # samples per class behind the dashboard's table
 COLUMNS = 8  # images in a row of a frame
 
@@ -157,7 +157,7 @@ class AmnesiaController:
 
         another: go on from the present model, where what was forgotten stays forgotten, and not
         from the baseline.  stop: once set, the run ends and its model so far is taken.
-        show: called with a frame about three times a second.
+        show: called with a frame about twice a second.
         Raises ValueError when a setting does not fit, naming it; the model then stays as it was.
         """
         with LOCK:

@@ -80,7 +80,7 @@ def server(folder: Path, settings: Path, command: tuple[str, ...] = ("jupyterlab
             f"--LabApp.app_settings_dir={settings}",
         ]  # fmt: skip
     else:
-        options = ["--no-browser", f"--port={port}", "--Voila.ip=127.0.0.1"]
+        options = ["--no-browser", f"--port={port}", "--strip_sources=True"]
     environment = os.environ | {
         "JUPYTERLAB_SETTINGS_DIR": str(settings / "user"), "SA_PROGRESS": "0",
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",

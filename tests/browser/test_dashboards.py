@@ -164,6 +164,17 @@ def test_reload_and_run_again(page, address):
     assert page.problems == []
 
 
+def test_the_app_shows_the_same_dashboards_without_code(page, tmp_path, shot):
+    lab.write_scratch(tmp_path)
+    with lab.server(tmp_path, tmp_path / "settings", ("voila", "scratch.ipynb")) as address:
+        page.goto(address, timeout=120_000)
+        press(page, "Forget")
+        expect(page.get_by_text("Forgotten: 3.").first).to_be_visible(timeout=90_000)
+        expect(page.locator("table tr").first).to_be_visible()
+        expect(page.get_by_text("AmnesiaDashboard(")).to_have_count(0)
+        shot(page, "app")
+
+
 def notebooks_with_a_dashboard():
     found = sorted((CHECKOUT / "notebooks").glob("*.ipynb"))
     return [n.name for n in found if "sa.widgets." in json.dumps(json.loads(n.read_text()))]
