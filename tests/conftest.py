@@ -5,6 +5,8 @@ import torch
 
 import sahelpers as sa
 
+torch.set_num_threads(1)  # tiny models: a second thread only waits, and on a busy machine long
+
 
 @pytest.fixture(scope="session")
 def mnist():

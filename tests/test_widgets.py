@@ -46,13 +46,13 @@ def board(tiny, tiny_fishers, scoring, small):
 
 
 def done(dashboard):
-    assert dashboard.worker.wait(20)
+    assert dashboard.worker.wait(120)
     assert dashboard.error is None, dashboard.error
     return dashboard.status.value
 
 
 def until(condition):
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.002)
