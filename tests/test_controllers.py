@@ -450,10 +450,10 @@ def test_the_newest_of_the_waiting_jobs_runs_and_the_running_one_is_told():
         ran.append("long")
 
     worker.submit(long)
-    assert started.wait(10)
+    assert started.wait(60)
     for k in range(20):
         worker.submit(lambda stop, k=k: ran.append(k))
-    assert worker.wait(10)
+    assert worker.wait(60)
     assert (ran[0], ran[-1]) == ("long", 19)
     assert errors == []
 
@@ -468,10 +468,10 @@ def test_stop_drops_the_waiting_job_too():
         stop.wait(10)
 
     worker.submit(long)
-    assert started.wait(10)
+    assert started.wait(60)
     worker.submit(long)
     worker.stop()
-    assert worker.wait(10)
+    assert worker.wait(60)
     assert not worker.busy
     assert ran == []
 
@@ -481,9 +481,9 @@ def test_an_error_is_handed_over_and_the_worker_lives_on(threaded):
     errors, ran, idle = [], [], []
     worker = Worker(threaded, errors.append, lambda: idle.append(1))
     worker.submit(lambda stop: 1 / 0)
-    assert worker.wait(10)
+    assert worker.wait(60)
     worker.submit(lambda stop: ran.append(stop.is_set()))
-    assert worker.wait(10)
+    assert worker.wait(60)
     assert [type(e) for e in errors] == [ZeroDivisionError]
     assert ran == [False]
     assert idle
@@ -494,8 +494,8 @@ def test_no_thread_stays_behind():
     worker = Worker(True, lambda error: None)
     for _ in range(50):
         worker.submit(lambda stop: time.sleep(0.001))
-    assert worker.wait(10)
-    deadline = time.monotonic() + 10
+    assert worker.wait(60)
+    deadline = time.monotonic() + 60
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.01)
     assert threading.active_count() == before
