@@ -20,9 +20,17 @@ def address(tmp_path_factory):
         yield where
 
 
+BADGE = '<svg xmlns="http://www.w3.org/2000/svg" width="100" height="20"/>'
+
+
 @pytest.fixture
 def page():
+    """A page on which the notebooks' badge, a picture from the web, is served here."""
     with lab.browser_page() as made:
+        made.route(
+            "https://colab.research.google.com/assets/*",
+            lambda route: route.fulfill(body=BADGE, content_type="image/svg+xml"),
+        )
         yield made
 
 
