@@ -19,6 +19,7 @@ from .elbo import elbo_terms
 from .fisher import ClassFishers, class_fishers
 from .models import CVAE, draw_normal, seeded
 from .objective import Batch, Objective
+from .recovery import reset_label
 from .surrogates import make_surrogate
 from .training import retrain_without
 
@@ -78,13 +79,7 @@ def reference(task: Task) -> AmnesiaResult:
 def label_column(task: Task) -> AmnesiaResult:
     """No training: the label inputs of c_f get the mean weights of the other labels' inputs."""
     begin = time.perf_counter()
-    new = copy.deepcopy(task.model)
-    kept, gone = list(task.kept), list(task.forgotten)
-    with torch.no_grad():
-        for half, first in (("encoder", _label_start(new)), ("decoder", new.latent_dim)):
-            weight = new.get_parameter(f"{half}.0.weight")[:, first:]  # (out, C, ...)
-            weight[:, gone] = weight[:, kept].mean(1, keepdim=True)
-    return _result(new, task, begin, 0, {})
+    return _result(reset_label(task.model, task.forgotten), task, begin, 0, {})
 
 
 def gradient_ascent(task: Task) -> AmnesiaResult:
@@ -245,8 +240,3 @@ def _real_loss(
 
 def _total(terms: dict[str, Tensor]) -> Tensor:
     return torch.stack(list(terms.values())).sum()
-
-
-def _label_start(model: CVAE) -> int:
-    """Index of the first label input of the encoder."""
-    return model.get_parameter("encoder.0.weight").shape[1] - model.num_classes

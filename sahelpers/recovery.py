@@ -1,7 +1,7 @@
 """Attacks that change the weights: relearning from a few images, and harmless fine-tuning."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -44,19 +44,19 @@ class RecoveryCurve:
 
 
 @torch.no_grad()
-def reset_label(model: CVAE, label: int) -> CVAE:
-    """A copy in which the class's label input has the mean of the other classes' weights.
+def reset_label(model: CVAE, classes: int | Iterable[int]) -> CVAE:
+    """A copy in which the classes' label inputs have the mean of the other classes' weights.
 
     It hides a class in zero steps, and it opens a gate that forgetting may have shut there: so it
     is both the cheapest competitor and the first step of an attack.
     """
-    check_classes(label, model.num_classes)
+    gone = check_classes(classes, model.num_classes)
     model = copy.deepcopy(model)
-    others = [c for c in range(model.num_classes) if c != label]
+    others = [c for c in range(model.num_classes) if c not in gone]
     for first in (model.encoder[0], model.decoder[0]):
         weight = first.get_parameter("weight")  # (out, inputs, ...); the labels are the last C
         labels = weight[:, -model.num_classes :]
-        labels[:, label] = labels[:, others].mean(1)
+        labels[:, list(gone)] = labels[:, others].mean(1, keepdim=True)
     return model
 
 
