@@ -4,6 +4,7 @@ The loss is in `objective`; here are the descent, its budget and its result.
 """
 
 import copy
+import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from .config import AmnesiaConfig, check_classes
 from .data import LabelledImages
 from .fisher import Fisher
 from .models import CVAE, seeded
-from .objective import EWC_SCALE, Objective
+from .objective import Objective
 from .progress import progress
 from .surrogates import MakeImages, make_surrogate
 
@@ -62,16 +63,20 @@ def forget(
     forget_class: int | Iterable[int],
     config: AmnesiaConfig | None = None,
     *,
-    surrogate: MakeImages | None = None,
+    surrogate: str | MakeImages | None = None,
     real_images: LabelledImages | None = None,
+    max_seconds: float = math.inf,
     on_step: Callable[[int, CVAE, dict[str, float]], bool | None] | None = None,
 ) -> AmnesiaResult:
     """Forget one class or several; the input model is untouched.
 
     fisher: of the same model; by default estimated without forget_class.
-    surrogate: a function (n, generator) -> images (n, 1, 28, 28) in place of config.surrogate.
+    surrogate: in place of config.surrogate; a name, or a function (n, generator) -> images
+    (n, 1, 28, 28).
     real_images: kept images to replay beside the frozen model's samples (classes to forget are
     filtered out); a pass is then longer by their number, and the replay term has the ELBO form.
+    max_seconds: limit of time beside the configuration's limit of steps.  The rate begins to fall
+    in time for it, so the result depends on the machine's speed where the limit is reached.
     on_step: called after every step with (step, model, terms); returning False stops the run, and
     the model so far is returned.
 
@@ -82,7 +87,10 @@ def forget(
     """
     config = config or AmnesiaConfig()
     forgotten = check_classes(forget_class, model.num_classes)
+    if not max_seconds > 0:
+        raise ValueError(f"max_seconds={max_seconds!r} must be a number of seconds above 0")
     begin = time.perf_counter()
+    end = begin + max_seconds
     frozen = copy.deepcopy(model).eval().requires_grad_(False)
     kept = tuple(c for c in range(model.num_classes) if c not in forgotten)
     q = make_surrogate(surrogate or config.surrogate, frozen, kept, config.gray_value)
@@ -100,10 +108,12 @@ def forget(
     cooling_from: int | None = None  # step at which the rate began to fall
     reason = "budget"
     distance, ewc = objective.distance(new, z, labels), 0.0
+    loop_begin = time.perf_counter()
     for step in progress(range(limit), "forget (seconds)", total=limit):
-        if cooling_from is None and (
-            distance <= config.tolerance or step >= limit - config.cooldown
-        ):
+        now = time.perf_counter()
+        pace = (now - loop_begin) / max(step, 1)  # seconds per step
+        late = step >= limit - config.cooldown or now + pace * config.cooldown >= end
+        if cooling_from is None and (distance <= config.tolerance or late):
             cooling_from = step
             reason = "done" if distance <= config.tolerance else "budget"
         rate = config.lr_unl
@@ -142,12 +152,12 @@ def consolidate(optimizer: torch.optim.Adam, model: CVAE, objective: Objective) 
     gradient, a huge term would make Adam shake each weight by the learning rate instead.)
     """
     group = optimizer.param_groups[0]
-    scale = objective.config.ewc_lambda / EWC_SCALE
+    beta, eps, lr = group["betas"][1], group["eps"], group["lr"]
     for name, p in model.named_parameters():
         state = optimizer.state.get(p)
         if not state:
             continue  # no gradient reached it (the encoder in the decoder form): it has not moved
-        second = state["exp_avg_sq"] / (1 - group["betas"][1] ** float(state["step"]))
-        stiffness = (second.sqrt() + group["eps"]) / group["lr"]
-        pull = scale * objective.fisher[name]
-        p.copy_((stiffness * p + pull * objective.star[name]) / (stiffness + pull))
+        root = math.sqrt(1 - beta ** float(state["step"]))
+        stiffness = state["exp_avg_sq"].sqrt().mul_(1 / (root * lr)).add_(eps / lr)  # P / lr
+        pull, anchor = objective.pull[name], objective.anchor[name]
+        p.mul_(stiffness).add_(anchor).div_(stiffness.add_(pull))

@@ -67,6 +67,9 @@ class Objective:
         self.star = {k: p.detach().clone() for k, p in frozen.named_parameters()}
         check_same_parameters(self.star, fisher.diagonal, "the Fisher")
         self.fisher = {k: f.to(frozen.device).clamp(min=0) for k, f in fisher.diagonal.items()}
+        scale = config.ewc_lambda / EWC_SCALE
+        self.pull = {k: scale * f for k, f in self.fisher.items()}  # s F, and s F theta*
+        self.anchor = {k: f * self.star[k] for k, f in self.pull.items()}
         self.real = None if real is None else real.without(forgotten).to(frozen.device)
         self.replay_form = config.replay_form if real is None else "elbo"
         if self.real is not None and not len(self.real):
