@@ -164,7 +164,7 @@ class AmnesiaConfig(Config):
     epochs_unl: int = knob(
         30, 1, 100_000, span=(1, 100), help="passes over the replay samples, at most"
     )
-    replay_samples: int = knob(10_000, 1, 10_000_000, help="replayed images in a pass")
+    replay_samples: int = knob(10_000, 1, 1_000_000, help="images drawn for replay, a pass")
     batch_size: int = knob(128, 1, 60_000, help="images per step, for each of the two terms")
     lr_unl: float = knob(5e-3, 1e-7, 1.0, help="peak learning rate of Adam")
     tolerance: float = knob(0.02, 0.0, 1.0, help="stop when c_f is this close to the surrogate")

@@ -19,7 +19,7 @@ from .config import AmnesiaConfig
 from .data import LabelledImages
 from .elbo import bernoulli_nats, elbo_terms
 from .fisher import Fisher, check_same_parameters
-from .models import CVAE, draw_normal
+from .models import CVAE, draw_normal, seeded
 from .penalties import contrast, ink, orientation_entropy, total_variation
 from .surrogates import Surrogate
 
@@ -74,6 +74,15 @@ class Objective:
         self.replay_form = config.replay_form if real is None else "elbo"
         if self.real is not None and not len(self.real):
             raise ValueError(f"real_images has no image of the kept classes {self.kept}")
+        self.replay = self._draw_replay(seeded(config.seed + 1))
+
+    @torch.no_grad()
+    def _draw_replay(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """z, labels and images of all replay samples: the frozen model draws them once."""
+        labels = self.labels(self.kept, self.config.replay_samples, generator)
+        z = self.latents(labels, generator)
+        parts = zip(z.split(1000), labels.split(1000), strict=True)
+        return z, labels, torch.cat([self.frozen.decode(*part) for part in parts])
 
     @torch.no_grad()
     def draw(self, n: int, generator: torch.Generator) -> Batch:
@@ -81,9 +90,8 @@ class Objective:
         forget_labels = self.labels(self.forgotten, n, generator)
         forget_z = self.latents(forget_labels, generator, self.config.z_reach)
         images = self.surrogate.draw(forget_z, generator)
-        keep_labels = self.labels(self.kept, n, generator)
-        keep_z = self.latents(keep_labels, generator)
-        keep_images = self.frozen.decode(keep_z, keep_labels)
+        drawn = torch.randint(len(self.replay[0]), (n,), generator=generator)
+        keep_z, keep_labels, keep_images = (part[drawn] for part in self.replay)
         if self.real is not None:
             share = len(self.real) / (len(self.real) + self.config.replay_samples)
             index = torch.randint(len(self.real), (round(share * n),), generator=generator)
@@ -115,10 +123,13 @@ class Objective:
         c, b = self.config, batch
         gone = b.forget_z, b.forget_labels, b.forget_images, b.forget_noise
         kept = b.keep_z, b.keep_labels, b.keep_images, b.keep_noise
-        out = {
-            "forget": c.neg_loss_weight * _loss(model, c.forget_form, *gone),
-            "replay": c.gamma * _loss(model, self.replay_form, *kept),
-        }
+        if c.forget_form == self.replay_form:  # one pass through the network for both
+            both = [torch.cat(pair) for pair in zip(gone, kept, strict=True)]
+            forget, replay = _loss(model, c.forget_form, *both).chunk(2)
+        else:
+            forget = _loss(model, c.forget_form, *gone)
+            replay = _loss(model, self.replay_form, *kept)
+        out = {"forget": c.neg_loss_weight * forget.mean(), "replay": c.gamma * replay.mean()}
         if c.w_contrast or c.w_ink or c.w_tv or c.w_orient:
             images = model.decode(batch.forget_z, batch.forget_labels)
             target = self.surrogate.mean(batch.forget_z)
@@ -155,7 +166,7 @@ class Objective:
 def _loss(
     model: CVAE, form: str, z: Tensor, labels: Tensor, images: Tensor, noise: Tensor
 ) -> Tensor:
-    """Loss of the images, mean over the batch, under a form.
+    """Loss of each image, (B,), under a form.
 
     "decoder": -log p(images | z), nats; "elbo": negative ELBO, nats; "both": the mean of the two;
     "l1": mean absolute difference of the pixels at z, in gray levels.
@@ -167,4 +178,4 @@ def _loss(
         losses.append(bernoulli_nats(model.decode_logits(z, labels), images))
     if form in ("elbo", "both"):
         losses.append(torch.stack(elbo_terms(model, images, labels, noise)).sum(0))
-    return torch.stack(losses).mean()
+    return torch.stack(losses).mean(0)
