@@ -1,17 +1,23 @@
 """Forgetting against retraining and the published recipes: cost and quality on one baseline.
 
-    python benchmarks/forgetting.py            # ours and retraining: about two minutes
-    python benchmarks/forgetting.py --full     # and both published recipes at full length: ten more
+    python benchmarks/forgetting.py            # ours and retraining: about five minutes
+    python benchmarks/forgetting.py --full     # and both published recipes: half an hour more
 
 Every method forgets the same digits from the same model in one run; times are ratios to ours.
-Ours is timed before, between and after the others, to show the spread.
+Ours is timed before, between and after the others, to show the spread.  Retraining takes 40 passes,
+as the reference notebook's; the paper's recipe is also run once at its own z = 8, and its time includes
+its own Fisher of 50,000 drawn images (a few seconds).  Times are of the processor, on one thread:
+what else the machine does then hardly counts.
 """
 
 import argparse
 import json
 import os
 import statistics
+import time
 from dataclasses import replace
+
+import torch
 
 import sahelpers as sa
 from sahelpers.data import CHECKOUT
@@ -24,45 +30,56 @@ def main() -> None:
     """Run, print, and keep the figures in results/benchmarks/."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--full", action="store_true", help="paper and reference at full length")
-    names = ["label column", "retraining", "selective amnesia"]
-    if parser.parse_args().full:
+    names = ["selective amnesia", "label column", "retraining", "selective amnesia"]
+    full = parser.parse_args().full
+    if full:
         names += ["paper", "selective amnesia", "reference", "selective amnesia"]
     os.environ["SA_PROGRESS"] = "0"
+    torch.set_num_threads(1)
     train, test = sa.load_dataset(), sa.load_dataset(split="test")
-    base = sa.BaselineConfig()
-    baseline = sa.get_baseline(base, train)
-    fishers = sa.get_fishers(baseline, base, sa.FisherConfig(), train)
     judge = sa.get_judges(sa.JudgeConfig(), train)["open"]
-    latents = sa.fixed_latents(baseline.model, SAMPLES)
-    before = sa.judge_samples(baseline.model, judge, latents)
     figures: dict[str, dict[str, list[float]]] = {}
-    for digit in DIGITS:
-        task = sa.Task(baseline.model, (digit,), fishers, train, base)
-        kept = test.without(digit)
-        first = sa.negative_elbo(baseline.model, kept.images, kept.labels, sa.seeded(0)).mean()
-        for name in ["selective amnesia", *names]:
-            result = sa.METHODS[name](replace(task))
+    for latent_dim in (sa.BaselineConfig().latent_dim, 8)[: 1 + full]:
+        base = sa.BaselineConfig(latent_dim=latent_dim)
+        baseline = sa.get_baseline(base, train)
+        fishers = sa.get_fishers(baseline, base, sa.FisherConfig(), train)
+        latents = sa.fixed_latents(baseline.model, SAMPLES)
+        before = sa.judge_samples(baseline.model, judge, latents)
+        runs = [(name, digit) for digit in DIGITS for name in names]
+        if latent_dim == 8:
+            runs = [("paper", DIGITS[0]), ("selective amnesia", DIGITS[0])]
+        for name, digit in runs:
+            forty = replace(base, epochs=40)
+            task = sa.Task(baseline.model, (digit,), fishers, train, forty)
+            kept = test.without(digit)
+            begin = time.process_time()
+            result = sa.METHODS[name](task)
+            seconds = time.process_time() - begin
             after = sa.judge_samples(result.model, judge, latents)
             change = sa.collateral(before, after, (digit,))
-            bound = sa.negative_elbo(result.model, kept.images, kept.labels, sa.seeded(0)).mean()
-            row = figures.setdefault(name, {})
+            bounds = [
+                sa.negative_elbo(m, kept.images, kept.labels, sa.seeded(0)).mean()
+                for m in (baseline.model, result.model)
+            ]
+            row = figures.setdefault(name + ", z = 8" * (latent_dim == 8), {})
             for what, value in {
-                "seconds": result.seconds,
+                "seconds": seconds,
                 "argmax": 100 * float(after.argmax[digit, digit]),
                 "kept change": change.mean_after - change.mean_before,
                 "worst drop": change.worst_drop,
-                "ELBO kept": float(bound - first),
+                "ELBO kept": float(bounds[1] - bounds[0]),
             }.items():
                 row.setdefault(what, []).append(value)
+            print(f"{name}, digit {digit}, z = {latent_dim}: {seconds:.1f} s", flush=True)
     ours = statistics.median(figures["selective amnesia"]["seconds"])
     spread = figures["selective amnesia"]["seconds"]
-    print(f"ours: {ours:.1f} s (from {min(spread):.1f} to {max(spread):.1f}); digits {DIGITS}")
-    print("method                times ours  argmax %  kept points  worst drop  ELBO nats")
+    print(f"ours: {ours:.1f} s of processor time ({min(spread):.1f} to {max(spread):.1f})")
+    print("method                    times ours  argmax %  kept points  worst drop  ELBO nats")
     for name, row in figures.items():
         ratio = statistics.mean(row["seconds"]) / ours
         gone = "-" if name == "retraining" else f"{max(row['argmax']):.2f}"
         print(
-            f"{name:20}{ratio:11.1f}{gone:>10}{statistics.mean(row['kept change']):13.2f}"
+            f"{name:24}{ratio:11.1f}{gone:>10}{statistics.mean(row['kept change']):13.2f}"
             f"{max(row['worst drop']):12.2f}{statistics.mean(row['ELBO kept']):11.2f}"
         )
     target = CHECKOUT / "results" / "benchmarks" / "forgetting.json"
