@@ -4,10 +4,10 @@
     python benchmarks/forgetting.py --full     # and both published recipes: half an hour more
 
 Every method forgets the same digits from the same model in one run; times are ratios to ours.
-Ours is timed before, between and after the others, to show the spread.  Retraining takes 40 passes,
-as the reference notebook's; the paper's recipe is also run once at its own z = 8, and its time includes
-its own Fisher of 50,000 drawn images (a few seconds).  Times are of the processor, on one thread:
-what else the machine does then hardly counts.
+Ours is timed before, between and after the others, to show the spread.  Retraining takes 40
+passes, as the reference notebook's; the paper's recipe is also run once at its own z = 8, and its
+time includes its own Fisher of 50,000 drawn images (a few seconds).  Times are of the processor,
+on one thread: what else the machine does then hardly counts.
 """
 
 import argparse
