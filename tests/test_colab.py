@@ -20,9 +20,11 @@ sys.modules["google.colab"] = types.ModuleType("google.colab")
 """
 
 
-def setup_cell():
-    """The first code cell, which is the same in all notebooks (test_notebooks holds that)."""
-    path = min((CHECKOUT / "notebooks").glob("*.ipynb"))
+NOTEBOOKS = sorted((CHECKOUT / "notebooks").glob("*.ipynb"))
+
+
+def setup_cell(path=NOTEBOOKS[0]):
+    """A notebook's first code cell."""
     cells = json.loads(path.read_text())["cells"]
     return "".join(next(c["source"] for c in cells if c["cell_type"] == "code"))
 
@@ -44,8 +46,9 @@ def run(code, folder):
     )
 
 
-def test_the_setup_cell_clones_once_and_puts_the_package_on_the_path(clone_here):
-    told = FAKE + setup_cell() + setup_cell() + "\nprint(sys.path[0])"
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_setup_cell_clones_once_and_puts_the_package_on_the_path(clone_here, notebook):
+    told = FAKE + 2 * setup_cell(notebook) + "\nprint(sys.path[0])"
     done = run(told, clone_here)
     assert done.returncode == 0, done.stderr
     home = clone_here / "selective-amnesia-mnist"
@@ -99,7 +102,7 @@ def test_a_click_runs_in_the_kernel_and_its_interrupt_stops_it(kernel, clone_her
         few = sa.FisherConfig(n_fisher_samples=20, source="model_mean")
         fishers = sa.class_fishers(model, None, few)
         judges = {"plain": sa.Judge("plain").eval()}
-        long = sa.AmnesiaConfig(replay_samples=1_000_000, batch_size=8, tolerance=0.0)
+        long = sa.AmnesiaConfig(epochs_unl=100_000, tolerance=0.0)
         board = sa.widgets.AmnesiaDashboard(model, fishers, judges, 3, long)
         print(sa.__file__)
         print(board.forget.comm.comm_id)

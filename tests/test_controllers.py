@@ -2,6 +2,8 @@
 
 import ast
 import signal
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import fields
@@ -499,6 +501,42 @@ def test_no_thread_stays_behind():
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.01)
     assert threading.active_count() == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only GNU OpenMP keeps a pool per thread")
+def test_idle_threads_go_and_come_back():
+    script = """
+import os, threading, torch
+from sahelpers.controllers import release_idle_threads
+
+torch.set_num_threads(4)
+a = torch.rand(400, 400, generator=torch.Generator().manual_seed(0))
+
+def threads():
+    return len(os.listdir("/proc/self/task"))
+
+def work():
+    results.append([(a @ a).sin() for _ in range(300)])
+
+results = []
+work()
+before = threads()
+release_idle_threads()
+after = threads()
+other = threading.Thread(target=work)
+other.start()
+while other.is_alive():  # the other thread's pool is none of this one's business
+    release_idle_threads()
+work()
+assert threads() == before, (before, threads())
+assert all(torch.equal(x, y) for r in results for x, y in zip(r, results[0]))
+print(before - after)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) == 3
 
 
 def test_without_a_thread_an_interrupt_stops_the_job():

@@ -6,20 +6,25 @@ import sys
 import threading
 import time
 import types
+from dataclasses import replace
+from xml.etree import ElementTree
 
 import matplotlib.image
 import numpy as np
 import pytest
 import torch
+from IPython.core.events import EventManager, available_events
 
 import sahelpers as sa
 from sahelpers.controllers import amnesia as amnesia_controller
-from sahelpers.controllers import steps_of
+from sahelpers.controllers import release_idle_threads, steps_of
 from sahelpers.data import CHECKOUT
-from sahelpers.widgets.base import Dashboard, rendered, table
+from sahelpers.widgets import base
+from sahelpers.widgets.base import Dashboard
+from sahelpers.widgets.pictures import curves, image_rows, rendered, table
 
 QUICK = sa.AmnesiaConfig(epochs_unl=1, replay_samples=160, batch_size=8, cooldown=5, tolerance=0.0)
-LONG = sa.AmnesiaConfig(replay_samples=1_000_000, batch_size=8, tolerance=0.0)
+LONG = replace(QUICK, epochs_unl=100_000)
 
 
 @pytest.fixture(params=["thread", "colab"])
@@ -70,7 +75,7 @@ def every_widget(widget):
 
 def test_only_what_works_everywhere_is_used():
     files = sorted((CHECKOUT / "sahelpers" / "widgets").glob("*.py"))
-    assert len(files) == 5
+    assert len(files) == 6
     for file in files:
         names = {
             n.attr for n in ast.walk(ast.parse(file.read_text())) if isinstance(n, ast.Attribute)
@@ -115,7 +120,8 @@ def test_a_click_forgets(where, board, tiny, tiny_fishers):
     assert pixels(board.grid).shape == grid.shape
     assert not np.array_equal(pixels(board.grid), grid)
     assert board.live.layout.display is None
-    assert pixels(board.live).std() > 0
+    assert pixels(board.rows).std() > 0
+    assert "replay" in board.curves.value
     assert board.table.value.count("<tr>") == 3
     assert board.progress.value == 1
     assert board.stop.disabled
@@ -140,7 +146,7 @@ def test_buttons_say_what_can_be_done(board):
     assert board.save.disabled
     board.controller.config = LONG
     board.forget.click()
-    until(lambda: board.live.value)
+    until(lambda: board.rows.value)
     assert not board.stop.disabled
     board.stop.click()
     done(board)
@@ -156,7 +162,7 @@ def test_stop_keeps_the_model_so_far(board, tiny):
     assert "Stopped" in done(board)
     result = board.controller.result
     assert result.reason == "stopped"
-    assert result.steps < 30 * 125_000
+    assert result.steps < 100_000
     assert board.table.value
     assert "stopped early" in board.code.value
 
@@ -198,13 +204,12 @@ def test_no_class_at_all_is_refused(board, tiny):
 def test_the_last_of_many_quick_moves_wins(board):
     board.controller.config = LONG
     board.forget.click()
-    until(lambda: board.live.value)
+    until(lambda: board.rows.value)
     threads = threading.active_count()
     for k in range(20):
         board.knobs["gray_value"].value = k % 7 / 20
-        board.knobs["epochs_unl"].value = 1
+        board.controller.change(epochs_unl=1)
         board.classes[k % 10].value = not board.classes[k % 10].value
-        board.controller.change(replay_samples=160)
         board.forget.click()
         assert threading.active_count() <= threads + 1
     done(board)
@@ -366,6 +371,15 @@ def test_an_attack_can_be_stopped_and_changed(prober):
 # What they share
 
 
+def test_after_a_cell_its_idle_threads_go(where, monkeypatch):
+    shell = types.SimpleNamespace(events=EventManager(None, available_events))
+    monkeypatch.setattr(base, "get_ipython", lambda: shell)
+    Dashboard()
+    Dashboard()
+    called = shell.events.callbacks["post_run_cell"]
+    assert called == ([release_idle_threads] if where == "thread" else [])
+
+
 def test_text_is_shown_as_text():
     dashboard = Dashboard()
     dashboard.show_error(ValueError("<script>1</script>"))
@@ -373,6 +387,34 @@ def test_text_is_shown_as_text():
     dashboard.say("a < b")
     assert "a &lt; b" in dashboard.status.value
     assert "&lt;b&gt;" in table("<b>", ("h",), [("r",)])
+
+
+def test_image_rows_shows_every_pixel_in_its_place():
+    images = torch.rand(6, 1, 28, 28)
+    shown = matplotlib.image.imread(io.BytesIO(image_rows(images, 3)), format="png")[..., 0]
+    assert shown.shape == (120, 180)
+    for k in range(6):
+        r, c = 60 * (k // 3), 60 * (k % 3)
+        tile = shown[r : r + 60, c : c + 60]
+        assert np.abs(tile[2:58:2, 2:58:2] - images[k, 0].numpy()).max() <= 2 / 255
+        assert np.array_equal(tile[2:58:2, 2:58:2], tile[3:58:2, 3:58:2])
+        assert (tile[:2] == 1).all()
+
+
+def test_curves_pass_through_their_values():
+    drawn = ElementTree.fromstring(curves({"replay": [80.0, 40.0, 0.0], "ewc": [0.0, 8.0, 4.0]}))
+    first, second = (line.get("points") for line in drawn.iter("polyline"))
+    assert first == "35.0,10.0 135.0,50.0 235.0,90.0"
+    assert second == "35.0,90.0 135.0,82.0 235.0,86.0"
+    assert drawn.get("aria-label") == "Loss, nats per image: replay 0.0, ewc 4.0"
+    styles = {line.get("stroke-dasharray") for line in drawn.iter("polyline")}
+    assert len(styles) == 2
+
+
+def test_curves_of_a_first_step_and_of_a_long_run():
+    assert "step 1<" in curves({"forget": [0.0]})
+    (line,) = ElementTree.fromstring(curves({"forget": [1.0] * 5000})).iter("polyline")
+    assert len(line.get("points").split()) == 100
 
 
 def test_a_picture_has_the_size_asked_for():

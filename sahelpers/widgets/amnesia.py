@@ -13,7 +13,8 @@ from ..config import AmnesiaConfig, BaselineConfig, Config, FisherConfig
 from ..controllers import AmnesiaController, Frame, help_text
 from ..fisher import ClassFishers
 from ..models import CVAE, Judge
-from .base import LABEL, Dashboard, picture_box, rendered, set_knob, table
+from .base import LABEL, Dashboard, set_knob, wrapped
+from .pictures import SIDE, curves, image_rows, picture_box, rendered, table
 
 KNOBS = (
     "gray_value", "neg_loss_weight", "gamma", "ewc_lambda", "w_contrast", "w_ink", "w_tv",
@@ -82,7 +83,9 @@ class AmnesiaDashboard(Dashboard):
         self.progress = ipw.FloatProgress(
             min=0.0, max=1.0, description="PROGRESS", style=LABEL, layout=ipw.Layout(width="98%")
         )
-        self.live, self.grid = picture_box(), picture_box()
+        self.rows, self.grid = picture_box(), picture_box()
+        self.names, self.curves = ipw.HTML(), ipw.HTML()
+        self.live = wrapped([self.names, self.rows, self.curves])
         self.live.layout.display = "none"  # until something runs
         self.table = ipw.HTML()
         self.code = ipw.Textarea(
@@ -90,14 +93,13 @@ class AmnesiaDashboard(Dashboard):
         )
         helps = help_text(AmnesiaConfig, ("surrogate", *KNOBS))
         help_box = ipw.HTML(f"<details><summary>What the knobs do</summary>{helps}</details>")
-        wrap = ipw.Layout(display="flex", flex_flow="row wrap")
         self.arrange(
             [
                 ipw.HTML("<b>FORGET_CLASS</b> one or several"),
-                ipw.Box(self.classes, layout=wrap),
+                wrapped(self.classes),
                 self.surrogate,
                 *self.knobs.values(),
-                ipw.Box([self.forget, self.another, self.stop, self.reset, self.save], layout=wrap),
+                wrapped([self.forget, self.another, self.stop, self.reset, self.save]),
                 self.progress,
             ],
             [self.live, self.grid, self.table, self.code, help_box],
@@ -150,20 +152,13 @@ class AmnesiaDashboard(Dashboard):
         self.progress.value = frame.done
         self.say(f"Forgetting, step {frame.step}: {frame.distance:.3f} from the surrogate")
 
-        def draw(figure: Figure) -> None:
-            left, right = (
-                figure.add_axes((0.09, 0.06, 0.47, 0.84)),
-                figure.add_axes((0.67, 0.22, 0.31, 0.72)),
-            )
-            plots.image_grid(frame.images, ax=left, columns=len(frame.images) // 2)
-            for k, label in enumerate(frame.rows):
-                what = f"{label}\n{'kept' if k else 'forget'}"
-                left.text(-6, 30 * k + 14, what, ha="right", va="center", fontsize=10)
-            plots.curves(frame.history, right)
-
-            right.locator_params(axis="x", nbins=5)
-
-        self.live.value = rendered(draw, 7.6, 2.0)
+        forgotten, kept = frame.rows
+        self.names.value = (
+            f'<div style="line-height: {SIDE}px; text-align: right">{forgotten} forget<br>'
+            f"{kept} kept</div>"
+        )
+        self.rows.value = image_rows(frame.images, len(frame.images) // 2)
+        self.curves.value = curves(frame.history)
         self.live.layout.display = None
 
     def _draw_result(self) -> None:
@@ -182,8 +177,9 @@ class AmnesiaDashboard(Dashboard):
             return
         gone = ", ".join(map(str, result.forgotten))
         self.table.value = table(
-            f"Forgotten: {gone}. {self.controller.judged_per_class} samples per class, the same z "
-            "before and after; kept classes in percent recognised",
+            f"Forgotten: {gone}, {result.steps} steps in {result.seconds:.1f} s. "
+            f"{self.controller.judged_per_class} samples per class, the same z before and after; "
+            "kept classes in percent recognised",
             ("judge", f"P({gone}) before", "after", "argmax", "argmax, stretched", "kept before",
              "after", "largest drop"),
             [

@@ -1,20 +1,18 @@
-"""What the dashboards share: knobs as widgets, figures as pictures, the status line, the worker.
+"""What the dashboards share: their frame, knobs as widgets, the status line, the worker.
 
-Only what ipywidgets 7.7 (Colab) and 8.1 (JupyterLab) have in common is used.  Figures never touch
-pyplot, whose state belongs to the notebook's own cells.
+Only what ipywidgets 7.7 (Colab) and 8.1 (JupyterLab) have in common is used.
 """
 
 import html
-import io
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import ipywidgets as ipw
-from matplotlib.figure import Figure
+from IPython import get_ipython
 
 from ..config import Config
-from ..controllers import LOCK, Worker, steps_of
+from ..controllers import Worker, release_idle_threads, steps_of
 
 PANEL = "370px"  # width of the column of controls
 LABEL = {"description_width": "135px"}
@@ -32,6 +30,9 @@ class Dashboard(ipw.VBox):  # type: ignore[misc]  # ipywidgets has no types
         self.status = ipw.HTML()
         self.error: Exception | None = None
         self.worker = Worker("google.colab" not in sys.modules, self.show_error, self.when_idle)
+        shell = get_ipython()
+        if shell is not None and self.worker.threaded:
+            shell.events.register("post_run_cell", release_idle_threads)
 
     def __repr__(self) -> str:
         """The same text on every machine: it stands in the notebook file beside the widget."""
@@ -46,8 +47,7 @@ class Dashboard(ipw.VBox):  # type: ignore[misc]  # ipywidgets has no types
             list(pictures),
             layout=ipw.Layout(flex="1 1 440px", min_width="0", align_items="flex-start"),
         )
-        wrap = ipw.Layout(display="flex", flex_flow="row wrap", align_items="flex-start")
-        self.children = (ipw.Box([left, right], layout=wrap),)
+        self.children = (wrapped([left, right], align_items="flex-start"),)
 
     def say(self, text: str) -> None:
         """Show a sentence in the status line."""
@@ -109,29 +109,7 @@ def set_knob(slider: Any, config: Config, name: str) -> None:
     slider.value = value
 
 
-def picture_box() -> Any:
-    """An empty picture that never grows wider than its column."""
-    return ipw.Image(format="png", layout=ipw.Layout(max_width="100%", object_fit="contain"))
-
-
-def rendered(draw: Callable[[Figure], None], width: float, height: float) -> bytes:
-    """A PNG of what `draw` puts on a new figure of this size in inches."""
-    with LOCK:
-        figure = Figure(figsize=(width, height), dpi=100)
-        draw(figure)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png")
-    return buffer.getvalue()
-
-
-def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """An HTML table whose first column names the row."""
-    cell = 'style="padding: 0 8px; text-align: right"'
-    top = "".join(f'<th scope="col" {cell}>{html.escape(h)}</th>' for h in head)
-    body = "".join(
-        f'<tr><th scope="row" {cell}>{html.escape(first)}</th>'
-        + "".join(f"<td {cell}>{html.escape(v)}</td>" for v in rest)
-        + "</tr>"
-        for first, *rest in rows
-    )
-    return f"<table><caption>{html.escape(caption)}</caption><tr>{top}</tr>{body}</table>"
+def wrapped(children: Sequence[ipw.Widget], **layout: str) -> Any:
+    """Widgets side by side, in several rows where the window is narrow."""
+    flow = ipw.Layout(display="flex", flex_flow="row wrap", **layout)
+    return ipw.Box(list(children), layout=flow)

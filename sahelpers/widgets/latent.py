@@ -10,7 +10,8 @@ from .. import plots
 from ..controllers import LatentController
 from ..controllers.latent import REACH
 from ..models import CVAE
-from .base import LABEL, Dashboard, picture_box, rendered
+from .base import LABEL, Dashboard
+from .pictures import picture_box, rendered
 
 SLIDERS = 20  # directions with a slider; the others change the picture less
 

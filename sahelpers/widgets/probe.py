@@ -12,7 +12,8 @@ from .. import plots
 from ..config import ProbeConfig
 from ..controllers import ATTACKS, ProbeController, help_text
 from ..models import CVAE, Judge
-from .base import LABEL, Dashboard, picture_box, rendered, set_knob, table
+from .base import LABEL, Dashboard, set_knob
+from .pictures import picture_box, rendered, table
 
 COUNT = 8  # restarts shown, the best first
 ALWAYS = ("n_restarts", "steps")
