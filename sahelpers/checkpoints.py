@@ -1,27 +1,30 @@
 """Checkpoints: made once, loaded afterwards, never half written, never executed.
 
-A checkpoint is a file of tensors, numbers and strings, read with `weights_only=True`.  It carries
-a format version, the fingerprint of the configurations it was made with and a checksum.
+What a file may hold, and why reading one is harmless, stands in `archive`.  Here: where files lie,
+how they are written in one step, and how two processes that want the same one share it.
 """
 
-import hashlib
+import glob
 import os
-import tempfile
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
-import torch
-from torch import Tensor
+from filelock import FileLock, Timeout
 
+from .archive import LIMIT, check_memory, pack, same, unpack
 from .config import Config, fingerprint
 from .data import CHECKOUT
+from .progress import progress
 
-FORMAT = 1
+REMEDY = "Delete or move the file and run again to make a new one."
+ELSEWHERE = "Set SA_CHECKPOINTS to a folder of yours with some space left."
 
 
 class CheckpointError(ValueError):
-    """A checkpoint is damaged, of another format, or of another configuration."""
+    """A checkpoint is damaged, of another format or configuration, or cannot be written."""
 
 
 class Stateful(Protocol):
@@ -51,49 +54,46 @@ def checkpoint_path(stem: str, *configs: Config, root: str | Path | None = None)
     return folder / (f"{stem}.pt" if default else f"{stem}-{fingerprint(*configs)}.pt")
 
 
-def save(path: Path, state: dict[str, Any], mark: str) -> None:
+def part_path(path: Path) -> Path:
+    """Where a training that will end in path keeps what it has so far (see `resume`)."""
+    return path.with_suffix(".part.pt")
+
+
+def save(path: Path, state: dict[str, Any], mark: str, *, durable: bool = True) -> None:
     """Write a state to path in one step: a reader sees the old file or the new one, never a part.
 
-    mark: fingerprint of what the state was made with.
+    mark: fingerprint of what the state was made with.  durable: wait until it is on the disk, so
+    that it outlives a power cut too.
+    Raises TypeError for what a checkpoint cannot hold, and CheckpointError naming path for NaN or
+    infinity in it and when it cannot be written.  Whatever was at path is then still there.
     """
-    content = {"format": FORMAT, "fingerprint": mark, "checksum": _digest(state), "state": state}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            torch.save(content, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    raw = _packed(path, state, mark)
+    with _locked(path):
+        _write(path, raw, durable)
 
 
 def load(path: Path, mark: str | None = None) -> dict[str, Any]:
     """The state kept at path.
 
     mark: the fingerprint it must have; None takes any.
-    Raises FileNotFoundError, or CheckpointError naming the file and what is wrong with it.
+    Raises FileNotFoundError, or CheckpointError naming the file and what is wrong with it; another
+    OSError when the disk or the permissions fail.
     """
-    remedy = "Delete or move the file and run again to make a new one."
+    if os.path.lexists(path) and not path.is_file():  # a folder, a link to nowhere, a pipe
+        raise CheckpointError(f"{path} cannot be read as a checkpoint: it is no file. {REMEDY}")
+    if path.stat().st_size > LIMIT:
+        raise CheckpointError(f"{path} is larger than {LIMIT} bytes. {REMEDY}")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        version, found, checksum = (content[k] for k in ("format", "fingerprint", "checksum"))
+        content = unpack(path.read_bytes())
         state: dict[str, Any] = content["state"]
-        whole = version == FORMAT and _digest(state) == checksum
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # torch raises many types for a file that is no checkpoint
-        raise CheckpointError(f"{path} cannot be read as a checkpoint. {remedy}") from error
-    if version != FORMAT:
-        raise CheckpointError(f"{path} has format {version}, this package reads {FORMAT}. {remedy}")
-    if not whole:
-        raise CheckpointError(f"{path} is damaged: its checksum does not match. {remedy}")
+        found = content["fingerprint"]
+    except (ValueError, TypeError, KeyError) as error:
+        message = f"{path} cannot be read as a checkpoint: {error}. {REMEDY}"
+        raise CheckpointError(message) from error
     if mark is not None and found != mark:
         raise CheckpointError(
             f"{path} was made with another configuration or an older version (fingerprint "
-            f"{found}, wanted {mark}). {remedy}"
+            f"{found}, wanted {mark}). {REMEDY}"
         )
     return state
 
@@ -101,42 +101,97 @@ def load(path: Path, mark: str | None = None) -> dict[str, Any]:
 def load_or_make(stem: str, configs: tuple[Config, ...], make: Callable[[], S], kind: type[S]) -> S:
     """What is kept under `checkpoint_path(stem, *configs)`, or else make it and keep it.
 
-    make: called without arguments when there is no file.  kind: the class of the result, whose
+    make: called without arguments when there is no file; a second process that wants the same
+    waits until the first has made it, and loads it.  kind: the class of the result, whose
     `from_state` reads the file.  Made or loaded, the result comes from the file's content.
-    Raises CheckpointError when the file is damaged or does not hold a `kind`.
+
+    Raises CheckpointError when the file is damaged or does not hold a `kind`, and before anything
+    is made when nothing can be written.  If writing fails afterwards (a full disk), a warning says
+    so and the result is returned all the same: it is what the caller waited for.
     """
     path, mark = checkpoint_path(stem, *configs), fingerprint(*configs)
-    if not path.exists():
-        save(path, make().to_state(), mark)
-    state = load(path, mark)
+    if os.path.lexists(path):
+        return _restored(path, load(path, mark), kind)
+    with _locked(path):
+        if os.path.lexists(path):  # made by another process in the meantime
+            return _restored(path, load(path, mark), kind)
+        raw = _packed(path, make().to_state(), mark)
+        result = _restored(path, unpack(raw)["state"], kind)
+        try:
+            _write(path, raw, durable=True)
+            for done in path.parent.glob(glob.escape(part_path(path).name) + "*"):
+                done.unlink(missing_ok=True)
+        except CheckpointError as error:
+            warnings.warn(f"The result is used but not kept: {error}", stacklevel=2)
+        return result
+
+
+def _packed(path: Path, state: dict[str, Any], mark: str) -> bytes:
     try:
-        return kind.from_state(state)
-    except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
-        raise CheckpointError(f"{path} does not hold a {kind.__name__}: {error}") from error
+        return pack({"fingerprint": mark, "state": state})
+    except ValueError as error:
+        raise CheckpointError(f"{path} was not written: {error}.") from error
 
 
-def _digest(value: Any) -> str:
-    """SHA-256 of a nested state: names, types, shapes and bytes."""
-    total = hashlib.sha256()
+def _restored(path: Path, state: dict[str, Any], kind: type[S]) -> S:
+    """The `kind` of this state, if the state is one, with nothing missing, added or converted."""
+    try:
+        result = kind.from_state(state)
+        if not same(result.to_state(), state):
+            raise ValueError("some values have another type, or do not belong there")
+    except (KeyError, TypeError, AttributeError, RuntimeError, ValueError, IndexError) as error:
+        check_memory(error)
+        message = f"{path} does not hold a {kind.__name__}: {error}. {REMEDY}"
+        raise CheckpointError(message) from error
+    return result
 
-    def add(part: Any) -> None:
-        if isinstance(part, Tensor):
-            flat = part.detach().cpu().contiguous()
-            total.update(f"{flat.dtype}{tuple(flat.shape)}".encode())
-            total.update(flat.flatten().view(torch.uint8).numpy().tobytes())
-        elif isinstance(part, dict):
-            total.update(f"dict{len(part)}".encode())
-            for key in sorted(part):
-                add(key)
-                add(part[key])
-        elif isinstance(part, (list, tuple)):
-            total.update(f"list{len(part)}".encode())
-            for item in part:
-                add(item)
-        elif part is None or isinstance(part, (bool, int, float, str)):
-            total.update(f"{type(part).__name__}:{part!r};".encode())
-        else:
-            raise TypeError(f"a checkpoint cannot hold {type(part).__name__}")
 
-    add(value)
-    return total.hexdigest()
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Inside, no other process or thread makes or writes path; waits for its turn.
+
+    The lock ends with its process, however that ends.
+    """
+    lock = FileLock(f"{path}.lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            for _ in progress(range(1), f"wait for another process that makes {path.name}"):
+                lock.acquire()
+    except (OSError, NotImplementedError) as error:
+        if isinstance(error, Timeout):
+            raise
+        raise CheckpointError(f"{path.parent} is not writable: {error}. {ELSEWHERE}") from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # an open file cannot be removed everywhere
+            os.unlink(lock.lock_file)
+        lock.release()
+
+
+def _write(path: Path, raw: bytes, durable: bool) -> None:
+    """Replace path by these bytes.  The lock is held: a temporary file that is there is stale."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        try:
+            with temporary.open("wb") as stream:
+                stream.write(raw)
+                if durable:
+                    stream.flush()
+                    os.fsync(stream.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise CheckpointError(f"{path} could not be written: {error}. {ELSEWHERE}") from error
+    if durable:
+        with suppress(OSError):  # not every system can open a folder
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)

@@ -3,7 +3,9 @@
 import gzip
 import hashlib
 import io
+import math
 import os
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +27,11 @@ _ELEMENT: dict[int, np.dtype[Any]] = {
     8: np.dtype(np.uint8),
     12: np.dtype(">i4"),
 }  # the two element types in use
+_LIMIT = 2**28  # bytes of a file, packed or unpacked; the largest in use has 47 million
+_REMEDY = (
+    "Delete it and put a whole copy there, or call load_dataset(..., download=True) after deleting "
+    "it"
+)
 
 
 class DataError(ValueError):
@@ -111,12 +118,14 @@ def load_dataset(
     (image_file, image_md5), (label_file, label_md5) = files
     pixels = _read_idx(folder / image_file, image_md5, ndim=3)
     labels = _read_idx(folder / label_file, label_md5, ndim=2 if name == "qmnist" else 1)
+    if pixels.shape != (len(labels), 28, 28) or not labels.size:
+        shapes = f"images {pixels.shape} of {image_file} and labels {labels.shape} of {label_file}"
+        raise DataError(f"{folder}: {shapes} do not match. {_REMEDY}")
     labels = labels.reshape(len(labels), -1)[:, 0].astype(np.int64)  # QMNIST: class is column 0
-    if pixels.shape[1:] != (28, 28) or len(pixels) != len(labels):
-        raise DataError(f"{folder}: images {pixels.shape} and {len(labels)} labels do not match")
     names = tuple(getattr(kind, "classes", "0123456789"))
-    if len(labels) and not 0 <= labels.min() <= labels.max() < len(names):
-        raise DataError(f"{folder / label_file}: a label lies outside 0 to {len(names) - 1}")
+    if not 0 <= labels.min() <= labels.max() < len(names):
+        allowed = f"0 to {len(names) - 1}"
+        raise DataError(f"{folder / label_file}: a label lies outside {allowed}. {_REMEDY}")
     images = torch.from_numpy(pixels.astype(np.float32) / 255).unsqueeze(1)
     return LabelledImages(images, torch.from_numpy(labels), _short(names))
 
@@ -138,31 +147,41 @@ def _files(name: str, split: str) -> list[tuple[str, str]]:
 
 def _read_idx(path: Path, md5: str, ndim: int) -> np.ndarray[Any, Any]:
     """One idx file (magic number, sizes, elements), gzipped, as an array."""
-    try:
-        packed = path.read_bytes()
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         raise DataError(
             f"{path} is missing (expected MD5 {md5}). Put it there, point SA_DATA to the folder "
             "that has it, or call load_dataset(..., download=True)"
+        )
+    if not path.is_file() or path.stat().st_size > _LIMIT:  # a folder, a link to nowhere, a pipe
+        raise DataError(f"{path} is no file of at most {_LIMIT} bytes. {_REMEDY}")
+    try:
+        packed = path.read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read: {error}. Check its permissions and the disk"
         ) from None
     found = hashlib.md5(packed, usedforsecurity=False).hexdigest()
     if found != md5:
-        raise DataError(
-            f"{path} is damaged: expected MD5 {md5}, found {found}. Delete it and put a whole "
-            "copy there, or call load_dataset(..., download=True) after deleting it"
-        )
-    with gzip.GzipFile(fileobj=io.BytesIO(packed)) as stream:
-        head = stream.read(4 + 4 * ndim)
-        known = len(head) == 4 + 4 * ndim and head[:2] == b"\0\0" and head[2] in _ELEMENT
-        if not known or head[3] != ndim:
-            start = head[:4].hex()
-            raise DataError(f"{path}: not an idx file of {ndim} dimensions (starts {start})")
-        sizes = tuple(int(n) for n in np.frombuffer(head, ">u4")[1:])
-        element = _ELEMENT[head[2]]
-        expected = int(np.prod(sizes, dtype=np.int64)) * element.itemsize
-        body = stream.read(expected + 1)  # never more than the header announces
+        raise DataError(f"{path} is damaged: expected MD5 {md5}, found {found}. {_REMEDY}")
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(packed)) as stream:
+            return _parse_idx(stream, ndim)
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise DataError(f"{path}: {error}. {_REMEDY}") from error
+
+
+def _parse_idx(stream: gzip.GzipFile, ndim: int) -> np.ndarray[Any, Any]:
+    """The array in an unpacked stream, of which no more is read than its header announces."""
+    head = stream.read(4 + 4 * ndim)
+    known = len(head) == 4 + 4 * ndim and head[:2] == b"\0\0" and head[2] in _ELEMENT
+    if not known or head[3] != ndim:
+        raise ValueError(f"not an idx file of {ndim} dimensions (starts {head[:4].hex()})")
+    sizes = tuple(int(n) for n in np.frombuffer(head, ">u4")[1:])
+    element = _ELEMENT[head[2]]
+    expected = math.prod(sizes) * element.itemsize
+    if expected > _LIMIT:
+        raise ValueError(f"the header announces {expected} bytes, more than {_LIMIT}")
+    body = stream.read(expected + 1)
     if len(body) != expected:
-        raise DataError(
-            f"{path}: the header announces {expected} bytes, the file holds another number"
-        )
+        raise ValueError(f"the header announces {expected} bytes, the file holds another number")
     return np.frombuffer(body, element).reshape(sizes)

@@ -74,7 +74,9 @@ class Fisher:
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> "Fisher":
         """The inverse of `to_state`."""
-        return cls(**state)
+        diagonal = {name: values.float() for name, values in state["diagonal"].items()}
+        square_mean = {name: float(value) for name, value in state["square_mean"].items()}
+        return cls(diagonal, int(state["n"]), square_mean, str(state["estimator"]))
 
 
 @dataclass(frozen=True)

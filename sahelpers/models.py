@@ -1,6 +1,7 @@
 """The conditional VAE, and the judges that look at what it draws."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,7 @@ IMAGE_SHAPE = (1, 28, 28)
 LATENT_DIM = 20
 NUM_CLASSES = 10
 PRIORS = ("class", "standard")
+M = TypeVar("M", bound=nn.Module)
 
 
 class CVAE(nn.Module):
@@ -125,9 +127,8 @@ class CVAE(nn.Module):
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> "CVAE":
         """The model of `to_state`, on the CPU, in evaluation mode."""
-        model = cls(state["arch"], state["latent_dim"], state["num_classes"])
-        model.load_state_dict(state["tensors"])
-        return model.eval()
+        shape = state["arch"], state["latent_dim"], state["num_classes"]
+        return restored(lambda: cls(*shape), state["tensors"])
 
 
 def _mlp(latent_dim: int, num_classes: int) -> tuple[nn.Sequential, nn.Sequential]:
@@ -217,14 +218,25 @@ class Judge(nn.Module):
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> "Judge":
         """The judge of `to_state`, on the CPU, in evaluation mode."""
-        judge = cls(state["role"], state["num_classes"])
-        judge.load_state_dict(state["tensors"])
-        return judge.to(memory_format=torch.channels_last).eval()
+        judge = restored(lambda: cls(state["role"], state["num_classes"]), state["tensors"])
+        return judge.to(memory_format=torch.channels_last)
 
 
 def _block(inputs: int, outputs: int, kernel: int, stride: int) -> list[nn.Module]:
     conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=1, bias=False)
     return [conv, nn.BatchNorm2d(outputs), nn.ReLU()]
+
+
+def restored(build: Callable[[], M], tensors: dict[str, Tensor]) -> M:
+    """A module with these tensors, in evaluation mode; RuntimeError unless names and shapes fit.
+
+    They are compared without allocating anything first: a file may announce any size.
+    """
+    with torch.device("meta"):
+        build().load_state_dict(tensors, assign=True)
+    module = build()
+    module.load_state_dict(tensors)
+    return module.eval()
 
 
 def check_shape(images: Tensor) -> None:

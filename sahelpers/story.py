@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 
 from .amnesia import AmnesiaResult, forget
-from .checkpoints import load_or_make
+from .checkpoints import checkpoint_path, load_or_make, part_path
 from .config import AmnesiaConfig, BaselineConfig, FisherConfig, JudgeConfig, check_classes
 from .data import LabelledImages
 from .fisher import ClassFishers, class_fishers
@@ -22,10 +22,14 @@ SCORING = ("open", "plain")  # the judges whose verdicts are reported
 def get_baseline(
     config: BaselineConfig, train: LabelledImages, held_out: LabelledImages | None = None
 ) -> TrainedCVAE:
-    """The trained model (about a minute on two cores if it has to be made)."""
+    """The trained model (about a minute on two cores if it has to be made).
+
+    An interrupted training goes on from its last pass, to the same bits.
+    """
     stem = "vae_baseline" if not config.exclude else f"vae_without_{_numbers(config.exclude)}"
+    part = part_path(checkpoint_path(stem, config))
     found = load_or_make(
-        stem, (config,), lambda: train_baseline(train, config, held_out), TrainedCVAE
+        stem, (config,), lambda: train_baseline(train, config, held_out, part), TrainedCVAE
     )
     found.model.to(train.images.device)
     return found
@@ -45,8 +49,10 @@ def get_judges(
     """The judges of these roles (20 to 40 seconds each on two cores if they have to be made)."""
     judges = {}
     for role in roles:
-        make = partial(train_judge, train, role, config)
-        judge = load_or_make(f"judge_{role}", (config,), make, Judge)
+        stem = f"judge_{role}"
+        part = part_path(checkpoint_path(stem, config))
+        make = partial(train_judge, train, role, config, resume=part)
+        judge = load_or_make(stem, (config,), make, Judge)
         judges[role] = judge.to(train.images.device)
     return judges
 

@@ -2,19 +2,19 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .config import BaselineConfig, JudgeConfig
+from .config import BaselineConfig, JudgeConfig, fingerprint
 from .data import LabelledImages
 from .elbo import elbo_terms, negative_elbo
 from .models import CVAE, Judge, draw_normal, seeded
 from .progress import progress
-
-History = dict[str, list[float]]
+from .resume import History, Resume
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ class TrainedCVAE:
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> "TrainedCVAE":
         """The inverse of `to_state`."""
-        return cls(CVAE.from_state(state["model"]), state["history"])
+        history = {name: [float(v) for v in curve] for name, curve in state["history"].items()}
+        return cls(CVAE.from_state(state["model"]), history)
 
 
 def fit(
@@ -45,12 +46,17 @@ def fit(
     generator: torch.Generator,
     what: str,
     after_epoch: Callable[[], dict[str, float]] = dict,
+    resume: Path | None = None,
+    mark: str = "",
 ) -> History:
     """Minimise the sum of loss_terms(images, labels) over shuffled batches of data held in memory.
 
     Adam, its learning rate warmed up over a tenth of the steps and annealed to zero (one cycle),
     which reaches a better bound in 20 passes than a constant rate in 40.  Ends in evaluation mode.
     Returns the mean of every term per epoch, and what after_epoch measured.
+
+    resume: file in which the state after every epoch is kept, and from which an interrupted run
+    of the same mark and data goes on, to the same bits (see `Resume`).
     """
     device = next(module.parameters()).device
     images, labels = data.images.to(device), data.labels.to(device)
@@ -61,8 +67,12 @@ def fit(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, lr, total_steps=total, pct_start=max(0.1, 2 / total)
     )
-    history: History = {}
-    for _ in progress(range(epochs), what):
+    kept = Resume(
+        resume, mark, data, generator, module=module, optimizer=optimizer, schedule=schedule
+    )
+    history = kept.load()
+    done = len(next(iter(history.values()), []))
+    for _ in progress(range(done, epochs), f"{what}, from pass {done + 1}" if done else what):
         module.train()
         order = torch.randperm(len(data), generator=generator).to(device)
         sums: dict[str, Tensor] = {}
@@ -78,17 +88,22 @@ def fit(
         measured = {name: float(total) / steps for name, total in sums.items()} | after_epoch()
         for name, number in measured.items():
             history.setdefault(name, []).append(number)
+        kept.save(history)
     optimizer.zero_grad()
     return history
 
 
 def train_baseline(
-    data: LabelledImages, config: BaselineConfig, held_out: LabelledImages | None = None
+    data: LabelledImages,
+    config: BaselineConfig,
+    held_out: LabelledImages | None = None,
+    resume: Path | None = None,
 ) -> TrainedCVAE:
     """Train a conditional VAE on data, without the classes in `config.exclude`, and fit the
     Gaussian of z for every class it saw.
 
     held_out: images whose negative ELBO is recorded after every epoch; never trained on.
+    resume: file of an interrupted run, as in `fit`.
     The history has `reconstruction`, `kl` and, if asked for, `held_out`, in nats per image.
     """
     kept = data.without(config.exclude)
@@ -124,6 +139,8 @@ def train_baseline(
         generator=generator,
         what=f"train {config.arch} VAE{left_out} (MLP: about 2 minutes on two cores)",
         after_epoch=measure,
+        resume=resume,
+        mark=f"{fingerprint(config)}, held out {0 if held_out is None else len(held_out)}",
     )
     fit_class_priors(model, kept, generator)
     return TrainedCVAE(model, history)
@@ -148,10 +165,13 @@ def fit_class_priors(model: CVAE, data: LabelledImages, generator: torch.Generat
             model.set_class_prior(label, mean + noise * (0.5 * log_var).exp())
 
 
-def train_judge(data: LabelledImages, role: str, config: JudgeConfig) -> Judge:
+def train_judge(
+    data: LabelledImages, role: str, config: JudgeConfig, resume: Path | None = None
+) -> Judge:
     """Train the judge of a role on images shifted by up to two pixels.
 
     A judge with a "none of these" answer also sees a quarter as many images that are no digit.
+    resume: file of an interrupted run, as in `fit`.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -177,6 +197,8 @@ def train_judge(data: LabelledImages, role: str, config: JudgeConfig) -> Judge:
         lr=config.lr,
         generator=generator,
         what=f"train judge '{role}' (about 40 seconds on two cores)",
+        resume=resume,
+        mark=f"{fingerprint(config)}, judge {role}",
     )
     return judge
 

@@ -14,8 +14,10 @@ PACKAGE = CHECKOUT / "sahelpers"
 LAYERS = [
     ["config", "progress", "excess"],
     ["models", "penalties", "gradients"],
-    ["data", "elbo", "surrogates"],
-    ["checkpoints", "training", "fisher", "evaluation", "denoising"],
+    ["data", "elbo", "surrogates", "archive"],
+    ["checkpoints"],
+    ["resume"],
+    ["training", "fisher", "evaluation", "denoising"],
     ["objective", "probing"],
     ["amnesia", "recovery"],
     ["competitors", "traces"],

@@ -46,6 +46,43 @@ def test_default_names(folder):
     assert default == folder / "vae_forget_3.pt"
 
 
+def test_an_interrupted_baseline_is_finished_from_its_part(folder, mnist, monkeypatch):
+    train, base = mnist.take(200), sa.BaselineConfig(epochs=3, batch_size=50, latent_dim=3)
+    part = sa.checkpoints.part_path(sa.checkpoint_path("vae_baseline", base))
+    whole = sa.train_baseline(train, base).to_state()
+
+    def interrupted(items, what):
+        yield next(iter(items))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sa.training, "progress", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            sa.get_baseline(base, train)
+    assert part.exists()
+    assert sa.archive.same(sa.get_baseline(base, train).to_state(), whole)
+    assert [p.name for p in folder.iterdir() if p.suffix == ".pt"] == [
+        sa.checkpoint_path("vae_baseline", base).name
+    ]
+
+
+def test_a_model_is_no_fisher_and_a_fisher_no_model(folder, mnist):
+    train, base = mnist.take(400), sa.BaselineConfig(epochs=1, batch_size=50, latent_dim=3)
+    fish = sa.FisherConfig(n_fisher_samples=50)
+    model, fisher = (
+        sa.checkpoint_path("vae_baseline", base),
+        sa.checkpoint_path("fisher", base, fish),
+    )
+    baseline = sa.get_baseline(base, train)
+    fishers = sa.get_fishers(baseline, base, fish, train).to_state()
+    sa.save(fisher, baseline.to_state(), sa.fingerprint(base, fish))
+    with pytest.raises(sa.CheckpointError, match="does not hold a ClassFishers"):
+        sa.get_fishers(baseline, base, fish, train)
+    sa.save(model, fishers, sa.fingerprint(base))
+    with pytest.raises(sa.CheckpointError, match="does not hold a TrainedCVAE"):
+        sa.get_baseline(base, train)
+
+
 def test_corrupt_checkpoint_is_named_and_not_overwritten(folder, mnist):
     base = sa.BaselineConfig(epochs=1, batch_size=50, latent_dim=3)
     path = sa.checkpoint_path("vae_baseline", base)

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 import sahelpers as sa
+from sahelpers.archive import same
 
 SHORT = {"epochs": 1, "batch_size": 20, "latent_dim": 3}
 
@@ -62,6 +63,66 @@ def test_state_round_trip(data):
     twin = sa.TrainedCVAE.from_state(trained.to_state())
     assert twin.history == trained.history
     assert torch.equal(twin.model.prior_mean, trained.model.prior_mean)
+
+
+def interrupted(items, what):
+    """A progress bar whose user interrupts the kernel after one pass."""
+    yield next(iter(items))
+    raise KeyboardInterrupt
+
+
+def train(what, data, held_out, resume=None):
+    """The state of a training of three passes."""
+    if what == "judge":
+        config = sa.JudgeConfig(epochs=3, batch_size=30)
+        return sa.train_judge(data, "open", config, resume=resume).to_state()
+    config = sa.BaselineConfig(**{**SHORT, "epochs": 3}, arch=what)
+    return sa.train_baseline(data, config, held_out, resume=resume).to_state()
+
+
+@pytest.mark.parametrize("what", ["mlp", "conv", "judge"])
+def test_an_interrupted_training_ends_in_the_same_bits(data, mnist, tmp_path, monkeypatch, what):
+    part, held_out = tmp_path / "x.part.pt", mnist.take(50, seed=9)
+    whole = train(what, data, held_out)
+    for _ in range(2):  # each time after one more pass
+        with monkeypatch.context() as patch:
+            patch.setattr(sa.training, "progress", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                train(what, data, held_out, part)
+    assert part.exists()
+    steps = []
+    monkeypatch.setattr(sa.training, "progress", lambda items, what: steps.append(what) or items)
+    assert same(train(what, data, held_out, part), whole)
+    assert steps[0].endswith("from pass 3")
+
+
+def test_keeping_the_state_changes_nothing(data, tmp_path):
+    assert same(train("mlp", data, None, tmp_path / "x.part.pt"), train("mlp", data, None))
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "other", "misfit"])
+def test_a_part_file_that_does_not_fit_is_not_used(data, mnist, tmp_path, damage):
+    part, whole = tmp_path / "x.part.pt", train("mlp", data, None)
+    train("mlp", mnist.take(600, seed=5) if damage == "other" else data, None, part)
+    content = bytearray(part.read_bytes())
+    if damage == "misfit":  # the right mark, but of another network
+        mark = torch.load(part, weights_only=True)["fingerprint"]
+        state = sa.load(part)
+        state["optimizer"]["param_groups"][0]["params"].pop()
+        sa.save(part, state, mark)
+    elif damage != "other":
+        content[len(content) // 2] ^= 8
+        part.write_bytes({"flip": content, "cut": content[:-1], "empty": b""}[damage])
+    with pytest.warns(UserWarning, match=r"starts afresh: .*"):
+        assert same(train("mlp", data, None, part), whole)
+
+
+def test_a_part_that_cannot_be_written_does_not_stop_the_training(data, tmp_path):
+    part = tmp_path / "file" / "x.part.pt"
+    part.parent.write_text("where a folder should be")
+    with pytest.warns(UserWarning, match="goes on, but could not be resumed") as caught:
+        assert same(train("mlp", data, None, part), train("mlp", data, None))
+    assert len(caught) == 1
 
 
 def test_wrong_class_count_is_named(data):
