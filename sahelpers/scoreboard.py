@@ -120,7 +120,7 @@ def append(table: Path, row: dict[str, Any]) -> None:
     """Add one row, numbers to six digits."""
     table.parent.mkdir(parents=True, exist_ok=True)
     text = {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()}
-    new = not table.exists()
+    new = not table.exists() or not table.stat().st_size  # a killed run can leave it empty
     with table.open("a+", newline="") as stream:
         stream.seek(0)
         if not new and not stream.read().endswith("\n"):

@@ -84,6 +84,12 @@ def test_a_torn_last_line_is_done_again(small):
     assert [r["class"] for r in scoreboard.read(small)] == ["3", "5"]
 
 
+def test_an_empty_table_gets_its_header(tmp_path):
+    (tmp_path / "t.csv").touch()  # a run killed between making the file and writing to it
+    scoreboard.append(tmp_path / "t.csv", {"method": "m", "class": 3})
+    assert [r["class"] for r in scoreboard.read(tmp_path / "t.csv")] == ["3"]
+
+
 def test_unknown_method_is_named(small):
     with pytest.raises(ValueError, match="method 'magic' is not one of selective amnesia"):
         scoreboard.run(["magic"], [3], [1], table=small)
