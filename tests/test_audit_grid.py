@@ -5,6 +5,8 @@ import json
 
 import pytest
 
+import sahelpers as sa
+from sahelpers import audit_grid
 from sahelpers.audit import compare_all
 from sahelpers.audit_grid import Cell, read, read_audit, write_table
 
@@ -73,3 +75,29 @@ def test_a_later_line_of_the_same_cell_wins(tmp_path):
         rows = [r for r in csv.DictReader(stream) if r["method"] == "selective amnesia"]
     assert [r["seeds"] for r in rows] == ["2", "2"]
     assert float(rows[0]["excess"]) == pytest.approx(0.5)
+
+
+def test_run_attacks_every_model_once_and_goes_on_where_it_stopped(tmp_path, monkeypatch, mnist):
+    monkeypatch.setenv("SA_CHECKPOINTS", str(tmp_path / "checkpoints"))
+    short = sa.BaselineConfig(epochs=1, batch_size=50, latent_dim=3)
+    monkeypatch.setattr(audit_grid, "BaselineConfig", lambda: short)
+    monkeypatch.setattr(audit_grid, "load_dataset", lambda **k: mnist.take(300))
+    monkeypatch.setattr(audit_grid, "get_judges", lambda *a: {"guide": None})
+    attacked = []
+
+    def attack(model, baseline, digit, *rest):
+        attacked.append(model.prior_mean[digit].any())  # a model that knows it has its Gaussian
+        return values(0.5)
+
+    monkeypatch.setattr(audit_grid, "attack_all", attack)
+    audit_grid.run([3], ["baseline", "control"], [5], tmp_path)
+    assert attacked == [True, False]
+    audit_grid.run([3], ["baseline", "label column", "control"], [5], tmp_path)
+    assert attacked == [True, False, False]
+    found = read(tmp_path / "audit_values.jsonl")
+    assert [(c.digit, c.model, c.seed) for c in found] == [
+        (3, "baseline", 5),
+        (3, "control", 5),
+        (3, "label column", 5),
+    ]
+    assert {key[1] for key in read_audit(tmp_path / "audit.csv")} == {"baseline", "label column"}

@@ -1,10 +1,12 @@
-from dataclasses import fields, replace
+import re
+from dataclasses import FrozenInstanceError, fields, replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import sahelpers as sa
+from sahelpers.data import CHECKOUT
 
 CONFIGS = [sa.BaselineConfig, sa.FisherConfig, sa.AmnesiaConfig, sa.ProbeConfig, sa.JudgeConfig]
 NUMBERS = [(c, f) for c in CONFIGS for f in fields(c) if f.metadata.get("low") is not None]
@@ -71,3 +73,113 @@ def test_all_classes_cannot_be_forgotten():
 def test_classes_come_back_sorted_and_once(classes):
     assert sa.check_classes(classes) == tuple(sorted(set(classes)))
     assert sa.check_classes(classes[0]) == (classes[0],)
+
+
+def readme_defaults():
+    """(knob, default) as README's table of the knobs says."""
+    for line in (CHECKOUT / "README.md").read_text().splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split(" | ")]
+        names = re.findall(r"`([A-Z_]+)`", cells[0])
+        words = re.split(r", ", cells[1]) if len(cells) == 4 else []
+        if names and len(names) == len(words):
+            for name, word in zip(names, words, strict=True):
+                number = re.match(r"\d[\d.e-]*(?: \d{3})*", word)
+                yield name.lower(), float(number[0].replace(" ", "")) if number else word
+
+
+def test_readme_gives_the_defaults():
+    told = list(readme_defaults())
+    assert len(told) >= 20
+    for name, value in told:
+        defaults = [f.default for c in CONFIGS for f in fields(c) if f.name == name]
+        assert value in defaults or name == "forget_class", (name, value, defaults)
+
+
+def test_checkpoints_made_by_an_earlier_version_are_found():
+    """Their names carry these digits: a changed default would orphan hours of work."""
+    marks = {c.__name__: sa.fingerprint(c()) for c in CONFIGS}
+    assert marks == {
+        "BaselineConfig": "4350af11",
+        "FisherConfig": "f400e5b9",
+        "AmnesiaConfig": "113353e8",
+        "ProbeConfig": "76651e9d",
+        "JudgeConfig": "7cef6f3a",
+    }
+
+
+RANGES = {
+    (0, 2**31 - 1): "seed",
+    (0, 1): "gray_value tolerance ink_target",
+    (0, 1e6): "neg_loss_weight gamma w_contrast w_ink w_tv w_orient w_z w_y alpha_tv l2z",
+    (0, 1e12): "ewc_lambda",
+    (0, 100_000): "cooldown",
+    (0, 10): "lr_y",
+    (1, 100): "z_reach",
+    (1, 512): "latent_dim",
+    (2, 1000): "num_classes",
+    (1, 60_000): "batch_size",
+    (1, 1000): "draws epochs",
+    (1, 10_000): "epochs",
+    (1, 100_000): "epochs_unl n_restarts",
+    (1, 1_000_000): "replay_samples steps",
+    (1, 10_000_000): "n_fisher_samples",
+    (1e-7, 1): "lr lr_unl",
+    (1e-6, 10): "lr_z",
+}
+
+
+@pytest.mark.parametrize(("kind", "field"), NUMBERS, ids=lambda x: getattr(x, "name", ""))
+def test_a_range_is_narrowed_on_purpose_only(kind, field):
+    limits = (field.metadata["low"], field.metadata["high"])
+    assert field.name in RANGES[limits].split()
+
+
+@pytest.mark.parametrize(("kind", "field"), NUMBERS, ids=lambda x: getattr(x, "name", ""))
+def test_a_slider_covers_a_part_of_the_range_with_the_default(kind, field):
+    meta = field.metadata
+    if meta["high"] >= 1e6 and meta["low"] == 0 and field.name != "seed":
+        assert meta["span"] is not None  # no slider could be set over six decades
+    if meta["span"] is not None:
+        first, last = meta["span"]
+        assert meta["low"] <= first < last <= meta["high"]
+        assert first <= field.default <= last or field.default == 0
+
+
+def test_the_words_of_the_choices():
+    words = {f.name: f.metadata["choices"] for _, f in WORDS}
+    assert words == {
+        "dataset": ("mnist", "fashion_mnist", "kmnist", "qmnist"),
+        "arch": ("mlp", "conv"),
+        "source": ("data", "model_mean", "model_sample"),
+        "estimator": ("square", "product", "decoder"),
+        "forget_form": ("decoder", "elbo", "both", "l1"),
+        "replay_form": ("decoder", "elbo", "both"),
+    }
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_a_configuration_cannot_be_changed_afterwards(kind):
+    config = kind()
+    with pytest.raises(FrozenInstanceError):
+        config.seed = 1
+
+
+@pytest.mark.parametrize("bad", ["three", "", 3.0, None])
+def test_a_class_that_is_no_number_is_named_whole(bad):
+    with pytest.raises(ValueError, match=f"^class {bad!r} is not a class: .* or a tuple of them$"):
+        sa.check_classes(bad, allow_empty=True)
+
+
+def test_presets_take_changes():
+    assert sa.AmnesiaConfig.paper(gamma=2.0, seed=3).gamma == 2
+    assert sa.AmnesiaConfig.reference(lr_unl=1e-3).lr_unl == 1e-3
+    assert sa.ProbeConfig.prototype(steps=7) == sa.ProbeConfig(n_restarts=6, steps=7)
+    assert sa.ProbeConfig.prototype() == sa.ProbeConfig(n_restarts=6, steps=800)
+
+
+def test_excluded_classes_are_checked_and_sorted():
+    assert sa.BaselineConfig(exclude=(7, 2, 7)).exclude == (2, 7)
+    assert sa.BaselineConfig().exclude == ()
+    with pytest.raises(ValueError, match="class 10 is not a class"):
+        sa.BaselineConfig(exclude=(10,))
+    assert sa.BaselineConfig(num_classes=11, exclude=(10,)).exclude == (10,)

@@ -147,3 +147,15 @@ def test_orientation_entropy_tells_one_direction_from_all():
     rings = 0.5 + 0.5 * torch.sin(12 * torch.hypot(grid[:, None], grid[None]))[None, None]
     assert max(lines) < 0.2
     assert 0.98 * MAX_ENTROPY < float(orientation_entropy(rings)) <= MAX_ENTROPY
+
+
+def test_the_bins_are_eight_as_documented():
+    assert ANGLE_BINS == 8
+    assert math.log(8) == MAX_ENTROPY
+
+
+@names
+def test_they_stay_on_the_images_device(name):
+    images = torch.rand((2, 1, 28, 28), device="meta")
+    assert ALL[name](images).device.type == "meta"
+    assert ALL[name](images).shape == (2,)
