@@ -2,9 +2,11 @@
 VENV := .venv
 PY := $(VENV)/bin/python
 COLAB := .venv-colab
+LOWEST := .venv-lowest
 READY := $(VENV)/.ready
 
 .PHONY: run check test test-browser test-colab notebooks lab app scoreboard audit bench clean
+.PHONY: coverage misuse stress mutants portability test-lowest
 
 run: $(READY)            # the whole story on real MNIST: results/run/ and a table
 	$(PY) -m sahelpers run
@@ -49,10 +51,41 @@ audit: $(READY)          # every attack beside its control, ten digits, three se
 bench: $(READY)          # every claim of speed, as ratios measured in one run
 	for script in benchmarks/*.py; do $(PY) $$script || exit 1; done
 
+coverage: $(READY)       # lines of sahelpers that the unit tests reach in their own process
+	$(PY) -m coverage run --source=sahelpers -m pytest tests -q
+	$(PY) -m coverage report
+
+misuse: $(READY)         # notebook 01 as hurried readers run it, 20 minutes
+	$(PY) -m pytest tests/misuse -q
+
+stress: $(READY)         # kills, full disks, flipped bits, two at once: faults survived / tried, minutes
+	$(PY) tests/stress/run.py
+
+mutants: $(READY)        # 250 wrong lines: do the tests notice?  30 minutes, resumable
+	$(PY) tests/mutants.py
+
+# The notebooks' claims for each capability and number of threads; five minutes each, resumable.
+# A processor without AVX-512: make portability CAPABILITIES="default avx2"
+CAPABILITIES := default avx2 avx512
+portability: $(foreach c,$(CAPABILITIES),results/run/portable-$(c)-1 results/run/portable-$(c)-2)
+
+results/run/portable-%: $(READY) $(wildcard sahelpers/*.py notebooks/*.ipynb)
+	mkdir -p results/run
+	ATEN_CPU_CAPABILITY=$(word 1,$(subst -, ,$*)) OMP_NUM_THREADS=$(word 2,$(subst -, ,$*)) \
+		$(PY) -m pytest --nbval notebooks -q
+	touch $@
+
+test-lowest: requirements.txt pyproject.toml   # unit tests on the lower bounds of requirements.txt
+	python3.11 -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install -q uv
+	$(LOWEST)/bin/uv pip install -q --python $(LOWEST)/bin/python --resolution lowest-direct \
+		-r requirements.txt hypothesis">=6.100" nbconvert">=7.16" pytest">=8.0"
+	$(LOWEST)/bin/python -m pytest tests -q
+
 $(READY): requirements.txt pyproject.toml
 	python3 -m venv $(VENV)
 	$(PY) -m pip install -q -e ".[dev]"
 	touch $@
 
 clean:                   # remove what the targets above made, checkpoints included
-	rm -rf $(VENV) $(COLAB) results/run checkpoints/*.pt .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(COLAB) $(LOWEST) results/run checkpoints/*.pt .pytest_cache .mypy_cache .ruff_cache .hypothesis
