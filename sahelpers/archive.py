@@ -76,24 +76,27 @@ def unpack(raw: bytes) -> Any:
 
 
 def plain(value: Any, budget: int) -> Any:
-    """A copy of a value, tensors detached and on the CPU; budget: bytes it may take.
+    """A value with its tensors detached, on the CPU and no view of anything larger.
 
-    An object counts as one byte, so a small pickle that refers to itself cannot grow without end.
+    budget: objects it may consist of; a small pickle that refers to itself has no end of them.
     Raises TypeError and ValueError as `pack` does.
     """
     left = budget
 
     def copy(part: Any) -> Any:
         nonlocal left
-        left -= part.numel() * part.element_size() if isinstance(part, Tensor) else 1
+        left -= 1
         if left < 0:
-            raise ValueError(f"it unfolds to more than {budget} bytes")
+            raise ValueError(f"it unfolds to more than {budget} objects")
         if isinstance(part, Tensor):
             if part.dtype not in _TYPES.values() or part.layout != torch.strided:
                 raise TypeError(f"a checkpoint cannot hold a tensor of {part.dtype}")
-            if part.is_floating_point() and not bool(part.isfinite().all()):
+            part = part.detach().cpu()
+            finite = part.sum().isfinite() or part.isfinite().all()  # quick; but a sum can overflow
+            if part.is_floating_point() and not finite:
                 raise ValueError("a tensor holds NaN or infinity")
-            return part.detach().cpu().clone()
+            view = part.untyped_storage().nbytes() != part.numel() * part.element_size()
+            return part.clone() if view else part
         if isinstance(part, dict):
             if wrong := [key for key in part if type(key) not in (str, int)]:
                 raise TypeError(f"a checkpoint cannot hold the key {wrong[0]!r}")
@@ -161,8 +164,9 @@ class _Reader(pickle.Unpickler):
         _, dtype, key, _, n = reference
         if key not in self.storages:
             content = bytearray(self.archive.read(f"archive/data/{key}"))
-            empty = torch.empty(0, dtype=dtype)  # frombuffer refuses no bytes
-            self.storages[key] = torch.frombuffer(content, dtype=dtype) if content else empty
+            empty = torch.empty(0, dtype=dtype)  # frombuffer does not take none
+            flat = torch.frombuffer(content, dtype=dtype) if content else empty
+            self.storages[key] = flat.clone()  # aligned as torch does it
         if self.storages[key].numel() != n or self.storages[key].dtype != dtype:
             raise ValueError(f"tensor {key} is announced with {n} numbers and has others")
         return self.storages[key]

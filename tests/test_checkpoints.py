@@ -113,11 +113,21 @@ def test_torch_reads_the_same_file(folder):
     assert torch.equal(content["state"]["t"], torch.arange(5))
 
 
+def test_tensors_may_be_shared(folder):
+    one = torch.randn(1000)
+    sa.save(folder / "a.pt", {"a": one, "b": [one] * 50, "c": one[:500]}, "m")
+    found = sa.load(folder / "a.pt")
+    assert all(torch.equal(value, one) for value in (found["a"], *found["b"]))
+    assert (folder / "a.pt").stat().st_size < 20_000
+
+
 def test_layout_is_kept_and_only_what_a_view_shows_is_written(folder):
     path = folder / "a.pt"
     image = torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last)
-    sa.save(path, {"image": image, "view": torch.zeros(1_000_000)[:3]}, "m")
+    wide = torch.ones(1).expand(5)
+    sa.save(path, {"image": image, "view": torch.zeros(1_000_000)[:3], "wide": wide}, "m")
     found = sa.load(path)
+    assert torch.equal(found["wide"], torch.ones(5))
     assert found["image"].stride() == image.stride()
     assert torch.equal(found["image"], image)
     assert path.stat().st_size < 10_000

@@ -1,0 +1,70 @@
+"""Faults, the short version: a few kills, one of each other kind.  `make stress` runs many."""
+
+import pytest
+from stress import scenarios as s
+
+SIZE = s.Size(images=600, epochs=3, fisher=50)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Folder, digest and seconds of a run that nothing happened to."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    expected, seconds = s.undisturbed(folder, SIZE)
+    return folder / "again" / "checkpoints", expected, seconds
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5])
+def test_killed_in_training(tmp_path, whole, share):
+    _made, expected, seconds = whole
+    s.killed_training(tmp_path / "x", SIZE, expected, share * seconds)
+
+
+def test_killed_in_the_fisher(tmp_path, whole):
+    made, expected, seconds = whole
+    s.killed_fisher(tmp_path / "x", SIZE, expected, 0.1 * seconds, made)
+
+
+@pytest.mark.parametrize("seconds", [0.05, 0.11, 0.23])
+def test_killed_while_saving(tmp_path, seconds):
+    assert s.killed_saving(tmp_path / "x", SIZE, seconds)
+
+
+def test_killed_in_a_table(tmp_path):
+    assert s.killed_table(tmp_path / "x", SIZE, 0.2)
+
+
+def test_full_disk(tmp_path, whole):
+    _made, expected, _ = whole
+    s.full_disk(tmp_path / "x", SIZE, expected, 50_000)
+
+
+def test_read_only_folder(whole):
+    made, expected, _ = whole
+    s.read_only_folder(SIZE, expected, made)
+
+
+@pytest.mark.parametrize("which", ["baseline", "fisher", "judge"])
+def test_flipped_bit(tmp_path, whole, which):
+    made, expected, _ = whole
+    s.flipped_bit(tmp_path / "x", SIZE, expected, made, which, 0.4)
+
+
+def test_flipped_bit_in_the_data(tmp_path):
+    s.flipped_data(tmp_path, 0.7)
+
+
+def test_two_at_once(tmp_path, whole):
+    _made, expected, _ = whole
+    s.two_at_once(tmp_path / "x", SIZE, expected)
+
+
+def test_clock_set_back(tmp_path, whole):
+    _made, expected, seconds = whole
+    s.clock_set_back(tmp_path / "x", SIZE, expected, 0.3 * seconds, 0)
+
+
+@pytest.mark.parametrize("more", [2**16, 2**24])
+def test_out_of_memory(tmp_path, whole, more):
+    made, expected, _ = whole
+    s.out_of_memory(tmp_path / "x", SIZE, expected, made, more)

@@ -1,0 +1,499 @@
+"""A corpus of hostile files: every one is refused with one type, nothing runs, memory is bounded.
+
+All of them are opened in one process of its own, which may take half a gigabyte beyond what the
+imports took, and which notes every attempt to start something.  Most checkpoints carry a right
+checksum: an attacker can compute it too.
+"""
+
+import builtins
+import gzip
+import hashlib
+import io
+import json
+import os
+import pickle
+import struct
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import sahelpers as sa
+from sahelpers.archive import FORMAT, pack
+
+MARK = sa.fingerprint(sa.BaselineConfig())
+
+PROBE = """
+import json, os, pathlib, resource, sys, warnings
+import sahelpers as sa
+from torchvision.datasets import KMNIST
+
+root, corpus = pathlib.Path(sys.argv[1]), json.loads(pathlib.Path(sys.argv[2]).read_text())
+kinds = {"vae_baseline": sa.TrainedCVAE, "judge_open": sa.Judge, "fisher": sa.ClassFishers}
+kinds["vae_forget_3"] = sa.AmnesiaResult
+configs = {"judge_open": (sa.JudgeConfig(),)}
+started = []
+watched = ("os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.", "socket.", "shutil.")
+sys.addaudithook(lambda event, _: started.append(event) if event.startswith(watched) else None)
+
+
+def open_it(name, what):
+    os.environ["SA_CHECKPOINTS"] = os.environ["SA_DATA"] = str(root / name)
+    if what["kind"] == "data":
+        KMNIST.resources = [("", "")] * 2 + [("x/" + f, m) for f, m in what["files"]]
+        return sa.load_dataset("kmnist", "test")
+    config = configs.get(what["kind"], (sa.BaselineConfig(),))
+    return sa.load_or_make(what["kind"], config, lambda: sys.exit("made"), kinds[what["kind"]])
+
+
+def size(line):
+    with open("/proc/self/status") as status:
+        return next(int(s.split()[1]) * 1024 for s in status if s.startswith(line))
+
+
+for name, what in corpus.items():  # first the good ones: what is imported lazily is then there
+    if not what["hostile"]:
+        open_it(name, what)
+limit = size("VmSize") + 2**29
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+for name, what in corpus.items():
+    started.clear()
+    try:
+        open_it(name, what)
+        found = ["nothing", ""]
+    except Exception as error:
+        found = [type(error).__name__, str(error)]
+    print(json.dumps([name, *found, list(started), size("VmHWM")]), flush=True)
+"""
+
+
+def sealed(body, version=FORMAT):
+    """Any bytes with the end line of a checkpoint: the right checksum."""
+    body += b"\nsahelpers checkpoint, format %d, sha256 " % version
+    return body + hashlib.sha256(body).hexdigest().encode() + b"\n"
+
+
+def calls(function, *arguments):
+    """An object whose pickle calls function(*arguments)."""
+
+    class Hostile:
+        def __reduce__(self):
+            return function, arguments
+
+    return Hostile()
+
+
+def saved(value, **options):
+    stream = io.BytesIO()
+    torch.save(value, stream, **options)
+    return stream.getvalue()
+
+
+def members(body):
+    with zipfile.ZipFile(io.BytesIO(body)) as archive:
+        return {m.filename: archive.read(m) for m in archive.infolist()}
+
+
+def zipped(parts, method=zipfile.ZIP_STORED):
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", method, compresslevel=1) as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+    return stream.getvalue()
+
+
+def pickled(code):
+    """A torch archive with this pickle."""
+    return sealed(zipped({"archive/data.pkl": code, "archive/version": b"3\n"}))
+
+
+def good(kind):
+    """The state of a small honest result of each kind."""
+    torch.manual_seed(0)
+    model = sa.CVAE("conv", 1)
+    if kind == "judge_open":
+        return sa.Judge("open").to_state()
+    if kind == "fisher":
+        diagonal = {name: torch.rand_like(p) for name, p in model.named_parameters()}
+        one = sa.Fisher(diagonal, 5, dict.fromkeys(diagonal, 1.0), "square")
+        return sa.ClassFishers((one,) * 2).to_state()
+    if kind == "vae_forget_3":
+        return sa.AmnesiaResult(model, (3,), {"distance": [0.5]}, "done", 1.0, 0).to_state()
+    return sa.TrainedCVAE(model, {"kl": [1.0, 0.5]}).to_state()
+
+
+def mark_of(kind):
+    return sa.fingerprint(sa.JudgeConfig()) if kind == "judge_open" else MARK
+
+
+def honest(kind, state=None):
+    return pack({"fingerprint": mark_of(kind), "state": good(kind) if state is None else state})
+
+
+def changed(kind, change):
+    """An honest file but for what change does to its state."""
+    state = good(kind)
+    change(state)
+    return honest(kind, state)
+
+
+def running(canary):
+    """Pickles that call something, in every wrapping."""
+    touch = f"touch {canary}"
+    tricks = {
+        "os.system": calls(os.system, touch),
+        "eval": calls(eval, f"__import__('os').system({touch!r})"),
+        "exec": calls(exec, f"open({str(canary)!r}, 'w')"),
+        "open": calls(open, str(canary), "w"),
+        "popen": calls(subprocess.Popen, ["touch", str(canary)]),
+        "import": calls(__import__, "antigravity"),
+        "getattr": calls(getattr, "x", "upper"),
+        "torch.load": calls(torch.load, str(canary), "cpu"),
+        "torch.save": calls(torch.save, [1], str(canary)),
+        "load_from_bytes": calls(torch.storage._load_from_bytes, b"x"),
+        "from_file": calls(torch.from_file, str(canary), True, 10),
+        "bytearray": calls(bytearray, 10**12),
+        "set": calls(set, [1]),
+        "storage": calls(torch.UntypedStorage, 10**12),
+        "tensor": calls(torch.FloatTensor, 10**11),
+        "parameter": torch.nn.Parameter(torch.zeros(2)),
+        "numpy": np.float64(3),
+    }
+    for name, trick in tricks.items():
+        content = {"fingerprint": MARK, "state": trick}
+        yield f"pickle calls {name}", sealed(saved(content))
+        yield f"legacy pickle calls {name}", saved(content, _use_new_zipfile_serialization=False)
+        yield f"legacy pickle calls {name}, sealed", sealed(pickle.dumps(content, protocol=2))
+        yield f"unsealed pickle calls {name}", saved(content)
+
+
+def broken_pickles():
+    head, end = b"\x80\x02", b"."
+    yield "billion laughs", head + b"]q\x00" + b"".join(
+        b"](" + b"h%c" % (k - 1) * 20 + b"eq%c" % k for k in range(1, 40)
+    ) + end  # fmt: skip
+    yield "billion laughs in a state", (
+        head + b"}(X\x0b\x00\x00\x00fingerprintX\x08\x00\x00\x00" + MARK.encode()
+        + b"X\x05\x00\x00\x00state}X\x01\x00\x00\x00a](K\x01eq\x00"
+        + b"".join(b"](" + b"h%c" % (k - 1) * 20 + b"eq%c" % k for k in range(1, 40)) + b"su" + end
+    )  # fmt: skip
+    yield "far memo", head + b"Nr\xff\xff\xff\x7f" + end
+    yield "deep list", head + b"]" * 50_000 + b"a" * 49_999 + end
+    yield "deep tuple", head + b")" + b"\x85" * 50_000 + end
+    yield "long string", head + b"X\xff\xff\xff\xffabc" + end
+    yield "longer string", b"\x80\x04\x8d" + b"\xff" * 7 + b"\x0fabc" + end
+    yield "long bytes", b"\x80\x05\x8e" + b"\xff" * 7 + b"\x0fabc" + end
+    yield "long number", head + b"\x8b\xff\xff\xff\x7f" + end
+    yield "old opcode", b"(S'touch x'\nios\nsystem\n."
+    yield "stack global", b"\x80\x04\x8c\x02os\x8c\x06system\x93\x8c\x01x\x85R."
+    yield "extension", head + b"\x82\x01" + end
+    yield "build", head + b"ccollections\nOrderedDict\n}X\x01\x00\x00\x00aK\x01sb" + end
+    yield "newobj", head + b"ccollections\nOrderedDict\n)\x81" + end
+    yield "ordered dict of something", head + b"ccollections\nOrderedDict\n]\x85R" + end
+    yield "foreign reference", head + b"X\x03\x00\x00\x00abcQ" + end
+    yield "no end", head + b"}"
+    yield "nothing", b""
+    yield "not a pickle", b"hello"
+    yield "large pickle", head + b"N0" * 5_000_000 + b"N" + end
+
+
+def broken_archives():
+    body = saved({"fingerprint": MARK, "state": good("vae_baseline")})
+    parts = members(body)
+    first = next(name for name in parts if name.startswith("archive/data/"))
+    bomb = {**parts, "archive/data.pkl": bytes(600_000_000)}
+    yield "zip bomb in the pickle", sealed(zipped(bomb, zipfile.ZIP_DEFLATED))
+    bomb = {**parts, first: bytes(600_000_000)}
+    yield "zip bomb in a tensor", sealed(zipped(bomb, zipfile.ZIP_DEFLATED))
+    yield "packed archive", sealed(zipped(parts, zipfile.ZIP_DEFLATED))
+    announced = bytearray(zipped(parts))
+    at = announced.rindex(b"PK\x01\x02", 0, announced.rindex(first.encode()))
+    announced[at + 20 : at + 28] = struct.pack("<II", 2**31 - 1, 2**31 - 1)
+    yield "announced size", sealed(bytes(announced))
+    overlap = bytearray(zipped({f"archive/data/{k}": bytes(100_000) for k in range(20)}))
+    entries = overlap.index(b"PK\x01\x02")
+    while entries >= 0:  # all of them show the first
+        overlap[entries + 42 : entries + 46] = struct.pack("<I", 0)
+        entries = overlap.find(b"PK\x01\x02", entries + 4)
+    yield "overlapping members", sealed(bytes(overlap[:100_100] + overlap[-4000:]))
+    for name in ("../../canary", "/tmp/canary", "archive/../../canary", "archive/a/b/c", "C:\\x"):
+        yield f"member {name}", sealed(zipped({**parts, name: b"x"}))
+    yield "no pickle", sealed(zipped({first: parts[first]}))
+    yield "no tensors", sealed(zipped({"archive/data.pkl": parts["archive/data.pkl"]}))
+    yield "TorchScript", sealed(zipped({**parts, "archive/code/__torch__.py": b"import os"}))
+    yield "no archive", sealed(b"PK\x03\x04" + bytes(100))
+    yield "nothing before the end line", sealed(b"")
+
+    def with_pickle(old, new):
+        code = parts["archive/data.pkl"]
+        assert old in code
+        return sealed(zipped({**parts, "archive/data.pkl": code.replace(old, new, 1)}))
+
+    flat = pack({"fingerprint": MARK, "state": {"t": torch.arange(8.0)}})
+    parts = members(flat[: flat.rindex(b"\nsahelpers")])
+    yield "storage larger than its member", with_pickle(b"K\x08t", b"J\x00\x00\x00\x40t")
+    yield "storage smaller than its member", with_pickle(b"K\x08t", b"K\x07t")
+    yield "negative storage", with_pickle(b"K\x08t", b"J\xff\xff\xff\xfft")
+    yield "huge shape", with_pickle(b"K\x08\x85", b"J\x00\x00\x00\x40\x85")
+    yield (
+        "huge shape, stride 0",
+        with_pickle(b"K\x08\x85", b"J\xff\xff\xff\x7f\x85").replace(b"K\x01\x85", b"K\x00\x85"),
+    )
+    yield "stride out of bounds", with_pickle(b"K\x01\x85", b"J\x00\x00\x00\x40\x85")
+    yield "negative shape", with_pickle(b"K\x08\x85", b"J\xf8\xff\xff\xff\x85")
+    yield "offset", with_pickle(b"QK\x00", b"QK\x04")
+    yield "another type", with_pickle(b"FloatStorage", b"DoubleStorage")
+    yield "unknown type", with_pickle(b"FloatStorage", b"UntypedStorage")
+    yield "shape of words", with_pickle(b"K\x08\x85", b"X\x01\x00\x00\x00a\x85")
+
+
+def broken_states():
+    """Files in order whose content is not what is asked for; (kind, bytes)."""
+
+    def weights(state):
+        return state.get("model", state)["tensors"]
+
+    def put(state, make):
+        tensors = weights(state)
+        name = next(iter(tensors))
+        tensors[name] = make(tensors[name])
+
+    for kind in ("vae_baseline", "judge_open", "vae_forget_3"):
+        for name in ("double", "half", "int"):
+            change = lambda s, n=name: put(s, lambda t: getattr(t, n)())  # noqa: E731
+            yield f"{kind}: {name} weights", kind, changed(kind, change)
+        yield f"{kind}: flat weights", kind, changed(kind, lambda s: put(s, torch.ravel))
+        yield f"{kind}: a word for weights", kind, changed(kind, lambda s: put(s, lambda t: "x"))
+        yield f"{kind}: missing weights", kind, changed(kind, lambda s: weights(s).popitem())
+        more = lambda s: weights(s).update(more=torch.ones(1))  # noqa: E731
+        yield f"{kind}: more weights", kind, changed(kind, more)
+        yield f"{kind}: extra key", kind, changed(kind, lambda s: s.update(more=1))
+        yield f"{kind}: missing key", kind, changed(kind, lambda s: s.popitem())
+        for wrong in (10**9, -1, 0, 2.5, "10", None, True):
+            sized = lambda s, n=wrong: s.get("model", s).update(num_classes=n)  # noqa: E731
+            yield f"{kind}: {wrong!r} classes", kind, changed(kind, sized)
+        yield f"{kind}: list", kind, honest(kind, [1, 2])
+        yield f"{kind}: empty", kind, honest(kind, {})
+        for other in ("vae_baseline", "judge_open", "vae_forget_3", "fisher"):
+            if other != kind:
+                yield f"{kind}: {other} in its place", kind, honest(kind, good(other))
+    for wrong in (10**9, 10**15, -1, "20"):
+        wide = lambda s, n=wrong: s["model"].update(latent_dim=n)  # noqa: E731
+        yield f"{wrong!r} latent dimensions", "vae_baseline", changed("vae_baseline", wide)
+    unknown = lambda s: s["model"].update(arch="gpt")  # noqa: E731
+    yield "unknown architecture", "vae_baseline", changed("vae_baseline", unknown)
+    curve = lambda s: s.update(history="abc")  # noqa: E731
+    yield "history of words", "vae_baseline", changed("vae_baseline", curve)
+    for name in ("double", "int"):
+        convert = lambda s, n=name: s["by_class"][0]["diagonal"].update(  # noqa: E731
+            {k: getattr(v, n)() for k, v in s["by_class"][0]["diagonal"].items()}
+        )
+        yield f"fisher: {name}", "fisher", changed("fisher", convert)
+    for key, wrong in (
+        ("diagonal", "x"),
+        ("n", "5"),
+        ("n", 2.5),
+        ("square_mean", [1]),
+        ("more", 1),
+    ):
+        spoil = lambda s, k=key, v=wrong: s["by_class"][1].update({k: v})  # noqa: E731
+        yield f"fisher: {key} {wrong}", "fisher", changed("fisher", spoil)
+    yield "fisher: a model in its place", "fisher", honest("fisher", good("vae_baseline"))
+    for number in ("nan", "inf", "-inf"):  # pack refuses them: written by torch alone
+        for kind in ("vae_baseline", "fisher"):
+            state = good(kind)
+            state["model" if kind == "vae_baseline" else "more"] = torch.tensor([float(number)])
+            content = {"fingerprint": mark_of(kind), "state": state}
+            yield f"{kind}: {number}", kind, sealed(saved(content))
+    yield "another fingerprint", "vae_baseline", pack({"fingerprint": "0" * 8, "state": {}})
+    yield "no fingerprint", "vae_baseline", pack({"state": good("vae_baseline")})
+    yield "no state", "vae_baseline", pack({"fingerprint": MARK})
+    yield "a number", "vae_baseline", pack(3)
+    whole = honest("vae_baseline")
+    body = whole[: whole.rindex(b"\nsahelpers")]
+    for version in (0, 1, FORMAT + 1, 999_999_999):
+        yield f"format {version}", "vae_baseline", sealed(body, version)
+    first = {"format": 1, "fingerprint": MARK, "checksum": "", "state": good("vae_baseline")}
+    yield "format 1 as it was written", "vae_baseline", saved(first)
+
+
+def damaged():
+    whole = honest("vae_baseline")
+    for k in range(50):
+        yield f"cut at {k}/50", whole[: len(whole) * k // 50]
+    yield "last byte missing", whole[:-1]
+    yield "a byte more", whole + b"\n"
+    yield "twice", whole * 2
+    for k in range(100):
+        bit = (8 * len(whole) - 1) * k // 99
+        flipped = bytearray(whole)
+        flipped[bit // 8] ^= 1 << bit % 8
+        yield f"bit {bit} flipped", bytes(flipped)
+    yield "text", b"not a checkpoint"
+    yield "zeros", bytes(1000)
+
+
+def idx(values, kind=8, shape=None):
+    shape = values.shape if shape is None else shape
+    return struct.pack(f">HBB{len(shape)}I", 0, kind, len(shape), *shape) + values.tobytes()
+
+
+def data_files():
+    """(name, packed images, packed labels), all with the right MD5 sum."""
+    images, labels = np.zeros((3, 28, 28), np.uint8), np.arange(3, dtype=np.uint8)
+    pair = gzip.compress(idx(images)), gzip.compress(idx(labels))
+    yield "data: good", *pair
+
+    def images_with(shape, content=images):
+        return gzip.compress(idx(content, shape=shape), 1), pair[1]
+
+    yield "data: wrong magic", gzip.compress(b"\x01" + idx(images)[1:]), pair[1]
+    yield "data: unknown type", gzip.compress(idx(images, 13)), pair[1]
+    yield "data: labels for images", pair[1], pair[1]
+    yield "data: images for labels", pair[0], pair[0]
+    for count in (0, 2, 4, 2**32 - 1):
+        yield f"data: count {count}", *images_with((count, 28, 28))
+    yield "data: sizes whose product overflows", *images_with((2**32 - 1,) * 3)
+    yield "data: sizes whose product wraps to 2352", *images_with((2**31, 2**31, 4))
+    yield "data: other size", *images_with((3, 14, 56))
+    yield "data: fewer labels", pair[0], gzip.compress(idx(labels[:2]))
+    yield "data: label 10", pair[0], gzip.compress(idx(labels + 8))
+    none = images[:0], labels[:0]
+    yield "data: nothing", gzip.compress(idx(none[0])), gzip.compress(idx(none[1]))
+    big = np.zeros(2**29 - 2**26, np.uint8)
+    yield "data: gzip bomb", *images_with((3, 28, 28), big)
+    yield "data: announced gzip bomb", *images_with((big.size // 784, 28, 28), big)
+    yield "data: no gzip", idx(images), pair[1]
+    yield "data: no bytes", b"", pair[1]
+    yield "data: garbage behind", pair[0] + b"garbage", pair[1]
+    yield "data: more bytes", gzip.compress(idx(images) + b"x"), pair[1]
+    yield "data: damaged stream", pair[0][:15] + b"\xff" * 5 + pair[0][20:], pair[1]
+    for k in range(1, 20):
+        yield f"data: cut at {k}/20", pair[0][: len(pair[0]) * k // 20], pair[1]
+
+
+def write_corpus(root):
+    """Every file in a folder of its own; what is in it."""
+    canary, corpus = root / "canary", {}
+
+    def add(name, kind, content, hostile=True):
+        folder = root / f"{len(corpus):03}"
+        folder.mkdir()
+        corpus[folder.name] = {"name": name, "kind": kind, "hostile": hostile}
+        path = folder / f"{kind}.pt"
+        if callable(content):
+            content(path)
+        else:
+            path.write_bytes(content)
+
+    for kind in ("vae_baseline", "judge_open", "fisher", "vae_forget_3"):
+        add(f"{kind}: good", kind, honest(kind), hostile=False)
+    for name, content in [
+        *running(canary),
+        *((name, pickled(code)) for name, code in broken_pickles()),
+        *broken_archives(),
+        *damaged(),
+    ]:
+        add(name, "vae_baseline", content)
+    for name, kind, content in broken_states():
+        add(name, kind, content)
+    special = {
+        "empty": lambda p: p.touch(),
+        "folder": lambda p: p.mkdir(),
+        "link to itself": lambda p: p.symlink_to(p),
+        "link to nowhere": lambda p: p.symlink_to(p.parent / "nowhere"),
+        "pipe": os.mkfifo,
+        "endless device": lambda p: p.symlink_to("/dev/zero"),
+        "sparse terabyte": lambda p: p.touch() or os.truncate(p, 2**40),
+    }
+    for name, make in special.items():
+        add(name, "vae_baseline", make)
+    for name, *contents in data_files():
+        folder = root / f"{len(corpus):03}"
+        raw = folder / "KMNIST" / "raw"
+        raw.mkdir(parents=True)
+        files = []
+        for file, content in zip(("images.gz", "labels.gz"), contents, strict=True):
+            (raw / file).write_bytes(content)
+            files.append((file, hashlib.md5(content).hexdigest()))
+        good_one = name == "data: good"
+        corpus[folder.name] = {
+            "name": name, "kind": "data", "hostile": not good_one, "files": files
+        }  # fmt: skip
+    for name, make in special.items():
+        folder = root / f"{len(corpus):03}"
+        (folder / "KMNIST" / "raw").mkdir(parents=True)
+        (folder / "KMNIST" / "raw" / "labels.gz").touch()
+        make(folder / "KMNIST" / "raw" / "images.gz")
+        files = [("images.gz", "0" * 32), ("labels.gz", "0" * 32)]
+        corpus[folder.name] = {
+            "name": f"data: {name}", "kind": "data", "hostile": True, "files": files
+        }  # fmt: skip
+    return corpus
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory):
+    """What happened to each file: its name -> (hostile, error type, message, started, peak)."""
+    root = tmp_path_factory.mktemp("hostile")
+    corpus = write_corpus(root)
+    listing = root / "corpus.json"
+    listing.write_text(json.dumps(corpus))
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, str(root), str(listing)],
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(lines) == len(corpus)
+    found = {corpus[key]["name"]: (corpus[key], *rest) for key, *rest in lines}
+    assert len(found) == len(corpus)
+    assert not (root / "canary").exists()
+    return found
+
+
+def test_good_files_are_read(opened):
+    results = [kind for what, kind, *_ in opened.values() if not what["hostile"]]
+    assert results == ["nothing"] * 5
+
+
+def test_every_hostile_file_is_refused_with_one_type_naming_file_and_remedy(opened):
+    wrong = []
+    for name, (what, kind, message, *_) in opened.items():
+        data = what["kind"] == "data"
+        file = r".gz" if data else f"{what['kind']}.pt"
+        fine = kind == ("DataError" if data else "CheckpointError")
+        fine = fine and (file in message or "KMNIST" in message)
+        fine = fine and ("Delete" in message or "download=True" in message)
+        if what["hostile"] and not fine:
+            wrong.append((name, kind, message))
+    assert not wrong
+    hostile = sum(what["hostile"] for what, *_ in opened.values())
+    print(f"{hostile} hostile files refused / {hostile} tried")
+    assert hostile > 300
+
+
+def test_nothing_was_started(opened):
+    assert [(name, started) for name, (*_, started, _) in opened.items() if started] == []
+
+
+def test_memory_stays_bounded(opened):
+    """Peak of the resident set: what the whole corpus adds to that of the good files."""
+    peaks = [peak for *_, peak in opened.values()]
+    assert peaks[-1] - peaks[0] < 2**29
+
+
+def test_the_tricks_would_have_worked(tmp_path):
+    """The corpus can do harm: read by pickle, a trick of it does run."""
+    canary = tmp_path / "canary"
+    code = next(c for n, c in running(canary) if n == "legacy pickle calls open, sealed")
+    pickle.loads(code)["state"].close()
+    assert canary.exists()
+    assert builtins.open is open
+    assert Path(canary).read_bytes() == b""
