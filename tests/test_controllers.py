@@ -506,7 +506,7 @@ def test_no_thread_stays_behind():
 @pytest.mark.skipif(sys.platform != "linux", reason="only GNU OpenMP keeps a pool per thread")
 def test_idle_threads_go_and_come_back():
     script = """
-import os, threading, torch
+import ctypes, os, threading, torch
 from sahelpers.controllers import release_idle_threads
 
 torch.set_num_threads(4)
@@ -530,17 +530,24 @@ while other.is_alive():  # the other thread's pool is none of this one's busines
 work()
 assert threads() == before, (before, threads())
 assert all(torch.equal(x, y) for r in results for x, y in zip(r, results[0]))
-print(before - after)
+known = hasattr(ctypes.CDLL(None), "omp_pause_resource_all")  # not before OpenMP 5 (torch 2.6)
+assert before - after == 3 * known, (before, after, known)
 """
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) == 3
 
 
-def test_without_a_thread_an_interrupt_stops_the_job():
-    handler = signal.getsignal(signal.SIGINT)
+@pytest.fixture
+def interrupts():
+    """Python's own answer to an interrupt, which a test started in the background lacks."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield signal.default_int_handler
+    signal.signal(signal.SIGINT, before)
+
+
+def test_without_a_thread_an_interrupt_stops_the_job(interrupts):
     worker = Worker(False, lambda error: None)
     seen = []
 
@@ -550,9 +557,7 @@ def test_without_a_thread_an_interrupt_stops_the_job():
 
     worker.submit(job)
     assert seen == [(True, True)]
-    assert signal.getsignal(signal.SIGINT) is handler
-    with pytest.raises(KeyboardInterrupt):
-        signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is interrupts
 
 
 def test_without_a_thread_a_job_submitted_by_a_job_runs_after_it():
