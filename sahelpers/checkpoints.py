@@ -6,6 +6,7 @@ how they are written in one step, and how two processes that want the same one s
 
 import glob
 import os
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -161,21 +162,21 @@ def _locked(path: Path) -> Iterator[None]:
             for _ in progress(range(1), f"wait for another process that makes {path.name}"):
                 lock.acquire()
     except (OSError, NotImplementedError) as error:
-        if isinstance(error, Timeout):
-            raise
         raise CheckpointError(f"{path.parent} is not writable: {error}. {ELSEWHERE}") from error
     try:
         yield
     finally:
-        with suppress(OSError):  # an open file cannot be removed everywhere
+        with suppress(OSError):  # some systems cannot remove an open file
             os.unlink(lock.lock_file)
         lock.release()
 
 
 def _write(path: Path, raw: bytes, durable: bool) -> None:
     """Replace path by these bytes.  The lock is held: a temporary file that is there is stale."""
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
+        for stale in path.parent.glob(glob.escape(path.name) + ".*tmp"):
+            stale.unlink(missing_ok=True)
         try:
             with temporary.open("wb") as stream:
                 stream.write(raw)

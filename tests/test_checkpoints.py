@@ -187,7 +187,7 @@ def test_a_folder_that_cannot_be_written_is_named_before_anything_is_made(tmp_pa
 
 
 def test_remains_of_a_killed_writer_are_removed_and_nobody_elses(folder):
-    for name in ("x.pt.tmp", "x.pt.lock", "x.part.pt", "x.part.pt.tmp", "other.pt.tmp"):
+    for name in ("x.pt.1-2.tmp", "x.pt.lock", "x.part.pt", "x.part.pt.1-2.tmp", "other.pt.tmp"):
         (folder / name).write_bytes(b"half")
     sa.load_or_make("x", (sa.FisherConfig(),), lambda: Thing(torch.ones(1)), Thing)
     assert sorted(p.name for p in folder.iterdir()) == ["other.pt.tmp", "x.pt"]
