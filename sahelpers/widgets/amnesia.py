@@ -178,8 +178,8 @@ class AmnesiaDashboard(Dashboard):
         gone = ", ".join(map(str, result.forgotten))
         self.table.value = table(
             f"Forgotten: {gone}, {result.steps} steps in {result.seconds:.1f} s. "
-            f"{self.controller.judged_per_class} samples per class, the same z before and after; "
-            "kept classes in percent recognised",
+            f"{self.controller.judged_per_class} samples per class, the same z; kept: percent "
+            "recognised",
             ("judge", f"P({gone}) before", "after", "argmax", "argmax, stretched", "kept before",
              "after", "largest drop"),
             [

@@ -1,4 +1,4 @@
-"""One JupyterLab for all browser tests; they fail with a sentence where no browser can be had."""
+"""One JupyterLab and one Chromium for all browser tests; without a browser they say what to do."""
 
 import lab  # pytest puts the folder of a test file on the path
 import pytest
@@ -9,9 +9,15 @@ SHOTS = CHECKOUT / "results" / "run" / "browser"
 
 
 @pytest.fixture(scope="session")
-def address(tmp_path_factory):
+def browser():
     if lab.find_chromium() is None:
         pytest.fail(lab.NO_BROWSER, pytrace=False)
+    with lab.chromium() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def address(browser, tmp_path_factory):
     folder = tmp_path_factory.mktemp("lab")
     lab.write_scratch(folder)
     for notebook in (CHECKOUT / "notebooks").glob("*.ipynb"):
@@ -20,18 +26,31 @@ def address(tmp_path_factory):
         yield where
 
 
-BADGE = '<svg xmlns="http://www.w3.org/2000/svg" width="100" height="20"/>'
+@pytest.fixture
+def page(browser):
+    made = lab.new_page(browser)
+    yield made
+    made.close()
+    assert made.problems == []
+
+
+@pytest.fixture(scope="session")
+def open_scratch(browser, address):
+    """The scratch notebook, opened and run once: each test runs the cell of its dashboard anew."""
+    made = lab.new_page(browser)
+    lab.open_notebook(made, address, "scratch.ipynb")
+    lab.run_all(made, len(lab.SCRATCH))
+    yield made
+    made.close()
 
 
 @pytest.fixture
-def page():
-    """A page on which the notebooks' badge, a picture from the web, is served here."""
-    with lab.browser_page() as made:
-        made.route(
-            "https://colab.research.google.com/assets/*",
-            lambda route: route.fulfill(body=BADGE, content_type="image/svg+xml"),
-        )
-        yield made
+def scratch(open_scratch):
+    open_scratch.problems.clear()
+    open_scratch.set_viewport_size(lab.SIZE)
+    yield open_scratch
+    open_scratch.title()  # a round trip, so that what the browser has to say is here
+    assert open_scratch.problems == []
 
 
 @pytest.fixture

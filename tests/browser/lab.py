@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -12,7 +13,8 @@ import urllib.request
 from pathlib import Path
 
 import nbformat
-from playwright.sync_api import Page, sync_playwright
+import psutil  # ipykernel needs it
+from playwright.sync_api import Locator, Page, expect, sync_playwright
 
 NO_BROWSER = (
     "no Chromium was found: install it (Debian: apt-get install chromium) or set CHROMIUM to "
@@ -29,6 +31,11 @@ SETTINGS = {
     },
     "@jupyterlab/docmanager-extension:plugin": {"autosave": False},
 }  # fmt: skip
+SIZE = {"width": 1600, "height": 1000}
+PATIENCE = 120_000  # milliseconds: the machine may be busy
+expect.set_options(timeout=PATIENCE)
+BADGE = '<svg xmlns="http://www.w3.org/2000/svg" width="100" height="20"/>'
+FAILURE = "[data-mime-type='application/vnd.jupyter.error']"  # a cell's traceback
 MODELS = """\
 import sahelpers as sa
 
@@ -116,23 +123,39 @@ def _wait_for(address: str, process: "subprocess.Popen[bytes]", log: Path) -> No
 
 
 @contextlib.contextmanager
-def browser_page(width: int = 1600, height: int = 1000):
-    """A page of a headless Chromium; `page.problems` collects its errors."""
-    chromium = find_chromium()
-    if chromium is None:
+def chromium():
+    """A headless Chromium."""
+    found = find_chromium()
+    if found is None:
         raise RuntimeError(NO_BROWSER)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        page = browser.new_page(viewport={"width": width, "height": height})
-        page.set_default_timeout(60_000)
-        page.problems = []
-        page.on("pageerror", lambda error: page.problems.append(str(error)))
-        page.on(
-            "console",
-            lambda said: said.type == "error" and page.problems.append(said.text),
-        )
-        yield page
+        browser = playwright.chromium.launch(executable_path=found, args=FLAGS)
+        yield browser
         browser.close()
+
+
+def new_page(browser) -> Page:
+    """A page; `page.problems` collects its errors and every traceback that a kernel sends to it.
+
+    The notebooks' badge, a picture from the web, is served here.
+    """
+    page = browser.new_page(viewport=SIZE)
+    page.set_default_timeout(PATIENCE)
+    page.problems = []
+    page.on("pageerror", lambda error: page.problems.append(str(error)))
+    page.on("console", lambda said: said.type == "error" and page.problems.append(said.text))
+
+    def read(payload: str | bytes) -> None:
+        text = payload if isinstance(payload, str) else payload.decode(errors="replace")
+        if "Traceback" in text:
+            page.problems.append(text)
+
+    page.on("websocket", lambda socket: socket.on("framereceived", read))
+    page.route(
+        "https://colab.research.google.com/assets/*",
+        lambda route: route.fulfill(body=BADGE, content_type="image/svg+xml"),
+    )
+    return page
 
 
 def open_notebook(page: Page, address: str, name: str) -> None:
@@ -141,27 +164,87 @@ def open_notebook(page: Page, address: str, name: str) -> None:
     idle(page)
 
 
-def idle(page: Page, seconds: float = 120) -> None:
+def idle(page: Page, seconds: float = PATIENCE / 1000) -> None:
     """Wait for an idle kernel."""
     page.locator("#jp-main-statusbar").get_by_text("| Idle").wait_for(timeout=1000 * seconds)
 
 
-def run_all(page: Page, cells: int, seconds: float = 240) -> None:
-    """Run > Run All Cells, and wait until the last one has run."""
+def run_all(page: Page, cells: int, seconds: float = 400) -> None:
+    """Run > Run All Cells, and wait until the last one has run, or one has failed."""
     before = page.locator(".jp-InputArea-prompt").all_inner_texts()
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_text("Run All Cells", exact=True).click()
     page.wait_for_function(
-        """([before, cells]) => {
+        """([before, cells, failure]) => {
             const now = [...document.querySelectorAll('.jp-CodeCell .jp-InputArea-prompt')]
                 .map(e => e.innerText);
-            return now.length >= cells && now.every(t => /^\\[\\d+\\]:$/.test(t.trim()))
+            return document.querySelector(failure)
+                || now.length >= cells && now.every(t => /^\\[\\d+\\]:$/.test(t.trim()))
                 && now.join() !== before.join();
         }""",
-        arg=[before, cells],
+        arg=[before, cells, FAILURE],
         timeout=1000 * seconds,
     )
+    assert page.locator(FAILURE).all_inner_texts() == []
     idle(page, seconds)
+
+
+def run_cell(page: Page, index: int) -> Locator:
+    """Run one code cell that ran before, wait for its widgets, and return it."""
+    cell = page.locator(".jp-CodeCell").nth(index)
+    prompt = cell.locator(".jp-InputArea-prompt")
+    before = prompt.inner_text()
+    cell.locator(".cm-content").click()
+    page.keyboard.press("Control+Enter")
+    expect(prompt).not_to_have_text(before)
+    expect(prompt).to_have_text(re.compile(r"\[\d+\]:"))
+    cell.locator(".widget-vbox").first.wait_for()
+    return cell
+
+
+def crowding(board: Locator) -> list[str]:
+    """What is cut, hangs out of the dashboard or lies over something else, in words."""
+    return board.evaluate(
+        """board => {
+            const leaf = 'button, select, textarea, img, table, summary, .noUi-target, .progress, '
+                + '.widget-label, .widget-readout, [role=status], [role=alert]';
+            const name = e => `${e.tagName} ${e.className} ${e.innerText}`.slice(0, 80);
+            const seen = e => {  // the part that no scrolling box hides
+                let {left, top, right, bottom} = e.getBoundingClientRect();
+                for (let p = e.parentElement; p && board.contains(p); p = p.parentElement) {
+                    if (getComputedStyle(p).overflowY === 'visible') continue;
+                    const box = p.getBoundingClientRect();
+                    left = Math.max(left, box.left); right = Math.min(right, box.right);
+                    top = Math.max(top, box.top); bottom = Math.min(bottom, box.bottom);
+                }
+                return {e, left, top, right, bottom};
+            };
+            const boxes = [...board.querySelectorAll(leaf)].map(seen)
+                .filter(b => b.right - b.left > 1 && b.bottom - b.top > 1);
+            const edge = board.getBoundingClientRect();
+            const found = [];
+            for (const b of boxes) {
+                const text = b.e.matches('button, .widget-label, .widget-readout');
+                if (text && b.e.scrollWidth > b.e.clientWidth + 1) found.push(`cut: ${name(b.e)}`);
+                if (b.right > edge.right + 1) found.push(`outside: ${name(b.e)}`);
+                for (const c of boxes) {
+                    if (b.e === c.e || b.e.contains(c.e) || c.e.contains(b.e)) continue;
+                    const wide = Math.min(b.right, c.right) - Math.max(b.left, c.left);
+                    const high = Math.min(b.bottom, c.bottom) - Math.max(b.top, c.top);
+                    if (wide > 1 && high > 1) found.push(`${name(b.e)} over ${name(c.e)}`);
+                }
+            }
+            return found;
+        }"""
+    )
+
+
+def kernel_threads() -> int:
+    """Threads of all kernels that this process and its servers have started."""
+    kernels = [
+        p for p in psutil.Process().children(recursive=True) if "ipykernel_launcher" in p.cmdline()
+    ]
+    return sum(p.num_threads() for p in kernels)
 
 
 def picture_of(image) -> str:
