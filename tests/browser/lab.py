@@ -32,7 +32,7 @@ SETTINGS = {
     "@jupyterlab/docmanager-extension:plugin": {"autosave": False},
 }  # fmt: skip
 SIZE = {"width": 1600, "height": 1000}
-PATIENCE = 120_000  # milliseconds: the machine may be busy
+PATIENCE = 300_000  # milliseconds: the machine may be busy
 expect.set_options(timeout=PATIENCE)
 BADGE = '<svg xmlns="http://www.w3.org/2000/svg" width="100" height="20"/>'
 FAILURE = "[data-mime-type='application/vnd.jupyter.error']"  # a cell's traceback
