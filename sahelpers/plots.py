@@ -87,7 +87,7 @@ def answers(verdict: Verdict, ax: Axes | None = None, title: str = "") -> Axes:
     """Matrix of what a judge answers (column) to each label asked for (row), in percent."""
     share = 100 * verdict.argmax
     ax = new_axes(ax, 5.0, 4.4)
-    ax.imshow(share, cmap="cividis", vmin=0, vmax=100)
+    ax.imshow(share.numpy(), cmap="cividis", vmin=0, vmax=100)
     for r, row in enumerate(share.tolist()):
         for c, value in enumerate(row):
             if value >= 0.5:
@@ -114,10 +114,9 @@ def class_bars(
     width = 0.8 / len(values)
     hatches = ("", "//", "..", "xx")
     for k, (name, heights) in enumerate(values.items()):
-        x = torch.arange(len(heights)) + (k - (len(values) - 1) / 2) * width
-        ax.bar(
-            x, heights, width, label=name, color=PALETTE[k], hatch=hatches[k % 4], edgecolor="white"
-        )
+        x = [c + (k - (len(values) - 1) / 2) * width for c in range(len(heights))]
+        style: dict[str, Any] = {"color": PALETTE[k], "hatch": hatches[k % 4]}
+        ax.bar(x, heights.tolist(), width, label=name, edgecolor="white", **style)
     ax.set_xticks(range(len(heights)))
     ax.set(xlabel="class", ylabel=ylabel)
     ax.set_title(title, fontsize=10, pad=20)
@@ -147,8 +146,9 @@ def fisher_pixels(maps: Mapping[str, Tensor], ax: Axes | None = None) -> Axes:
         sheet[:, 30 * k : 30 * k + 28] = values.detach().cpu().view(28, 28).clamp(min=0)
     ax = new_axes(ax, 1.0 * len(maps) + 1.5, 1.5)
     floor = 1e-4 * float(sheet.nan_to_num().max())
-    shown = ax.imshow(sheet.clamp(min=floor).log10(), cmap="cividis", interpolation="nearest")
-    ax.figure.colorbar(shown, ax=ax, label="log10 F", fraction=0.02, pad=0.01)
+    shown = sheet.clamp(min=floor).log10().numpy()
+    drawn = ax.imshow(shown, cmap="cividis", interpolation="nearest")
+    ax.figure.colorbar(drawn, ax=ax, label="log10 F", fraction=0.02, pad=0.01)
     for k, name in enumerate(maps):
         ax.text(30 * k + 14, 29, name, ha="center", va="top", fontsize=9)
     ax.axis("off")

@@ -1,0 +1,148 @@
+"""The figures show the numbers they are given: read back from the axes."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+
+import sahelpers as sa
+from sahelpers import plots, plots_probing
+from sahelpers.excess import MARGIN, Finding
+from sahelpers.recovery import RecoveryCurve
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
+def sheet(ax):
+    return np.asarray(ax.images[0].get_array())
+
+
+def texts(ax):
+    return [t.get_text() for t in ax.texts]
+
+
+def flat(*levels):
+    """One flat image for each level."""
+    return torch.tensor(levels).view(-1, 1, 1, 1).expand(-1, 1, 28, 28)
+
+
+def test_image_grid_goes_row_by_row():
+    ax = plots.image_grid(flat(0.1, 0.2, 0.3), columns=2, title="three")
+    shown = sheet(ax)
+    assert shown.shape == (58, 58)
+    assert [shown[14, 14], shown[14, 44], shown[44, 14]] == pytest.approx([0.1, 0.2, 0.3])
+    assert shown[14, 28] == shown[44, 44] == 1  # the gap, and the place left over
+    assert ax.get_title() == "three"
+
+
+def test_class_columns_are_sorted_by_class_and_named():
+    labels = torch.tensor([7, 2, 7, 2])
+    ax = plots.class_columns(flat(0.7, 0.2, 0.8, 0.3), labels, rows=2)
+    shown = sheet(ax)
+    assert texts(ax) == ["2", "7"]
+    assert [shown[14, 14], shown[14, 44], shown[44, 14]] == pytest.approx([0.2, 0.7, 0.3])
+
+
+def test_before_and_after_stand_side_by_side():
+    labels = torch.tensor([0, 1])
+    left, right = plots.before_after(flat(0.0, 0.1), flat(0.5, 0.6), labels, rows=1)
+    assert (sheet(left)[14, 14], sheet(right)[14, 14]) == (0.0, 0.5)
+    assert left.get_title() == "before"
+    given = plt.subplots(1, 2)[1]
+    assert plots.before_after(flat(0.0), flat(1.0), labels[:1], 1, given) is given
+
+
+@pytest.mark.parametrize("log", [True, False])
+def test_curves(log):
+    ax = plots.curves({"a": [3.0, 2.0, 1.0], "b": [5.0]}, log=log, ylabel="nats")
+    first, second = ax.get_lines()
+    assert first.get_xydata().tolist() == [[1, 3], [2, 2], [3, 1]]
+    assert second.get_xydata().tolist() == [[1, 5]]
+    assert ax.get_yscale() == ("log" if log else "linear")
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["a", "b"]
+    assert first.get_color() != second.get_color()
+
+
+def test_the_matrix_of_answers():
+    share = torch.tensor([[0.9, 0.1, 0.0], [0.004, 0.2, 0.796]])
+    ax = plots.answers(sa.Verdict(share, share, 500))
+    assert np.allclose(sheet(ax), 100 * share.numpy())
+    assert texts(ax) == ["90", "10", "20", "80"]  # below half a percent nothing is written
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["0", "1", "none"]
+    assert "500" in ax.get_title()
+
+
+def test_bars_per_class():
+    ax = plots.class_bars({"open": torch.tensor([1.0, 2.0]), "plain": torch.tensor([3.0, 4.0])})
+    assert [[bar.get_height() for bar in group] for group in ax.containers] == [[1, 2], [3, 4]]
+    centres = [[bar.get_x() + bar.get_width() / 2 for bar in group] for group in ax.containers]
+    assert np.allclose(centres, [[-0.2, 0.8], [0.2, 1.2]])
+
+
+def test_the_fishers_layers_and_pixels():
+    diagonal = {"a": torch.tensor([1.0, 2.0]), "b": torch.tensor([1.0]), "none": torch.zeros(3)}
+    fisher = sa.Fisher(diagonal, 4, {"a": 12.0, "b": 1.0, "none": 0.0}, "square")
+    ax = plots.fisher_layers(fisher)
+    assert [bar.get_width() for bar in ax.patches] == [75, 25]
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["a", "b"]
+    maps = {"one": torch.full((784,), 1e-2), "two": torch.full((28, 28), 1e-9)}
+    ax = plots.fisher_pixels(maps)
+    assert sheet(ax)[14, 14] == pytest.approx(-2)
+    assert sheet(ax)[14, 44] == pytest.approx(-6)  # never more than four decades are shown
+    assert texts(ax) == ["one", "two"]
+
+
+def test_probes_in_rows():
+    images = flat(0.1, 0.2, 0.3)
+    found = sa.ProbeResult(
+        images, torch.zeros(3, 2), torch.zeros(3, 10), torch.zeros(3), images, []
+    )
+    rows = {"blind": found, "prototype": found}
+    for ax in (
+        plots.probe_gallery(rows, count=4),
+        plots_probing.image_rows(dict.fromkeys(rows, images), count=4),
+    ):
+        shown = sheet(ax)
+        assert [shown[44, 14], shown[14, 74], shown[14, 104]] == pytest.approx([0.1, 0.3, 1])
+        assert [t.get_text() for t in ax.get_yticklabels()] == list(rows)
+
+
+def test_rates_of_every_model_and_attack():
+    rates = {"baseline": {"blind": 1.0, "guided": 0.5}, "control": {"blind": 0.25, "guided": 0.0}}
+    ax = plots_probing.rate_bars(rates)
+    heights = [[bar.get_height() for bar in group] for group in ax.containers]
+    assert heights == [[1.0, 0.5], [0.25, 0.0]]
+    assert texts(ax) == ["1.00", "0.50", "0.25", "0.00"]
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["blind", "guided"]
+
+
+def test_recovery_with_its_area():
+    curve = RecoveryCurve([0, 10], [0.0, 1.0], flat(0.0))
+    ax = plots_probing.recovery_curves({"forgotten": curve})
+    assert ax.get_lines()[0].get_xydata().tolist() == [[0, 0], [10, 1]]
+    assert f"forgotten (area {curve.area:.2f})" == ax.get_legend().get_texts()[0].get_text()
+
+
+def test_an_interval_beyond_the_margin_has_the_colour_of_warning():
+    def finding(low, high):
+        middle = (low + high) / 2
+        return Finding("a", 8, 1.0, 0.5, 0.4, 0.6, 0.5, 2, middle, low, high, "not decided")
+
+    ax = plots_probing.excess_intervals({"good": finding(-0.2, 0.0), "bad": finding(0.0, 0.3)})
+    ends = [line for line in ax.get_lines() if list(line.get_ydata()) in ([0, 0], [1, 1])]
+    assert [list(line.get_xdata()) for line in ends] == [[-0.2, 0.0], [0.0, 0.3]]
+    assert [line.get_color() for line in ends] == [plots.PALETTE[0], plots.PALETTE[1]]
+    assert 0 < MARGIN < 0.3
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["good", "bad"]
+
+
+def test_the_axes_given_are_used():
+    ax = plt.figure().subplots()
+    assert plots.image_grid(flat(0.0), 1, ax) is ax
+    assert plots.curves({"a": [1.0]}, ax) is ax
+    assert plots_probing.rate_bars({"m": {"a": 1.0}}, ax) is ax
+    assert plt.get_fignums() == [ax.figure.number]
