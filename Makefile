@@ -48,8 +48,8 @@ scoreboard: $(READY)     # every method, ten digits, three seeds: hours; resumab
 audit: $(READY)          # every attack beside its control, ten digits, three seeds; resumable
 	$(PY) -m sahelpers audit
 
-bench: $(READY)          # every claim of speed, as ratios measured in one run
-	for script in benchmarks/*.py; do $(PY) $$script || exit 1; done
+bench: $(READY)          # every claim of speed: results/benchmarks.json and a table
+	$(PY) benchmarks
 
 coverage: $(READY)       # lines of sahelpers that the unit tests reach in their own process
 	$(PY) -m coverage run --source=sahelpers -m pytest tests -q

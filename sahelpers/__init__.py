@@ -1,6 +1,6 @@
 """Selective Amnesia on a conditional VAE: `import sahelpers as sa` gives every public name."""
 
-from . import controllers, plots, plots_probing, widgets
+from . import controllers, plots, plots_probing, results, widgets
 from .amnesia import AmnesiaResult, forget
 from .audit import AuditConfig, AuditReport, audit
 from .audit_grid import read_audit
@@ -15,7 +15,7 @@ from .config import (
     check_classes,
     fingerprint,
 )
-from .data import DataError, LabelledImages, load_dataset
+from .data import DataError, LabelledImages, class_names, load_dataset
 from .denoising import choose_weight, denoise_tv, sure
 from .elbo import (
     bernoulli_nats,
@@ -37,6 +37,7 @@ from .evaluation import (
 )
 from .fisher import ClassFishers, Fisher, class_fishers, diagonal_fisher
 from .gradients import squared_gradients
+from .measures import Effort
 from .models import CVAE, Judge, default_device, seeded
 from .objective import Objective
 from .penalties import contrast, ink, orientation_entropy, total_variation
@@ -50,8 +51,10 @@ from .probing import (
     success,
 )
 from .recovery import RecoveryCurve, relearn, reset_label
+from .scoreboard import Scoreboard
 from .story import get_baseline, get_control, get_fishers, get_forgotten, get_judges
 from .surrogates import make_surrogate
+from .table import read_scoreboard
 from .traces import (
     activations,
     cka,

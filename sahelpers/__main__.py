@@ -203,7 +203,8 @@ def main() -> None:
         audit_grid.run(arguments.digits, arguments.models, arguments.seeds)
     elif arguments.command == "scoreboard":
         a = arguments
-        scoreboard.run(a.methods, a.digits, a.seeds, a.dataset, a.arch)
+        where = a.backend, a.jobs, a.scheduler, a.device
+        scoreboard.run(a.methods, a.digits, a.seeds, a.dataset, a.arch, a.dear, *where, a.plan)
     else:
         run() if arguments.command == "run" else write_notebooks(arguments.names)
 

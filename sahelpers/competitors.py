@@ -8,6 +8,7 @@ import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ from .recovery import reset_label
 from .surrogates import make_surrogate
 from .training import retrain_without
 
+CONTROL = "retraining"  # the method that never saw the class, among METHODS
 STEPS = 250  # about what `forget` takes with its defaults
 BATCH = 128
 
@@ -62,17 +64,18 @@ def without_replay(task: Task) -> AmnesiaResult:
     return selective_amnesia(replace(task, config=replace(task.config, gamma=0.0)))
 
 
-def paper(task: Task) -> AmnesiaResult:
-    """The official recipe at full length (Heng & Soh 2023), with its own Fisher."""
-    source = FisherConfig(n_fisher_samples=50_000, source="model_mean")
+def paper(task: Task, passes: int = 100, fisher_images: int = 50_000) -> AmnesiaResult:
+    """The official recipe (Heng & Soh 2023) at full length, 10,000 steps, with its own Fisher."""
+    source = FisherConfig(n_fisher_samples=fisher_images, source="model_mean")
     fisher = class_fishers(task.model, None, source).without(())
-    return forget(task.model, fisher, task.forgotten, AmnesiaConfig.paper(seed=task.config.seed))
+    config = AmnesiaConfig.paper(seed=task.config.seed, epochs_unl=passes)
+    return forget(task.model, fisher, task.forgotten, config)
 
 
-def reference(task: Task) -> AmnesiaResult:
+def reference(task: Task, passes: int = 30) -> AmnesiaResult:
     """The reference notebook's recipe at full length, with a correct Fisher."""
     fisher = task.fishers.without(task.forgotten)
-    config = AmnesiaConfig.reference(seed=task.config.seed)
+    config = AmnesiaConfig.reference(seed=task.config.seed, epochs_unl=passes)
     return forget(task.model, fisher, task.forgotten, config, real_images=task.train)
 
 
@@ -173,14 +176,16 @@ METHODS: dict[str, Method] = {
     "without EWC": without_ewc,
     "without replay": without_replay,
     "paper": paper,
+    "paper, 1,000 steps": partial(paper, passes=10, fisher_images=5_000),
     "reference": reference,
+    "reference, 3 passes": partial(reference, passes=3),
     "label column": label_column,
     "gradient ascent": gradient_ascent,
     "fine-tuning": fine_tuning,
     "random labels": random_labels,
     "saliency mask": saliency_mask,
     "projection": projection,
-    "retraining": retraining,
+    CONTROL: retraining,
 }
 
 

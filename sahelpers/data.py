@@ -122,17 +122,18 @@ def load_dataset(
         shapes = f"images {pixels.shape} of {image_file} and labels {labels.shape} of {label_file}"
         raise DataError(f"{folder}: {shapes} do not match. {_REMEDY}")
     labels = labels.reshape(len(labels), -1)[:, 0].astype(np.int64)  # QMNIST: class is column 0
-    names = tuple(getattr(kind, "classes", "0123456789"))
+    names = class_names(name)
     if not 0 <= labels.min() <= labels.max() < len(names):
         allowed = f"0 to {len(names) - 1}"
         raise DataError(f"{folder / label_file}: a label lies outside {allowed}. {_REMEDY}")
     images = torch.from_numpy(pixels.astype(np.float32) / 255).unsqueeze(1)
-    return LabelledImages(images, torch.from_numpy(labels), _short(names))
+    return LabelledImages(images, torch.from_numpy(labels), names)
 
 
-def _short(names: tuple[str, ...]) -> tuple[str, ...]:
-    """torchvision says "3 - three" for digits: keep the digit."""
-    return tuple(n.split(" - ")[0] for n in names)
+def class_names(name: str) -> tuple[str, ...]:
+    """What the classes of a data set are called; no file is read."""
+    names = getattr(_CLASSES[name], "classes", "0123456789")
+    return tuple(n.split(" - ")[0] for n in names)  # torchvision says "3 - three" for digits
 
 
 def _files(name: str, split: str) -> list[tuple[str, str]]:

@@ -29,7 +29,7 @@ def elbo_terms(
     noise: (B, Z) standard normal; drawn from torch's global generator when left out.
     Returns (reconstruction, kl), each (B,), in nats; the caller sums or averages.
     """
-    mean, log_var = model.encode(images, labels)
+    mean, log_var = (half.to(images.dtype) for half in model.encode(images, labels))  # autocast's
     noise = torch.randn_like(mean) if noise is None else noise
     z = mean + noise * (0.5 * log_var).exp()  # (B, Z)
     return bernoulli_nats(model.decode_logits(z, labels), images), gaussian_kl(mean, log_var)

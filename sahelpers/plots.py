@@ -42,25 +42,37 @@ def image_grid(
 
 
 def class_columns(
-    images: Tensor, labels: Tensor, rows: int = 6, ax: Axes | None = None, title: str = ""
+    images: Tensor,
+    labels: Tensor,
+    rows: int = 6,
+    ax: Axes | None = None,
+    title: str = "",
+    names: Sequence[str] | None = None,
 ) -> Axes:
-    """A grid with one column per class, the class numbers below, `rows` images of each."""
+    """A grid with one column per class, its number or name below, `rows` images of each."""
     classes = labels.unique().tolist()
     picked = torch.stack([images[labels == c][:rows] for c in classes], dim=1)  # (rows, C, 1, H, W)
     ax = image_grid(picked.flatten(0, 1), len(classes), ax, title)
     for k, c in enumerate(classes):
-        ax.text(30 * k + 14, 30 * rows + 2, str(c), ha="center", va="top", fontsize=10)
+        label = str(c) if names is None else names[c]
+        tilt = {"rotation": 30, "ha": "right"} if len(label) > 3 else {"ha": "center"}
+        ax.text(30 * k + 14, 30 * rows + 2, label, va="top", fontsize=10, **tilt)
     return ax
 
 
 def before_after(
-    before: Tensor, after: Tensor, labels: Tensor, rows: int = 6, axes: Sequence[Axes] | None = None
+    before: Tensor,
+    after: Tensor,
+    labels: Tensor,
+    rows: int = 6,
+    axes: Sequence[Axes] | None = None,
+    names: Sequence[str] | None = None,
 ) -> Sequence[Axes]:
     """Two grids side by side, one column per class, the same z at the same place."""
     if axes is None:
         axes = plt.subplots(1, 2, figsize=(12, 0.6 * rows + 0.7), layout="constrained")[1]
-    class_columns(before, labels, rows, axes[0], "before")
-    class_columns(after, labels, rows, axes[1], "after, at the same z")
+    class_columns(before, labels, rows, axes[0], "before", names)
+    class_columns(after, labels, rows, axes[1], "after, at the same z", names)
     return axes
 
 
@@ -83,7 +95,12 @@ def curves(
     return ax
 
 
-def answers(verdict: Verdict, ax: Axes | None = None, title: str = "") -> Axes:
+def answers(
+    verdict: Verdict,
+    ax: Axes | None = None,
+    title: str = "",
+    names: Sequence[str] | None = None,
+) -> Axes:
     """Matrix of what a judge answers (column) to each label asked for (row), in percent."""
     share = 100 * verdict.argmax
     ax = new_axes(ax, 5.0, 4.4)
@@ -96,18 +113,21 @@ def answers(verdict: Verdict, ax: Axes | None = None, title: str = "") -> Axes:
                     c, r, f"{value:.0f}", ha="center", va="center", fontsize=7,
                     color="white" if dark else "black",
                 )  # fmt: skip
-    names = [str(c) for c in range(share.shape[1])]
-    if share.shape[1] > share.shape[0]:
-        names[-1] = "none"
-    ax.set_xticks(range(len(names)), names)
-    ax.set_yticks(range(len(share)))
+    asked = list(names or map(str, range(len(share))))
+    given = asked + ["none"] * (share.shape[1] - len(asked))
+    ax.set_xticks(range(len(given)), given, rotation=60 if max(map(len, asked)) > 3 else 0)
+    ax.set_yticks(range(len(asked)), asked)
     ax.set(xlabel="judge's answer", ylabel="label asked for")
     ax.set_title(title or f"percent of {verdict.n} samples per class", fontsize=10)
     return ax
 
 
 def class_bars(
-    values: Mapping[str, Tensor], ax: Axes | None = None, ylabel: str = "", title: str = ""
+    values: Mapping[str, Tensor],
+    ax: Axes | None = None,
+    ylabel: str = "",
+    title: str = "",
+    names: Sequence[str] | None = None,
 ) -> Axes:
     """Grouped bars, one group per class; values: name -> (C,)."""
     ax = new_axes(ax, 7.0, 3.0)
@@ -117,7 +137,8 @@ def class_bars(
         x = [c + (k - (len(values) - 1) / 2) * width for c in range(len(heights))]
         style: dict[str, Any] = {"color": PALETTE[k], "hatch": hatches[k % 4]}
         ax.bar(x, heights.tolist(), width, label=name, edgecolor="white", **style)
-    ax.set_xticks(range(len(heights)))
+    shown = list(names or map(str, range(len(heights))))
+    ax.set_xticks(range(len(shown)), shown, rotation=30 if max(map(len, shown)) > 3 else 0)
     ax.set(xlabel="class", ylabel=ylabel)
     ax.set_title(title, fontsize=10, pad=20)
     ax.legend(

@@ -2,198 +2,203 @@
 
     python -m sahelpers scoreboard --methods "selective amnesia" --digits 3 7 --seeds 42 43 44
 
-A cell that has a row is not computed again; a cell that fails gets a row with its error, and the
-rest goes on.  A row is written in one piece when its cell is complete.
+A cell that has a row is not computed again; a cell that fails gets a row with its error, which the
+next run tries again, and the rest goes on.  Only this process writes, one row when its cell is
+complete, so stopping it at any moment loses the cells in flight and nothing else.
 """
 
 import argparse
-import csv
-import math
-import time
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+import os
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-import torch
-
-from .competitors import METHODS, Task
-from .config import AmnesiaConfig, BaselineConfig, FisherConfig, JudgeConfig, fingerprint
-from .data import CHECKOUT, LabelledImages, load_dataset
-from .elbo import negative_elbo
-from .evaluation import (
-    Latents,
-    Verdict,
-    collateral,
-    draw_images,
-    fixed_latents,
-    frechet_distance,
-    judge_samples,
-)
-from .models import CVAE, Judge, seeded
+from .audit_grid import read_audit
+from .backends import BACKENDS, each
+from .cells import KEY, Cell, compute, forget_shared, prepare, say
+from .competitors import CONTROL, METHODS
+from .config import AmnesiaConfig, BaselineConfig, JudgeConfig, check_classes
+from .data import class_names
+from .measures import Effort
 from .results import write_results
-from .story import SCORING, get_baseline, get_fishers, get_judges
+from .table import TABLE, append, key_of
+from .table import read_scoreboard as read
 
-TABLE = CHECKOUT / "results" / "scoreboard.csv"
 SEEDS = (42, 43, 44)
-SAMPLES = 2000  # per class
-FRECHET_SAMPLES = 1000  # per kept class
-PRIORS = ("class", "standard")  # the baseline's Gaussians of the classes, and N(0, I)
+FULL_LENGTH = ("paper", "reference")  # minutes each: in a whole table on these digits only
+FULL_DIGITS, FULL_SEEDS = (0, 3, 5), (42,)
+CHOSEN = (  # the methods whose cells get the dear measures
+    "selective amnesia", "paper", "paper, 1,000 steps", "label column", "saliency mask", CONTROL
+)  # fmt: skip
+
+Restriction = tuple[tuple[int, ...], tuple[int, ...]]  # classes, seeds
 
 
 @dataclass(frozen=True)
-class Ground:
-    """What all cells of a seed share: the baseline and what the judges say of it."""
+class Scoreboard:
+    """A grid of cells, method x class x seed, of one data set and architecture, and its table.
 
-    model: CVAE
-    task: Task  # with no class chosen yet
-    latents: dict[str, Latents]
-    before: dict[tuple[str, str], Verdict]  # (judge, prior)
-    elbo: torch.Tensor  # (N,) negative, of the test images
+    base, amnesia: configurations whose seed is replaced by each of `seeds`.
+    dear: methods whose cells get the dear measures, the importance-weighted bound and the guided
+    attack with relearning.  only: what a method is restricted to.
+    """
 
+    methods: tuple[str, ...]
+    classes: tuple[int, ...]
+    seeds: tuple[int, ...] = SEEDS
+    base: BaselineConfig = field(default_factory=BaselineConfig)
+    amnesia: AmnesiaConfig = field(default_factory=AmnesiaConfig)
+    judge: JudgeConfig | None = None  # by default the usual one of the data set
+    effort: Effort = field(default_factory=Effort)
+    dear: tuple[str, ...] = CHOSEN
+    only: Mapping[str, Restriction] = field(default_factory=dict)
+    table: Path = TABLE
+    device: str = "cpu"
 
-def columns() -> list[str]:
-    """Names of the table's columns."""
-    whats = ("p", "argmax", "argmax_stretched", "kept_change", "worst_drop")
-    judged = [f"{w}_{role}_{prior}" for role in SCORING for prior in PRIORS for w in whats]
-    key = ["method", "class", "seed", "dataset", "arch", "fingerprint"]
-    rest = ["frechet_before", "frechet_after", "elbo_kept_change", "steps", "seconds"]
-    return [*key, *judged, *rest, "real_images", "reason", "error"]
+    def __post_init__(self) -> None:
+        for name in (*self.methods, *self.dear):
+            if name not in METHODS:
+                raise ValueError(f"method {name!r} is not one of {', '.join(METHODS)}")
+        for label in self.classes:
+            check_classes(label, self.base.num_classes)
+        if self.judge is not None and self.judge.dataset != self.base.dataset:
+            raise ValueError(
+                f"judge.dataset={self.judge.dataset!r} must be base.dataset={self.base.dataset!r}"
+            )
 
+    def cells(self) -> list[Cell]:
+        """All cells, seed by seed."""
+        base = self.base
+        judge = self.judge or JudgeConfig(dataset=base.dataset, num_classes=base.num_classes)
+        return [
+            Cell(
+                method=method,
+                function=METHODS[method],
+                label=label,
+                base=replace(base, seed=seed),
+                amnesia=replace(self.amnesia, seed=seed),
+                judge=judge,
+                effort=self.effort,
+                dear=method in self.dear,
+                device=self.device,
+            )
+            for seed in self.seeds
+            for method in self.methods
+            for label in self.classes
+            if self._wanted(method, label, seed)
+        ]
 
-def run(
-    methods: Iterable[str],
-    classes: Iterable[int],
-    seeds: Iterable[int],
-    dataset: str = "mnist",
-    arch: str = "mlp",
-    table: Path = TABLE,
-) -> None:
-    """Compute every cell of the grid that the table does not have, seed by seed."""
-    methods, classes = tuple(methods), tuple(classes)
-    unknown = [m for m in methods if m not in METHODS]
-    if unknown:
-        raise ValueError(f"method {unknown[0]!r} is not one of {', '.join(METHODS)}")
-    done = {cell_key(row) for row in read(table) if not row["error"]}
-    train, test = load_dataset(dataset), load_dataset(dataset, "test")
-    judges = get_judges(JudgeConfig(dataset=dataset), train)
-    for seed in seeds:
-        base = BaselineConfig(dataset=dataset, arch=arch, seed=seed)
-        if arch == "conv":
-            base = replace(base, epochs=10)
-        amnesia = AmnesiaConfig(seed=seed)
-        mark = fingerprint(base, amnesia)
-        cells = [(m, c) for m in methods for c in classes]
-        keys = {cell: (cell[0], str(cell[1]), str(seed), dataset, arch, mark) for cell in cells}
-        missing = [cell for cell in cells if keys[cell] not in done]
-        if not missing:
-            continue
-        ground = _ground(base, amnesia, train, test, judges)
-        for method, label in missing:
-            row = dict(zip(columns(), keys[method, label], strict=False))
-            try:
-                row |= _measure(ground, method, label, test, judges)
-            except Exception as error:  # a cell that fails must not take the others with it
-                row["error"] = f"{type(error).__name__}: {error}"
-            append(table, row)
-            said = row.get("error") or f"argmax {100 * row['argmax_open_class']:.2f} %"
-            print(f"{method}, class {label}, seed {seed}: {said}", flush=True)
-    if table == TABLE:
-        write_results(read(table))
+    def _wanted(self, method: str, label: int, seed: int) -> bool:
+        classes, seeds = self.only.get(method, (self.classes, self.seeds))
+        return label in classes and seed in seeds
 
+    def missing(self) -> list[Cell]:
+        """The cells that have no row, or one that reports a failure."""
+        done = {key_of(row) for row in read(self.table) if not row["error"]}
+        return [cell for cell in self.cells() if cell.key not in done]
 
-def cell_key(row: dict[str, Any]) -> tuple[str, ...]:
-    """What identifies a cell."""
-    return tuple(row[name] for name in columns()[:6])
+    def plan(self, jobs: int = 1) -> str:
+        """What `run` would do, with an estimate from the cells that the table has already."""
+        missing, known = self.missing(), _seconds(read(self.table))
+        lines = [f"{len(missing)} of {len(self.cells())} cells are missing in {self.table.name}"]
+        for method, n in Counter(cell.method for cell in missing).items():
+            time = f"{known[method]:.0f} s each" if method in known else "not timed yet"
+            dear = ", with bound and attacks" * (method in self.dear)
+            classes, seeds = self.only.get(method, ((), ()))
+            only = f"; classes {classes} of seeds {seeds} only" if classes else ""
+            lines.append(f"  {method:20}{n:4} cells, {time}{dear}{only}")
+        return "\n".join([*lines, _left(missing, known, jobs)])
 
+    def run(self, backend: str = "sequential", jobs: int = 1, scheduler: str | None = None) -> None:
+        """Compute every cell that the table does not have (see `backends.each` for where).
 
-def read(table: Path) -> list[dict[str, str]]:
-    """The rows of a table; a last line that was cut off is left out."""
-    if not table.exists():
-        return []
-    with table.open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    return [row for row in rows if None not in row.values()]
-
-
-def append(table: Path, row: dict[str, Any]) -> None:
-    """Add one row, numbers to six digits."""
-    table.parent.mkdir(parents=True, exist_ok=True)
-    text = {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()}
-    new = not table.exists() or not table.stat().st_size  # a killed run can leave it empty
-    with table.open("a+", newline="") as stream:
-        stream.seek(0)
-        if not new and not stream.read().endswith("\n"):
-            stream.write(
-                "\n"
-            )  # the line before was cut off: it stays incomplete, and is done again
-        writer = csv.DictWriter(stream, columns(), restval="", lineterminator="\n")
-        if new:
-            writer.writeheader()
-        writer.writerow(text)
-
-
-def _ground(
-    base: BaselineConfig,
-    amnesia: AmnesiaConfig,
-    train: LabelledImages,
-    test: LabelledImages,
-    judges: dict[str, Judge],
-) -> Ground:
-    baseline = get_baseline(base, train)
-    fishers = get_fishers(baseline, base, FisherConfig(), train)
-    model = baseline.model
-    latents = {prior: fixed_latents(model, SAMPLES, prior) for prior in PRIORS}
-    before = {
-        (role, prior): judge_samples(model, judge, latents[prior])
-        for role, judge in judges.items()
-        for prior in PRIORS
-    }
-    elbo = negative_elbo(model, test.images, test.labels, seeded(0))
-    return Ground(model, Task(model, (), fishers, train, base, amnesia), latents, before, elbo)
+        Prints the plan before and a line per cell, and writes RESULTS.md if the table is the
+        repository's.
+        """
+        missing = self.missing()
+        left = list(missing)
+        names = [f"class {name}" for name in class_names(self.base.dataset)]
+        print(self.plan(jobs), flush=True)
+        dear = any(cell.dear for cell in missing)
+        firsts = list({cell.base: replace(cell, dear=dear) for cell in missing}.values())
+        try:
+            for part in (firsts[:1], firsts[1:]):  # the judges are made once, with the first
+                for cell, failed in each(prepare, part, backend, jobs, scheduler):
+                    if failed:
+                        print(f"seed {cell.base.seed}: {failed}", flush=True)
+            for cell, row in each(compute, missing, backend, jobs, scheduler):
+                if isinstance(row, BaseException):
+                    row = dict(zip(KEY, cell.key, strict=True)) | {"error": say(row)}
+                append(self.table, row)
+                left.remove(cell)
+                said = row.get("error") or f"{row['cell_seconds']:.0f} s"
+                where = f"{names[cell.label]}, seed {cell.base.seed}"
+                time = _left(left, _seconds(read(self.table)), jobs)
+                print(f"{cell.method}, {where}: {said}; {time}", flush=True)
+        finally:
+            forget_shared()
+            if self.table == TABLE:
+                write_results(read(self.table), read_audit())
 
 
-def _measure(
-    ground: Ground, method: str, label: int, test: LabelledImages, judges: dict[str, Judge]
-) -> dict[str, Any]:
-    """Forget and measure one cell."""
-    begin = time.perf_counter()
-    result = METHODS[method](replace(ground.task, forgotten=(label,)))
-    seconds = time.perf_counter() - begin
-    row: dict[str, Any] = {}
-    for role, judge in judges.items():
-        for prior in PRIORS:
-            latents = ground.latents[prior]
-            after = judge_samples(result.model, judge, latents)
-            stretched = judge_samples(result.model, judge, latents, stretch=True)
-            kept = collateral(ground.before[role, prior], after, (label,))
-            values = {
-                "p": float(after.probability[label, label]),
-                "argmax": float(after.argmax[label, label]),
-                "argmax_stretched": float(stretched.argmax[label, label]),
-                "kept_change": kept.mean_after - kept.mean_before,
-                "worst_drop": kept.worst_drop,
-            }
-            if method == "retraining":  # what it draws under a label never trained is arbitrary
-                values |= dict.fromkeys(("p", "argmax", "argmax_stretched"), math.nan)
-            row |= {f"{k}_{role}_{prior}": v for k, v in values.items()}
-    kept_test = test.without(label)
-    fixed = fixed_latents(ground.model, FRECHET_SAMPLES)
-    chosen = fixed.labels != label
-    kept_latents = Latents(fixed.z[chosen], fixed.labels[chosen])
-    for name, model in (("before", ground.model), ("after", result.model)):
-        images = draw_images(model, kept_latents)
-        row[f"frechet_{name}"] = frechet_distance(judges["plain"], images, kept_test.images)
-    elbo = negative_elbo(result.model, test.images, test.labels, seeded(0))
-    row["elbo_kept_change"] = float((elbo - ground.elbo)[test.labels != label].mean())
-    row |= {"steps": len(next(iter(result.history.values()), [])), "seconds": seconds}
-    return row | {"real_images": result.real_images, "reason": result.reason}
+def _seconds(rows: Sequence[Mapping[str, str]]) -> dict[str, float]:
+    """Median time of a method's cells that succeeded."""
+    times: dict[str, list[float]] = {}
+    for row in rows:
+        if row["cell_seconds"] and not row["error"]:
+            times.setdefault(row["method"], []).append(float(row["cell_seconds"]))
+    return {method: statistics.median(found) for method, found in times.items()}
+
+
+def _left(cells: Sequence[Cell], known: Mapping[str, float], jobs: int) -> str:
+    """How long the rest will take, as far as its methods have been timed."""
+    minutes = sum(known.get(cell.method, 0.0) for cell in cells) / jobs / 60
+    untimed = sum(cell.method not in known for cell in cells)
+    return f"{minutes:.0f} min left" + (f", and {untimed} cells not timed yet" if untimed else "")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The command line of `python -m sahelpers scoreboard`."""
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), help="names of METHODS")
+    parser.add_argument("--methods", nargs="+", help="all; the full-length recipes on three digits")
     parser.add_argument("--digits", nargs="+", type=int, default=list(range(10)))
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
+    parser.add_argument("--dear", nargs="*", default=list(CHOSEN), help="attack these, bound them")
     parser.add_argument("--dataset", default="mnist")
     parser.add_argument("--arch", default="mlp")
+    parser.add_argument("--backend", default="loky", choices=BACKENDS)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes of loky")
+    parser.add_argument("--scheduler", help="Dask's address, such as tcp://10.0.0.1:8786")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or mps")
+    parser.add_argument("--plan", action="store_true", help="say what would be done, and end")
+
+
+def run(
+    methods: Sequence[str] | None,
+    digits: Sequence[int],
+    seeds: Sequence[int],
+    dataset: str = "mnist",
+    arch: str = "mlp",
+    dear: Sequence[str] = CHOSEN,
+    backend: str = "loky",
+    jobs: int = 1,
+    scheduler: str | None = None,
+    device: str = "cpu",
+    plan: bool = False,
+) -> None:
+    """What the command line does.  methods: None for the whole table."""
+    base = BaselineConfig(dataset=dataset, arch=arch)
+    grid = Scoreboard(
+        methods=tuple(METHODS if methods is None else methods),
+        classes=tuple(digits),
+        seeds=tuple(seeds),
+        base=replace(base, epochs=10) if arch == "conv" else base,
+        dear=tuple(dear),
+        only=dict.fromkeys(FULL_LENGTH, (FULL_DIGITS, FULL_SEEDS)) if methods is None else {},
+        device=device,
+    )
+    if plan:
+        print(grid.plan(jobs))
+    else:
+        grid.run(backend, jobs, scheduler)

@@ -98,12 +98,14 @@ def train_baseline(
     config: BaselineConfig,
     held_out: LabelledImages | None = None,
     resume: Path | None = None,
+    bf16: bool = False,
 ) -> TrainedCVAE:
     """Train a conditional VAE on data, without the classes in `config.exclude`, and fit the
     Gaussian of z for every class it saw.
 
     held_out: images whose negative ELBO is recorded after every epoch; never trained on.
     resume: file of an interrupted run, as in `fit`.
+    bf16: let autocast do the matrix products in bfloat16; weights, loss and Adam stay in float32.
     The history has `reconstruction`, `kl` and, if asked for, `held_out`, in nats per image.
     """
     kept = data.without(config.exclude)
@@ -118,7 +120,8 @@ def train_baseline(
 
     def loss_terms(images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         noise = draw_normal((len(images), model.latent_dim), model, generator)
-        reconstruction, kl = elbo_terms(model, images, labels, noise)
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
+            reconstruction, kl = elbo_terms(model, images, labels, noise)
         return {"reconstruction": reconstruction.mean(), "kl": kl.mean()}
 
     def measure() -> dict[str, float]:
@@ -140,7 +143,8 @@ def train_baseline(
         what=f"train {config.arch} VAE{left_out} (MLP: about 2 minutes on two cores)",
         after_epoch=measure,
         resume=resume,
-        mark=f"{fingerprint(config)}, held out {0 if held_out is None else len(held_out)}",
+        mark=f"{fingerprint(config)}, held out {0 if held_out is None else len(held_out)}"
+        + ", bf16" * bf16,
     )
     fit_class_priors(model, kept, generator)
     return TrainedCVAE(model, history)

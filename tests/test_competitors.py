@@ -26,7 +26,7 @@ def shorten(monkeypatch):
     for name in ("paper", "reference"):
         full = getattr(sa.AmnesiaConfig, name)
         few = {"epochs_unl": 1, "replay_samples": 64, "batch_size": 32}
-        short = classmethod(lambda cls, full=full, few=few, **k: full(**few, **k))
+        short = classmethod(lambda cls, full=full, few=few, **k: full(**{**k, **few}))
         monkeypatch.setattr(sa.AmnesiaConfig, name, short)
     few_images = lambda m, d, c: sa.class_fishers(m, d, replace(c, n_fisher_samples=50))  # noqa: E731
     monkeypatch.setattr(competitors, "class_fishers", few_images)

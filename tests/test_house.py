@@ -12,7 +12,7 @@ from sahelpers.data import CHECKOUT
 PACKAGE = CHECKOUT / "sahelpers"
 # From the bottom up: a module may import only modules of earlier lines.
 LAYERS = [
-    ["config", "progress", "excess"],
+    ["config", "progress", "excess", "backends"],
     ["models", "penalties", "gradients"],
     ["data", "elbo", "surrogates", "archive"],
     ["checkpoints"],
@@ -22,7 +22,9 @@ LAYERS = [
     ["amnesia", "recovery"],
     ["competitors", "traces"],
     ["story", "plots", "audit"],
-    ["plots_probing", "results", "audit_grid"],
+    ["plots_probing", "results", "audit_grid", "measures"],
+    ["cells"],
+    ["table"],
     ["scoreboard"],
     ["controllers"],
     ["widgets", "__main__"],

@@ -149,3 +149,11 @@ def test_junk_is_junk_in_six_kinds(digits):
     assert spread[0] > 0.25  # uniform noise: 0.289
     shuffled = junk[5].flatten().sort().values  # a digit cut up keeps its gray values
     assert any(torch.equal(shuffled, d.flatten().sort().values) for d in digits.images)
+
+
+def test_bfloat16_products_change_the_bound_by_little(data, mnist):
+    held_out, config = mnist.take(200, seed=9), sa.BaselineConfig(epochs=3, batch_size=20)
+    plain, half = (sa.train_baseline(data, config, held_out, bf16=b) for b in (False, True))
+    assert plain.model.dtype == half.model.dtype == torch.float32
+    assert not torch.equal(plain.model.decoder[0].weight, half.model.decoder[0].weight)
+    assert half.history["held_out"][-1] == pytest.approx(plain.history["held_out"][-1], rel=0.02)

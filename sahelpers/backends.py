@@ -1,0 +1,111 @@
+"""Where independent pieces of work are done: here, in processes of this machine, or on a cluster.
+
+    for item, result in each(work, items, "loky", jobs=2):
+        ...
+
+Each piece runs on one thread of torch's, so that as many can run as there are cores, their times
+compare, and every backend gives the same bits.
+"""
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
+
+import torch
+from joblib import Parallel, delayed, parallel_config
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+BACKENDS = ("sequential", "loky", "dask")
+DEATHS = 2  # so often may the worker of an item die before the item is given up
+_TURN = threading.Lock()  # a Dask worker may have several threads; torch's settings are global
+
+
+def each(
+    work: Callable[[T], R],
+    items: Sequence[T],
+    backend: str = "sequential",
+    jobs: int = 1,
+    scheduler: str | None = None,
+) -> Iterator[tuple[T, R | BaseException]]:
+    """(item, work(item)) for every item, as they get done.
+
+    work: a function of an importable module, which raises nothing.  items: hashable and different.
+    backend: "sequential" in this process; "loky" in `jobs` processes (joblib); "dask" on the
+    cluster whose scheduler has this address, such as "tcp://10.0.0.1:8786".
+    An item whose worker died is done again elsewhere; if it happens to the same item once more (by
+    Dask's own setting: three times more), the exception stands in the result's place.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"backend={backend!r} is not one of {', '.join(BACKENDS)}")
+    if jobs < 1:
+        raise ValueError(f"jobs={jobs} processes: give 1 or more")
+    if (scheduler is None) == (backend == "dask"):
+        raise ValueError(
+            f"backend={backend!r} with scheduler={scheduler!r}: 'dask', and only 'dask', needs the "
+            "address of a scheduler, which `dask scheduler` prints"
+        )
+    if backend == "sequential":
+        yield from (_alone(work, item) for item in items)
+    elif backend == "loky":
+        yield from _on_processes(work, items, jobs)
+    else:
+        yield from _on_dask(work, items, scheduler)
+
+
+def _alone(work: Callable[[T], R], item: T) -> tuple[T, R]:
+    with _TURN:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return item, work(item)
+        finally:
+            torch.set_num_threads(threads)
+
+
+def _on_processes(
+    work: Callable[[T], R], items: Sequence[T], jobs: int
+) -> Iterator[tuple[T, R | BaseException]]:
+    """A pool ends when one of its processes dies; what was in flight begins again in a new one."""
+    waiting, deaths = list(items), Counter[T]()
+    while waiting:
+        started: list[T] = []
+
+        def calls(todo: tuple[T, ...], started: list[T] = started) -> Iterator[Any]:
+            for item in todo:
+                started.append(item)
+                yield delayed(_alone)(work, item)
+
+        # nothing is dispatched ahead, so what has started and not ended is in flight
+        ahead = {"pre_dispatch": "n_jobs", "batch_size": 1}
+        try:
+            with parallel_config("loky", inner_max_num_threads=1):
+                pool = Parallel(jobs, return_as="generator_unordered", **ahead)
+                done = pool(calls(tuple(waiting)))
+            for item, result in done:
+                waiting.remove(item)
+                yield item, result
+        except BrokenProcessPool as error:
+            for item in [i for i in started if i in waiting]:
+                deaths[item] += 1
+                if deaths[item] == DEATHS:
+                    waiting.remove(item)
+                    yield item, error
+
+
+def _on_dask(
+    work: Callable[[T], R], items: Sequence[T], scheduler: str | None
+) -> Iterator[tuple[T, R | BaseException]]:
+    """Dask gives what a dead worker had to another, and names the item that killed too many."""
+    try:
+        from distributed import Client, as_completed
+    except ImportError:
+        raise ImportError('backend="dask" needs the extra: pip install -e ".[cluster]"') from None
+    with Client(scheduler) as client:
+        waiting = {client.submit(_alone, work, item, pure=False): item for item in items}
+        for future in as_completed(waiting):
+            item, error = waiting.pop(future), future.exception()
+            yield (item, error) if error else future.result()
