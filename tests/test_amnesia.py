@@ -1,5 +1,5 @@
 import math
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
 
 import pytest
 import torch
@@ -332,3 +332,39 @@ def test_weights_are_not_negative(field, value):
 def test_budget_is_not_zero(field):
     with pytest.raises(ValueError, match=f"{field}=0"):
         sa.AmnesiaConfig(**{field: 0})
+
+
+def test_the_history_begins_where_the_model_begins(model, fishers):
+    config = replace(QUICK, ewc_lambda=500.0)
+    result = sa.forget(model, fishers.without(3), 3, config)
+    ewc, distance = result.history["ewc"], result.history["distance"]
+    assert ewc[:9] == [0.0] * 9  # nothing had moved when the run began
+    assert ewc[9] > 0  # the first look
+    latents = sa.fixed_latents(model, 500, prior="standard")
+    drawn = sa.draw_images(model, latents)[latents.labels == 3]
+    before = float((drawn - 0.5).square().mean().sqrt())
+    assert distance[:9] == [pytest.approx(before, rel=0.1)] * 9
+    assert distance[9] < distance[0]
+
+
+def test_a_result_cannot_be_changed(model, fishers):
+    result = sa.forget(model, fishers.without(3), 3, QUICK)
+    with pytest.raises(FrozenInstanceError):
+        result.reason = "done"
+    assert result.seconds > 0
+
+
+def test_the_rate_falls_to_zero_in_the_cooldown(model, fishers, monkeypatch):
+    """With EWC off, Adam's step is the rate times a bounded ratio: the last steps are small."""
+    moves, last = [], []
+
+    def watch(step, new, numbers):
+        now = torch.cat([p.detach().flatten() for p in new.parameters()])
+        if last:
+            moves.append(float((now - last.pop()).abs().max()))
+        last.append(now)
+
+    config = replace(QUICK, ewc_lambda=0.0, cooldown=10, lr_unl=1e-2)
+    assert sa.forget(model, fishers.without(3), 3, config, on_step=watch).steps == 20
+    for k, move in enumerate(moves[-9:], start=1):  # the k-th step after the rate began to fall
+        assert move < 1.5 * 1e-2 * (1 - k / 10)
