@@ -31,7 +31,7 @@ from sahelpers.checkpoints import part_path
 from sahelpers.data import CHECKOUT
 
 CONTEXT = multiprocessing.get_context("forkserver")  # torch is imported once, for all children
-CONTEXT.set_forkserver_preload(["sahelpers"])
+CONTEXT.set_forkserver_preload(["sahelpers.scoreboard"])
 NOBODY = 65534
 
 
@@ -204,8 +204,7 @@ class Case:
     def kill(self, work: Callable[[Path, Size], Any], seconds: float) -> bool:
         """Kill a child so many seconds after it began; False if it had finished by then."""
         process, out = self.start(work)
-        while not out.exists():
-            time.sleep(0.001)
+        wait_for(process, out)
         time.sleep(seconds)
         process.kill()
         process.join()
@@ -225,6 +224,13 @@ class Case:
         assert answer.get("result") == expected, answer
         left = [p.name for p in self.folder.iterdir() if p.suffix != ".pt" or ".part" in p.name]
         assert not left, left
+
+
+def wait_for(process: BaseProcess, out: Path) -> None:
+    """Until the child has begun its work."""
+    while not out.exists():
+        assert process.is_alive(), "the child ended before it began"
+        time.sleep(0.001)
 
 
 def answer_of(process: BaseProcess, out: Path) -> dict[str, Any]:
@@ -405,8 +411,7 @@ def holder_killed(folder: Path, size: Size, expected: str, seconds: float) -> bo
     """The first of two is killed: the second, who waits, goes on from its last pass."""
     case = Case(folder, size)
     first, out = case.start()
-    while not out.exists():
-        time.sleep(0.001)
+    wait_for(first, out)
     second, answer = case.start()
     time.sleep(seconds)
     first.kill()
