@@ -239,6 +239,27 @@ def crowding(board: Locator) -> list[str]:
     )
 
 
+def record(board: Locator) -> None:
+    """From now on, keep what the status line says and which pictures are shown."""
+    board.evaluate(
+        """board => {
+            window.said = new Set();
+            window.pictures = new Set();
+            window.recorder = new MutationObserver(() => {
+                said.add(board.querySelector('[role=status], [role=alert]').innerText);
+                for (const image of board.querySelectorAll('img')) pictures.add(image.src);
+            });
+            recorder.observe(board, {subtree: true, childList: true, attributes: true});
+        }"""
+    )
+
+
+def recorded(board: Locator) -> tuple[list[str], int]:
+    """What the status line said since then, and how many pictures there were."""
+    said, pictures = board.evaluate("() => (recorder.disconnect(), [[...said], pictures.size])")
+    return said, pictures
+
+
 def kernel_threads() -> int:
     """Threads of all kernels that this process and its servers have started."""
     kernels = [
