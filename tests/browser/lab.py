@@ -169,7 +169,7 @@ def idle(page: Page, seconds: float = PATIENCE / 1000) -> None:
     page.locator("#jp-main-statusbar").get_by_text("| Idle").wait_for(timeout=1000 * seconds)
 
 
-def run_all(page: Page, cells: int, seconds: float = 400) -> None:
+def run_all(page: Page, cells: int, seconds: float = 1200) -> None:
     """Run > Run All Cells, and wait until the last one has run, or one has failed."""
     before = page.locator(".jp-InputArea-prompt").all_inner_texts()
     page.get_by_role("menuitem", name="Run", exact=True).click()
