@@ -37,9 +37,9 @@ SECOND = """
 Attack: share of 128 guided restarts over z and y that both judges call c_f; relearning: area under
 P(c_f) while 10 real images are shown; both minus the figure of the models retrained without that
 class, so that only what lies above 0 can be memory. IWAE: 100 kept and 100 forgotten test images,
-binarised, K = 500. Seconds are one thread's, of the forgetting alone. One method dominates another
-if its means are no worse in all of argmax, worst class lost, attack and seconds (those that both
-have) and better in one.
+binarised, K = 500. Seconds are the processor's, on one thread, of the forgetting alone. One method
+dominates another if its means are no worse in all of argmax, worst class lost, attack and seconds
+(those that both have) and better in one.
 
 """
 
@@ -126,7 +126,7 @@ def interval(values: Iterable[float]) -> tuple[float, float, float]:
 
 def dominance(found: Summary) -> dict[str, list[str]]:
     """The methods that each method dominates: in the means of AXES that both have, no worse in any
-    and better in one.  Smaller is better in all of them."""
+    and better in one.  Smaller is better.  Other data and architectures are apart."""
     means = {
         name: [interval(figures[axis].values())[0] for axis in AXES]
         for name, figures in found.items()
@@ -136,7 +136,13 @@ def dominance(found: Summary) -> dict[str, list[str]]:
         pairs = [(a, b) for a, b in zip(one, other, strict=True) if not math.isnan(a + b)]
         return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
 
-    return {a: [b for b in means if b != a and beats(means[a], means[b])] for a in means}
+    def same_grid(one: str, other: str) -> bool:
+        return one.partition(" (")[2] == other.partition(" (")[2]
+
+    return {
+        a: [b for b in means if b != a and same_grid(a, b) and beats(means[a], means[b])]
+        for a in means
+    }
 
 
 def markdown(rows: Sequence[Row], audit: Audit | None = None) -> str:
@@ -153,11 +159,7 @@ def markdown(rows: Sequence[Row], audit: Audit | None = None) -> str:
     made = sorted({(r["machine"], r["version"]) for r in whole if r["machine"]})
     old, failed = sum(not r["machine"] for r in whole), len(rows) - len(whole)
     notes = [f"Made on: {machine}; sahelpers {version}." for machine, version in made]
-    notes += (
-        [f"{old} cells name no machine: an earlier version made them, on two threads."]
-        if old
-        else []
-    )
+    notes += [f"{old} cells name no machine: an earlier version made them."] if old else []
     notes += [f"{failed} cells failed."] if failed else []
     return "".join(tables) + ("\n" + "\n".join(notes) + "\n" if notes else "")
 
