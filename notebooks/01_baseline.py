@@ -259,7 +259,10 @@ verdicts = {
 }
 bars = {f"z from {name}": 100 * verdicts["open", name].correct() for name in latents}
 ax = sa.plots.class_bars(
-    bars, ylabel="recognised, percent", title=f"open judge, {PER_CLASS} samples per class"
+    bars,
+    ylabel="recognised, percent",
+    title=f"open judge, {PER_CLASS} samples per class",
+    names=train.class_names,
 )
 _ = ax.set_ylim(80, 100)
 
@@ -268,7 +271,9 @@ _ = ax.set_ylim(80, 100)
 
 # %%
 _ = sa.plots.answers(
-    verdicts["open", "Gaussian of the class"], title="asked for (row), answered (column), percent"
+    verdicts["open", "Gaussian of the class"],
+    title="asked for (row), answered (column), percent",
+    names=train.class_names,
 )
 
 # %% [markdown]

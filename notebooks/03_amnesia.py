@@ -250,11 +250,24 @@ result = sa.get_forgotten(baseline, fishers, FORGET_CLASS, BASELINE, FISHER, AMN
 after = result.model
 shown = sa.fixed_latents(before, 6, seed=1)
 images_before, images_after = (sa.draw_images(m, shown).cpu() for m in (before, after))
-_ = sa.plots.before_after(images_before, images_after, shown.labels.cpu())
+_ = sa.plots.before_after(images_before, images_after, shown.labels.cpu(), names=train.class_names)
 
 # %% [markdown]
 # *What to see: one column has turned into the surrogate, the other nine are the same digits in the same handwriting.*
+
+# %% [markdown]
+# ## With your own hands
 #
+# The dashboard forgets while you watch: choose one digit or several, move the weights, press *Forget*, and *Stop* when you have seen enough. *Forget these too* goes on from the model
+# so far, as in "One after the other" below, but with the baseline's Fisher. The line of code at the bottom makes the same model again. It works wherever this notebook runs, with the mouse or with Tab and the arrow keys.
+
+# %%
+dashboard = sa.widgets.AmnesiaDashboard(
+    before, fishers, judges, FORGET_CLASS, AMNESIA, made_with=(BASELINE, FISHER)
+)
+dashboard
+
+# %% [markdown]
 # ## What the judges say
 #
 # 2,000 samples of every class, the same $z$ before and after. Once as they are; once stretched to full contrast, because a ghost of 2 % contrast would pass any judge and no person;
@@ -276,8 +289,10 @@ for role, judge in judges.items():
 was, now, _ = rows["open", "class"]
 bars = {"before": was.probability.diagonal(), "after": now.probability.diagonal()}
 fig, (left, right) = plt.subplots(1, 2, figsize=(12, 4), layout="constrained")
-sa.plots.class_bars(bars, left, ylabel="P(label asked for), open judge")
-_ = sa.plots.answers(now, right, title="after: asked for (row), answered (column), percent")
+names = train.class_names
+sa.plots.class_bars(bars, left, ylabel="P(label asked for), open judge", names=names)
+title = "after: asked for (row), answered (column), percent"
+_ = sa.plots.answers(now, right, title=title, names=names)
 
 # %% [markdown]
 # *What to see: one bar is gone, nine are unchanged; in the matrix the forgotten row has moved to the column "none".*
@@ -507,18 +522,6 @@ print(
 print(
     "the five kept classes lose at most one point:", "holds" if sequence_holds else "does not hold"
 )
-
-# %% [markdown]
-# ## By hand
-#
-# The dashboard below forgets while you watch: choose one digit or several, move the weights, press *Forget*, and *Stop* when you have seen enough. *Forget these too* goes on from the model
-# so far, as in the picture above, but with the baseline's Fisher. The line of code at the bottom makes the same model again. It works wherever this notebook runs, with the mouse or with Tab and the arrow keys.
-
-# %%
-dashboard = sa.widgets.AmnesiaDashboard(
-    before, fishers, judges, FORGET_CLASS, AMNESIA, made_with=(BASELINE, FISHER)
-)
-dashboard
 
 # %% [markdown]
 # ## The theorem, measured
