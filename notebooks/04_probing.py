@@ -410,12 +410,12 @@ for what, values in figures.items():
 # %% [markdown]
 # ## The question
 #
-# Does any attack find more in the forgotten model than in the control? One model of each kind only shows which side the figures are on.
+# Does any attack find more in the forgotten model than in the control? One model of each kind only shows which side the figures are on; and 32 restarts of the inversions are too few even for that,
+# so they are left to the audit below, which makes 128.
 
 # %%
 MARGIN = 0.10  # an attack's excess over the control that we still call "no more"
-questions = ("prototype", "blind", "guided both", "both, reachable")
-for what in questions:
+for what in ("guided both", "both, reachable"):
     excess = rates["forgotten"][what] - rates["control"][what]
     print(
         f"{what}: at most the control + {MARGIN:.2f}: {'holds' if excess <= MARGIN else 'does not hold'}"
@@ -457,11 +457,12 @@ dashboard
 #
 # Figures of the run shown here (class 3, seed 42, one control):
 #
-# * **A success means nothing without its control.** Prototype inversion draws a 3 in 69 % of restarts from the forgotten model, and in 75 % from a model that never saw a 3.
-# * The guided attack over $z$ and $y$ finds the class in 100 % of restarts on the baseline, 78 % on the control and 20 % on the forgotten model; in 2 % if only latents count
+# * **A success means nothing without its control.** Prototype inversion draws a 3 in 66 % of 32 restarts from the forgotten model, and in 47 % from a model that never saw a 3. (With the
+#   audit's 128 restarts on two models of each kind: 61 % and 77 %. So much can 32 restarts deceive.)
+# * The guided attack over $z$ and $y$ finds the class in 100 % of restarts on the baseline, 84 % on the control and 14 % on the forgotten model; in 2 % if only latents count
 #   that a sampler could reach. Whoever tries 30 times succeeds on all of them.
 # * The attack itself is sound: a kept digit is found in every restart on every model.
-# * Relearning from ten images: area 0.95 for the baseline, 0.39 for the control, 0.00 for the forgotten model; 0.44 for all three once the label input is opened.
+# * Relearning from ten images: area 0.95 for the baseline, 0.41 for the control, 0.00 for the forgotten model; 0.46 for all three once the label input is opened.
 # * The encoder has forgotten nothing: our default trains the decoder side only, so its layers agree with the baseline's exactly (CKA 1.00; control 0.91). That gives no
 #   attack above an advantage here, since a linear probe reads the class off the control's encoder just as well (0.98 against 0.99).
 #
