@@ -368,3 +368,12 @@ def test_the_rate_falls_to_zero_in_the_cooldown(model, fishers, monkeypatch):
     assert sa.forget(model, fishers.without(3), 3, config, on_step=watch).steps == 20
     for k, move in enumerate(moves[-9:], start=1):  # the k-th step after the rate began to fall
         assert move < 1.5 * 1e-2 * (1 - k / 10)
+
+
+def test_without_a_cooldown_the_budget_is_spent_or_the_goal_ends_it(model, fishers):
+    fixed = replace(QUICK, cooldown=0)
+    spent = sa.forget(model, fishers.without(3), 3, fixed)
+    assert (spent.reason, spent.steps) == ("budget", 640 // 32)
+    goal = spent.history["distance"][9]  # at the first look: reached exactly is reached
+    done = sa.forget(model, fishers.without(3), 3, replace(fixed, tolerance=goal))
+    assert (done.reason, done.steps) == ("done", 10)

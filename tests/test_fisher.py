@@ -1,6 +1,7 @@
 """Oracles: a plain loop of backward passes, `torch.func.vmap(grad)`, closed forms; in float64."""
 
 import copy
+from dataclasses import FrozenInstanceError
 
 import pytest
 import torch
@@ -560,3 +561,10 @@ def test_a_fisher_survives_saving(tmp_path):
         )
         assert all(torch.equal(mine.diagonal[k], theirs.diagonal[k]) for k in mine.diagonal)
     assert mine.to("meta").diagonal["decoder.0.weight"].device.type == "meta"
+
+
+def test_an_estimate_cannot_be_changed():
+    one = sa.Fisher({"w": torch.ones(2)}, 1, {"w": 4.0}, "square")
+    for value, name in ((one, "n"), (sa.ClassFishers((one, one)), "by_class")):
+        with pytest.raises(FrozenInstanceError):
+            setattr(value, name, 5)
