@@ -97,11 +97,13 @@ def main() -> int:
                 lambda f, n=now: s.clock_set_back(f, size, expected, moment(0.7), n),
             )
         limits = [2**k for k in range(10, 30)]
+        ran_out: list[bool] = []
         attempt(
             "out of memory",
             len(limits),
-            lambda f: s.out_of_memory(f, size, expected, made, limits.pop()) and None,
+            lambda f: ran_out.append(s.out_of_memory(f, size, expected, made, limits.pop())),
         )
+        print(f"memory ran out in {sum(ran_out)} of these", flush=True)
     tried = sum(c["tried"] for c in counts.values())
     survived = sum(c["survived"] for c in counts.values())
     print(f"{'faults survived / tried':45} {survived} / {tried}")
