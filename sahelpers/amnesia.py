@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 
+from .checks import check_callable, check_is, check_number
 from .config import AmnesiaConfig, check_classes
 from .data import LabelledImages
 from .fisher import Fisher
-from .models import CVAE, seeded
+from .models import CVAE, check_model, seeded
 from .objective import Objective
 from .progress import progress
 from .surrogates import MakeImages, make_surrogate
@@ -45,7 +46,7 @@ class AmnesiaResult:
     @property
     def steps(self) -> int:
         """Steps taken."""
-        return len(self.history["distance"])
+        return len(self.history.get("distance", []))
 
     def to_state(self) -> dict[str, Any]:
         """What a checkpoint holds."""
@@ -86,9 +87,12 @@ def forget(
     Fisher of another architecture, naming the first parameter that differs.
     """
     config = config or AmnesiaConfig()
+    check_model(model)
+    check_is(config, AmnesiaConfig, "config")
+    if on_step is not None:
+        check_callable(on_step, "on_step", "(step, model, terms) -> bool or None")
     forgotten = check_classes(forget_class, model.num_classes)
-    if not max_seconds > 0:
-        raise ValueError(f"max_seconds={max_seconds!r} must be a number of seconds above 0")
+    check_number(max_seconds, "max_seconds", 1e-6, math.inf)
     begin = time.perf_counter()
     end = begin + max_seconds
     frozen = copy.deepcopy(model).eval().requires_grad_(False)
@@ -130,6 +134,8 @@ def forget(
             consolidate(optimizer, new, objective)
         if step % CHECK_EVERY == CHECK_EVERY - 1:
             distance, ewc = objective.distance(new, z, labels), objective.consolidation(new)
+            if math.isnan(distance):
+                break
         numbers = {k: float(v.detach()) for k, v in terms.items()} | {"ewc": ewc}
         numbers["distance"] = distance
         for name, value in numbers.items():
@@ -137,6 +143,11 @@ def forget(
         if on_step is not None and on_step(step, new, numbers) is False:
             reason = "stopped"
             break
+    if not all(p.isfinite().all() for p in new.parameters()):
+        raise ValueError(
+            f"the weights became NaN within {step + 1} steps: lr_unl={config.lr_unl:g} is too "
+            "large with these weights of the terms, give a smaller one"
+        )
     new.eval().zero_grad()
     seconds = time.perf_counter() - begin
     return AmnesiaResult(new, forgotten, history, reason, seconds, used)

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import torch
 
+from .checks import check_is
 from .config import Config, ProbeConfig, check_classes, knob
 from .data import LabelledImages
 from .excess import Finding, compare
-from .models import CVAE, Judge
+from .models import CVAE, Judge, check_judge, check_judges, check_model
 from .probing import guided_attack, invert_blind, invert_prototypes, reachable, success
 from .recovery import relearn
 
@@ -55,8 +56,11 @@ class AuditReport:
     @classmethod
     def read(cls, path: Path) -> "AuditReport":
         """The inverse of `save`."""
-        state = json.loads(path.read_text())
-        return cls(state["forget_class"], tuple(Finding(**f) for f in state["findings"]))
+        try:
+            state = json.loads(path.read_text())
+            return cls(state["forget_class"], tuple(Finding(**f) for f in state["findings"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} does not hold an audit's report: {error}") from error
 
 
 def audit(
@@ -76,7 +80,6 @@ def audit(
     Raises ValueError for a control that was trained with the class.
     """
     config = config or AuditConfig()
-    check_classes(forget_class, model.num_classes)
     for k, control in enumerate(controls):
         check_control(control, forget_class, f"controls[{k}]")
     if not controls:
@@ -93,11 +96,38 @@ def check_control(control: CVAE, forget_class: int, name: str = "control") -> No
 
     Training fits a Gaussian of z for every class it saw; that of a class never seen is N(0, I).
     """
+    check_model(control, name)
+    check_classes((forget_class,), control.num_classes)
     flat = torch.zeros_like(control.prior_mean[forget_class])
     if not torch.equal(control.prior_mean[forget_class], flat):
         raise ValueError(
             f"{name} was trained with class {forget_class}: a control has never seen it; "
             f"make one with get_control(config, train, {forget_class})"
+        )
+
+
+def _check(
+    model: CVAE,
+    baseline: CVAE,
+    forget_class: int,
+    judges: Mapping[str, Judge],
+    guide: Judge,
+    real: LabelledImages,
+    config: AuditConfig,
+) -> None:
+    """Refuse what does not go together, before any work."""
+    check_model(model)
+    check_model(baseline, "baseline", model.num_classes)
+    check_classes((forget_class,), model.num_classes)
+    check_judges(judges, model.num_classes)
+    check_judge(guide, model.num_classes, "guide")
+    if guide.role != "guide":
+        raise ValueError(f"guide has the role {guide.role!r}: pass the judge of role 'guide'")
+    check_is(real, LabelledImages, "real")
+    check_is(config, AuditConfig, "config")
+    if (have := len(real.only(forget_class))) < RELEARN_SIZES[-1]:
+        raise ValueError(
+            f"real has {have} images of class {forget_class}: {RELEARN_SIZES[-1]} are relearned"
         )
 
 
@@ -115,6 +145,7 @@ def attack_all(
     One more row is no attack on the class: the guided attack on the class after it, a kept one,
     which must succeed on every model, or the attack is broken there.
     """
+    _check(model, baseline, forget_class, judges, guide, real, config)
     kind = {"n_restarts": config.n_restarts, "seed": config.seed}
     inversion = ProbeConfig(steps=config.inversion_steps, **kind)
     guided = ProbeConfig(steps=config.steps, **kind)
@@ -152,6 +183,11 @@ def compare_all(
     forget_class: int, models: Sequence[Values], baseline: Values, controls: Sequence[Values]
 ) -> AuditReport:
     """The report on what `attack_all` found: models are the same method with several seeds."""
+    if not models or not controls:
+        raise ValueError(f"{len(models)} models and {len(controls)} controls: give some of each")
+    for values in (*models, baseline, *controls):
+        if values.keys() != models[0].keys():
+            raise ValueError(f"attacks {list(values)} are not {list(models[0])}: make them alike")
     findings = [
         compare(name, [m[name] for m in models], baseline[name], [c[name] for c in controls])
         for name in models[0]

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from .amnesia import AmnesiaResult, forget
-from .config import AmnesiaConfig, BaselineConfig, FisherConfig
+from .checks import check_is
+from .config import AmnesiaConfig, BaselineConfig, FisherConfig, check_classes
 from .data import LabelledImages
 from .elbo import elbo_terms
 from .fisher import ClassFishers, class_fishers
-from .models import CVAE, draw_normal, seeded
+from .models import CVAE, check_model, draw_normal, seeded
 from .objective import Batch, Objective
 from .recovery import reset_label
 from .surrogates import make_surrogate
@@ -39,6 +40,20 @@ class Task:
     train: LabelledImages
     baseline: BaselineConfig  # how the model was trained, for retraining
     config: AmnesiaConfig = field(default_factory=AmnesiaConfig)
+
+    def __post_init__(self) -> None:
+        check_model(self.model)
+        for name, kind in (("fishers", ClassFishers), ("train", LabelledImages)):
+            check_is(getattr(self, name), kind, name)
+        check_is(self.baseline, BaselineConfig, "baseline")
+        check_is(self.config, AmnesiaConfig, "config")
+        for name, have in (("fishers", self.fishers.by_class), ("train", self.train.class_names)):
+            if len(have) != self.model.num_classes:
+                raise ValueError(
+                    f"{name} has {len(have)} classes, the model {self.model.num_classes}"
+                )
+        forgotten = check_classes(self.forgotten, self.model.num_classes, allow_empty=True)
+        object.__setattr__(self, "forgotten", forgotten)
 
     @property
     def kept(self) -> tuple[int, ...]:
@@ -87,7 +102,7 @@ def label_column(task: Task) -> AmnesiaResult:
 
 def gradient_ascent(task: Task) -> AmnesiaResult:
     """Raise the negative ELBO of real images of c_f: the lower bound falls, and much else."""
-    real = task.train.only(task.forgotten)
+    real = _real_images(task, task.forgotten)
 
     def loss(model: CVAE, generator: torch.Generator) -> Tensor:
         return -_real_loss(model, real, generator).clamp(max=1000)
@@ -97,7 +112,7 @@ def gradient_ascent(task: Task) -> AmnesiaResult:
 
 def fine_tuning(task: Task) -> AmnesiaResult:
     """Go on training on real kept images alone and hope that c_f fades away."""
-    real = task.train.without(task.forgotten)
+    real = _real_images(task, task.kept)
     return _descend(
         task,
         lambda model, g: _real_loss(model, real, g),
@@ -109,7 +124,7 @@ def fine_tuning(task: Task) -> AmnesiaResult:
 
 def random_labels(task: Task) -> AmnesiaResult:
     """Real kept images under the label c_f, beside the right ones: c_f becomes any other digit."""
-    real = task.train.without(task.forgotten)
+    real = _real_images(task, task.kept)
 
     def loss(model: CVAE, generator: torch.Generator) -> Tensor:
         wrong = Objective.labels(task.forgotten, BATCH, generator)
@@ -166,8 +181,8 @@ def projection(task: Task) -> AmnesiaResult:
 def retraining(task: Task) -> AmnesiaResult:
     """The honest way: train again without the classes."""
     begin = time.perf_counter()
+    used = len(_real_images(task, task.kept))
     trained = retrain_without(task.train, task.baseline, task.forgotten)
-    used = len(task.train.without(task.forgotten))
     return _result(trained.model, task, begin, used, trained.history)
 
 
@@ -187,6 +202,15 @@ METHODS: dict[str, Method] = {
     "projection": projection,
     CONTROL: retraining,
 }
+
+
+def _real_images(task: Task, classes: tuple[int, ...]) -> LabelledImages:
+    """The training images of these classes; ValueError when there are none to learn from."""
+    check_classes(task.forgotten, task.model.num_classes)
+    real = task.train.only(classes)
+    if not len(real):
+        raise ValueError(f"train has no image of the classes {classes}: give some")
+    return real
 
 
 def _objective(task: Task, surrogate: str) -> Objective:

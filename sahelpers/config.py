@@ -6,10 +6,11 @@ notebooks' sliders all read the same table.
 
 import hashlib
 import json
-import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
+
+from .checks import check_is, check_whole, is_whole, shown
 
 ARCHITECTURES = ("mlp", "conv")
 DATASETS = ("mnist", "fashion_mnist", "kmnist", "qmnist")
@@ -46,18 +47,24 @@ class Config:
             low, high, choices = meta.get("low"), meta.get("high"), meta.get("choices")
             if choices is not None:
                 if value not in choices:
-                    raise ValueError(f"{f.name}={value!r} is not one of {', '.join(choices)}")
+                    raise ValueError(f"{f.name}={shown(value)} is not one of {', '.join(choices)}")
             elif low is not None:
                 whole = isinstance(f.default, int)
                 kind = int if whole else (int, float)
                 ok = isinstance(value, kind) and not isinstance(value, bool)
-                if not (ok and math.isfinite(value) and low <= value <= high):
+                if not (ok and low <= value <= high):  # NaN is in no range
                     noun = "a whole number" if whole else "a number"
-                    raise ValueError(f"{f.name}={value!r} must be {noun} from {low:g} to {high:g}")
+                    raise ValueError(
+                        f"{f.name}={shown(value)} must be {noun} from {low:g} to {high:g}"
+                    )
+            elif isinstance(f.default, str) and not isinstance(value, str):
+                raise ValueError(f"{f.name}={shown(value)} must be text: {meta['help']}")
 
 
 def fingerprint(*configs: Config) -> str:
     """Eight hexadecimal digits that change when any field of any of the configurations does."""
+    for config in configs:
+        check_is(config, Config, "config")
     parts = [{type(c).__name__: asdict(c)} for c in configs]  # type: ignore[call-overload]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
 
@@ -71,15 +78,20 @@ def check_classes(
     Raises ValueError naming the value when one is not a class, when there is none (unless
     allow_empty) or when none would be kept.
     """
+    check_whole(num_classes, "num_classes")
     allowed = f"whole numbers from 0 to {num_classes - 1}"
-    if isinstance(classes, str) or (
-        not isinstance(classes, Iterable) and not hasattr(classes, "__index__")
+    found: list[Any] = [classes]
+    if (
+        isinstance(classes, Iterable)
+        and not isinstance(classes, str)
+        and getattr(classes, "ndim", True)
     ):
-        raise ValueError(f"class {classes!r} is not a class: use {allowed}, or a tuple of them")
-    found = list(classes) if isinstance(classes, Iterable) else [classes]
+        found = list(classes)
+    elif not is_whole(classes):
+        allowed += ", or a tuple of them"
     for c in found:
-        if isinstance(c, bool) or not hasattr(c, "__index__") or not 0 <= int(c) < num_classes:
-            raise ValueError(f"class {c!r} is not a class: use {allowed}")
+        if not is_whole(c) or not 0 <= int(c) < num_classes:
+            raise ValueError(f"class {shown(c)} is not a class: use {allowed}")
     result = tuple(sorted({int(c) for c in found}))
     if not result and not allow_empty:
         raise ValueError(f"no class given (got {classes!r}): name at least one, {allowed}")

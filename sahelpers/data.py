@@ -16,8 +16,8 @@ import torch
 import torchvision.datasets as tvd
 from torch import Tensor
 
+from .checks import check_images
 from .config import DATASETS, check_classes
-from .models import check_images
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 _CLASSES: dict[str, Any] = dict(

@@ -13,12 +13,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .models import check_shape, seeded
+from .checks import IMAGE_SHAPE, check_number, check_tensor, check_values, check_whole
+from .models import seeded
 
 CHUNK = 100  # images worked on at once: they stay in the processor's cache
 LOOK_EVERY = 10  # steps between two looks at the gap
 LIPSCHITZ = 8.0  # bound of D D^T in two dimensions
 SURE_GAP = 1e-3  # the two solutions of a divergence must differ by more than their errors
+MAX_WEIGHT = 1e4  # the image is flat long before
 LOW, HIGH = -4.0, 5.0  # gray levels that noise may reach; farther out something is wrong
 
 
@@ -40,21 +42,18 @@ def denoise_tv(
     anisotropic: |grad u| is the sum of the absolute differences instead of their Euclidean length.
     Raises RuntimeError when the gap is not reached in max_steps.
     """
-    check_shape(noisy)
-    weights = torch.as_tensor(weight, dtype=noisy.dtype, device=noisy.device)
-    if weights.ndim > 1 or (weights.ndim == 1 and len(weights) != len(noisy)):
-        raise ValueError(f"weight of shape {tuple(weights.shape)}: give a number or one per image")
-    if not (weights.isfinite() & (weights >= 0)).all():
-        raise ValueError(f"weight={weight} must be 0 or more: it multiplies the total variation")
-    if not gap > 0 or max_steps < 1:
-        raise ValueError(f"gap={gap} and max_steps={max_steps} must be above 0")
-    if len(noisy) and not (noisy.min() >= LOW and noisy.max() <= HIGH):  # also refuses NaN
-        low, high = float(noisy.min()), float(noisy.max())
-        raise ValueError(
-            f"noisy runs from {low:g} to {high:g}; gray levels lie in [0, 1] and noise within "
-            f"[{LOW:g}, {HIGH:g}]: divide bytes by 255"
-        )
-    weights = weights.expand(len(noisy))
+    check_tensor(noisy, ("B", *IMAGE_SHAPE), "noisy")
+    check_values(noisy, "noisy", LOW, HIGH, ": gray levels and some noise; divide bytes by 255")
+    check_number(gap, "gap", 1e-12, 1e6)
+    check_whole(max_steps, "max_steps")
+    if isinstance(weight, Tensor):
+        check_tensor(weight, (len(noisy),) if weight.ndim else (), "weight", noisy.device)
+        check_values(weight, "weight", 0, MAX_WEIGHT)
+    else:
+        check_number(weight, "weight", 0, MAX_WEIGHT)
+    if not len(noisy):
+        return noisy.clone()
+    weights = torch.as_tensor(weight, dtype=noisy.dtype, device=noisy.device).expand(len(noisy))
     parts = [
         _solve(f[:, 0], w[:, None, None], gap, anisotropic, max_steps)
         for f, w in zip(noisy.split(CHUNK), weights.split(CHUNK), strict=True)
@@ -114,8 +113,8 @@ def sure(noisy: Tensor, weight: float, sigma: float, seed: int = 0) -> Tensor:
     is needed.  The divergence is estimated with one random direction (Ramani et al. 2008), so
     average over a batch.
     """
-    if not sigma > 0:
-        raise ValueError(f"sigma={sigma} must be above 0: it is the noise's standard deviation")
+    check_number(sigma, "sigma", 1e-6, HIGH - LOW)
+    check_tensor(noisy, ("B", *IMAGE_SHAPE), "noisy")
     step = 0.1 * sigma
     direction = torch.randn(noisy.shape, generator=seeded(seed), dtype=noisy.dtype).to(noisy)
     u, v = (denoise_tv(f, weight, gap=SURE_GAP) for f in (noisy, noisy + step * direction))
@@ -125,4 +124,6 @@ def sure(noisy: Tensor, weight: float, sigma: float, seed: int = 0) -> Tensor:
 
 def choose_weight(noisy: Tensor, sigma: float, weights: Sequence[float]) -> float:
     """The weight whose `sure`, averaged over the batch, is smallest: no clean image is needed."""
+    if not len(weights) or not len(noisy):
+        raise ValueError(f"{len(weights)} weights and {len(noisy)} noisy images: give some of each")
     return min(weights, key=lambda weight: float(sure(noisy, weight, sigma).mean()))

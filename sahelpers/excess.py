@@ -52,6 +52,13 @@ def compare(
 
     Seeds are resampled first, then the restarts of each (see `draw_means`).
     """
+    for name, group in (("models", models), ("controls", controls), ("baseline", [baseline])):
+        if not len(group) or not all(len(values) for values in group):
+            raise ValueError(f"{name}={group!r} holds no number: give at least one for each seed")
+        if not all(0 <= value <= 1 for values in group for value in values):
+            raise ValueError(f"{name} of {attack!r} holds a number that is not from 0 to 1")
+    if not 0 <= margin <= 1:
+        raise ValueError(f"margin={margin!r} must be a number from 0 to 1")
     rng = np.random.default_rng(0)
     mine, theirs = _resample(models, rng), _resample(controls, rng)
     excess = mine - theirs

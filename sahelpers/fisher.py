@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .checks import check_is
 from .config import FisherConfig, check_classes
 from .data import LabelledImages
 from .elbo import bernoulli_nats, elbo_terms
 from .gradients import example_sums
-from .models import CVAE, draw_normal, seeded
+from .models import CVAE, check_model, draw_normal, seeded
 from .progress import progress
 
 
@@ -40,6 +41,8 @@ class Fisher:
 
     def __add__(self, other: "Fisher") -> "Fisher":
         """The estimate from both sets of images: weighted by their numbers."""
+        if not isinstance(other, Fisher):
+            return NotImplemented
         check_same_parameters(self.diagonal, other.diagonal, "the other Fisher")
         n = self.n + other.n
         a, b = self.n / n, other.n / n
@@ -85,6 +88,12 @@ class ClassFishers:
 
     by_class: tuple[Fisher, ...]
 
+    def __post_init__(self) -> None:
+        if not self.by_class:
+            raise ValueError("by_class=() is empty: give one Fisher per class")
+        for fisher in self.by_class:
+            check_is(fisher, Fisher, "by_class")
+
     def without(self, classes: int | Iterable[int]) -> Fisher:
         """The Fisher of all images but those of these classes (none: an empty tuple)."""
         left_out = check_classes(classes, len(self.by_class), allow_empty=True)
@@ -125,6 +134,7 @@ def diagonal_fisher(
     sampled: z from N(0, I), x drawn from the decoder, gradient of log p(x | z, c); the encoder
     gets zero.
     """
+    _check(model, data, config)
     left_out = check_classes(exclude, model.num_classes, allow_empty=True)
     kept = [c for c in range(model.num_classes) if c not in left_out]
     fishers = [_class_fisher(model, data, config, c) for c in progress(kept, "Fisher per class")]
@@ -138,6 +148,7 @@ def diagonal_fisher(
 
 def class_fishers(model: CVAE, data: LabelledImages | None, config: FisherConfig) -> ClassFishers:
     """One Fisher per class, with the options of `diagonal_fisher`."""
+    _check(model, data, config)
     labels = progress(range(model.num_classes), "Fisher per class")
     fishers = [_class_fisher(model, data, config, c) for c in labels]
     for label, fisher in enumerate(fishers):
@@ -156,6 +167,20 @@ def check_same_parameters(mine: dict[str, Tensor], other: dict[str, Tensor], wha
             )
     if extra := [name for name in other if name not in mine]:
         raise ValueError(f"{what} does not fit: it has {extra[0]}, which is unknown here")
+
+
+def _check(model: CVAE, data: LabelledImages | None, config: FisherConfig) -> None:
+    """Refuse what does not go together, before any work."""
+    check_model(model)
+    check_is(data, (LabelledImages, type(None)), "data")
+    check_is(config, FisherConfig, "config")
+    if config.source != "data" or config.estimator == "decoder":
+        return
+    if data is None:
+        raise ValueError("source='data' needs data: pass images, or use source='model_mean'")
+    if data.images.device != model.device:
+        raise ValueError(f"data is on {data.images.device}, the model on {model.device}: move one")
+    check_model(model, num_classes=len(data.class_names))
 
 
 def _class_fisher(
@@ -209,12 +234,7 @@ def _class_images(
 ) -> Tensor | None:
     """At most n images of a class, real or drawn by the model."""
     if config.source == "data" and config.estimator != "decoder":
-        if data is None:
-            raise ValueError("source='data' needs data: pass images, or use source='model_mean'")
-        if data.images.device != model.device:
-            raise ValueError(
-                f"data is on {data.images.device}, the model on {model.device}: move one"
-            )
+        assert data is not None
         images = data.only(label).images
         return images[torch.randperm(len(images), generator=generator)[:n]] if len(images) else None
     labels = torch.full((n,), label, device=model.device)

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .checks import check_callable, check_finite, check_is, check_whole
+
 CHUNK = 250  # examples in one pass
 PIECE = 32  # per-example gradients formed at once: few enough to stay in the processor's cache
 TOLERANCE = 5e-3  # of the largest entry, against autograd; leaves room for a GPU's short floats
@@ -54,15 +56,18 @@ def example_sums(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """As `squared_gradients`, but the second result is, for every parameter, one number per
     example, (B,) float64: the sum over the parameter's entries of that example's squares."""
+    check_is(module, nn.Module, "module")
+    check_callable(losses, "losses", "(module, *inputs) -> (B,)")
+    check_whole(chunk, "chunk")
+    check_finite(module, "module")
+    sizes = {len(t) for t in (*inputs, *(twins or ()))}
+    if len(sizes) != 1 or not max(sizes) or len(inputs) != len(twins or inputs):
+        raise ValueError(
+            f"inputs and twins have {sorted(sizes)} rows: give at least one image, and as many of "
+            "each"
+        )
     n = len(inputs[0])
-    if n == 0:
-        raise ValueError("no examples: the Fisher needs at least one image")
-    if chunk < 1:
-        raise ValueError(f"chunk={chunk} must be at least 1")
     twin = copy.deepcopy(module).eval().requires_grad_(True)
-    for name, p in twin.named_parameters():
-        if not p.isfinite().all():
-            raise ValueError(f"parameter {name} holds NaN or infinite values")
     recorder = _Recorder(twin, losses)
     _verify(twin, recorder, tuple(t[:2] for t in inputs))
     names = {id(p): name for name, p in twin.named_parameters()}
@@ -99,9 +104,16 @@ class _Recorder:
         """The uses of every parameter (by identity) in one pass over these examples."""
         self.seen.clear()
         with torch.enable_grad():
-            loss = self.losses(self.module, *inputs).sum()
+            losses = self.losses(self.module, *inputs)
+            if losses.shape != inputs[0].shape[:1]:
+                raise ValueError(
+                    f"losses of shape {tuple(losses.shape)} must be ({len(inputs[0])},): one for "
+                    "each example"
+                )
             outputs = [output for _, _, output in self.seen]
-            gradients = torch.autograd.grad(loss, outputs, allow_unused=True)
+            gradients: tuple[Tensor | None, ...] = ()
+            if outputs:
+                gradients = torch.autograd.grad(losses.sum(), outputs, allow_unused=True)
         uses: dict[int, list[Use]] = {}
         for (layer, seen, _), gradient in zip(self.seen, gradients, strict=True):
             if gradient is None:

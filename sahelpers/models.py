@@ -1,15 +1,24 @@
 """The conditional VAE, and the judges that look at what it draws."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .checks import (
+    IMAGE_SHAPE,
+    check_finite,
+    check_images,
+    check_is,
+    check_labels,
+    check_same_length,
+    check_tensor,
+    check_whole,
+)
 from .config import ARCHITECTURES, check_classes
 
-IMAGE_SHAPE = (1, 28, 28)
 LATENT_DIM = 20
 NUM_CLASSES = 10
 PRIORS = ("class", "standard")
@@ -34,6 +43,8 @@ class CVAE(nn.Module):
         super().__init__()
         if arch not in ARCHITECTURES:
             raise ValueError(f"arch={arch!r} is not one of {', '.join(ARCHITECTURES)}")
+        check_whole(latent_dim, "latent_dim", 1, 512)
+        check_whole(num_classes, "num_classes", 2, 1000)
         self.arch, self.latent_dim, self.num_classes = arch, latent_dim, num_classes
         build = _mlp if arch == "mlp" else _conv
         self.encoder, self.decoder = build(latent_dim, num_classes)
@@ -52,9 +63,15 @@ class CVAE(nn.Module):
 
     def label_vectors(self, labels: Tensor) -> Tensor:
         """Class numbers (B,) int64, or soft labels (B, C) float, as label vectors (B, C)."""
+        check_is(labels, Tensor, "labels")
         if labels.ndim == 1 and not labels.is_floating_point():
-            return F.one_hot(labels.long(), self.num_classes).to(self.device, self.dtype)
+            try:
+                return F.one_hot(labels.long(), self.num_classes).to(self.device, self.dtype)
+            except RuntimeError:
+                check_labels(labels, self.num_classes)  # says what is wrong
+                raise
         if labels.ndim == 2 and labels.shape[1] == self.num_classes and labels.is_floating_point():
+            check_tensor(labels, ("B", self.num_classes), "labels", self.device, self.dtype)
             return labels
         raise ValueError(
             f"labels of shape {tuple(labels.shape)} and type {labels.dtype}: give class numbers "
@@ -66,8 +83,9 @@ class CVAE(nn.Module):
 
         images: (B, 1, 28, 28) float in [0, 1].  labels: (B,) int64 or (B, C) float.
         """
-        check_shape(images)
+        check_tensor(images, ("B", *IMAGE_SHAPE), "images", self.device, self.dtype)
         y = self.label_vectors(labels)
+        check_same_length(images, y, "images")
         if self.arch == "mlp":
             h = torch.cat([images.flatten(1), y], dim=1)  # (B, 784 + C)
         else:
@@ -78,9 +96,10 @@ class CVAE(nn.Module):
 
     def decode_logits(self, z: Tensor, labels: Tensor) -> Tensor:
         """Logits of the pixels' Bernoulli probabilities, (B, 1, 28, 28), for z (B, Z)."""
-        if z.ndim != 2 or z.shape[1] != self.latent_dim:
-            raise ValueError(f"z of shape {tuple(z.shape)} must be (B, {self.latent_dim})")
-        h = torch.cat([z, self.label_vectors(labels)], dim=1)  # (B, Z + C)
+        check_tensor(z, ("B", self.latent_dim), "z", self.device, self.dtype)
+        y = self.label_vectors(labels)
+        check_same_length(z, y, "z")
+        h = torch.cat([z, y], dim=1)  # (B, Z + C)
         out: Tensor = self.decoder(h)
         return out.view(-1, *IMAGE_SHAPE)
 
@@ -94,11 +113,17 @@ class CVAE(nn.Module):
         """Latents z (B, Z) for class numbers (B,): from the class's Gaussian or from N(0, I)."""
         if prior not in PRIORS:
             raise ValueError(f"prior={prior!r} is not one of {', '.join(PRIORS)}")
+        check_is(labels, Tensor, "labels")
         noise = draw_normal((len(labels), self.latent_dim), self, generator)
         if prior == "standard":
             return noise
         y = labels.to(self.device)
-        return self.prior_mean[y] + (self.prior_scale[y] @ noise[:, :, None]).squeeze(2)
+        try:
+            mean, scale = self.prior_mean.index_select(0, y), self.prior_scale.index_select(0, y)
+        except (IndexError, RuntimeError):
+            check_labels(labels, self.num_classes)  # says what is wrong
+            raise
+        return mean + (scale @ noise[:, :, None]).squeeze(2)
 
     @torch.no_grad()
     def sample(
@@ -113,11 +138,14 @@ class CVAE(nn.Module):
         check_classes(label, self.num_classes)
         mean, cov = torch.zeros(self.latent_dim), torch.eye(self.latent_dim)
         if latents is not None:
+            check_tensor(latents, ("N", self.latent_dim), "latents", self.device)
             if len(latents) <= self.latent_dim:
                 raise ValueError(f"{len(latents)} latents are too few for {self.latent_dim} dims")
             mean, cov = latents.mean(0), torch.cov(latents.T)
-        self.prior_mean[label] = mean
-        self.prior_scale[label] = torch.linalg.cholesky(cov.cpu().double()).to(self.dtype)
+        scale, failed = torch.linalg.cholesky_ex(cov.cpu().double())
+        if failed or not scale.isfinite().all():
+            raise ValueError("latents do not spread in every dimension, or hold NaN: give others")
+        self.prior_mean[label], self.prior_scale[label] = mean, scale.to(self.dtype)
 
     def to_state(self) -> dict[str, Any]:
         """Tensors, numbers and strings only: what a checkpoint holds."""
@@ -174,6 +202,7 @@ class Judge(nn.Module):
         super().__init__()
         if role not in JUDGE_ROLES:
             raise ValueError(f"role={role!r} is not one of {', '.join(JUDGE_ROLES)}")
+        check_whole(num_classes, "num_classes", 2, 1000)
         self.role, self.num_classes = role, num_classes
         self.has_none = role == "open"
         if role == "open":
@@ -196,7 +225,8 @@ class Judge(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """Penultimate activations, (B, width)."""
-        check_shape(images)
+        weight = self.head.weight
+        check_tensor(images, ("B", *IMAGE_SHAPE), "images", weight.device, weight.dtype)
         out: Tensor = self.body(images)
         return out
 
@@ -207,7 +237,12 @@ class Judge(nn.Module):
 
     @torch.no_grad()
     def probabilities(self, images: Tensor, batch: int = 250) -> Tensor:
-        """Softmax of the logits, in batches whose activations fit a processor's cache."""
+        """Softmax of the logits, in batches whose activations fit a processor's cache.
+
+        Raises ValueError unless the images lie in [0, 1].
+        """
+        check_images(images, device=self.head.weight.device)
+        check_whole(batch, "batch")
         return torch.cat([self(part).softmax(1) for part in images.split(batch)])
 
     def to_state(self) -> dict[str, Any]:
@@ -239,21 +274,34 @@ def restored(build: Callable[[], M], tensors: dict[str, Tensor]) -> M:
     return module.eval()
 
 
-def check_shape(images: Tensor) -> None:
-    """Raise ValueError unless images is (B, 1, 28, 28)."""
-    if images.ndim != 4 or tuple(images.shape[1:]) != IMAGE_SHAPE:
-        raise ValueError(f"images of shape {tuple(images.shape)} must be (B, 1, 28, 28)")
+def check_model(model: object, name: str = "model", num_classes: int | None = None) -> None:
+    """Refuse what is not a CVAE of so many classes with finite weights."""
+    check_is(model, CVAE, name, " (a training's result has it as `.model`)")
+    assert isinstance(model, CVAE)
+    if num_classes is not None and model.num_classes != num_classes:
+        raise ValueError(f"{name} has {model.num_classes} classes, not {num_classes} as the others")
+    check_finite(model, name)
 
 
-def check_images(images: Tensor) -> Tensor:
-    """The images, if they are (B, 1, 28, 28) float with every value in [0, 1]; else ValueError."""
-    check_shape(images)
-    if not images.is_floating_point():
-        raise ValueError(f"images of type {images.dtype} must be float: divide bytes by 255")
-    if len(images) and not (images.min() >= 0 and images.max() <= 1):  # also refuses NaN
-        low, high = float(images.min()), float(images.max())
-        raise ValueError(f"images run from {low:g} to {high:g}; they must lie in [0, 1]")
-    return images
+def check_judge(judge: object, num_classes: int | None, name: str = "judge") -> None:
+    """Refuse what is not a Judge (of so many classes) with finite weights."""
+    check_is(judge, Judge, name)
+    assert isinstance(judge, Judge)
+    if num_classes is not None and judge.num_classes != num_classes:
+        raise ValueError(f"{name} knows {judge.num_classes} classes, the model {num_classes}")
+    check_finite(judge, name)
+
+
+def check_judges(judges: object, num_classes: int | None = None) -> None:
+    """Refuse what does not map names to judges that score, all of so many classes."""
+    check_is(judges, Mapping, "judges")
+    assert isinstance(judges, Mapping)
+    for role, judge in judges.items():
+        check_judge(judge, num_classes, f"judges[{role!r}]")
+    if not judges or any(judge.role == "guide" for judge in judges.values()):
+        raise ValueError(
+            f"judges {list(judges)}: give at least one that scores, and not the one that guides"
+        )
 
 
 def draw_normal(
@@ -261,11 +309,13 @@ def draw_normal(
 ) -> Tensor:
     """Standard normal noise of the model's type, drawn on the CPU so that a seed means the same
     on every device."""
+    check_is(generator, (torch.Generator, type(None)), "generator", ": seeded(0) makes one")
     return torch.randn(shape, generator=generator, dtype=model.dtype).to(model.device)
 
 
 def seeded(seed: int) -> torch.Generator:
-    """A generator with this seed: the only way randomness enters."""
+    """A generator with this seed, 0 or more: the only way randomness enters."""
+    check_whole(seed, "seed", 0, 2**63 - 1)
     return torch.Generator().manual_seed(seed)
 
 

@@ -15,11 +15,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .config import AmnesiaConfig
+from .checks import check_is, check_values
+from .config import AmnesiaConfig, check_classes
 from .data import LabelledImages
 from .elbo import bernoulli_nats, elbo_terms
 from .fisher import Fisher, check_same_parameters
-from .models import CVAE, draw_normal, seeded
+from .models import CVAE, check_model, draw_normal, seeded
 from .penalties import contrast, ink, orientation_entropy, total_variation
 from .surrogates import Surrogate
 
@@ -57,6 +58,12 @@ class Objective:
         surrogate: Surrogate,
         real: LabelledImages | None = None,
     ) -> None:
+        check_model(frozen)
+        check_is(fisher, Fisher, "fisher", ": class_fishers(...).without(classes) is one")
+        check_is(config, AmnesiaConfig, "config")
+        check_is(surrogate, Surrogate, "surrogate", ": make_surrogate makes one")
+        check_is(real, (LabelledImages, type(None)), "real_images")
+        forgotten = check_classes(forgotten, frozen.num_classes)
         self.frozen, self.forgotten, self.config, self.surrogate = (
             frozen,
             forgotten,
@@ -66,6 +73,8 @@ class Objective:
         self.kept = tuple(c for c in range(frozen.num_classes) if c not in forgotten)
         self.star = {k: p.detach().clone() for k, p in frozen.named_parameters()}
         check_same_parameters(self.star, fisher.diagonal, "the Fisher")
+        for name, values in fisher.diagonal.items():
+            check_values(values, f"the Fisher's {name}", -1e30, 1e30)
         self.fisher = {k: f.to(frozen.device).clamp(min=0) for k, f in fisher.diagonal.items()}
         scale = config.ewc_lambda / EWC_SCALE
         self.pull = {k: scale * f for k, f in self.fisher.items()}  # s F, and s F theta*

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .checks import check_number, check_tensor
+
 ANGLE_BINS = 8
 MAX_ENTROPY = math.log(ANGLE_BINS)  # nats
 CHUNK = 32  # images whose angles are held at once: they stay in the processor's cache
@@ -16,6 +18,7 @@ def total_variation(images: Tensor) -> Tensor:
 
     The anisotropic form of Rudin, Osher and Fatemi (1992).  0 for a flat image.
     """
+    _check(images, 2)
     across = images.diff(dim=-1).abs().flatten(1).mean(1)
     down = images.diff(dim=-2).abs().flatten(1).mean(1)
     return across + down
@@ -23,6 +26,8 @@ def total_variation(images: Tensor) -> Tensor:
 
 def contrast(images: Tensor, level: float | Tensor = 0.5) -> Tensor:
     """Mean squared distance of the pixels to a gray level; level may be an image."""
+    _check(images, 1)
+    _check_level(level, "level", (images.shape, (1, *images.shape[1:])))
     return (images - level).square().flatten(1).mean(1)
 
 
@@ -31,6 +36,8 @@ def ink(images: Tensor, target: float | Tensor) -> Tensor:
 
     MNIST's own mean is 0.13.
     """
+    _check(images, 1)
+    _check_level(target, "target", (images.shape[:1],))
     return (images.flatten(1).mean(1) - target).square()
 
 
@@ -43,7 +50,21 @@ def orientation_entropy(images: Tensor) -> Tensor:
     are taken of the total magnitude plus a small constant, so that an image without edges has
     entropy 0 and gradient 0.
     """
+    _check(images, 3)
     return torch.cat([_orientation_entropy(part) for part in images.split(CHUNK)])
+
+
+def _check(images: Tensor, least: int) -> None:
+    check_tensor(images, ("B", 1, "H", "W"), "images")
+    if min(images.shape[2:]) < least:
+        raise ValueError(f"images of {tuple(images.shape[2:])} pixels: {least} a side are needed")
+
+
+def _check_level(level: float | Tensor, name: str, shapes: tuple[tuple[int, ...], ...]) -> None:
+    if not isinstance(level, Tensor):
+        check_number(level, name, -1e6, 1e6)
+    elif level.ndim and level.shape not in shapes:  # others would be spread out silently
+        raise ValueError(f"{name} of shape {tuple(level.shape)} must be () or {tuple(shapes[0])}")
 
 
 def _orientation_entropy(images: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Figures.  Every function draws on the axes it is given, or on new ones, and returns them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
+from .checks import IMAGE_SHAPE, check_is, check_same_length, check_tensor, check_whole
 from .evaluation import Verdict
 from .fisher import Fisher
 from .probing import ProbeResult
@@ -24,10 +25,27 @@ def new_axes(ax: Axes | None, width: float = 6.0, height: float = 3.5) -> Axes:
     return plt.subplots(figsize=(width, height), layout="constrained")[1] if ax is None else ax
 
 
+def check_some(things: Sized, name: str) -> None:
+    """ValueError when there is nothing to draw."""
+    if not len(things):
+        raise ValueError(f"{name} is empty: give at least one to draw")
+
+
+def _class_names(names: Sequence[str] | None, n: int) -> list[str]:
+    """The names, or the numbers, of n classes."""
+    if names is not None and len(names) != n:
+        raise ValueError(f"names={list(names)} has {len(names)} entries: give {n}, one per class")
+    return list(names or map(str, range(n)))
+
+
 def image_grid(
     images: Tensor, columns: int = 10, ax: Axes | None = None, title: str = "", gap: int = 2
 ) -> Axes:
     """Images (N, 1, 28, 28) in [0, 1], row by row; black is 0, as MNIST is stored."""
+    check_tensor(images, ("N", *IMAGE_SHAPE), "images")
+    check_whole(columns, "columns")
+    check_whole(gap, "gap", 0)
+    check_some(images, "images")
     rows = -(-len(images) // columns)
     step = 28 + gap
     sheet = torch.full((rows * step - gap, columns * step - gap), 1.0)
@@ -50,7 +68,14 @@ def class_columns(
     names: Sequence[str] | None = None,
 ) -> Axes:
     """A grid with one column per class, its number or name below, `rows` images of each."""
+    check_tensor(images, ("N", *IMAGE_SHAPE), "images")
+    check_is(labels, Tensor, "labels")
+    check_same_length(images, labels, "images")
+    check_whole(rows, "rows")
     classes = labels.unique().tolist()
+    for c in classes:
+        if (have := int((labels == c).sum())) < rows:
+            raise ValueError(f"rows={rows}, but class {c} has {have} images: give fewer rows")
     picked = torch.stack([images[labels == c][:rows] for c in classes], dim=1)  # (rows, C, 1, H, W)
     ax = image_grid(picked.flatten(0, 1), len(classes), ax, title)
     for k, c in enumerate(classes):
@@ -84,6 +109,7 @@ def curves(
     log: bool = False,
 ) -> Axes:
     """One line per entry, against its index counted from 1."""
+    check_some(history, "history")
     ax = new_axes(ax)
     for k, (name, values) in enumerate(history.items()):
         x = range(1, len(values) + 1)
@@ -102,6 +128,7 @@ def answers(
     names: Sequence[str] | None = None,
 ) -> Axes:
     """Matrix of what a judge answers (column) to each label asked for (row), in percent."""
+    check_is(verdict, Verdict, "verdict")
     share = 100 * verdict.argmax
     ax = new_axes(ax, 5.0, 4.4)
     ax.imshow(share.numpy(), cmap="cividis", vmin=0, vmax=100)
@@ -113,7 +140,7 @@ def answers(
                     c, r, f"{value:.0f}", ha="center", va="center", fontsize=7,
                     color="white" if dark else "black",
                 )  # fmt: skip
-    asked = list(names or map(str, range(len(share))))
+    asked = _class_names(names, len(share))
     given = asked + ["none"] * (share.shape[1] - len(asked))
     ax.set_xticks(range(len(given)), given, rotation=60 if max(map(len, asked)) > 3 else 0)
     ax.set_yticks(range(len(asked)), asked)
@@ -130,14 +157,18 @@ def class_bars(
     names: Sequence[str] | None = None,
 ) -> Axes:
     """Grouped bars, one group per class; values: name -> (C,)."""
+    check_some(values, "values")
+    sizes = {name: len(heights) for name, heights in values.items()}
+    if len(set(sizes.values())) > 1:
+        raise ValueError(f"values have different numbers of classes: {sizes}")
     ax = new_axes(ax, 7.0, 3.0)
     width = 0.8 / len(values)
     hatches = ("", "//", "..", "xx")
     for k, (name, heights) in enumerate(values.items()):
         x = [c + (k - (len(values) - 1) / 2) * width for c in range(len(heights))]
-        style: dict[str, Any] = {"color": PALETTE[k], "hatch": hatches[k % 4]}
+        style: dict[str, Any] = {"color": PALETTE[k % 7], "hatch": hatches[k % 4]}
         ax.bar(x, heights.tolist(), width, label=name, edgecolor="white", **style)
-    shown = list(names or map(str, range(len(heights))))
+    shown = _class_names(names, len(heights))
     ax.set_xticks(range(len(shown)), shown, rotation=30 if max(map(len, shown)) > 3 else 0)
     ax.set(xlabel="class", ylabel=ylabel)
     ax.set_title(title, fontsize=10, pad=20)
@@ -149,7 +180,9 @@ def class_bars(
 
 def fisher_layers(fisher: Fisher, ax: Axes | None = None) -> Axes:
     """Share of the Fisher's total in each parameter, with twice its standard error, log scale."""
+    check_is(fisher, Fisher, "fisher")
     sums = {name: pair for name, pair in fisher.sums().items() if pair[0] > 0}
+    check_some(sums, "the Fisher's entries above 0")
     total = sum(value for value, _ in sums.values())
     ax = new_axes(ax, 6.0, 0.25 * len(sums) + 1.0)
     shares = [100 * value / total for value, _ in sums.values()]
@@ -162,6 +195,11 @@ def fisher_layers(fisher: Fisher, ax: Axes | None = None) -> Axes:
 
 def fisher_pixels(maps: Mapping[str, Tensor], ax: Axes | None = None) -> Axes:
     """Named Fisher values per pixel, each (784,) or (28, 28), side by side on one log scale."""
+    check_some(maps, "maps")
+    for name, values in maps.items():
+        check_is(values, Tensor, f"maps[{name!r}]")
+        if values.numel() != 784:
+            raise ValueError(f"maps[{name!r}] of shape {tuple(values.shape)} must be (784,)")
     sheet = torch.full((28, 30 * len(maps) - 2), float("nan"))
     for k, values in enumerate(maps.values()):
         sheet[:, 30 * k : 30 * k + 28] = values.detach().cpu().view(28, 28).clamp(min=0)
@@ -180,6 +218,10 @@ def probe_gallery(
     results: Mapping[str, ProbeResult], count: int = 8, ax: Axes | None = None
 ) -> Axes:
     """One row per probe: its best restarts, best first."""
+    check_some(results, "results")
+    check_whole(count, "count")
+    for name, found in results.items():
+        check_is(found, ProbeResult, f"results[{name!r}]")
     shown = [r.images[:count] for r in results.values()]
     padded = [torch.cat([s, s.new_ones((count - len(s), 1, 28, 28))]) for s in shown]
     ax = image_grid(torch.cat(padded), count, ax)

@@ -6,8 +6,9 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
+from .checks import IMAGE_SHAPE, check_is, check_tensor, check_whole
 from .excess import MARGIN, Finding
-from .plots import MARKERS, PALETTE, image_grid, new_axes
+from .plots import MARKERS, PALETTE, check_some, image_grid, new_axes
 from .recovery import RecoveryCurve
 
 HATCHES = ("", "//", "..", "xx")
@@ -18,6 +19,10 @@ def image_rows(
     rows: Mapping[str, Tensor], count: int = 10, ax: Axes | None = None, title: str = ""
 ) -> Axes:
     """One named row of images for each entry; a row with fewer than count is filled up white."""
+    check_some(rows, "rows")
+    check_whole(count, "count")
+    for name, images in rows.items():
+        check_tensor(images, ("N", *IMAGE_SHAPE), f"rows[{name!r}]")
     padded = [
         torch.cat([r[:count], r.new_ones((max(0, count - len(r)), 1, 28, 28))])
         for r in rows.values()
@@ -38,8 +43,12 @@ def rate_bars(
     title: str = "",
 ) -> Axes:
     """Grouped bars of rates in [0, 1]; rates: model -> attack -> rate, one group per attack."""
+    check_some(rates, "rates")
     attacks = list(next(iter(rates.values())))
     ax = new_axes(ax, 1.5 + 1.1 * len(attacks), 3.0)
+    for model, values in rates.items():
+        if set(values) != set(attacks):
+            raise ValueError(f"rates[{model!r}] has {list(values)}, the first {attacks}")
     width = 0.8 / len(rates)
     for k, (model, values) in enumerate(rates.items()):
         x = [a + (k - (len(rates) - 1) / 2) * width for a in range(len(attacks))]
@@ -58,8 +67,10 @@ def recovery_curves(
     curves: Mapping[str, RecoveryCurve], ax: Axes | None = None, title: str = ""
 ) -> Axes:
     """P(c_f) against steps of fine-tuning, one line per model."""
+    check_some(curves, "curves")
     ax = new_axes(ax, 5.0, 3.2)
     for k, (name, curve) in enumerate(curves.items()):
+        check_is(curve, RecoveryCurve, f"curves[{name!r}]")
         ax.plot(
             curve.steps,
             curve.probability,
@@ -79,6 +90,9 @@ def excess_intervals(
     findings: Mapping[str, Finding], ax: Axes | None = None, title: str = ""
 ) -> Axes:
     """Excess over the controls with its 95 % interval, one row per entry; dashed: the margin."""
+    check_some(findings, "findings")
+    for name, finding in findings.items():
+        check_is(finding, Finding, f"findings[{name!r}]")
     ax = new_axes(ax, 4.5, 0.3 * len(findings) + 1.0)
     for row, finding in enumerate(findings.values()):
         ends = [finding.excess_low, finding.excess_high]

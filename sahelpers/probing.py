@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .checks import check_is, check_tensor, check_values, check_whole, is_whole
 from .config import ProbeConfig, check_classes
-from .models import CVAE, Judge, draw_normal, seeded
+from .models import CVAE, Judge, check_judge, check_judges, check_model, draw_normal, seeded
 from .penalties import contrast, ink, orientation_entropy, total_variation
 from .progress import progress
 
@@ -57,7 +58,8 @@ def invert_prototypes(
     restart: smallest mean squared error to a target + ALPHA_TV TV + L2Z mean z^2.
     start: first z (R, Z) in place of n_restarts draws from N(0, I).
     """
-    check_classes(forget_class, model.num_classes)
+    forget_class = _check(model, forget_class, config, start)
+    check_model(baseline, "baseline", model.num_classes)
     generator = seeded(config.seed)
     labels = torch.full((512,), forget_class, device=baseline.device)
     samples = baseline.sample(labels, generator, prior="standard")
@@ -79,7 +81,7 @@ def invert_blind(
     Loss per restart: W_TV TV + W_INK ink + W_Z mean z^2 + W_Y |y - onehot(c_f)|^2
     - W_CONTRAST contrast - W_ORIENT orientation entropy.  start: as in `invert_prototypes`.
     """
-    check_classes(forget_class, model.num_classes)
+    forget_class = _check(model, forget_class, config, start)
     wanted = model.label_vectors(torch.tensor([forget_class]))
 
     def loss(images: Tensor, z: Tensor, y: Tensor) -> Tensor:
@@ -112,12 +114,13 @@ def guided_attack(
     start: as in `invert_prototypes`.
     Raises ValueError for a judge that scores: guiding and scoring at once proves nothing.
     """
+    forget_class = _check(model, forget_class, config, start)
+    check_judge(guide, model.num_classes, "guide")
     if guide.role != "guide":
         raise ValueError(
             f"guide has the role {guide.role!r}: a judge that scores cannot guide as well; "
             "pass the judge of role 'guide'"
         )
-    check_classes(forget_class, model.num_classes)
     guide = copy.deepcopy(guide).to(model.device, model.dtype).requires_grad_(False)
 
     def loss(images: Tensor, z: Tensor, y: Tensor) -> Tensor:
@@ -126,6 +129,18 @@ def guided_attack(
         return missed + config.l2z * z.square().mean(1)
 
     return _search(model, forget_class, config, loss, seeded(config.seed), start, over)
+
+
+def _check(model: CVAE, forget_class: int, config: ProbeConfig, start: Tensor | None) -> int:
+    """Refuse what does not go together, before any work; the class as a plain number."""
+    check_model(model)
+    check_is(config, ProbeConfig, "config")
+    if start is not None:
+        check_tensor(start, ("R", model.latent_dim), "start", model.device, model.dtype)
+        check_values(start, "start", -100, 100)
+        if not len(start):
+            raise ValueError(f"start of shape {tuple(start.shape)} has no restart: give at least 1")
+    return check_classes((forget_class,), model.num_classes)[0]
 
 
 def _search(
@@ -143,8 +158,6 @@ def _search(
     model = copy.deepcopy(model).eval().requires_grad_(False)
     if start is None:
         start = draw_normal((config.n_restarts, model.latent_dim), model, generator)
-    if start.ndim != 2 or start.shape[1] != model.latent_dim or not len(start):
-        raise ValueError(f"start of shape {tuple(start.shape)} must be (R, {model.latent_dim})")
     z = start.detach().clone()
     simplex = over in ("both", "y")
     label = z.new_zeros((len(z), model.num_classes))  # logits on the simplex, else the vector
@@ -181,10 +194,8 @@ def success(images: Tensor, judges: Mapping[str, Judge], label: int) -> Tensor:
 
     Raises ValueError when one of them is the judge that guides attacks, or when there is none.
     """
-    if not judges or any(judge.role == "guide" for judge in judges.values()):
-        raise ValueError(
-            f"judges {list(judges)}: give at least one that scores, and not the one that guides"
-        )
+    check_judges(judges)
+    check_whole(label, "label", 0, min(judge.num_classes for judge in judges.values()) - 1)
     votes = [judge.probabilities(images)[:, label] >= 0.5 for judge in judges.values()]
     return torch.stack(votes).all(0)
 
@@ -194,6 +205,7 @@ def reachable(z: Tensor) -> Tensor:
 
     What is found farther out is no leak: no sampler goes there.
     """
+    check_tensor(z, ("R", "Z"), "z")
     half = torch.tensor(z.shape[1] / 2, dtype=torch.float64, device=z.device)
     inside: Tensor = torch.special.gammainc(half, z.double().square().sum(1) / 2) <= PRIOR_SHARE
     return inside
@@ -204,7 +216,13 @@ def any_of(successes: Tensor, tries: int) -> float:
 
     Unbiased: 1 minus the share of the sets of `tries` restarts that hold no success.
     """
+    check_is(successes, Tensor, "successes")
+    if successes.ndim != 1 or successes.dtype != torch.bool:
+        raise ValueError(
+            f"successes of shape {tuple(successes.shape)} and type {successes.dtype} must be (N,) "
+            "bool"
+        )
     n, missed = len(successes), int((~successes).sum())
-    if not 1 <= tries <= n:
+    if not is_whole(tries) or not 1 <= tries <= n:
         raise ValueError(f"tries={tries} must lie from 1 to the {n} restarts that were run")
     return 1 - math.comb(missed, tries) / math.comb(n, tries)

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .checks import check_is, check_whole
 from .config import check_classes
 from .data import LabelledImages
 from .elbo import elbo_terms
-from .models import CVAE, Judge, draw_normal, seeded
+from .models import CVAE, Judge, check_judges, check_model, draw_normal, seeded
 from .progress import progress
 
 LR = 1e-3  # of Adam: the reference training's
@@ -50,6 +51,7 @@ def reset_label(model: CVAE, classes: int | Iterable[int]) -> CVAE:
     It hides a class in zero steps, and it opens a gate that forgetting may have shut there: so it
     is both the cheapest competitor and the first step of an attack.
     """
+    check_model(model)
     gone = check_classes(classes, model.num_classes)
     model = copy.deepcopy(model)
     others = [c for c in range(model.num_classes) if c not in gone]
@@ -81,13 +83,21 @@ def relearn(
     label input was shut.
     The steps until it is back are compared with those of a model that never knew the class.
     """
-    check_classes(forget_class, model.num_classes)
-    if steps < 1 or batch_size < 1 or samples < 16:
-        raise ValueError(
-            f"steps={steps}, batch_size={batch_size}, samples={samples}: give at least 1, 1 and 16"
-        )
+    check_model(model)
+    (forget_class,) = check_classes((forget_class,), model.num_classes)
+    check_judges(judges, model.num_classes)
+    check_is(data, LabelledImages, "data")
+    check_whole(steps, "steps")
+    check_whole(batch_size, "batch_size")
+    check_whole(samples, "samples", 16)
+    check_whole(seed, "seed", 0)
     if not len(data):
         raise ValueError("data holds no image to train on: give at least one")
+    if len(data.class_names) > model.num_classes:
+        raise ValueError(
+            f"data has {len(data.class_names)} classes, the model {model.num_classes}: they must "
+            "be the same"
+        )
     model = reset_label(model, forget_class) if open_gate else copy.deepcopy(model)
     model.train().requires_grad_(True)
     generator = seeded(seed)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .models import CVAE, IMAGE_SHAPE, check_images
+from .checks import IMAGE_SHAPE, check_images, check_is, check_number, shown
+from .models import CVAE
 
 MakeImages = Callable[[int, torch.Generator], Tensor]
 NAMES = ("gray", "noise", "blank", "mixture", "class:k (k a kept class)")
@@ -34,6 +35,10 @@ def make_surrogate(
     "blank": no ink.  "class:k": what the frozen model draws for kept class k at the same z.
     "mixture": what it draws at the same z for a kept class chosen at random.
     """
+    check_is(frozen, CVAE, "frozen")
+    check_number(gray_value, "gray_value", 0, 1)
+    if not kept:
+        raise ValueError("kept=() has no class: a model forgets towards what it keeps")
     if callable(what):
         return _from_function(what)
     if what in ("gray", "noise", "blank"):
@@ -48,11 +53,11 @@ def make_surrogate(
         return Surrogate(what, noise if what == "noise" else lambda z, _: flat(z), flat)
     if what == "mixture":
         return _of_classes(what, frozen, kept)
-    if isinstance(what, str) and what.startswith("class:") and what[6:].isdigit():
+    if isinstance(what, str) and what.startswith("class:") and what[6:].isdecimal():
         if int(what[6:]) not in kept:
             raise ValueError(f"surrogate={what!r}: {what[6:]} is not a kept class; kept are {kept}")
         return _of_classes(what, frozen, (int(what[6:]),))
-    raise ValueError(f"surrogate={what!r} is not one of {', '.join(NAMES)}, nor a function")
+    raise ValueError(f"surrogate={shown(what)} is not one of {', '.join(NAMES)}, nor a function")
 
 
 def _of_classes(name: str, frozen: CVAE, classes: tuple[int, ...]) -> Surrogate:
@@ -82,7 +87,7 @@ def _from_function(make: MakeImages) -> Surrogate:
             raise ValueError(
                 f"the surrogate function returned {shape}, not ({n}, 1, 28, 28) images"
             )
-        return check_images(images)
+        return check_images(images, "the surrogate function's images")
 
     average = checked(512, torch.Generator().manual_seed(0)).mean(0, keepdim=True)
     return Surrogate(

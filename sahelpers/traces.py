@@ -5,9 +5,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from .checks import check_images, check_is, check_tensor, check_values, check_whole
 from .data import LabelledImages
 from .elbo import iwae, negative_elbo
-from .models import CVAE, seeded
+from .models import CVAE, check_model, seeded
 
 PROBE_SHARE = 0.5  # of the images train the linear probe, the others score it
 
@@ -18,8 +19,11 @@ def label_walk(model: CVAE, z: Tensor, first: int, last: int, steps: int = 9) ->
 
     The labels are (1 - t) onehot(first) + t onehot(last) with t from 0 to 1.
     """
-    if steps < 2:
-        raise ValueError(f"steps={steps}: a walk has at least its two ends")
+    check_model(model)
+    check_whole(steps, "steps", 2)  # a walk has at least its two ends
+    check_whole(first, "first", 0, model.num_classes - 1)
+    check_whole(last, "last", 0, model.num_classes - 1)
+    check_tensor(z, ("B", model.latent_dim), "z", model.device, model.dtype)
     ends = model.label_vectors(torch.tensor([first, last]))
     weights = torch.linspace(0, 1, steps).to(ends)
     return torch.stack(
@@ -30,6 +34,8 @@ def label_walk(model: CVAE, z: Tensor, first: int, last: int, steps: int = 9) ->
 @torch.no_grad()
 def round_trip(model: CVAE, images: Tensor) -> Tensor:
     """Every image through encoder (mean) and decoder under every label: (B, C, 1, 28, 28)."""
+    check_model(model)
+    check_images(images, device=model.device)
     trips = []
     for label in range(model.num_classes):
         y = torch.full((len(images),), label, device=model.device)
@@ -43,6 +49,7 @@ def label_bounds(model: CVAE, images: Tensor, k: int = 50, seed: int = 0) -> Ten
     Its argmax over the labels is the class the model takes the image for: a classifier that the
     model contains.  After forgetting it should not be c_f, whatever its images look like.
     """
+    check_model(model)
     labels = torch.arange(model.num_classes, device=model.device)
     columns = [iwae(model, images, y.expand(len(images)), k, seeded(seed)) for y in labels]
     return torch.stack(columns, dim=1)
@@ -55,6 +62,10 @@ def membership_auc(
 
     The chance that a member's negative ELBO is below another image's (area under the ROC curve).
     """
+    for name, data in (("members", members), ("others", others)):
+        check_is(data, LabelledImages, name)
+        if not len(data):
+            raise ValueError(f"{name} has 0 images: give at least one")
     first = negative_elbo(model, members.images, members.labels, seeded(seed))
     second = negative_elbo(model, others.images, others.labels, seeded(seed))
     below = first[:, None] < second[None]
@@ -68,6 +79,8 @@ def activations(model: CVAE, images: Tensor) -> dict[str, Tensor]:
     The label input is the same for all, 1/C in each place: a layer that is told the class would
     only hand it on.  The decoder sees the encoder's mean.
     """
+    check_model(model)
+    check_images(images, device=model.device)
     kept: dict[str, Tensor] = {}
     y = torch.full((len(images), model.num_classes), 1 / model.num_classes).to(images)
 
@@ -96,13 +109,28 @@ def linear_probe(layers: Mapping[str, Tensor], is_class: Tensor, seed: int = 0) 
     layers: name -> (B, width).  is_class: (B,) bool.  Returns the area under the ROC curve of a
     logistic regression on standardised activations, trained on one half, scored on the other.
     """
+    check_is(is_class, Tensor, "is_class")
+    if is_class.ndim != 1 or is_class.dtype != torch.bool:
+        raise ValueError(
+            f"is_class of shape {tuple(is_class.shape)} and type {is_class.dtype} must be (B,) bool"
+        )
+    check_is(layers, Mapping, "layers")
+    for name, values in layers.items():
+        check_tensor(values, (len(is_class), "width"), f"layers[{name!r}]")
+        check_values(values, f"layers[{name!r}]", -1e30, 1e30)
+    order = torch.randperm(len(is_class), generator=seeded(seed))
+    train, test = order.tensor_split([int(PROBE_SHARE * len(order))])
+    for part in (train, test):
+        if len(is_class[part].unique()) < 2:
+            raise ValueError(
+                f"is_class is true for {int(is_class.sum())} of {len(is_class)} images: each half "
+                "needs images of the class and others"
+            )
     from sklearn.linear_model import LogisticRegression  # here, for it takes a second to import
     from sklearn.metrics import roc_auc_score
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    order = torch.randperm(len(is_class), generator=seeded(seed))
-    train, test = order.tensor_split([int(PROBE_SHARE * len(order))])
     found = {}
     for name, values in layers.items():
         line = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=500))
@@ -120,5 +148,10 @@ def cka(first: Tensor, second: Tensor) -> float:
     """
     if len(first) != len(second):
         raise ValueError(f"{len(first)} and {len(second)} images: both need the same ones")
+    for name, values in (("first", first), ("second", second)):
+        check_tensor(values, ("B", "width"), name)
+        check_values(values, name, -1e30, 1e30)
+        if not len(values) or (values == values[0]).all():
+            raise ValueError(f"{name} says the same of all {len(values)} images: give several")
     a, b = (x.double() - x.double().mean(0) for x in (first, second))
     return float((a.T @ b).square().sum() / ((a.T @ a).norm() * (b.T @ b).norm()))

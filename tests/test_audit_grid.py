@@ -13,7 +13,7 @@ from sahelpers.audit_grid import Cell, read, read_audit, write_table
 
 def values(share, n=8):
     hits = round(share * n)
-    return {"guided both": [1.0] * hits + [0.0] * (n - hits), "relearn 1": [share, share + 0.01]}
+    return {"guided both": [1.0] * hits + [0.0] * (n - hits), "relearn 1": [share, share - 0.01]}
 
 
 def cells():

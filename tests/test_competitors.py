@@ -56,6 +56,7 @@ def test_real_images_are_counted(task, monkeypatch):
     kept = int((~torch.isin(task.train.labels, torch.tensor([3, 5]))).sum())
     expected = {
         "reference": kept,
+        "reference, 3 passes": kept,
         "gradient ascent": len(task.train) - kept,
         "fine-tuning": kept,
         "random labels": kept,

@@ -12,6 +12,7 @@ from sahelpers.data import CHECKOUT
 PACKAGE = CHECKOUT / "sahelpers"
 # From the bottom up: a module may import only modules of earlier lines.
 LAYERS = [
+    ["checks"],
     ["config", "progress", "excess", "backends"],
     ["models", "penalties", "gradients"],
     ["data", "elbo", "surrogates", "archive"],

@@ -78,7 +78,8 @@ def test_a_row_agrees_with_measuring_by_hand(small, mnist):
     assert row["error"] == ""
     data, base = mnist.take(600), replace(SHORT, seed=1)
     model = sa.get_baseline(base, data).model
-    task = sa.Task(model, (3,), sa.ClassFishers(()), mnist, base)
+    few = sa.FisherConfig(n_fisher_samples=10, source="model_mean")
+    task = sa.Task(model, (3,), sa.class_fishers(model, None, few), mnist, base)
     new = sa.METHODS["label column"](task).model
     latents = sa.fixed_latents(model, 20, "standard")
     judges = cells.get_judges(None, None)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..amnesia import AmnesiaResult, History, forget
 from ..checkpoints import checkpoint_path, save
+from ..checks import check_is
 from ..config import AmnesiaConfig, BaselineConfig, Config, FisherConfig, check_classes, fingerprint
 from ..evaluation import (
     Latents,
@@ -23,7 +24,7 @@ from ..evaluation import (
     stretch_contrast,
 )
 from ..fisher import ClassFishers
-from ..models import CVAE, Judge
+from ..models import CVAE, Judge, check_judges, check_model
 from ..progress import watched
 from .settings import as_code
 from .worker import LOCK
@@ -114,6 +115,14 @@ class AmnesiaController:
         config: AmnesiaConfig | None = None,
         made_with: tuple[Config, ...] = (BaselineConfig(), FisherConfig()),
     ) -> None:
+        check_model(baseline, "baseline")
+        check_is(fishers, ClassFishers, "fishers", ": class_fishers(...) makes them")
+        if len(fishers.by_class) != baseline.num_classes:
+            raise ValueError(
+                f"fishers has {len(fishers.by_class)} classes, baseline {baseline.num_classes}"
+            )
+        check_judges(judges, baseline.num_classes)
+        check_is(config, (AmnesiaConfig, type(None)), "config")
         self.baseline, self.fishers, self.judges = baseline, fishers, dict(judges)
         self.made_with = made_with
         self.start = (check_classes(forget_class, baseline.num_classes), config or AmnesiaConfig())

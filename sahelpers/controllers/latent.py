@@ -5,8 +5,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from ..checks import check_number, check_whole
 from ..config import check_classes
-from ..models import CVAE, draw_normal, seeded
+from ..models import CVAE, check_model, draw_normal, seeded
 from .worker import LOCK
 
 REACH = 3.0  # a slider goes so far to both sides: N(0, 1) leaves it once in 370 draws
@@ -21,6 +22,7 @@ def principal_directions(model: CVAE, seed: int = 0) -> Tensor:
     Eigenvectors of the mean of J^T J, with J = d image / d z of the decoder (central differences)
     at samples of every class; each is signed so that its largest entry is positive.
     """
+    check_model(model)
     labels = torch.arange(model.num_classes, device=model.device).repeat_interleave(SAMPLES)
     z = model.draw_latents(labels, seeded(seed))
     steps = STEP * torch.eye(model.latent_dim).to(z)
@@ -45,6 +47,8 @@ class LatentController:
         if not models:
             raise ValueError("models is empty: give at least one, such as {'before': model}")
         self.models = dict(models)
+        for name, model in self.models.items():
+            check_model(model, f"models[{name!r}]")
         shapes = {n: (m.latent_dim, m.num_classes) for n, m in self.models.items()}
         if len(set(shapes.values())) > 1:
             raise ValueError(f"models differ in (latent_dim, num_classes): {shapes}")
@@ -55,8 +59,8 @@ class LatentController:
 
     def move(self, index: int, value: float) -> None:
         """Set one coordinate, in standard deviations from -3 to 3."""
-        if not -REACH <= value <= REACH:
-            raise ValueError(f"value={value!r} must be from {-REACH:g} to {REACH:g}")
+        check_whole(index, "index", 0, len(self.position) - 1)
+        check_number(value, "value", -REACH, REACH)
         with LOCK:
             self.position[index] = value
 
@@ -64,8 +68,7 @@ class LatentController:
         """Set the label: (1 - mix) of the first class and mix of the second, mix from 0 to 1."""
         check_classes((first,), self.model.num_classes)
         check_classes((second,), self.model.num_classes)
-        if not 0 <= mix <= 1:
-            raise ValueError(f"mix={mix!r} must be from 0 to 1")
+        check_number(mix, "mix", 0, 1)
         with LOCK:
             self.first, self.second, self.mix = first, second, mix
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..config import ProbeConfig, check_classes
-from ..models import CVAE, Judge
+from ..models import CVAE, Judge, check_judge, check_judges, check_model
 from ..probing import ProbeResult, guided_attack, invert_blind, invert_prototypes, success
 from ..progress import watched
 from .settings import as_code
@@ -48,6 +48,11 @@ class ProbeController:
     ) -> None:
         if not models:
             raise ValueError("models is empty: give at least one, such as {'forgotten': model}")
+        check_model(baseline, "baseline")
+        for name, model in models.items():
+            check_model(model, f"models[{name!r}]", baseline.num_classes)
+        check_judges(judges, baseline.num_classes)
+        check_judge(guide, baseline.num_classes, "guide")
         self.models, self.baseline = dict(models), baseline
         self.judges, self.guide = dict(judges), guide
         self.start = forget_class

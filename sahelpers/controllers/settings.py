@@ -2,9 +2,10 @@
 
 import html
 import math
-from dataclasses import fields
+from dataclasses import Field, fields
 from typing import Any
 
+from ..checks import check_is
 from ..config import Config
 
 
@@ -14,7 +15,8 @@ def steps_of(config: Config, name: str) -> tuple[Any, ...]:
     A field of words: its words.  A range within 0 to 1: steps of 0.05.  A wide one: 1, 2 and 5 of
     every power of ten in the field's `span`, after 0 if that is allowed.
     """
-    (f,) = (f for f in fields(config) if f.name == name)  # type: ignore[arg-type]
+    check_is(config, Config, "config")
+    f = _field(type(config), name)
     meta, value = f.metadata, getattr(config, name)
     if meta["choices"] is not None:
         return tuple(meta["choices"])
@@ -34,6 +36,7 @@ def steps_of(config: Config, name: str) -> tuple[Any, ...]:
 
 def as_code(config: Config) -> str:
     """The call that makes this configuration, with what differs from the defaults."""
+    check_is(config, Config, "config")
     default = type(config)()
     changed = {f.name: getattr(config, f.name) for f in fields(config)}  # type: ignore[arg-type]
     words = (f"{k}={v!r}" for k, v in changed.items() if v != getattr(default, k))
@@ -42,5 +45,14 @@ def as_code(config: Config) -> str:
 
 def help_text(kind: type[Config], names: tuple[str, ...]) -> str:
     """One line of HTML per knob: its name in capitals and its help."""
-    helps = {f.name: f.metadata["help"] for f in fields(kind)}  # type: ignore[arg-type]
-    return "<br>".join(f"<b>{n.upper()}</b> {html.escape(helps[n])}" for n in names)
+    helps = (_field(kind, name).metadata["help"] for name in names)
+    return "<br>".join(
+        f"<b>{n.upper()}</b> {html.escape(h)}" for n, h in zip(names, helps, strict=True)
+    )
+
+
+def _field(kind: type[Config], name: str) -> Field[Any]:
+    found = {f.name: f for f in fields(kind) if "help" in f.metadata}  # type: ignore[arg-type]
+    if name not in found:
+        raise ValueError(f"name={name!r} is no knob of {kind.__name__}: {', '.join(found)}")
+    return found[name]

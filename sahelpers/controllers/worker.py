@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from ..checks import check_callable
+
 LOCK = threading.RLock()  # guards every change of a controller and every drawing; held shortly
 Job = Callable[[threading.Event], None]
 
@@ -29,6 +31,8 @@ class Worker:
         on_error: Callable[[Exception], None],
         on_idle: Callable[[], None] = lambda: None,
     ) -> None:
+        check_callable(on_error, "on_error", "(exception) -> None")
+        check_callable(on_idle, "on_idle", "() -> None")
         self.threaded, self.on_error, self.on_idle = threaded, on_error, on_idle
         self._lock = threading.Lock()
         self._waiting: Job | None = None
@@ -48,6 +52,7 @@ class Worker:
 
     def submit(self, job: Job) -> None:
         """Run the job as soon as the one before it has ended."""
+        check_callable(job, "job", "(stop: threading.Event) -> None")
         with self._lock:
             self._waiting = job
             self._stop.set()
