@@ -9,7 +9,7 @@ from filelock import FileLock
 
 import sahelpers as sa
 from sahelpers import checkpoints
-from sahelpers.checkpoints import CheckpointError
+from sahelpers.checkpoints import LIMIT, CheckpointError
 from sahelpers.data import CHECKOUT
 
 
@@ -235,3 +235,30 @@ def test_loading_needs_no_lock(folder):
     sa.load_or_make("x", (sa.FisherConfig(),), lambda: Thing(torch.ones(1)), Thing)
     with FileLock(f"{path}.lock"):
         sa.load_or_make("x", (sa.FisherConfig(),), lambda: None, Thing)
+
+
+@pytest.mark.parametrize("mark", [None, "m"])
+def test_a_damaged_file_is_named_with_what_to_do(folder, mark):
+    path = folder / "a.pt"
+    sa.save(path, {"t": torch.zeros(4)}, "m")
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(CheckpointError, match=r"a\.pt cannot be read.*cut off.*Delete or move"):
+        sa.load(path, mark)
+
+
+def test_a_huge_file_is_refused_unread(folder):
+    path = folder / "a.pt"
+    with path.open("wb") as stream:
+        stream.truncate(LIMIT + 1)  # a hole: it takes no space on the disk
+    with pytest.raises(CheckpointError, match=rf"a\.pt is larger than {LIMIT} bytes.*Delete"):
+        sa.load(path)
+
+
+def test_what_is_no_file_is_refused(folder):
+    (folder / "a.pt").mkdir()
+    (folder / "b.pt").symlink_to("nowhere")
+    for name in ("a.pt", "b.pt"):
+        with pytest.raises(CheckpointError, match=f"{name} cannot be read.*it is no file"):
+            sa.load(folder / name)
+    with pytest.raises(FileNotFoundError):
+        sa.load(folder / "c.pt")
