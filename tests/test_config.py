@@ -183,3 +183,23 @@ def test_excluded_classes_are_checked_and_sorted():
     with pytest.raises(ValueError, match="class 10 is not a class"):
         sa.BaselineConfig(exclude=(10,))
     assert sa.BaselineConfig(num_classes=11, exclude=(10,)).exclude == (10,)
+
+
+def test_presets_are_what_their_docstrings_say():
+    """Paper: noise, ELBO on both sides, 10,000 steps of 256 + 256 at 1e-4, no weight on a term."""
+    paper = sa.AmnesiaConfig.paper()
+    assert (paper.surrogate, paper.forget_form, paper.replay_form) == ("noise", "elbo", "elbo")
+    assert paper.epochs_unl * paper.replay_samples == 10_000 * paper.batch_size
+    assert (paper.batch_size, paper.lr_unl) == (256, 1e-4)
+    assert paper.neg_loss_weight == paper.gamma == 1
+    notebook = sa.AmnesiaConfig.reference()
+    assert (notebook.forget_form, notebook.replay_form) == ("l1", "elbo")
+    assert (notebook.neg_loss_weight, notebook.epochs_unl, notebook.lr_unl) == (5, 30, 5e-4)
+    for preset in (paper, notebook):
+        assert (preset.z_reach, preset.tolerance, preset.cooldown) == (1, 0, 0)
+
+
+@pytest.mark.parametrize("bad", ["10", 2.5, None])
+def test_the_number_of_classes_is_whole(bad):
+    with pytest.raises(ValueError, match=f"num_classes={bad!r}"):
+        sa.check_classes(3, bad)
