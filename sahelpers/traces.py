@@ -5,8 +5,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from .checks import check_images, check_is, check_tensor, check_values, check_whole
+from .checks import IMAGE_SHAPE, check_images, check_is, check_tensor, check_values, check_whole
 from .data import LabelledImages
+from .denoising import HIGH, LOW
 from .elbo import iwae, negative_elbo
 from .models import CVAE, check_model, seeded
 
@@ -33,9 +34,13 @@ def label_walk(model: CVAE, z: Tensor, first: int, last: int, steps: int = 9) ->
 
 @torch.no_grad()
 def round_trip(model: CVAE, images: Tensor) -> Tensor:
-    """Every image through encoder (mean) and decoder under every label: (B, C, 1, 28, 28)."""
+    """Every image through encoder (mean) and decoder under every label: (B, C, 1, 28, 28).
+
+    images may be noisy: gray levels from -4 to 5, as for `denoise_tv`.
+    """
     check_model(model)
-    check_images(images, device=model.device)
+    check_tensor(images, ("B", *IMAGE_SHAPE), "images", model.device, model.dtype)
+    check_values(images, "images", LOW, HIGH, ": gray levels and some noise")
     trips = []
     for label in range(model.num_classes):
         y = torch.full((len(images),), label, device=model.device)
