@@ -1,3 +1,5 @@
+import os
+import stat
 import subprocess
 import sys
 import threading
@@ -262,3 +264,21 @@ def test_what_is_no_file_is_refused(folder):
             sa.load(folder / name)
     with pytest.raises(FileNotFoundError):
         sa.load(folder / "c.pt")
+
+
+def test_durable_means_file_and_folder_are_on_the_disk(folder, monkeypatch):
+    synced, real = [], os.fsync
+
+    def fsync(handle):
+        synced.append(stat.S_ISDIR(os.fstat(handle).st_mode))
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    before = len(os.listdir("/proc/self/fd"))
+    sa.save(folder / "a.pt", {}, "m")
+    assert synced == [False, True]  # the file, then the folder that names it
+    sa.save(folder / "b.pt", {}, "m", durable=False)
+    assert len(synced) == 2
+    sa.load_or_make("c", (sa.FisherConfig(),), lambda: Thing(torch.ones(1)), Thing)
+    assert synced[2:] == [False, True]
+    assert len(os.listdir("/proc/self/fd")) == before  # none is left open

@@ -159,3 +159,34 @@ def test_they_stay_on_the_images_device(name):
     images = torch.rand((2, 1, 28, 28), device="meta")
     assert ALL[name](images).device.type == "meta"
     assert ALL[name](images).shape == (2,)
+
+
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [("total_variation", 2), ("contrast", 1), ("ink", 1), ("orientation_entropy", 3)],
+)
+def test_images_too_small_for_a_measure_are_refused(name, least):
+    assert ALL[name](torch.rand(2, 1, least, least)).isfinite().all()
+    words = f"^images of .* pixels: {least} a side are needed$"
+    with pytest.raises(ValueError, match=words):
+        ALL[name](torch.rand(2, 1, least - 1, 5))
+    with pytest.raises(ValueError, match=words):
+        ALL[name](torch.rand(2, 1, 5, least - 1))
+    with pytest.raises(ValueError, match=r"^images.*\(B, 1, H, W\)"):
+        ALL[name](torch.rand(2, 28, 28))
+
+
+@pytest.mark.parametrize(
+    ("measure", "name", "fits"), [(contrast, "level", (3, 1, 9, 9)), (ink, "target", (3,))]
+)
+def test_a_level_is_a_number_or_fits_the_images(measure, name, fits):
+    images = noise(5)
+    for good in (-1e6, 1e6, torch.tensor(0.5), torch.zeros(fits)):
+        assert measure(images, good).shape == (3,)
+    for bad in (-1.1e6, 1.1e6, math.nan, "0.5", None):
+        with pytest.raises((ValueError, TypeError), match=name):
+            measure(images, bad)
+    for shape in ((2,), (9,), (3, 1)):
+        with pytest.raises(ValueError, match=rf"^{name} of shape .* must be \(\) or"):
+            measure(images, torch.zeros(shape))
+    assert contrast(images, torch.zeros(1, 1, 9, 9)).shape == (3,)
