@@ -2,7 +2,8 @@
 
     python tests/stress/run.py [--seed 0] [--only killed]
 
-Some minutes on two cores.  The moments, bits and limits are drawn from the seed.
+Ten minutes on two cores; a run that was stopped goes on with the scenario it was in.  The moments,
+bits and limits are drawn from the seed.
 """
 
 import argparse
@@ -31,8 +32,22 @@ def main() -> int:
     options = parser.parse_args()
     os.environ["SA_PROGRESS"] = "0"
     torch.set_num_threads(1)
-    draw, size, begin = random.Random(options.seed), s.Size(), time.perf_counter()
-    counts: dict[str, dict[str, int]] = {}
+    draw, size, begin = random.Random(), s.Size(), time.perf_counter()
+    target = CHECKOUT / "results" / "stress.json"
+    report = json.loads(target.read_text()) if target.exists() and not options.only else {}
+    if report.get("finished", True) or report["seed"] != options.seed:
+        report = {"command": "make stress", "seed": options.seed, "minutes": 0.0, "scenarios": {}}
+    counts: dict[str, dict[str, int]] = report["scenarios"]
+    earlier = report["minutes"]
+
+    def write(finished: bool) -> None:
+        for key in ("survived", "tried"):
+            report[key] = sum(count[key] for count in counts.values())
+        report["minutes"] = round(earlier + (time.perf_counter() - begin) / 60, 1)
+        report["finished"] = finished
+        if not options.only:
+            target.write_text(json.dumps(report, indent=2) + "\n")
+
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         expected, seconds = s.undisturbed(root / "undisturbed", size)
@@ -41,10 +56,10 @@ def main() -> int:
 
         def attempt(what: str, times: int, trial: Callable[[Path], bool | None]) -> None:
             """Count trials; one that returns False missed its moment and is repeated."""
-            if not what.startswith(options.only):
+            if not what.startswith(options.only) or what in counts:
                 return
-            count = counts[what] = {"tried": 0, "survived": 0}
-            missed = 0
+            draw.seed(f"{options.seed} {what}")
+            count, missed = {"survived": 0, "tried": 0}, 0
             while count["tried"] < times and missed < 3 * times:
                 folder = root / f"{what}-{count['tried']}-{missed}"
                 try:
@@ -56,6 +71,8 @@ def main() -> int:
                     traceback.print_exc()
                 count["tried"] += 1
             print(f"{what:45} {count['survived']:3} / {count['tried']}", flush=True)
+            counts[what] = count
+            write(finished=False)
 
         def moment(share: float = 1.0) -> float:
             return draw.uniform(0, share * seconds)
@@ -104,21 +121,9 @@ def main() -> int:
             lambda f: ran_out.append(s.out_of_memory(f, size, expected, made, limits.pop())),
         )
         print(f"memory ran out in {sum(ran_out)} of these", flush=True)
-    tried = sum(c["tried"] for c in counts.values())
-    survived = sum(c["survived"] for c in counts.values())
-    print(f"{'faults survived / tried':45} {survived} / {tried}")
-    report = {
-        "command": "make stress",
-        "seed": options.seed,
-        "minutes": round((time.perf_counter() - begin) / 60, 1),
-        "survived": survived,
-        "tried": tried,
-        "scenarios": counts,
-    }
-    if not options.only:
-        target = CHECKOUT / "results" / "stress.json"
-        target.write_text(json.dumps(report, indent=2) + "\n")
-    return int(survived < tried)
+    write(finished=True)
+    print(f"{'faults survived / tried':45} {report['survived']:3} / {report['tried']}")
+    return int(report["survived"] < report["tried"])
 
 
 if __name__ == "__main__":
