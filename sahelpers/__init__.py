@@ -37,8 +37,9 @@ from .evaluation import (
 )
 from .fisher import ClassFishers, Fisher, class_fishers, diagonal_fisher
 from .gradients import squared_gradients
+from .judges import Judge
 from .measures import Effort
-from .models import CVAE, Judge, default_device, seeded
+from .models import CVAE, default_device, seeded
 from .objective import Objective
 from .penalties import contrast, ink, orientation_entropy, total_variation
 from .probing import (

@@ -11,7 +11,8 @@ from .checks import check_is
 from .config import Config, ProbeConfig, check_classes, knob
 from .data import LabelledImages
 from .excess import Finding, compare
-from .models import CVAE, Judge, check_judge, check_judges, check_model
+from .judges import Judge, check_guide, check_judges
+from .models import CVAE, check_model
 from .probing import guided_attack, invert_blind, invert_prototypes, reachable, success
 from .recovery import relearn
 
@@ -106,31 +107,6 @@ def check_control(control: CVAE, forget_class: int, name: str = "control") -> No
         )
 
 
-def _check(
-    model: CVAE,
-    baseline: CVAE,
-    forget_class: int,
-    judges: Mapping[str, Judge],
-    guide: Judge,
-    real: LabelledImages,
-    config: AuditConfig,
-) -> None:
-    """Refuse what does not go together, before any work."""
-    check_model(model)
-    check_model(baseline, "baseline", model.num_classes)
-    check_classes((forget_class,), model.num_classes)
-    check_judges(judges, model.num_classes)
-    check_judge(guide, model.num_classes, "guide")
-    if guide.role != "guide":
-        raise ValueError(f"guide has the role {guide.role!r}: pass the judge of role 'guide'")
-    check_is(real, LabelledImages, "real")
-    check_is(config, AuditConfig, "config")
-    if (have := len(real.only(forget_class))) < RELEARN_SIZES[-1]:
-        raise ValueError(
-            f"real has {have} images of class {forget_class}: {RELEARN_SIZES[-1]} are relearned"
-        )
-
-
 def attack_all(
     model: CVAE,
     baseline: CVAE,
@@ -145,7 +121,18 @@ def attack_all(
     One more row is no attack on the class: the guided attack on the class after it, a kept one,
     which must succeed on every model, or the attack is broken there.
     """
-    _check(model, baseline, forget_class, judges, guide, real, config)
+    check_model(model)
+    check_model(baseline, "baseline", model.num_classes)
+    check_classes((forget_class,), model.num_classes)
+    check_judges(judges, model.num_classes)
+    check_guide(guide, model.num_classes)
+    check_is(real, LabelledImages, "real")
+    check_is(config, AuditConfig, "config")
+    few = real.only(forget_class)
+    if len(few) < RELEARN_SIZES[-1]:
+        raise ValueError(
+            f"real has {len(few)} images of class {forget_class}: {RELEARN_SIZES[-1]} are relearned"
+        )
     kind = {"n_restarts": config.n_restarts, "seed": config.seed}
     inversion = ProbeConfig(steps=config.inversion_steps, **kind)
     guided = ProbeConfig(steps=config.steps, **kind)
@@ -164,7 +151,6 @@ def attack_all(
     kept = (forget_class + 1) % model.num_classes  # is the attack sound on every model?
     probe = guided_attack(model, guide, kept, guided)
     values["guided both, kept class"] = success(probe.images, judges, kept).double().tolist()
-    few = real.only(forget_class)
     for size in RELEARN_SIZES:
         for gate in (False, True):
             runs = []

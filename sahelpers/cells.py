@@ -18,6 +18,7 @@ from .checkpoints import load_or_make
 from .competitors import CONTROL, Task
 from .config import AmnesiaConfig, BaselineConfig, FisherConfig, JudgeConfig, fingerprint
 from .data import LabelledImages, load_dataset
+from .judges import Judge
 from .measures import (
     ATTACKS,
     BOUNDS,
@@ -31,7 +32,6 @@ from .measures import (
     judged,
     survey,
 )
-from .models import Judge
 from .story import get_baseline, get_fishers, get_judges
 from .training import TrainedCVAE
 

@@ -14,7 +14,8 @@ from .checks import (
     check_whole,
 )
 from .config import check_classes
-from .models import CVAE, Judge, check_judge, check_model, seeded
+from .judges import Judge, check_judge
+from .models import CVAE, check_model, seeded
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from .evaluation import (
     frechet_distance,
     judge_samples,
 )
-from .models import CVAE, Judge, seeded
+from .judges import Judge
+from .models import CVAE, seeded
 from .probing import guided_attack, success
 from .recovery import relearn
 from .story import SCORING

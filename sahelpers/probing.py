@@ -16,7 +16,8 @@ from torch import Tensor
 
 from .checks import check_is, check_tensor, check_values, check_whole, is_whole
 from .config import ProbeConfig, check_classes
-from .models import CVAE, Judge, check_judge, check_judges, check_model, draw_normal, seeded
+from .judges import Judge, check_guide, check_judges
+from .models import CVAE, check_model, draw_normal, seeded
 from .penalties import contrast, ink, orientation_entropy, total_variation
 from .progress import progress
 
@@ -115,12 +116,7 @@ def guided_attack(
     Raises ValueError for a judge that scores: guiding and scoring at once proves nothing.
     """
     forget_class = _check(model, forget_class, config, start)
-    check_judge(guide, model.num_classes, "guide")
-    if guide.role != "guide":
-        raise ValueError(
-            f"guide has the role {guide.role!r}: a judge that scores cannot guide as well; "
-            "pass the judge of role 'guide'"
-        )
+    check_guide(guide, model.num_classes)
     guide = copy.deepcopy(guide).to(model.device, model.dtype).requires_grad_(False)
 
     def loss(images: Tensor, z: Tensor, y: Tensor) -> Tensor:

@@ -11,7 +11,8 @@ from .checks import check_is, check_whole
 from .config import check_classes
 from .data import LabelledImages
 from .elbo import elbo_terms
-from .models import CVAE, Judge, check_judges, check_model, draw_normal, seeded
+from .judges import Judge, check_judges
+from .models import CVAE, check_model, draw_normal, seeded
 from .progress import progress
 
 LR = 1e-3  # of Adam: the reference training's

@@ -13,7 +13,7 @@ from .checkpoints import checkpoint_path, load_or_make, part_path
 from .config import AmnesiaConfig, BaselineConfig, FisherConfig, JudgeConfig, check_classes
 from .data import LabelledImages
 from .fisher import ClassFishers, class_fishers
-from .models import Judge
+from .judges import Judge
 from .training import TrainedCVAE, train_baseline, train_judge
 
 SCORING = ("open", "plain")  # the judges whose verdicts are reported

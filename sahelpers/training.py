@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from .config import BaselineConfig, JudgeConfig, fingerprint
 from .data import LabelledImages
 from .elbo import elbo_terms, negative_elbo
-from .models import CVAE, Judge, draw_normal, seeded
+from .judges import Judge
+from .models import CVAE, draw_normal, seeded
 from .progress import progress
 from .resume import History, Resume
 

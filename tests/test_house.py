@@ -15,7 +15,7 @@ LAYERS = [
     ["checks"],
     ["config", "progress", "excess", "backends"],
     ["models", "penalties", "gradients"],
-    ["data", "elbo", "surrogates", "archive"],
+    ["judges", "data", "elbo", "surrogates", "archive"],
     ["checkpoints"],
     ["resume"],
     ["training", "fisher", "evaluation", "denoising"],

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 import sahelpers as sa
-from sahelpers.models import JUDGE_ROLES
+from sahelpers.judges import JUDGE_ROLES
 
 
 @pytest.mark.parametrize("arch", ["mlp", "conv"])

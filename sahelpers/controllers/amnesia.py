@@ -24,7 +24,8 @@ from ..evaluation import (
     stretch_contrast,
 )
 from ..fisher import ClassFishers
-from ..models import CVAE, Judge, check_judges, check_model
+from ..judges import Judge, check_judges
+from ..models import CVAE, check_model
 from ..progress import watched
 from .settings import as_code
 from .worker import LOCK

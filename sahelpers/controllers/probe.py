@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..config import ProbeConfig, check_classes
-from ..models import CVAE, Judge, check_judge, check_judges, check_model
+from ..judges import Judge, check_judge, check_judges
+from ..models import CVAE, check_model
 from ..probing import ProbeResult, guided_attack, invert_blind, invert_prototypes, success
 from ..progress import watched
 from .settings import as_code

@@ -12,7 +12,8 @@ from .. import plots
 from ..config import AmnesiaConfig, BaselineConfig, Config, FisherConfig
 from ..controllers import AmnesiaController, Frame, help_text
 from ..fisher import ClassFishers
-from ..models import CVAE, Judge
+from ..judges import Judge
+from ..models import CVAE
 from .base import LABEL, Dashboard, set_knob, wrapped
 from .pictures import SIDE, curves, image_rows, picture_box, rendered, table
 

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from .. import plots
 from ..config import ProbeConfig
 from ..controllers import ATTACKS, ProbeController, help_text
-from ..models import CVAE, Judge
+from ..judges import Judge
+from ..models import CVAE
 from .base import LABEL, Dashboard, set_knob
 from .pictures import picture_box, rendered, table
 
