@@ -4,13 +4,21 @@ The notebooks, the report and the dashboards all get their models here, so a mod
 found by the others.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 from .amnesia import AmnesiaResult, forget
-from .checkpoints import checkpoint_path, load_or_make, part_path
-from .config import AmnesiaConfig, BaselineConfig, FisherConfig, JudgeConfig, check_classes
+from .checkpoints import S, checkpoint_path, load_or_make, part_path
+from .config import (
+    AmnesiaConfig,
+    BaselineConfig,
+    Config,
+    FisherConfig,
+    JudgeConfig,
+    check_classes,
+)
 from .data import LabelledImages
 from .fisher import ClassFishers, class_fishers
 from .judges import Judge
@@ -27,9 +35,8 @@ def get_baseline(
     An interrupted training goes on from its last pass, to the same bits.
     """
     stem = "vae_baseline" if not config.exclude else f"vae_without_{_numbers(config.exclude)}"
-    part = part_path(checkpoint_path(stem, config))
-    found = load_or_make(
-        stem, (config,), lambda: train_baseline(train, config, held_out, part), TrainedCVAE
+    found = _trained(
+        stem, config, lambda part: train_baseline(train, config, held_out, part), TrainedCVAE
     )
     found.model.to(train.images.device)
     return found
@@ -49,10 +56,7 @@ def get_judges(
     """The judges of these roles (20 to 40 seconds each on two cores if they have to be made)."""
     judges = {}
     for role in roles:
-        stem = f"judge_{role}"
-        part = part_path(checkpoint_path(stem, config))
-        make = partial(train_judge, train, role, config, resume=part)
-        judge = load_or_make(stem, (config,), make, Judge)
+        judge = _trained(f"judge_{role}", config, partial(train_judge, train, role, config), Judge)
         judges[role] = judge.to(train.images.device)
     return judges
 
@@ -87,6 +91,12 @@ def get_forgotten(
     )
     result.model.to(baseline.model.device)
     return result
+
+
+def _trained(stem: str, config: Config, train: Callable[[Path], S], kind: type[S]) -> S:
+    """What is kept, or else trained; train goes on from the part file of an interrupted run."""
+    part = part_path(checkpoint_path(stem, config))
+    return load_or_make(stem, (config,), lambda: train(part), kind)
 
 
 def _numbers(classes: tuple[int, ...]) -> str:
