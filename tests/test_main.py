@@ -49,6 +49,12 @@ def test_notebooks_are_executed_and_written(notebooks, monkeypatch, capsys):
     assert not (notebooks / "02_other.ipynb").exists()
 
 
+def test_an_unknown_notebook_is_named_before_any_is_executed(notebooks, monkeypatch):
+    with pytest.raises(ValueError, match="no notebook is called '01'; there are 01_story"):
+        call(monkeypatch, "notebooks", "01_story", "01")
+    assert not (notebooks / "01_story.ipynb").exists()
+
+
 def test_a_failing_notebook_keeps_the_old_page(notebooks, monkeypatch):
     (notebooks / "01_story.ipynb").write_text("old")
     (notebooks / "01_story.py").write_text("# %%\n1 / 0\n")
