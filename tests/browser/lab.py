@@ -202,6 +202,13 @@ def run_cell(page: Page, index: int) -> Locator:
     return cell
 
 
+def shut_down(page: Page) -> None:
+    """Kernel > Shut Down Kernel: the next notebook has the processor to itself."""
+    page.get_by_role("menuitem", name="Kernel", exact=True).click()
+    with page.expect_response(lambda response: response.request.method == "DELETE"):
+        page.get_by_text("Shut Down Kernel", exact=True).click()
+
+
 def crowding(board: Locator) -> list[str]:
     """What is cut, hangs out of the dashboard or lies over something else, in words."""
     return board.evaluate(

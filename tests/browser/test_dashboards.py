@@ -255,3 +255,4 @@ def test_every_notebook_shows_its_dashboard(page, address, name, shot):
     changed(board.locator("img").last, seen)
     shot(page, name.removesuffix(".ipynb"))
     assert page.problems == []
+    lab.shut_down(page)
