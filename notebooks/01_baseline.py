@@ -156,10 +156,10 @@ _ = sa.plots.curves({"KL": history["kl"]}, right, xlabel="pass over the data")
 # %%
 with torch.no_grad():
     picked = [int((test.labels == c).nonzero()[5]) for c in range(NUM_CLASSES)]
-    x, y = test.images[picked], test.labels[picked]
-    rebuilt = model.decode(model.encode(x, y)[0], y)
+    originals, asked = test.images[picked], test.labels[picked]
+    rebuilt = model.decode(model.encode(originals, asked)[0], asked)
 _ = sa.plots.image_grid(
-    torch.cat([x, rebuilt]).cpu(), len(x), title="test images above, rebuilt below"
+    torch.cat([originals, rebuilt]).cpu(), NUM_CLASSES, title="test images above, rebuilt below"
 )
 
 # %% [markdown]

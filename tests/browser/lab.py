@@ -169,11 +169,16 @@ def idle(page: Page, seconds: float = PATIENCE / 1000) -> None:
     page.locator("#jp-main-statusbar").get_by_text("| Idle").wait_for(timeout=1000 * seconds)
 
 
-def run_all(page: Page, cells: int, seconds: float = 1200) -> None:
-    """Run > Run All Cells, and wait until the last one has run, or one has failed."""
-    before = page.locator(".jp-InputArea-prompt").all_inner_texts()
+def start_all(page: Page) -> None:
+    """Run > Run All Cells."""
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_text("Run All Cells", exact=True).click()
+
+
+def run_all(page: Page, cells: int, seconds: float = 1200) -> None:
+    """Run all cells, and wait until the last one has run, or one has failed."""
+    before = page.locator(".jp-InputArea-prompt").all_inner_texts()
+    start_all(page)
     page.wait_for_function(
         """([before, cells, failure]) => {
             const now = [...document.querySelectorAll('.jp-CodeCell .jp-InputArea-prompt')]
