@@ -259,7 +259,8 @@ _ = sa.plots.before_after(images_before, images_after, shown.labels.cpu(), names
 # ## With your own hands
 #
 # The dashboard forgets while you watch: choose one digit or several, move the weights, press *Forget*, and *Stop* when you have seen enough. *Forget these too* goes on from the model
-# so far, as in "One after the other" below, but with the baseline's Fisher. The line of code at the bottom makes the same model again. It works wherever this notebook runs, with the mouse or with Tab and the arrow keys.
+# so far, as in "One after the other" below, but with the baseline's Fisher. The line of code at the bottom makes the same model again. It works wherever this notebook runs, with the mouse or with Tab and the arrow keys. After *Run All* it answers as soon as the cells
+# below have run too; to play at once, select its cell and choose *Run > Run All Above Selected Cell*, then run it.
 
 # %%
 dashboard = sa.widgets.AmnesiaDashboard(

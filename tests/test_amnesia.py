@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 import sahelpers as sa
+from sahelpers.amnesia import HELD_OUT, consolidate
 from sahelpers.objective import EWC_SCALE
 
 QUICK = sa.AmnesiaConfig(epochs_unl=1, replay_samples=640, batch_size=32, cooldown=5, tolerance=0.0)
@@ -192,6 +193,29 @@ def test_gradients_by_finite_differences(fishers, form):
     h = 1e-8  # small, or ReLUs change sides between the two points
     numeric = float((loss(h)[1] - loss(-h)[1]).detach()) / (2 * h)
     assert slope == pytest.approx(numeric, rel=1e-4)
+
+
+def test_three_steps_are_adam_on_the_sum_of_the_terms(model, fishers):
+    config = replace(QUICK, replay_samples=96, cooldown=0)
+    result = sa.forget(model, fishers.without(3), 3, config)
+    goal, generator = objective(model, fishers.without(3), config), sa.seeded(config.seed)
+    goal.latents(goal.labels((3,), HELD_OUT, generator), generator)  # held out, drawn first
+    new = sa.CVAE.from_state(model.to_state())
+    adam = torch.optim.Adam(new.parameters(), lr=config.lr_unl)
+    for _ in range(3):
+        adam.zero_grad()
+        torch.stack(list(goal.terms(new, goal.draw(32, generator)).values())).sum().backward()
+        adam.step()
+        consolidate(adam, new, goal)
+    assert result.steps == 3
+    for found, right in zip(result.model.parameters(), new.parameters(), strict=True):
+        torch.testing.assert_close(found, right, rtol=1e-4, atol=1e-6)
+
+
+def test_weights_that_became_nan_are_an_error(model, fishers):
+    config = replace(QUICK, forget_form="elbo", lr_unl=1.0, epochs_unl=9, ewc_lambda=0.0)
+    with pytest.raises(ValueError, match=r"became NaN within .* lr_unl=1 is too large"):
+        sa.forget(model, fishers.without(3), 3, config)
 
 
 def test_infinite_lambda_holds_every_weight_with_fisher(model, fishers):

@@ -467,6 +467,55 @@ def test_model_sources_need_no_data_and_repeat(source):
     assert not torch.equal(first.diagonal["decoder.0.weight"], other.diagonal["decoder.0.weight"])
 
 
+@pytest.mark.parametrize("estimator", ["square", "product"])
+def test_two_draws_of_z_are_the_mean_of_their_loops(estimator):
+    model, data = small_case("mlp")[0], some_data(20, torch.float64)
+    config = sa.FisherConfig(n_fisher_samples=1000, draws=2, estimator=estimator)
+    fisher = sa.diagonal_fisher(model, data, config, exclude=range(1, 10))
+
+    generator = sa.seeded(config.seed * 1009)
+    part = data.only(0).images
+    part = part[torch.randperm(2, generator=generator)]
+    repeats = {"square": 2, "product": 4}[estimator]
+    noise = torch.randn((2, repeats, 3), generator=generator, dtype=torch.float64)
+    labels = torch.zeros(2, dtype=torch.long)
+    right: Squares = {}
+    for k in range(2):
+        twins = (part, labels, noise[:, 2 + k]) if estimator == "product" else None
+        found = squares_by_loop(model, negative_elbo, (part, labels, noise[:, k]), twins)
+        for name, v in found.items():
+            right[name] = right.get(name, 0) + v / 4
+    assert_equal(fisher.diagonal, right)
+    for name, value in fisher.square_mean.items():
+        assert value >= float(fisher.diagonal[name].sum()) ** 2 * (1 - 1e-9)
+
+
+@pytest.mark.parametrize("source", ["model_mean", "model_sample"])
+def test_the_model_draws_its_images_from_the_standard_prior(source):
+    """What it draws for class 3 with the documented generator, given as data, has the same F."""
+    model = small_case("mlp")[0]
+    model.set_class_prior(3, 5 + torch.randn(9, 3, dtype=torch.float64))  # not to be used
+    config = sa.FisherConfig(n_fisher_samples=60, source=source)
+    others = [c for c in range(10) if c != 3]
+    fisher = sa.diagonal_fisher(model, None, config, exclude=others)
+
+    generator, labels = sa.seeded(config.seed * 1009 + 3), torch.full((6,), 3)
+    images = model.sample(labels, generator, prior="standard")
+    if source == "model_sample":
+        images = torch.bernoulli(images, generator=generator)
+    noise = torch.randn((6, 1, 3), generator=generator, dtype=torch.float64)[:, 0]
+    right = squares_by_loop(model, negative_elbo, (images, labels, noise))
+    assert_equal(fisher.diagonal, {name: v / 6 for name, v in right.items()})
+
+
+@pytest.mark.parametrize("estimator", ["square", "product", "decoder"])
+def test_every_estimator_repeats(estimator):
+    model, data = small_case("mlp")[0].float(), some_data()
+    config = sa.FisherConfig(20, estimator=estimator)
+    first, second = (sa.diagonal_fisher(model, data, config) for _ in range(2))
+    assert all(torch.equal(first.diagonal[k], second.diagonal[k]) for k in first.diagonal)
+
+
 def test_more_draws_of_z_narrow_the_spread_and_keep_the_mean():
     model, data = small_case("mlp")[0].float(), some_data(60)
     one, many = (
