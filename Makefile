@@ -79,7 +79,8 @@ test-lowest: requirements.txt pyproject.toml   # unit tests on the lower bounds 
 	python3.11 -m venv $(LOWEST)
 	$(LOWEST)/bin/python -m pip install -q uv
 	$(LOWEST)/bin/uv pip install -q --python $(LOWEST)/bin/python --resolution lowest-direct \
-		-r requirements.txt hypothesis">=6.100" nbconvert">=7.16.5" pytest">=8.0"
+		-r requirements.txt hypothesis">=6.100" nbconvert">=7.16.5" pytest">=8.0" \
+		distributed">=2024.8.1"
 	$(LOWEST)/bin/python -m pytest tests -q
 
 $(READY): requirements.txt pyproject.toml

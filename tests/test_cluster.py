@@ -115,7 +115,9 @@ def cluster(folder, tmp_path):
 
     start("scheduler", "--port", "0", "--scheduler-file", str(where))
     until = time.monotonic() + 300
-    while not where.exists() and time.monotonic() < until:
+    while not where.exists():
+        assert started[0].poll() is None, (tmp_path / "log0").read_text()[-2000:]
+        assert time.monotonic() < until
         time.sleep(0.2)
     address = json.loads(where.read_text())["address"]
     for _ in range(2):
