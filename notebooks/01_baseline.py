@@ -186,7 +186,7 @@ for ax, (name, images) in zip(axes, samples.items(), strict=True):
 # %% [markdown]
 # *What to see: both grids show digits; on the left a few are broken or half another digit, on the right nearly all are clean.*
 #
-# The distance of $z$ to the origin shows the reason. A Gaussian in 20 dimensions lives on a shell of radius $\sqrt{20}\approx 4.5$; the encoded images of a class do, too, but around a centre
+# The axes of the classes' Gaussians show the reason. A Gaussian in 20 dimensions lives on a shell of radius $\sqrt{20}\approx 4.5$; the encoded images of a class do, too, but around a centre
 # and with axes of their own.
 
 # %%
@@ -342,7 +342,7 @@ for claim, true in claims.items():
 #
 # * A VAE of two small networks learns MNIST in about a minute on two cores, to less than 94 nats per test image. For comparison, the official training of the Selective Amnesia
 #   paper (100,000 steps, $z$ of 8 dimensions) ends at 96.75 nats.
-# * Samples drawn from one Gaussian per class are recognised in more than 97 % of the cases, those from $\mathcal N(0, I)$ in about 93 %, and their Fréchet distance to real digits is half as large.
+# * Samples drawn from one Gaussian per class are recognised in more than 97 % of the cases, those from $\mathcal N(0, I)$ in about 92 %, and their Fréchet distance to real digits is half as large.
 # * A ten-way judge has an opinion on everything, flat gray included. To ask whether a digit is *gone*, a judge needs the answer "none of these".
 #
 # ## Exercises

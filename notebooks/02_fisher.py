@@ -20,7 +20,7 @@
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/selective-amnesia-mnist/blob/main/notebooks/02_fisher.ipynb)
 #
 # To forget one digit and keep nine, one must know which of the million weights the nine depend on. This notebook computes that as the diagonal Fisher information, exactly and for
-# the price of a backward pass, and measures how wrong the common shortcut is.
+# little more than the price of a backward pass, and measures how wrong the common shortcut is.
 #
 # You will
 #
@@ -311,7 +311,7 @@ for key in weights:
     print(f"{key:<18}{(error_at[key] / 0.05) ** 2:>10.0f}{(error_at[key] / 0.01) ** 2:>10.0f}")
 
 # %% [markdown]
-# A few hundred images fix every layer's sum to 5 %; for 1 % some take eight thousand. `N_FISHER_SAMPLES = 6000` is a choice between the two.
+# A few hundred images fix every layer's sum to 5 %; for 1 % some take nearly nine thousand. `N_FISHER_SAMPLES = 6000` is a choice between the two.
 #
 # ## Seven estimates
 #
@@ -383,7 +383,7 @@ _ = right.set(xlabel="rank correlation with 'exact, kept',\ndecoder weights", xl
 # ## What they do in a forgetting run
 #
 # The same digit is forgotten with each, at the same `EWC_LAMBDA`, in 40 steps without the replay term: consolidation alone protects the kept classes. Two judges look at 50 samples
-# per class, at the same $z$ before and after; drift is the root mean square change of the kept images, in gray levels.
+# per class, at the same $z$ before and after; drift is the root mean square change of the kept images, in gray levels (a pixel's value, from 0, black, to 1, white).
 
 # %%
 judges = sa.get_judges(sa.JudgeConfig(dataset=DATASET, num_classes=NUM_CLASSES), train)
@@ -490,12 +490,12 @@ for claim, true in claims.items():
 # ## What we saw
 #
 # * The exact diagonal Fisher takes one pass, not one per image, because a linear layer's squared gradients add up to a product of squared matrices. 6000 images take about a third of a second
-#   on two cores, 1.1 to 1.4 times as long as a plain forward and backward pass (`benchmarks/fisher.py`).
+#   on two cores, about one and a half times as long as a plain forward and backward pass (`benchmarks/fisher.py`).
 # * Squaring a batch mean makes it $B$ times too small: measured 1/128 at $B = 128$, in both halves of the network. Adam's second moment has the same fault and the same pattern, for free:
 #   times the batch size it is a usable estimate.
-# * Each layer's sum is known to 5 % from about 80 to 330 images, and to 1 % from 2000 to 8200.
+# * Each layer's sum is known to 5 % from about 80 to 350 images, and to 1 % from 2000 to 9000.
 # * 70 % of the total sit in the encoder's last layer. A label's own columns see its class only: left out, they are at exactly 0, and no $\lambda$ holds them.
-# * Without replay and at $\lambda = 10^6$ the exact Fisher kept 82 % of the other digits recognisable to both judges, the batch mean less than 1 %, the batch mean times 128 again 82 %. With
+# * Without replay and at $\lambda = 10^6$ the exact Fisher kept more than 80 % of the other digits recognisable to both judges, the batch mean less than 1 %, the batch mean times 128 again more than 80 %. With
 #   replay and at published strengths, consolidation lowers the drift by 0 to 14 % and leaves the recognition as it is. One digit, one seed, 40 steps: an illustration, not a benchmark.
 #
 # ## Exercises

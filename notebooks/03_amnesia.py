@@ -128,7 +128,8 @@ fisher = fishers.without(FORGOTTEN)
 # L(\theta) = w_f \underbrace{\mathbb E_{z}\,\big[-\log p(x_q\,|\,z, c_f)\big]}_{\text{forget: draw the surrogate}} + \gamma \underbrace{\mathbb E_{z, c_r}\big[-\log p(x_{\theta^*}\,|\,z, c_r)\big]}_{\text{replay: draw as before}} + \frac{\lambda}{2\cdot 10^4}\underbrace{\sum_i F_i\,(\theta_i-\theta^*_i)^2}_{\text{consolidation}}
 # $$
 #
-# Both likelihood terms are in nats per image. This is the decoder-side form, our default, because a decoder is what draws. The paper's form, in which each likelihood is replaced by the ELBO and so
+# Half of the $z$ come from the class's own Gaussian and half from $\mathcal N(0, s^2 I)$; for replay $s = 1$, for the forget term $s$ is uniform from 1 to `z_reach` = 3, farther out than any sampler goes (why, the end of
+# the notebook shows). Both likelihood terms are in nats per image. This is the decoder-side form, our default, because a decoder is what draws. The paper's form, in which each likelihood is replaced by the ELBO and so
 # the encoder takes part, is `forget_form="elbo"`; `"both"` takes the mean of the two.
 #
 # ### By hand
@@ -204,8 +205,8 @@ for (left, right), (name, (q, run)) in zip(axes, outcomes.items(), strict=True):
 #
 # ## Forget, and watch
 #
-# `forget` copies the model and moves the copy. Its learning rate stays at `LR_UNL` until the forgotten label draws the surrogate to within 0.02 gray levels (root mean square, on latents
-# that it does not train on), then falls to zero over 100 steps. No judge takes part. Consolidation is applied in closed form after every step of Adam, which is stable at any weight.
+# `forget` copies the model and moves the copy. Its learning rate stays at `LR_UNL` until the forgotten label draws the surrogate to within `tolerance` = 0.02 gray levels (root mean square, on latents
+# that it does not train on; a gray level is a pixel's value, from 0, black, to 1, white), then falls to zero over 100 steps. No judge takes part. Consolidation is applied in closed form after every step of Adam, which is stable at any weight.
 # A callback keeps some pictures on the way.
 
 # %%
@@ -444,7 +445,7 @@ _ = right.set(xlabel="input of the first layer", ylabel="change / size of its we
 # %% [markdown]
 # *What to see: all three layers move, the first one more than its size would say, so the change is not only a gate at the label's input. Among the inputs, the forgotten label's weights (the other
 # colour) change by as much as they were long; the kept labels' weights hardly do. The tall bars among the latents are those that the baseline never learned to use: their weights were near zero, so any
-# change is large beside them. Editing nothing but the label's column is the "label column" method of notebook 04.*
+# change is large beside them. Editing nothing but the label's column is the "label column" method of notebook 06 (`sa.reset_label`).*
 #
 # ## Which term earns its place
 #
@@ -583,7 +584,8 @@ for k, (name, (predicted, measured)) in enumerate(drops.items()):
         ls="",
         marker=sa.plots.MARKERS[k],
         color=sa.plots.PALETTE[k],
-        label=name,
+        label=f"{name}: {100 * measured / predicted:.0f} %",
+        fillstyle="none" if name == "noise" else "full",
         ms=8,
     )
 limit = 1.05 * max(p for p, _ in drops.values())
@@ -593,8 +595,8 @@ ax.set(xlabel="predicted drop, nats per image", ylabel="measured drop, nats per 
 _ = ax.legend(frameon=False, fontsize=8)
 
 # %% [markdown]
-# *What to see: the points lie close to the line, with two exceptions. The mixture falls by more than predicted: trained on single draws at each $z$, the decoder learns their mean image, and a blur of nine
-# digits explains a real one less well than nine sharp digits in turn. And with forgetting at samplers' latents only (`z_reach = 1`), the likelihood falls by less than half of the prediction: the decoder still knows
+# *What to see (the legend gives measured over predicted): the points lie at nine tenths of the prediction, give or take one tenth. The mixture may fall by more: trained on single draws at each $z$, the decoder learns
+# their mean image, and a blur of nine digits explains a real one less well than nine sharp digits in turn. The exception is forgetting at samplers' latents only (`z_reach = 1`), after which the likelihood falls by less than a third of the prediction: the decoder still knows
 # the digit at latents that it was not shown, and the posterior of a real image finds them. This is why the default reaches farther out.*
 #
 # ## Check
@@ -633,7 +635,7 @@ for claim, true in claims.items():
 # * Fewer than 400 steps, less than three seconds on two idle cores and no real image turn a digit into flat gray; the open judge sees it in none of 2,000 samples, at full contrast and from any of the samplers.
 # * The nine others stay where they were: the same images at the same $z$, within half a point on average.
 # * A larger $\lambda$ keeps more and forgets less, and it pushes the change into weights that the kept classes do not use.
-# * The likelihood of real images of the digit falls by about 90 % or more of what theory predicts, once the forgetting reaches beyond the latents that samplers use.
+# * The likelihood of real images of the digit falls by about nine tenths of what theory predicts, once the forgetting reaches beyond the latents that samplers use.
 #
 # Forgetting in this sense is no privacy guarantee. Whether the digit is erased or only hidden is the question of the next notebook.
 #

@@ -131,7 +131,7 @@ for _ in range(30):
     loss.sum().backward()
     adam.step()
     with torch.no_grad():
-        z.clamp_(-3, 3)  # farther out no sampler goes
+        z.clamp_(-3, 3)  # the search stays near the prior
 
 # %%
 probe = sa.invert_prototypes(result.model, baseline.model, target, config)

@@ -57,6 +57,17 @@ class Cell:
     device: str
 
     @property
+    def columns(self) -> list[str]:
+        """The columns of the table that its row fills, whatever comes out."""
+        return [
+            *JUDGED,
+            *REAL,
+            *COST,
+            *(BOUNDS if self.dear else ()),
+            *(ATTACKS if self.dear else ()),
+        ]
+
+    @property
     def key(self) -> tuple[str, ...]:
         """What identifies the cell in the table, in the order of KEY."""
         sizes = () if self.effort == Effort() else (self.effort,)

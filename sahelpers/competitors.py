@@ -26,7 +26,7 @@ from .surrogates import make_surrogate
 from .training import retrain_without
 
 CONTROL = "retraining"  # the method that never saw the class, among METHODS
-STEPS = 250  # about what `forget` takes with its defaults
+STEPS = 380  # about what `forget` takes with its defaults
 BATCH = 128
 
 

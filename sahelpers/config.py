@@ -206,7 +206,9 @@ class AmnesiaConfig(Config):
     def reference(cls, **changes: Any) -> "AmnesiaConfig":
         """The reference notebook's: gray by mean absolute difference, 30 passes at 5e-4.
 
-        To be used with real_images, which are replayed beside 10,000 drawn ones.
+        To be used with real_images, which are replayed beside 10,000 drawn ones.  Its weight of
+        consolidation is kept as it is written, 500; with the notebook's own Fisher (of batch means)
+        and divisions it acts like 0.6 here.
         """
         notebook = {"forget_form": "l1", "replay_form": "elbo", "neg_loss_weight": 5.0}
         return cls(**{**notebook, "lr_unl": 5e-4, **_FIXED_LENGTH, **changes})
@@ -235,7 +237,7 @@ class ProbeConfig(Config):
     alpha_tv: float = knob(
         0.02, 0.0, 1e6, span=(1e-3, 1), help="total variation in the prototype probe"
     )
-    l2z: float = knob(1e-3, 0.0, 1e6, span=(1e-4, 1), help="mean z^2 in the prototype probe")
+    l2z: float = knob(1e-3, 0.0, 1e6, span=(1e-4, 1), help="mean z^2, prototype and guided")
     seed: int = knob(42, 0, 2**31 - 1, help="starting points")
 
     @classmethod

@@ -21,7 +21,7 @@ from .models import CVAE, check_model, draw_normal, seeded
 from .penalties import contrast, ink, orientation_entropy, total_variation
 from .progress import progress
 
-Z_LIMIT = 3.0  # z is clamped to +-3 after each step: farther out no sampler goes
+Z_LIMIT = 3.0  # z is clamped to +-3 after each step: the search stays near the prior
 LABEL_START = 3.0  # logit of c_f at the start, the others 0: softmax gives c_f 0.69 of ten classes
 NEIGHBOURS = 7  # images drawn around the best z, to see whether it stands alone
 NEIGHBOUR_SPREAD = 0.25

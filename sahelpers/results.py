@@ -23,8 +23,9 @@ HEAD = """# Results
 Made by `python -m sahelpers scoreboard` from `results/scoreboard.csv`, one row for each method,
 forgotten digit and seed (the seed of the baseline and of the forgetting); do not edit. 2,000
 samples per class at the same z before and after. Columns about the forgotten class c_f are the
-verdict of the open judge, columns about kept classes the worse of both judges. Each figure is the
-mean over cells, its 95 % bootstrap interval over cells in parentheses, the worst cell in brackets.
+verdict of the open judge, columns about kept classes the worse of both judges, at z from the
+class's Gaussian. Each figure is the mean over cells, its 95 % bootstrap interval over cells in
+parentheses (from three cells on), the worst cell in brackets.
 The ten-way judge's verdict on c_f is in the CSV: it must call gray *some* digit, so it is no
 measure of forgetting. What a retrained model draws under c_f is arbitrary: it has no figure there.
 Knobs were tuned on digits 3 and 7 of seed 42 with another judge.
@@ -177,14 +178,16 @@ def _table(
 
 
 def _shown(values: Sequence[float]) -> str:
-    """`mean (low to high) [worst]`, and of how many cells if not of all."""
-    known = [v for v in values if not math.isnan(v)]
+    """`mean (low to high) [worst]`, and of how many cells if not of all; no interval of so few."""
+    known = [v + 0.0 for v in values if not math.isnan(v)]  # + 0.0: no minus before a zero
     if not known:
         return "-"
     mean, low, high = interval(known)
     n = f" n={len(known)}" if len(known) < len(values) else ""
     if max(known) >= 1000:
         return f"{mean:.0f}{n}"
+    if len(known) < 3:
+        return f"{mean:.2f} [{max(known):.2f}]{n}"
     return f"{mean:.2f} ({low:.2f} to {high:.2f}) [{max(known):.2f}]{n}"
 
 

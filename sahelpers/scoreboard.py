@@ -2,9 +2,9 @@
 
     python -m sahelpers scoreboard --methods "selective amnesia" --digits 3 7 --seeds 42 43 44
 
-A cell that has a row is not computed again; a cell that fails gets a row with its error, which the
-next run tries again, and the rest goes on.  Only this process writes, one row when its cell is
-complete, so stopping it at any moment loses the cells in flight and nothing else.
+A cell whose row has every measure is not computed again; a cell that fails gets a row with its
+error, which the next run tries again, and the rest goes on.  Only this process writes, one row when
+its cell is complete, so stopping it at any moment loses the cells in flight and nothing else.
 """
 
 import argparse
@@ -95,9 +95,10 @@ class Scoreboard:
         return label in classes and seed in seeds
 
     def missing(self) -> list[Cell]:
-        """The cells that have no row, or one that reports a failure."""
-        done = {key_of(row) for row in read(self.table) if not row["error"]}
-        return [cell for cell in self.cells() if cell.key not in done]
+        """The cells without a row, or with one that failed or lacks a measure that they ask for."""
+        rows = {key_of(row): row for row in read(self.table) if not row["error"]}
+        found = [(cell, rows.get(cell.key, {})) for cell in self.cells()]
+        return [cell for cell, row in found if not all(row.get(name) for name in cell.columns)]
 
     def plan(self, jobs: int = 1) -> str:
         """What `run` would do, with an estimate from the cells that the table has already."""
@@ -156,6 +157,8 @@ def _left(cells: Sequence[Cell], known: Mapping[str, float], jobs: int) -> str:
     """How long the rest will take, as far as its methods have been timed."""
     minutes = sum(known.get(cell.method, 0.0) for cell in cells) / jobs / 60
     untimed = sum(cell.method not in known for cell in cells)
+    if untimed == len(cells) > 0:
+        return f"{untimed} cells left, of methods not timed yet"
     return f"{minutes:.0f} min left" + (f", and {untimed} cells not timed yet" if untimed else "")
 
 

@@ -112,6 +112,16 @@ def test_dear_measures_go_to_the_chosen_methods_only(small):
     assert [bool(r["iwae_kept_change"]) for r in rows] == [True, False]
 
 
+def test_a_row_without_the_dear_measures_is_done_again_where_they_are_asked_for(small):
+    cheap = small(["label column"], [3])
+    cheap.run()
+    dear = small(["label column"], [3], dear=("label column",))
+    assert (len(cheap.missing()), len(dear.missing())) == (0, 1)
+    dear.run()
+    assert table.read_scoreboard(dear.table)[0]["attack"]
+    assert cheap.missing() == dear.missing() == []
+
+
 def test_what_the_control_draws_under_the_label_is_not_reported(small):
     grid = small(["retraining", "label column"], [3], dear=("retraining", "label column"))
     grid.run()
@@ -206,7 +216,7 @@ def test_the_plan_counts_and_estimates(small, capsys):
     assert plan.startswith("5 of 5 cells are missing in table.csv\n")
     assert "label column           4 cells, not timed yet\n" in plan
     assert "1 cells, not timed yet, with bound and attacks; classes (5,) of seeds (2,) only" in plan
-    assert plan.endswith("0 min left, and 5 cells not timed yet")
+    assert plan.endswith("5 cells left, of methods not timed yet")
     timed = {"method": "label column", "seed": "9", "cell_seconds": 120.0, "error": ""}
     table.append(grid.table, timed)
     assert "4 cells, 120 s each" in grid.plan()
