@@ -3,6 +3,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 COLAB := .venv-colab
 LOWEST := .venv-lowest
+PYTHON := python3.11
 READY := $(VENV)/.ready
 
 .PHONY: run check test test-browser test-colab notebooks lab app scoreboard audit bench clean
@@ -75,8 +76,8 @@ results/run/portable-%: $(READY) $(wildcard sahelpers/*.py notebooks/*.ipynb)
 		$(PY) -m pytest --nbval notebooks -q
 	touch $@
 
-test-lowest: requirements.txt pyproject.toml   # unit tests on the lower bounds of requirements.txt
-	python3.11 -m venv $(LOWEST)
+test-lowest: requirements.txt pyproject.toml   # unit tests on the lower bounds (newer: PYTHON=python3.12)
+	$(PYTHON) -m venv $(LOWEST)
 	$(LOWEST)/bin/python -m pip install -q uv
 	$(LOWEST)/bin/uv pip install -q --python $(LOWEST)/bin/python --resolution lowest-direct \
 		-r requirements.txt hypothesis">=6.100" nbconvert">=7.16.5" pytest">=8.0" \
