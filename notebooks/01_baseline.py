@@ -342,7 +342,7 @@ for claim, true in claims.items():
 #
 # * A VAE of two small networks learns MNIST in about a minute on two cores, to less than 94 nats per test image. For comparison, the official training of the Selective Amnesia
 #   paper (100,000 steps, $z$ of 8 dimensions) ends at 96.75 nats.
-# * Samples drawn from one Gaussian per class are recognised in more than 97 % of the cases, those from $\mathcal N(0, I)$ in about 92 %, and their Fréchet distance to real digits is half as large.
+# * Samples drawn from one Gaussian per class are recognised in more than 97 % of the cases, those from $\mathcal N(0, I)$ in 92 to 93 %, and their Fréchet distance to real digits is half as large.
 # * A ten-way judge has an opinion on everything, flat gray included. To ask whether a digit is *gone*, a judge needs the answer "none of these".
 #
 # ## Exercises
