@@ -65,7 +65,7 @@ stress: $(READY)         # kills, full disks, flipped bits, two at once: faults 
 mutants: $(READY)        # 250 wrong lines: do the tests notice?  30 minutes, resumable
 	$(PY) tests/mutants.py
 
-# The notebooks' claims for each capability and number of threads; five minutes each, resumable.
+# The notebooks' claims for each capability and number of threads; eight minutes each, resumable.
 # A processor without AVX-512: make portability CAPABILITIES="default avx2"
 CAPABILITIES := default avx2 avx512
 portability: $(foreach c,$(CAPABILITIES),results/run/portable-$(c)-1 results/run/portable-$(c)-2)
