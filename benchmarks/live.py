@@ -86,7 +86,7 @@ def first_forget(page):
     forget = board.get_by_role("button", name="Forget", exact=True)
     forget.wait_for()
     shown = time.perf_counter() - begin
-    forget.click()  # the cells below are still at work: JupyterLab sends it to a thread of its own
+    forget.click()  # the cells below are still at work, and the kernel finishes them first
     board.get_by_text("Forgotten: 3.").first.wait_for()
     return {"Run All to dashboard": [shown], "and to a table": [time.perf_counter() - begin]}
 

@@ -165,12 +165,10 @@ def dots(ax, name):
     ax.grid(axis="x", lw=0.3)
 
 
-def stretch(axis, values):
-    """Linear up to 1 and logarithmic beyond, if the values reach 10."""
-    if max(v for v in values if v == v) >= 10:
-        (axis.axes.set_xscale if axis.axis_name == "x" else axis.axes.set_yscale)(
-            "symlog", linthresh=1
-        )
+def stretch(axis, name):
+    """Linear up to 1 and logarithmic beyond, if a cell's figure reaches 10."""
+    if any(v >= 10 for m in methods for v in figures[m][name].values()):
+        getattr(axis.axes, f"set_{axis.axis_name}scale")("symlog", linthresh=1)
         axis.set_major_formatter("{x:g}")
 
 
@@ -183,7 +181,7 @@ for ax, name in zip(axes, names, strict=True):
     dots(ax, name)
     if name in sa.results.BARS:
         ax.axvline(sa.results.BARS[name][2], color="black", ls="--", lw=1)
-    stretch(ax.xaxis, [v for m in methods for v in figures[m][name].values()])
+    stretch(ax.xaxis, name)
 plt.show()
 
 # %% [markdown]
@@ -217,8 +215,8 @@ for ax, name in zip(axes, (WORST, "seconds"), strict=True):
         spread = [[abs(price[0] - price[1])], [abs(price[2] - price[0])]]
         up = [[abs(gone[0] - gone[1])], [abs(gone[2] - gone[0])]]
         ax.errorbar(price[0], gone[0], up, spread, ms=8, lw=1, label=method, **style)
-    for axis, what in ((ax.xaxis, name), (ax.yaxis, "argmax = c_f, %")):
-        stretch(axis, [v for m in methods for v in figures[m][what].values()])
+    stretch(ax.xaxis, name)
+    stretch(ax.yaxis, "argmax = c_f, %")
     ax.set(xlabel=name, ylabel="argmax = c_f, %", ylim=(-0.5, 150))
 axes[1].legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
 plt.show()
@@ -315,9 +313,10 @@ verdicts = {d: audit[d, m, "guided both"].verdict for d, m in pairs if m == OURS
 
 def on_every_digit(verdicts):
     """Whether an attack finds no more than the control; None while that is not decided."""
-    if not verdicts or sa.excess.REMAINS in verdicts.values():
-        return False if verdicts else None
-    return None if sa.excess.OPEN in verdicts.values() else True
+    found = set(verdicts.values())
+    if sa.excess.REMAINS in found:
+        return False
+    return True if found == {sa.excess.NO_MORE} else None
 
 
 def say(truth):

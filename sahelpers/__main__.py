@@ -49,9 +49,9 @@ def write_notebooks(names: list[str]) -> None:
     """Execute the twins (all, or the named ones) and write the .ipynb beside each."""
     os.environ["SA_PROGRESS"] = "0"
     twins = {twin.stem: twin for twin in sorted(NOTEBOOKS.glob("*.py"))}
-    unknown = [name for name in names if name not in twins]
-    if unknown:
-        raise ValueError(f"no notebook is called {unknown[0]!r}; there are {', '.join(twins)}")
+    for name in names:
+        if name not in twins:
+            raise ValueError(f"no notebook is called {name!r}; there are {', '.join(twins)}")
     for twin in (twins[name] for name in names or twins):
         begin = time.perf_counter()
         notebook = execute(twin)

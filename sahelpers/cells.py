@@ -59,13 +59,8 @@ class Cell:
     @property
     def columns(self) -> list[str]:
         """The columns of the table that its row fills, whatever comes out."""
-        return [
-            *JUDGED,
-            *REAL,
-            *COST,
-            *(BOUNDS if self.dear else ()),
-            *(ATTACKS if self.dear else ()),
-        ]
+        always = [*JUDGED, *REAL, *COST]
+        return [*always, *BOUNDS, *ATTACKS] if self.dear else always
 
     @property
     def key(self) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
     python tests/stress/run.py [--seed 0] [--only killed]
 
-Ten minutes on two cores; a run that was stopped goes on with the scenario it was in.  The moments,
+Five minutes on one core; a run that was stopped goes on with the scenario it was in.  The moments,
 bits and limits are drawn from the seed.
 """
 
