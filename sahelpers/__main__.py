@@ -202,7 +202,7 @@ def main() -> None:
     scoreboard.add_options(commands.add_parser("scoreboard", help="every method: scoreboard.csv"))
     arguments = parser.parse_args()
     if arguments.command == "audit":
-        audit_grid.run(arguments.digits, arguments.models, arguments.seeds)
+        audit_grid.run(arguments.digits, arguments.models, arguments.seeds, arguments.jobs)
     elif arguments.command == "scoreboard":
         a = arguments
         where = a.backend, a.jobs, a.scheduler, a.device

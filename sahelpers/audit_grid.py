@@ -2,23 +2,27 @@
 
     python -m sahelpers audit --digits 3 7 --seeds 42 43 44
 
-Every seed has its own baseline, forgotten model and control.  What the attacks found in one model
-is one line of results/audit_values.jsonl, written when it is complete and never computed twice;
-results/audit.csv is made from these lines.
+Every seed has its own baseline, forgotten model and control.  The controls and the models of the
+first seed meet the whole battery, the models of the others its main part.  What the attacks found
+in one model is one line of results/audit_values.jsonl, written when it is complete and never
+computed twice; results/audit.csv is made from these lines.
 """
 
 import argparse
 import csv
 import json
-import time
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
-from .audit import AuditConfig, Values, attack_all, check_control, compare_all
+from .audit import PARTS, AuditConfig, Values, attack_all, check_control, compare_all
+from .backends import each
+from .cells import forget_shared, materials
 from .competitors import METHODS, Task
 from .config import AmnesiaConfig, BaselineConfig, FisherConfig, JudgeConfig, fingerprint
-from .data import CHECKOUT, LabelledImages, load_dataset
+from .data import CHECKOUT, LabelledImages
 from .excess import Finding
 from .models import CVAE
 from .story import get_baseline, get_control, get_fishers, get_judges
@@ -26,8 +30,7 @@ from .story import get_baseline, get_control, get_fishers, get_judges
 RESULTS = CHECKOUT / "results"
 SEEDS = (42, 43, 44)
 MODELS = ("baseline", "control", *METHODS)
-USUAL = ("baseline", "selective amnesia", "paper", "label column", "control")
-NUMBERS = [f.name for f in fields(Finding) if f.type is float]
+USUAL = ("baseline", "selective amnesia", "paper, 1,000 steps", "label column", "control")
 
 
 @dataclass(frozen=True)
@@ -36,69 +39,94 @@ class Cell:
 
     digit: int
     model: str
-    seed: int
-    mark: str  # fingerprint of how it was made and attacked
+    base: BaselineConfig
+    parts: tuple[str, ...]  # of the battery
+
+    @property
+    def key(self) -> tuple[int, str, int, str, str]:
+        """What identifies its line in the file."""
+        made_with = (FisherConfig(), AmnesiaConfig()) if self.model in METHODS else ()
+        mark = fingerprint(self.base, AuditConfig(), *made_with)
+        return self.digit, self.model, self.base.seed, ", ".join(self.parts), mark
+
+
+Key = tuple[int, str, int, str, str]
 
 
 def run(
-    digits: Iterable[int], models: Sequence[str], seeds: Sequence[int], folder: Path = RESULTS
+    digits: Iterable[int],
+    models: Sequence[str],
+    seeds: Sequence[int],
+    jobs: int = 1,
+    folder: Path = RESULTS,
 ) -> None:
-    """Attack what has not been attacked yet, then write the table."""
-    audit = AuditConfig()
+    """Attack what has not been attacked yet, in `jobs` processes, then write the table."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "audit_values.jsonl"
     found = read(path)
-    train, test = load_dataset(), load_dataset(split="test")
-    judges = get_judges(JudgeConfig(), train)
-    guide = get_judges(JudgeConfig(), train, ["guide"])["guide"]
-    for digit in digits:
-        for seed in seeds:
-            base = replace(BaselineConfig(), seed=seed)
-            baseline = get_baseline(base, train)
-            for name in models:
-                made_with = (FisherConfig(), AmnesiaConfig()) if name in METHODS else ()
-                cell = Cell(digit, name, seed, fingerprint(base, audit, *made_with))
-                if cell in found:
-                    continue
-                begin = time.perf_counter()
-                model = _make(name, digit, base, train)
-                if name == "control":
-                    check_control(model, digit)
-                found[cell] = attack_all(model, baseline.model, digit, judges, guide, test, audit)
-                with path.open("a") as stream:  # after a line break: the last line may be torn
-                    stream.write("\n" + json.dumps(asdict(cell) | {"values": found[cell]}))
-                seconds = time.perf_counter() - begin
-                print(f"{digit} {name} seed {seed}: {seconds:.0f} s", flush=True)
+    base = BaselineConfig()
+    cells = [
+        Cell(digit, name, replace(base, seed=seed), PARTS if whole else PARTS[:1])
+        for digit in digits
+        for seed in seeds
+        for name in models
+        for whole in [name == "control" or seed == seeds[0]]
+    ]
+    missing = [cell for cell in cells if cell.key not in found]
+    print(f"{len(missing)} of {len(cells)} models have not been attacked yet", flush=True)
+    backend = "loky" if jobs > 1 else "sequential"
+    try:
+        for k, (cell, values) in enumerate(each(attack, missing, backend, jobs), 1):
+            if isinstance(values, BaseException):
+                raise values
+            found[cell.key] = values
+            with path.open("a") as stream:  # after a line break: the last line may be torn
+                stream.write("\n" + json.dumps([*cell.key, values]))
+            what = f"{cell.digit}, {cell.model}, seed {cell.base.seed}"
+            print(f"{k} of {len(missing)}: {what}", flush=True)
+    finally:
+        forget_shared()
     write_table(found, folder / "audit.csv")
 
 
-def _make(name: str, digit: int, base: BaselineConfig, train: LabelledImages) -> CVAE:
-    """The model of this name; the baseline, the control and the Fisher are checkpoints."""
-    if name == "control":
-        return get_control(base, train, digit).model
-    trained = get_baseline(base, train)
-    if name == "baseline":
+def attack(cell: Cell) -> Values:
+    """Make the model and attack it."""
+    judge = JudgeConfig()
+    train, test, judges = materials(judge, "cpu")
+    guide = get_judges(judge, train, ["guide"])["guide"]
+    baseline, model = get_baseline(cell.base, train).model, _make(cell, train)
+    if cell.model == "control":
+        check_control(model, cell.digit)
+    config = AuditConfig()
+    return attack_all(model, baseline, cell.digit, judges, guide, test, config, cell.parts)
+
+
+def _make(cell: Cell, train: LabelledImages) -> CVAE:
+    """The model to attack; baseline, control and Fisher are checkpoints."""
+    if cell.model == "control":
+        return get_control(cell.base, train, cell.digit).model
+    trained = get_baseline(cell.base, train)
+    if cell.model == "baseline":
         return trained.model
-    fishers = get_fishers(trained, base, FisherConfig(), train)
-    return METHODS[name](Task(trained.model, (digit,), fishers, train, base)).model
+    fishers = get_fishers(trained, cell.base, FisherConfig(), train)
+    return METHODS[cell.model](Task(trained.model, (cell.digit,), fishers, train, cell.base)).model
 
 
-def read(path: Path) -> dict[Cell, Values]:
+def read(path: Path) -> dict[Key, Values]:
     """The lines written so far, without one that a stopped run left torn; none without a file."""
-    found: dict[Cell, Values] = {}
+    found: dict[Key, Values] = {}
     for line in path.read_text().splitlines() if path.exists() else []:
         try:
-            state = json.loads(line)
+            *key, values = json.loads(line)
         except json.JSONDecodeError:
             continue
-        values = state.pop("values")
-        found[Cell(**state)] = values
+        found[tuple(key)] = values
     return found
 
 
-def write_table(found: dict[Cell, Values], path: Path) -> None:
+def write_table(found: dict[Key, Values], path: Path) -> None:
     """One row per digit, model and attack, against the controls of all seeds of that digit."""
-    newest = {(c.digit, c.model, c.seed): v for c, v in found.items()}  # later lines win
+    newest = {key[:3]: values for key, values in found.items()}  # later lines win
     groups: dict[tuple[int, str], list[Values]] = {}
     for (digit, model, _), one in sorted(newest.items()):
         groups.setdefault((digit, model), []).append(one)
@@ -108,7 +136,8 @@ def write_table(found: dict[Cell, Values], path: Path) -> None:
         if model == "control" or not baselines or not controls:
             continue
         for finding in compare_all(digit, values, baselines[0], controls).findings:
-            row = {"digit": digit, "method": model, "seeds": len(values), **asdict(finding)}
+            seeds = sum(finding.attack in one for one in values)
+            row = {"digit": digit, "method": model, "seeds": seeds, **asdict(finding)}
             rows.append({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()})
     with path.open("w", newline="") as stream:
         writer = csv.DictWriter(stream, fieldnames=list(rows[0]) if rows else ["digit"])
@@ -122,16 +151,18 @@ def read_audit(path: Path = RESULTS / "audit.csv") -> dict[tuple[int, str, str],
         return {}
     with path.open(newline="") as stream:
         rows = list(csv.DictReader(stream))
-    return {
-        (int(r["digit"]), r["method"], r["attack"]): Finding(
-            attack=r["attack"],
-            n=int(r["n"]),
-            controls=int(r["controls"]),
-            verdict=r["verdict"],
-            **{k: float(r[k]) for k in NUMBERS},
-        )
-        for r in rows
-    }
+    try:
+        return {(int(r["digit"]), r["method"], r["attack"]): _finding(r) for r in rows}
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} is damaged ({error!r}): take it from the repository again, or make it with "
+            "`python -m sahelpers audit`"
+        ) from error
+
+
+def _finding(row: dict[str, str]) -> Finding:
+    kinds: dict[str, Any] = {f.name: f.type for f in fields(Finding)}  # str, int or float
+    return Finding(**{name: kind(row[name]) for name, kind in kinds.items()})
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -139,3 +170,4 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--digits", nargs="+", type=int, default=list(range(10)))
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(USUAL))
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes")

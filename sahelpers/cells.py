@@ -90,7 +90,7 @@ def prepare(cell: Cell) -> str:
     Returns what went wrong, which the cells themselves will report.
     """
     try:
-        train, _, _ = _materials(cell.judge, cell.device)
+        train, _, _ = materials(cell.judge, cell.device)
         if cell.dear:
             get_judges(cell.judge, train, ["guide"])
         get_fishers(get_baseline(cell.base, train), cell.base, FisherConfig(), train)
@@ -106,13 +106,13 @@ def say(error: BaseException) -> str:
 
 def forget_shared() -> None:
     """Drop what this process holds for its next cell."""
-    _materials.cache_clear()
+    materials.cache_clear()
     _ground.cache_clear()
     forget_baselines()
 
 
 @lru_cache(maxsize=1)
-def _materials(
+def materials(
     judge: JudgeConfig, device: str
 ) -> tuple[LabelledImages, LabelledImages, dict[str, Judge]]:
     """Training images, test images and scoring judges: read once in the life of a worker."""
@@ -125,7 +125,7 @@ def _materials(
 def _ground(
     base: BaselineConfig, amnesia: AmnesiaConfig, judge: JudgeConfig, effort: Effort, device: str
 ) -> Ground:
-    train, test, judges = _materials(judge, device)
+    train, test, judges = materials(judge, device)
     baseline = get_baseline(base, train)
     fishers = get_fishers(baseline, base, FisherConfig(), train)
     return survey(test, judges, Task(baseline.model, (), fishers, train, base, amnesia), effort)

@@ -71,7 +71,7 @@ def relearn(
     *,
     steps: int = 100,
     batch_size: int = 100,
-    samples: int = 256,
+    samples: int = 128,
     open_gate: bool = False,
     seed: int = 42,
 ) -> RecoveryCurve:

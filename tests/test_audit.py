@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 import sahelpers as sa
-from sahelpers.audit import AuditConfig, AuditReport, attack_all, audit
+from sahelpers.audit import AuditConfig, AuditReport, attack_all, audit, compare_all
 from sahelpers.excess import MARGIN, NO_MORE, OPEN, REMAINS, compare, draw_means
 
 torch.set_num_threads(1)  # tiny tensors: threads that wait for each other cost far more
@@ -120,6 +120,17 @@ def test_the_audit_attacks_all_alike_and_survives_a_file(cast, tmp_path):
         assert finding.attack in str(report)
     report.save(tmp_path / "report.json")
     assert AuditReport.read(tmp_path / "report.json") == report
+
+
+def test_the_parts_make_the_whole(cast):
+    model, baseline = tiny_model(2), tiny_model(0)
+    main, rest = (attack_all(model, baseline, CLASS, **cast, parts=[p]) for p in ("main", "rest"))
+    assert not main.keys() & rest.keys()
+    assert main | rest == attack_all(model, baseline, CLASS, **cast)
+    with pytest.raises(ValueError, match="attacks"):
+        compare_all(CLASS, [main | rest], main, [main | rest])
+    with pytest.raises(ValueError, match="part 'all' is not one of main, rest"):
+        attack_all(model, baseline, CLASS, **cast, parts=["all"])
 
 
 def test_refusals_name_what_is_wrong(cast):

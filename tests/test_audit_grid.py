@@ -8,7 +8,7 @@ import pytest
 import sahelpers as sa
 from sahelpers import audit_grid
 from sahelpers.audit import compare_all
-from sahelpers.audit_grid import Cell, read, read_audit, write_table
+from sahelpers.audit_grid import read, read_audit, write_table
 
 
 def values(share, n=8):
@@ -16,20 +16,24 @@ def values(share, n=8):
     return {"guided both": [1.0] * hits + [0.0] * (n - hits), "relearn 1": [share, share - 0.01]}
 
 
+def key(digit, model, seed, mark="now"):
+    return digit, model, seed, "main, rest", mark
+
+
 def cells():
     """Two seeds of each model of digit 3; digit 5 has no control yet."""
     made = {}
     for seed in (42, 43):
         for model, share in (("baseline", 1.0), ("selective amnesia", 0.25), ("control", 0.5)):
-            made[Cell(3, model, seed, "now")] = values(share)
-    made[Cell(5, "selective amnesia", 42, "now")] = values(0.5)
+            made[key(3, model, seed)] = values(share)
+    made[key(5, "selective amnesia", 42)] = values(0.5)
     return made
 
 
 def test_lines_survive_a_file(tmp_path):
     path = tmp_path / "values.jsonl"
     assert read(path) == {}
-    lines = [json.dumps(vars(cell) | {"values": v}) for cell, v in cells().items()]
+    lines = [json.dumps([*cell, v]) for cell, v in cells().items()]
     torn = lines[0][: len(lines[0]) // 2]  # a run was stopped in the middle of this one
     path.write_text("\n" + torn + "\n" + "\n".join(lines))
     assert read(path) == cells()
@@ -67,9 +71,7 @@ def test_the_table_survives_a_file(tmp_path):
 
 
 def test_a_later_line_of_the_same_cell_wins(tmp_path):
-    found = cells() | {
-        Cell(3, "selective amnesia", seed, "newer"): values(1.0) for seed in (42, 43)
-    }
+    found = cells() | {key(3, "selective amnesia", seed, "newer"): values(1.0) for seed in (42, 43)}
     write_table(found, tmp_path / "audit.csv")
     with (tmp_path / "audit.csv").open() as stream:
         rows = [r for r in csv.DictReader(stream) if r["method"] == "selective amnesia"]
@@ -77,27 +79,49 @@ def test_a_later_line_of_the_same_cell_wins(tmp_path):
     assert float(rows[0]["excess"]) == pytest.approx(0.5)
 
 
+def test_a_seed_without_an_attack_does_not_count_there(tmp_path):
+    found = cells()
+    del found[key(3, "selective amnesia", 43)]["relearn 1"]
+    write_table(found, tmp_path / "audit.csv")
+    with (tmp_path / "audit.csv").open() as stream:
+        rows = [r for r in csv.DictReader(stream) if r["method"] == "selective amnesia"]
+    assert {r["attack"]: r["seeds"] for r in rows} == {"guided both": "2", "relearn 1": "1"}
+    alone = compare_all(3, [values(0.25)], values(1.0), [values(0.5)] * 2).findings[1]
+    assert float(rows[1]["excess_high"]) == pytest.approx(alone.excess_high, abs=1e-4)
+
+
+@pytest.mark.parametrize("text", ["digit,method\n3,ours\n", "digit,n\n\x00,1\n", "digit\nthree\n"])
+def test_a_damaged_table_is_named(tmp_path, text):
+    (tmp_path / "audit.csv").write_text(text)
+    with pytest.raises(ValueError, match=r"audit.csv is damaged .*sahelpers audit"):
+        read_audit(tmp_path / "audit.csv")
+
+
 def test_run_attacks_every_model_once_and_goes_on_where_it_stopped(tmp_path, monkeypatch, mnist):
     monkeypatch.setenv("SA_CHECKPOINTS", str(tmp_path / "checkpoints"))
     short = sa.BaselineConfig(epochs=1, batch_size=50, latent_dim=3)
     monkeypatch.setattr(audit_grid, "BaselineConfig", lambda: short)
-    monkeypatch.setattr(audit_grid, "load_dataset", lambda **k: mnist.take(300))
+    monkeypatch.setattr(audit_grid, "materials", lambda *a: (mnist.take(300), None, None))
     monkeypatch.setattr(audit_grid, "get_judges", lambda *a: {"guide": None})
     attacked = []
 
-    def attack(model, baseline, digit, *rest):
-        attacked.append(model.prior_mean[digit].any())  # a model that knows it has its Gaussian
+    def attack_all(model, baseline, digit, judges, guide, real, config, parts):
+        # a model that knows the class has its Gaussian
+        attacked.append((bool(model.prior_mean[digit].any()), parts))
         return values(0.5)
 
-    monkeypatch.setattr(audit_grid, "attack_all", attack)
-    audit_grid.run([3], ["baseline", "control"], [5], tmp_path)
-    assert attacked == [True, False]
-    audit_grid.run([3], ["baseline", "label column", "control"], [5], tmp_path)
-    assert attacked == [True, False, False]
+    monkeypatch.setattr(audit_grid, "attack_all", attack_all)
+    both, main = ("main", "rest"), ("main",)
+    audit_grid.run([3], ["baseline", "control"], [5, 6], folder=tmp_path)
+    assert attacked == [(True, both), (False, both), (True, main), (False, both)]
+    audit_grid.run([3], ["baseline", "label column", "control"], [5], folder=tmp_path)
+    assert attacked[4:] == [(False, both)]
     found = read(tmp_path / "audit_values.jsonl")
-    assert [(c.digit, c.model, c.seed) for c in found] == [
+    assert [key[:3] for key in found] == [
         (3, "baseline", 5),
         (3, "control", 5),
+        (3, "baseline", 6),
+        (3, "control", 6),
         (3, "label column", 5),
     ]
     assert {key[1] for key in read_audit(tmp_path / "audit.csv")} == {"baseline", "label column"}
