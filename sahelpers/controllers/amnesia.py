@@ -21,7 +21,6 @@ from ..evaluation import (
     draw_images,
     fixed_latents,
     judge_samples,
-    stretch_contrast,
 )
 from ..fisher import ClassFishers
 from ..judges import Judge, check_judges
@@ -253,16 +252,11 @@ class AmnesiaController:
         def worst(table: Tensor) -> float:
             return float(table.diagonal()[gone].max())
 
-        stretched = 0.0
-        for c in gone:
-            mine = self.judged.labels == c
-            images = draw_images(
-                result.model, Latents(self.judged.z[mine], self.judged.labels[mine])
-            )
-            called = judge.probabilities(stretch_contrast(images)).argmax(1) == c
-            stretched = max(stretched, float(called.float().mean()))
+        own = torch.isin(self.judged.labels, torch.tensor(gone, device=self.baseline.device))
+        asked = Latents(self.judged.z[own], self.judged.labels[own])
+        stretched = judge_samples(result.model, judge, asked, stretch=True)
         return Line(
             role, worst(before.probability), worst(after.probability), worst(after.argmax),
-            stretched, change.mean_before, change.mean_after, change.worst_drop,
+            worst(stretched.argmax), change.mean_before, change.mean_after, change.worst_drop,
             change.worst_class,
         )  # fmt: skip
