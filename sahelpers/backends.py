@@ -33,7 +33,7 @@ def each(
 ) -> Iterator[tuple[T, R | BaseException]]:
     """(item, work(item)) for every item, as they get done.
 
-    work: a function of an importable module, which raises nothing.  items: hashable and different.
+    work: a function of an importable module, which raises nothing.  items: anything that pickles.
     backend: "sequential" in this process; "loky" in `jobs` processes (joblib); "dask" on the
     cluster whose scheduler has this address, such as "tcp://10.0.0.1:8786".
     An item whose worker died is done again elsewhere; if it happens to the same item once more (by
@@ -49,51 +49,54 @@ def each(
             "address of a scheduler, which `dask scheduler` prints"
         )
     if backend == "sequential":
-        yield from (_alone(work, item) for item in items)
+        yield from ((item, _alone(work, item)) for item in items)
     elif backend == "loky":
         yield from _on_processes(work, items, jobs)
     else:
         yield from _on_dask(work, items, scheduler)
 
 
-def _alone(work: Callable[[T], R], item: T) -> tuple[T, R]:
+def _alone(work: Callable[[T], R], item: T) -> R:
     with _TURN:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
-            return item, work(item)
+            return work(item)
         finally:
             torch.set_num_threads(threads)
+
+
+def _numbered(k: int, work: Callable[[T], R], item: T) -> tuple[int, R]:
+    """An item that was pickled may not equal its original; its number does."""
+    return k, _alone(work, item)
 
 
 def _on_processes(
     work: Callable[[T], R], items: Sequence[T], jobs: int
 ) -> Iterator[tuple[T, R | BaseException]]:
     """A pool ends when one of its processes dies; what was in flight begins again in a new one."""
-    waiting, deaths = list(items), Counter[T]()
+    waiting, deaths = dict(enumerate(items)), Counter[int]()
     while waiting:
-        started: list[T] = []
+        started: list[int] = []
 
-        def calls(todo: tuple[T, ...], started: list[T] = started) -> Iterator[Any]:
-            for item in todo:
-                started.append(item)
-                yield delayed(_alone)(work, item)
+        def calls(todo: dict[int, T], started: list[int] = started) -> Iterator[Any]:
+            for k, item in todo.items():
+                started.append(k)
+                yield delayed(_numbered)(k, work, item)
 
         # nothing is dispatched ahead, so what has started and not ended is in flight
         ahead = {"pre_dispatch": "n_jobs", "batch_size": 1}
         try:
             with parallel_config("loky", inner_max_num_threads=1):
                 pool = Parallel(jobs, return_as="generator_unordered", **ahead)
-                done = pool(calls(tuple(waiting)))
-            for item, result in done:
-                waiting.remove(item)
-                yield item, result
+                done = pool(calls(dict(waiting)))
+            for k, result in done:
+                yield waiting.pop(k), result
         except BrokenProcessPool as error:
-            for item in [i for i in started if i in waiting]:
-                deaths[item] += 1
-                if deaths[item] == DEATHS:
-                    waiting.remove(item)
-                    yield item, error
+            for k in [k for k in started if k in waiting]:
+                deaths[k] += 1
+                if deaths[k] == DEATHS:
+                    yield waiting.pop(k), error
 
 
 def _on_dask(
@@ -108,4 +111,4 @@ def _on_dask(
         waiting = {client.submit(_alone, work, item, pure=False): item for item in items}
         for future in as_completed(waiting):
             item, error = waiting.pop(future), future.exception()
-            yield (item, error) if error else future.result()
+            yield item, error or future.result()

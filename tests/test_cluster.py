@@ -1,11 +1,13 @@
 """The same table from one process, from joblib's processes and from a Dask cluster on loopback."""
 
 import json
+import operator
 import os
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 
 import psutil
 import pytest
@@ -103,6 +105,14 @@ def test_processes_of_which_one_is_killed(grid, expected, monkeypatch):
     check(grid, expected)
 
 
+POWERS = [partial(pow, 2, 2), partial(pow, 3, 2)]  # once pickled, they equal nothing but themselves
+RAISED = dict(zip(POWERS, (4, 9), strict=True))
+
+
+def test_processes_give_the_item_itself_with_its_result():
+    assert dict(backends.each(operator.call, POWERS, "loky", jobs=2)) == RAISED
+
+
 @pytest.fixture
 def cluster(folder, tmp_path):
     """A scheduler and two workers, as README starts them; (address, worker processes)."""
@@ -134,6 +144,7 @@ def test_a_cluster_of_which_one_worker_is_killed(grid, expected, cluster, monkey
     address, workers = cluster
     with Client(address) as client:
         client.wait_for_workers(2, timeout=300)
+    assert dict(backends.each(operator.call, POWERS, "dask", scheduler=address)) == RAISED
     left = kill_after_first_row(monkeypatch, workers[0].kill)
     grid.run("dask", scheduler=address)
     assert not left
