@@ -186,19 +186,17 @@ def compare_all(
 ) -> AuditReport:
     """The report on what `attack_all` found: models are the same method with several seeds.
 
-    The first model, the baseline and every control have all attacks of the report; the other models
-    may have one part only, and count where they have it.
+    The first model and the baseline have all attacks of the report; the others may have fewer, and
+    count where they have it.
     """
     if not models or not controls:
         raise ValueError(f"{len(models)} models and {len(controls)} controls: give some of each")
     names = models[0].keys()
-    wrong = [values for values in models if not values.keys() <= names]
-    wrong += [values for values in (baseline, *controls) if values.keys() != names]
-    if wrong:
-        raise ValueError(f"attacks {list(wrong[0])} are not {list(names)}: make them alike")
+    for values in (*models, baseline, *controls):
+        if not values.keys() <= names or (values is baseline and len(values) < len(names)):
+            raise ValueError(f"attacks {list(values)} are not {list(names)}: make them alike")
     findings = []
     for name in names:
-        found = [values[name] for values in models if name in values]
-        theirs = [values[name] for values in controls]
+        found, theirs = ([v[name] for v in group if name in v] for group in (models, controls))
         findings.append(compare(name, found, baseline[name], theirs))
     return AuditReport(forget_class, tuple(findings))

@@ -3,9 +3,9 @@
     python -m sahelpers audit --digits 3 7 --seeds 42 43 44
 
 Every seed has its own baseline, forgotten model and control.  The controls and the models of the
-first seed meet the whole battery, the models of the others its main part.  What the attacks found
-in one model is one line of results/audit_values.jsonl, written when it is complete and never
-computed twice; results/audit.csv is made from these lines.
+first seed meet the whole battery, the models of the others its main part.  What a part found in one
+model is one line of results/audit_values.jsonl, written when it is complete and never computed
+twice; results/audit.csv is made from these lines.
 """
 
 import argparse
@@ -35,19 +35,19 @@ USUAL = ("baseline", "selective amnesia", "paper, 1,000 steps", "label column", 
 
 @dataclass(frozen=True)
 class Cell:
-    """One model to attack."""
+    """One model to attack, by one part of the battery."""
 
     digit: int
     model: str
     base: BaselineConfig
-    parts: tuple[str, ...]  # of the battery
+    part: str
 
     @property
     def key(self) -> tuple[int, str, int, str, str]:
         """What identifies its line in the file."""
         made_with = (FisherConfig(), AmnesiaConfig()) if self.model in METHODS else ()
         mark = fingerprint(self.base, AuditConfig(), *made_with)
-        return self.digit, self.model, self.base.seed, ", ".join(self.parts), mark
+        return self.digit, self.model, self.base.seed, self.part, mark
 
 
 Key = tuple[int, str, int, str, str]
@@ -66,14 +66,15 @@ def run(
     found = read(path)
     base = BaselineConfig()
     cells = [
-        Cell(digit, name, replace(base, seed=seed), PARTS if whole else PARTS[:1])
+        Cell(digit, name, replace(base, seed=seed), part)
+        for part in PARTS
         for digit in digits
         for seed in seeds
         for name in models
-        for whole in [name == "control" or seed == seeds[0]]
+        if part == PARTS[0] or name == "control" or seed == seeds[0]
     ]
     missing = [cell for cell in cells if cell.key not in found]
-    print(f"{len(missing)} of {len(cells)} models have not been attacked yet", flush=True)
+    print(f"{len(missing)} of {len(cells)} attacks are missing", flush=True)
     backend = "loky" if jobs > 1 else "sequential"
     try:
         for k, (cell, values) in enumerate(each(attack, missing, backend, jobs), 1):
@@ -82,7 +83,7 @@ def run(
             found[cell.key] = values
             with path.open("a") as stream:  # after a line break: the last line may be torn
                 stream.write("\n" + json.dumps([*cell.key, values]))
-            what = f"{cell.digit}, {cell.model}, seed {cell.base.seed}"
+            what = f"{cell.digit}, {cell.model}, seed {cell.base.seed}, {cell.part}"
             print(f"{k} of {len(missing)}: {what}", flush=True)
     finally:
         forget_shared()
@@ -98,7 +99,7 @@ def attack(cell: Cell) -> Values:
     if cell.model == "control":
         check_control(model, cell.digit)
     config = AuditConfig()
-    return attack_all(model, baseline, cell.digit, judges, guide, test, config, cell.parts)
+    return attack_all(model, baseline, cell.digit, judges, guide, test, config, [cell.part])
 
 
 def _make(cell: Cell, train: LabelledImages) -> CVAE:
@@ -126,17 +127,20 @@ def read(path: Path) -> dict[Key, Values]:
 
 def write_table(found: dict[Key, Values], path: Path) -> None:
     """One row per digit, model and attack, against the controls of all seeds of that digit."""
-    newest = {key[:3]: values for key, values in found.items()}  # later lines win
+    newest = {key[:4]: values for key, values in found.items()}  # later lines win
+    whole: dict[tuple[int, str, int], Values] = {}
+    for (digit, model, seed, _), values in sorted(newest.items()):
+        whole.setdefault((digit, model, seed), {}).update(values)
     groups: dict[tuple[int, str], list[Values]] = {}
-    for (digit, model, _), one in sorted(newest.items()):
-        groups.setdefault((digit, model), []).append(one)
+    for (digit, model, _), values in whole.items():
+        groups.setdefault((digit, model), []).append(values)
     rows: list[dict[str, object]] = []
-    for (digit, model), values in groups.items():
+    for (digit, model), several in groups.items():
         baselines, controls = groups.get((digit, "baseline")), groups.get((digit, "control"))
         if model == "control" or not baselines or not controls:
             continue
-        for finding in compare_all(digit, values, baselines[0], controls).findings:
-            seeds = sum(finding.attack in one for one in values)
+        for finding in compare_all(digit, several, baselines[0], controls).findings:
+            seeds = sum(finding.attack in one for one in several)
             row = {"digit": digit, "method": model, "seeds": seeds, **asdict(finding)}
             rows.append({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()})
     with path.open("w", newline="") as stream:

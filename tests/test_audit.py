@@ -127,8 +127,10 @@ def test_the_parts_make_the_whole(cast):
     main, rest = (attack_all(model, baseline, CLASS, **cast, parts=[p]) for p in ("main", "rest"))
     assert not main.keys() & rest.keys()
     assert main | rest == attack_all(model, baseline, CLASS, **cast)
-    with pytest.raises(ValueError, match="attacks"):
+    with pytest.raises(ValueError, match=r"attacks \['guided both'.* make them alike"):
         compare_all(CLASS, [main | rest], main, [main | rest])
+    with pytest.raises(ValueError, match=r"controls=.* holds no number"):
+        compare_all(CLASS, [main | rest], main | rest, [main])
     with pytest.raises(ValueError, match="part 'all' is not one of main, rest"):
         attack_all(model, baseline, CLASS, **cast, parts=["all"])
 

@@ -9,6 +9,7 @@ import sahelpers as sa
 from sahelpers import audit_grid
 from sahelpers.audit import compare_all
 from sahelpers.audit_grid import read, read_audit, write_table
+from sahelpers.excess import compare
 
 
 def values(share, n=8):
@@ -16,8 +17,8 @@ def values(share, n=8):
     return {"guided both": [1.0] * hits + [0.0] * (n - hits), "relearn 1": [share, share - 0.01]}
 
 
-def key(digit, model, seed, mark="now"):
-    return digit, model, seed, "main, rest", mark
+def key(digit, model, seed, mark="now", part="main"):
+    return digit, model, seed, part, mark
 
 
 def cells():
@@ -79,15 +80,17 @@ def test_a_later_line_of_the_same_cell_wins(tmp_path):
     assert float(rows[0]["excess"]) == pytest.approx(0.5)
 
 
-def test_a_seed_without_an_attack_does_not_count_there(tmp_path):
+def test_parts_are_put_together_and_a_seed_counts_where_it_was_attacked(tmp_path):
     found = cells()
-    del found[key(3, "selective amnesia", 43)]["relearn 1"]
+    for model, seed in (("baseline", 42), ("selective amnesia", 42), ("control", 42)):
+        found[key(3, model, seed, part="rest")] = {"blind": [0.0, 1.0]}
     write_table(found, tmp_path / "audit.csv")
     with (tmp_path / "audit.csv").open() as stream:
-        rows = [r for r in csv.DictReader(stream) if r["method"] == "selective amnesia"]
-    assert {r["attack"]: r["seeds"] for r in rows} == {"guided both": "2", "relearn 1": "1"}
-    alone = compare_all(3, [values(0.25)], values(1.0), [values(0.5)] * 2).findings[1]
-    assert float(rows[1]["excess_high"]) == pytest.approx(alone.excess_high, abs=1e-4)
+        rows = {r["attack"]: r for r in csv.DictReader(stream) if r["method"] != "baseline"}
+    counts = {attack: (r["seeds"], r["controls"]) for attack, r in rows.items()}
+    assert counts == {"guided both": ("2", "2"), "relearn 1": ("2", "2"), "blind": ("1", "1")}
+    alone = compare("blind", [[0.0, 1.0]], [0.0, 1.0], [[0.0, 1.0]])
+    assert float(rows["blind"]["excess_high"]) == pytest.approx(alone.excess_high, abs=1e-4)
 
 
 @pytest.mark.parametrize("text", ["digit,method\n3,ours\n", "digit,n\n\x00,1\n", "digit\nthree\n"])
@@ -111,17 +114,17 @@ def test_run_attacks_every_model_once_and_goes_on_where_it_stopped(tmp_path, mon
         return values(0.5)
 
     monkeypatch.setattr(audit_grid, "attack_all", attack_all)
-    both, main = ("main", "rest"), ("main",)
     audit_grid.run([3], ["baseline", "control"], [5, 6], folder=tmp_path)
-    assert attacked == [(True, both), (False, both), (True, main), (False, both)]
+    main, rest = ["main"], ["rest"]
+    assert attacked == [
+        *[(True, main), (False, main), (True, main), (False, main)],
+        *[(True, rest), (False, rest), (False, rest)],
+    ]
     audit_grid.run([3], ["baseline", "label column", "control"], [5], folder=tmp_path)
-    assert attacked[4:] == [(False, both)]
+    assert attacked[7:] == [(False, main), (False, rest)]
     found = read(tmp_path / "audit_values.jsonl")
-    assert [key[:3] for key in found] == [
-        (3, "baseline", 5),
-        (3, "control", 5),
-        (3, "baseline", 6),
-        (3, "control", 6),
-        (3, "label column", 5),
+    assert [key[1:4] for key in found][-2:] == [
+        ("label column", 5, "main"),
+        ("label column", 5, "rest"),
     ]
     assert {key[1] for key in read_audit(tmp_path / "audit.csv")} == {"baseline", "label column"}
