@@ -80,13 +80,17 @@ def survey(test: LabelledImages, judges: dict[str, Judge], task: Task, effort: E
 def judged(ground: Ground, model: CVAE, label: int, knows_label: bool) -> dict[str, float]:
     """What every scoring judge says of the samples, from both priors: the columns JUDGED.
 
+    z of kept classes comes from the model's own Gaussians, which are the baseline's unless it was
+    trained anew; z of the class from the baseline's.
     knows_label: False for a model that was never trained with the class; what it draws there is
     arbitrary, and nothing is reported of it.
     """
     row: dict[str, float] = {}
-    for prior, latents in ground.latents.items():
-        own = latents.labels == label
-        asked = Latents(latents.z[own], latents.labels[own])
+    for prior, before in ground.latents.items():
+        own = before.labels == label
+        asked = Latents(before.z[own], before.labels[own])
+        drawn = fixed_latents(model, ground.effort.samples, prior)
+        latents = Latents(torch.where(own[:, None], before.z, drawn.z), before.labels)
         for role, judge in ground.judges.items():
             after = judge_samples(model, judge, latents)
             stretched = judge_samples(model, judge, asked, stretch=True)
@@ -117,7 +121,7 @@ def compared(ground: Ground, model: CVAE, label: int) -> dict[str, float]:
 
 
 def _frechet(ground: Ground, model: CVAE, label: int) -> float:
-    fixed = fixed_latents(ground.task.model, ground.effort.frechet_samples)
+    fixed = fixed_latents(model, ground.effort.frechet_samples)
     kept = fixed.labels != label
     images = draw_images(model, Latents(fixed.z[kept], fixed.labels[kept]))
     return frechet_distance(ground.judges["plain"], images, ground.test.without(label).images)

@@ -22,9 +22,9 @@ HEAD = """# Results
 
 Made by `python -m sahelpers scoreboard` from `results/scoreboard.csv`, one row for each method,
 forgotten digit and seed (the seed of the baseline and of the forgetting); do not edit. 2,000
-samples per class at the same z before and after. Columns about the forgotten class c_f are the
-verdict of the open judge, columns about kept classes the worse of both judges, at z from the
-class's Gaussian. Each figure is the mean over cells, its 95 % bootstrap interval over cells in
+samples per class at the same z before and after, or from its own Gaussians for a model trained
+anew. Columns about the forgotten class c_f are the verdict of the open judge, columns about kept
+classes the worse of both judges, at z from the class's Gaussian. Each figure is the mean over cells, its 95 % bootstrap interval over cells in
 parentheses (from three cells on), the worst cell in brackets.
 The ten-way judge's verdict on c_f is in the CSV: it must call gray *some* digit, so it is no
 measure of forgetting. What a retrained model draws under c_f is arbitrary: it has no figure there.

@@ -137,6 +137,23 @@ def test_what_the_control_draws_under_the_label_is_not_reported(small):
     assert sa.checkpoint_path("vae_without_3", kept).exists()  # for the audit
 
 
+def test_what_a_control_draws_of_kept_classes_comes_from_its_own_gaussians(small, mnist):
+    grid = small(["retraining"], [3])
+    grid.run()
+    data, base = mnist.take(600), replace(SHORT, seed=1)
+    control = sa.get_control(base, data, 3).model
+    plain = cells.get_judges(None, None)["plain"]
+    distances = []
+    for model in (control, sa.get_baseline(base, data).model):
+        drawn = sa.fixed_latents(model, 20)
+        kept = drawn.labels != 3
+        images = sa.draw_images(control, sa.Latents(drawn.z[kept], drawn.labels[kept]))
+        distances.append(sa.frechet_distance(plain, images, data.without(3).images))
+    found = float(table.read_scoreboard(grid.table)[0]["frechet_after"])
+    assert found == pytest.approx(distances[0], 1e-4)
+    assert found != pytest.approx(distances[1], 1e-4)
+
+
 @pytest.mark.parametrize("where", [30, -1])
 def test_a_torn_last_line_is_done_again(small, where):
     """Cut in the middle, or so late that only the end of the line is missing."""
