@@ -62,7 +62,9 @@ def main() -> None:
             result = sa.METHODS[name](task)
             seconds = time.process_time() - begin
             after = sa.judge_samples(result.model, judge, latents)
-            change = sa.collateral(before, after, (digit,))
+            own = sa.fixed_latents(result.model, SAMPLES)  # others only if it was trained anew
+            kept = sa.judge_samples(result.model, judge, own)
+            change = sa.collateral(before, kept, (digit,))
             row = figures.setdefault(name + ", z = 8" * (latent_dim == 8), {})
             for what, value in {
                 "seconds": seconds,

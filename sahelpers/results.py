@@ -22,10 +22,11 @@ HEAD = """# Results
 
 Made by `python -m sahelpers scoreboard` from `results/scoreboard.csv`, one row for each method,
 forgotten digit and seed (the seed of the baseline and of the forgetting); do not edit. 2,000
-samples per class at the same z before and after, or from its own Gaussians for a model trained
-anew. Columns about the forgotten class c_f are the verdict of the open judge, columns about kept
-classes the worse of both judges, at z from the class's Gaussian. Each figure is the mean over cells, its 95 % bootstrap interval over cells in
-parentheses (from three cells on), the worst cell in brackets.
+samples per class at the same z before and after; a model trained anew draws kept classes from its
+own Gaussians. Columns about the forgotten class c_f are the verdict of the open judge, columns
+about kept classes the worse of both judges, at z from the class's Gaussian. Each figure is the mean
+over cells, its 95 % bootstrap interval over cells in parentheses (from three cells on), the worst
+cell in brackets.
 The ten-way judge's verdict on c_f is in the CSV: it must call gray *some* digit, so it is no
 measure of forgetting. What a retrained model draws under c_f is arbitrary: it has no figure there.
 Knobs were tuned on digits 3 and 7 of seed 42 with another judge.
@@ -39,8 +40,8 @@ Attack: share of 128 guided restarts over z and y that both judges call c_f; rel
 P(c_f) while 10 real images are shown; both minus the figure of the models retrained without that
 class, so that only what lies above 0 can be memory. IWAE: 100 kept and 100 forgotten test images,
 binarised, K = 500. Seconds are the processor's, on one thread, of the forgetting alone. One method
-dominates another if its means are no worse in all of argmax, worst class lost, attack and seconds
-(those that both have) and better in one.
+dominates another if its means over the cells that both have are no worse in all of argmax, worst
+class lost, attack and seconds (where both were measured) and better in one.
 
 """
 
@@ -126,24 +127,26 @@ def interval(values: Iterable[float]) -> tuple[float, float, float]:
 
 
 def dominance(found: Summary) -> dict[str, list[str]]:
-    """The methods that each method dominates: in the means of AXES that both have, no worse in any
-    and better in one.  Smaller is better.  Other data and architectures are apart."""
-    means = {
-        name: [interval(figures[axis].values())[0] for axis in AXES]
-        for name, figures in found.items()
-    }
+    """The methods that each method dominates: in the means of AXES over the cells that both have,
+    no worse in any and better in one.  Smaller is better.  Other data and networks are apart."""
 
-    def beats(one: list[float], other: list[float]) -> bool:
-        pairs = [(a, b) for a, b in zip(one, other, strict=True) if not math.isnan(a + b)]
-        return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
+    def beats(one: str, other: str) -> bool:
+        pairs = [common_means(found[one][axis], found[other][axis]) for axis in AXES]
+        known = [(a, b) for a, b in pairs if not math.isnan(a)]
+        return all(a <= b for a, b in known) and any(a < b for a, b in known)
 
     def same_grid(one: str, other: str) -> bool:
         return one.partition(" (")[2] == other.partition(" (")[2]
 
-    return {
-        a: [b for b in means if b != a and same_grid(a, b) and beats(means[a], means[b])]
-        for a in means
-    }
+    return {a: [b for b in found if b != a and same_grid(a, b) and beats(a, b)] for a in found}
+
+
+def common_means(one: Figure, other: Figure) -> tuple[float, float]:
+    """Means of two methods' figure over the cells in which both have a number; nan without any."""
+    cells = [c for c in one if c in other and not math.isnan(one[c] + other[c])]
+    if not cells:
+        return math.nan, math.nan
+    return statistics.fmean(one[c] for c in cells), statistics.fmean(other[c] for c in cells)
 
 
 def markdown(rows: Sequence[Row], audit: Audit | None = None) -> str:

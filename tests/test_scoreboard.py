@@ -333,6 +333,13 @@ def test_dominance_counts_only_what_both_have():
     }
 
 
+def test_means_are_compared_over_the_cells_of_both():
+    easy, hard, missing = ("0", "1"), ("3", "1"), ("4", "1")
+    few, many = {hard: 5.0, missing: math.nan}, {easy: 1.0, hard: 6.0, missing: 0.0}
+    assert results.common_means(few, many) == (5, 6)  # over all cells many would be better
+    assert math.isnan(results.common_means(few, {easy: 1.0})[0])
+
+
 def test_the_audit_fills_in_where_a_cell_was_not_attacked():
     rows = rows_of({"paper": (0.0, 0.2, "", 4.0), "label column": (0.1, 0.0, "", 0.0)})
     numbers = dict.fromkeys(("baseline", "model", "low", "high", "control"), 0.0)
