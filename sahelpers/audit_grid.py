@@ -26,11 +26,14 @@ from .data import CHECKOUT, LabelledImages
 from .excess import Finding
 from .models import CVAE
 from .story import get_baseline, get_control, get_fishers, get_judges
+from .training import TrainedCVAE
 
 RESULTS = CHECKOUT / "results"
 SEEDS = (42, 43, 44)
 MODELS = ("baseline", "control", *METHODS)
 USUAL = ("baseline", "selective amnesia", "paper, 1,000 steps", "label column", "control")
+
+Key = tuple[int, str, int, str, str]  # digit, model, seed, part, how model and attack were made
 
 
 @dataclass(frozen=True)
@@ -43,14 +46,11 @@ class Cell:
     part: str
 
     @property
-    def key(self) -> tuple[int, str, int, str, str]:
+    def key(self) -> Key:
         """What identifies its line in the file."""
         made_with = (FisherConfig(), AmnesiaConfig()) if self.model in METHODS else ()
         mark = fingerprint(self.base, AuditConfig(), *made_with)
         return self.digit, self.model, self.base.seed, self.part, mark
-
-
-Key = tuple[int, str, int, str, str]
 
 
 def run(
@@ -95,22 +95,22 @@ def attack(cell: Cell) -> Values:
     judge = JudgeConfig()
     train, test, judges = materials(judge, "cpu")
     guide = get_judges(judge, train, ["guide"])["guide"]
-    baseline, model = get_baseline(cell.base, train).model, _make(cell, train)
+    baseline = get_baseline(cell.base, train)
+    model = _make(cell, baseline, train)
     if cell.model == "control":
         check_control(model, cell.digit)
     config = AuditConfig()
-    return attack_all(model, baseline, cell.digit, judges, guide, test, config, [cell.part])
+    return attack_all(model, baseline.model, cell.digit, judges, guide, test, config, [cell.part])
 
 
-def _make(cell: Cell, train: LabelledImages) -> CVAE:
+def _make(cell: Cell, baseline: TrainedCVAE, train: LabelledImages) -> CVAE:
     """The model to attack; baseline, control and Fisher are checkpoints."""
     if cell.model == "control":
         return get_control(cell.base, train, cell.digit).model
-    trained = get_baseline(cell.base, train)
     if cell.model == "baseline":
-        return trained.model
-    fishers = get_fishers(trained, cell.base, FisherConfig(), train)
-    return METHODS[cell.model](Task(trained.model, (cell.digit,), fishers, train, cell.base)).model
+        return baseline.model
+    fishers = get_fishers(baseline, cell.base, FisherConfig(), train)
+    return METHODS[cell.model](Task(baseline.model, (cell.digit,), fishers, train, cell.base)).model
 
 
 def read(path: Path) -> dict[Key, Values]:
