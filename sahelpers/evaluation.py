@@ -25,6 +25,10 @@ class Latents:
     z: Tensor  # (N, Z)
     labels: Tensor  # (N,), sorted
 
+    def where(self, chosen: Tensor) -> "Latents":
+        """Those that a mask (N,) bool chooses."""
+        return Latents(self.z[chosen], self.labels[chosen])
+
 
 def fixed_latents(
     model: CVAE, per_class: int = 2000, prior: str = "class", seed: int = 1234

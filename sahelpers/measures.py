@@ -88,7 +88,7 @@ def judged(ground: Ground, model: CVAE, label: int, knows_label: bool) -> dict[s
     row: dict[str, float] = {}
     for prior, before in ground.latents.items():
         own = before.labels == label
-        asked = Latents(before.z[own], before.labels[own])
+        asked = before.where(own)
         drawn = fixed_latents(model, ground.effort.samples, prior)
         latents = Latents(torch.where(own[:, None], before.z, drawn.z), before.labels)
         for role, judge in ground.judges.items():
@@ -122,8 +122,7 @@ def compared(ground: Ground, model: CVAE, label: int) -> dict[str, float]:
 
 def _frechet(ground: Ground, model: CVAE, label: int) -> float:
     fixed = fixed_latents(model, ground.effort.frechet_samples)
-    kept = fixed.labels != label
-    images = draw_images(model, Latents(fixed.z[kept], fixed.labels[kept]))
+    images = draw_images(model, fixed.where(fixed.labels != label))
     return frechet_distance(ground.judges["plain"], images, ground.test.without(label).images)
 
 

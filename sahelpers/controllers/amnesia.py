@@ -253,8 +253,7 @@ class AmnesiaController:
             return float(table.diagonal()[gone].max())
 
         own = torch.isin(self.judged.labels, torch.tensor(gone, device=self.baseline.device))
-        asked = Latents(self.judged.z[own], self.judged.labels[own])
-        stretched = judge_samples(result.model, judge, asked, stretch=True)
+        stretched = judge_samples(result.model, judge, self.judged.where(own), stretch=True)
         return Line(
             role, worst(before.probability), worst(after.probability), worst(after.argmax),
             worst(stretched.argmax), change.mean_before, change.mean_after, change.worst_drop,
