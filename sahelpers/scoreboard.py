@@ -30,7 +30,8 @@ SEEDS = (42, 43, 44)
 FULL_LENGTH = ("paper", "reference")  # minutes each: in a whole table on these digits only
 FULL_DIGITS, FULL_SEEDS = (0, 3, 5), (42,)
 CHOSEN = (  # the methods whose cells get the dear measures
-    "selective amnesia", "paper", "paper, 1,000 steps", "label column", "saliency mask", CONTROL
+    "selective amnesia", "without EWC", "paper", "paper, 1,000 steps", "reference",
+    "reference, 3 passes", "label column", "saliency mask", CONTROL
 )  # fmt: skip
 
 Restriction = tuple[tuple[int, ...], tuple[int, ...]]  # classes, seeds
