@@ -7,26 +7,20 @@ from pathlib import Path
 
 import torch
 
+from .checkpoints import replace_text
 from .checks import check_is
 from .config import Config, ProbeConfig, check_classes, knob
 from .data import LabelledImages
 from .excess import Finding, compare
 from .judges import Judge, check_guide, check_judges
 from .models import CVAE, check_model
-from .probing import (
-    ProbeResult,
-    guided_attack,
-    invert_blind,
-    invert_prototypes,
-    reachable,
-    success,
-)
+from .probing import SEARCHES, guided_attack, invert_blind, invert_prototypes, reachable, success
 from .recovery import relearn
 
 RELEARN_SIZES = (1, 10, 100)  # real images handed to the model
-PARTS = ("main", "rest")  # of the battery: guided over z and y with relearning; the other searches
 
-Values = dict[str, list[float]]  # attack -> one number in [0, 1] per restart or repeat
+# attack -> 0 or 1 for every restart, or an area from 0.0 to 1.0 for every relearning run
+Values = dict[str, list[float]]
 
 
 @dataclass(frozen=True)
@@ -60,7 +54,7 @@ class AuditReport:
 
     def save(self, path: Path) -> None:
         """Write the report as JSON."""
-        path.write_text(json.dumps(asdict(self), indent=1) + "\n")
+        replace_text(path, json.dumps(asdict(self), indent=1) + "\n")
 
     @classmethod
     def read(cls, path: Path) -> "AuditReport":
@@ -86,24 +80,36 @@ def audit(
 
     controls: models retrained without the class, by different seeds; a verdict needs three.
     judges: score.  guide: leads the guided attack.  real: images of the class for relearning.
-    Raises ValueError for a control that was trained with the class.
+    Raises ValueError for a control that was trained with the class or that is given twice.
     """
     config = config or AuditConfig()
     for k, control in enumerate(controls):
         check_control(control, forget_class, f"controls[{k}]")
+        if any(_same(control, other) for other in (model, *controls[:k])):
+            raise ValueError(
+                f"controls[{k}] has the weights of the model or of a control before it: make each "
+                "with a seed of its own"
+            )
     if not controls:
         raise ValueError("controls is empty: give models retrained without the class, best three")
     found = [
         attack_all(m, baseline, forget_class, judges, guide, real, config)
         for m in (model, baseline, *controls)
     ]
-    return compare_all(forget_class, found[:1], found[1], found[2:])
+    return compare_all(forget_class, found[:1], found[1:2], found[2:])
+
+
+def _same(one: CVAE, other: CVAE) -> bool:
+    """Whether two models have the same weights."""
+    pairs = zip(one.parameters(), other.parameters(), strict=True)
+    return all(a.shape == b.shape and torch.equal(a, b) for a, b in pairs)
 
 
 def check_control(control: CVAE, forget_class: int, name: str = "control") -> None:
-    """Raise ValueError if the control was trained with the class.
+    """Raise ValueError if the control has a Gaussian of z for the class.
 
-    Training fits a Gaussian of z for every class it saw; that of a class never seen is N(0, I).
+    Training fits one for every class it saw; that of a class never seen is N(0, I).  Forgetting
+    resets it too, so this catches baselines, not forgotten models: the caller retrains.
     """
     check_model(control, name)
     check_classes((forget_class,), control.num_classes)
@@ -123,13 +129,11 @@ def attack_all(
     guide: Judge,
     real: LabelledImages,
     config: AuditConfig,
-    parts: Sequence[str] = PARTS,
 ) -> Values:
     """Every attack on one model: success (0 or 1) of each restart, area of each relearning run.
 
-    parts: of the battery, one or both of PARTS.
-    One more row of "main" is no attack on the class: the guided attack on the class after it, a
-    kept one, which must succeed on every model, or the attack is broken there.
+    One more is no attack on the class: the guided attack on the class after it, a kept one, which
+    must succeed on every model, or the attack is broken there.
     """
     check_model(model)
     check_model(baseline, "baseline", model.num_classes)
@@ -138,9 +142,6 @@ def attack_all(
     check_guide(guide, model.num_classes)
     check_is(real, LabelledImages, "real")
     check_is(config, AuditConfig, "config")
-    for part in parts:
-        if part not in PARTS:
-            raise ValueError(f"part {part!r} is not one of {', '.join(PARTS)}")
     few = real.only(forget_class)
     if len(few) < RELEARN_SIZES[-1]:
         raise ValueError(
@@ -149,54 +150,49 @@ def attack_all(
     kind = {"n_restarts": config.n_restarts, "seed": config.seed}
     inversion = ProbeConfig(steps=config.inversion_steps, **kind)
     guided = ProbeConfig(steps=config.steps, **kind)
-    found: dict[str, ProbeResult] = {}
-    if "rest" in parts:
-        found["prototype"] = invert_prototypes(model, baseline, forget_class, inversion)
-        found["blind"] = invert_blind(model, forget_class, inversion)
-    for over in ("z", "y", "free_y", "both"):
-        if ("main" if over == "both" else "rest") in parts:
-            found[f"guided {over}"] = guided_attack(model, guide, forget_class, guided, over)
+    found = {
+        "prototype": invert_prototypes(model, baseline, forget_class, inversion),
+        "blind": invert_blind(model, forget_class, inversion),
+    }
+    for over in SEARCHES:
+        found[f"guided {over}"] = guided_attack(model, guide, forget_class, guided, over)
     values: Values = {}
     for name, probe in found.items():
         hit = success(probe.images, judges, forget_class)
-        values[name] = hit.double().tolist()
+        values[name] = hit.int().tolist()
         if name in ("guided z", "guided both"):
-            values[f"{name}, reachable"] = (hit & reachable(probe.z)).double().tolist()
-    if "main" not in parts:
-        return values
+            values[f"{name}, reachable"] = (hit & reachable(probe.z)).int().tolist()
     kept = (forget_class + 1) % model.num_classes  # is the attack sound on every model?
     probe = guided_attack(model, guide, kept, guided)
-    values["guided both, kept class"] = success(probe.images, judges, kept).double().tolist()
+    values["guided both, kept class"] = success(probe.images, judges, kept).int().tolist()
     for size in RELEARN_SIZES:
-        for gate in (False, True):
+        for over in ("all", "label"):
             runs = []
             for k in range(config.repeats):
                 data, seed = few.take(size, seed=config.seed + k), config.seed + k
                 curve = relearn(
                     model, data, forget_class, judges,
-                    steps=config.relearn_steps, open_gate=gate, seed=seed,
+                    steps=config.relearn_steps, over=over, seed=seed,
                 )  # fmt: skip
-                runs.append(curve.area)
-            values[f"relearn {size}{', opened' if gate else ''}"] = runs
+                runs.append(round(curve.area, 4))
+            values[f"relearn {size}{', label only' if over == 'label' else ''}"] = runs
     return values
 
 
 def compare_all(
-    forget_class: int, models: Sequence[Values], baseline: Values, controls: Sequence[Values]
+    forget_class: int,
+    models: Sequence[Values],
+    baselines: Sequence[Values],
+    controls: Sequence[Values],
 ) -> AuditReport:
-    """The report on what `attack_all` found: models are the same method with several seeds.
-
-    The first model and the baseline have all attacks of the report; the others may have fewer, and
-    count where they have it.
-    """
-    if not models or not controls:
-        raise ValueError(f"{len(models)} models and {len(controls)} controls: give some of each")
-    names = models[0].keys()
-    for values in (*models, baseline, *controls):
-        if not values.keys() <= names or (values is baseline and len(values) < len(names)):
-            raise ValueError(f"attacks {list(values)} are not {list(names)}: make them alike")
-    findings = []
-    for name in names:
-        found, theirs = ([v[name] for v in group if name in v] for group in (models, controls))
-        findings.append(compare(name, found, baseline[name], theirs))
+    """The report on what `attack_all` found: one entry per seed in each of the three groups."""
+    groups = (models, baselines, controls)
+    if not all(groups):
+        counts = [len(group) for group in groups]
+        raise ValueError(f"{counts} models, baselines and controls: give at least one of each")
+    names = list(models[0])
+    for values in (*models, *baselines, *controls):
+        if set(values) != set(names):
+            raise ValueError(f"attacks {list(values)} are not {names}: make them alike")
+    findings = [compare(name, *([v[name] for v in group] for group in groups)) for name in names]
     return AuditReport(forget_class, tuple(findings))

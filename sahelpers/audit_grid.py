@@ -2,24 +2,26 @@
 
     python -m sahelpers audit --digits 3 7 --seeds 42 43 44
 
-Every seed has its own baseline, forgotten model and control.  The controls and the models of the
-first seed meet the whole battery, the models of the others its main part.  What a part found in one
-model is one line of results/audit_values.jsonl, written when it is complete and never computed
-twice; results/audit.csv is made from these lines.
+Every seed has its own baseline, forgotten model and control.  What every restart found in one model
+is one line of results/audit_values.jsonl, written when it is complete and never computed twice;
+results/audit.csv is made from these lines, so that anybody may ask them another question.
 """
 
 import argparse
 import csv
+import io
 import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-from .audit import PARTS, AuditConfig, Values, attack_all, check_control, compare_all
+from .audit import AuditConfig, Values, attack_all, check_control, compare_all
 from .backends import each
 from .cells import forget_shared, materials
+from .checkpoints import replace_text
 from .competitors import METHODS, Task
 from .config import AmnesiaConfig, BaselineConfig, FisherConfig, JudgeConfig, fingerprint
 from .data import CHECKOUT, LabelledImages
@@ -33,24 +35,33 @@ SEEDS = (42, 43, 44)
 MODELS = ("baseline", "control", *METHODS)
 USUAL = ("baseline", "selective amnesia", "paper, 1,000 steps", "label column", "control")
 
-Key = tuple[int, str, int, str, str]  # digit, model, seed, part, how model and attack were made
+Key = tuple[int, str, int, str]  # digit, model, seed, how model and attack were made
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One model to attack, by one part of the battery."""
+    """One model to attack."""
 
     digit: int
     model: str
-    base: BaselineConfig
-    part: str
+    seed: int
+
+    @property
+    def base(self) -> BaselineConfig:
+        """The baseline's configuration."""
+        return replace(BaselineConfig(), seed=self.seed)
+
+    @property
+    def amnesia(self) -> AmnesiaConfig:
+        """The forgetting's, with the same seed, as in the scoreboard."""
+        return replace(AmnesiaConfig(), seed=self.seed)
 
     @property
     def key(self) -> Key:
         """What identifies its line in the file."""
-        made_with = (FisherConfig(), AmnesiaConfig()) if self.model in METHODS else ()
-        mark = fingerprint(self.base, AuditConfig(), *made_with)
-        return self.digit, self.model, self.base.seed, self.part, mark
+        made_with = (FisherConfig(), self.amnesia) if self.model in METHODS else ()
+        mark = fingerprint(self.base, JudgeConfig(), AuditConfig(), *made_with)
+        return self.digit, self.model, self.seed, mark
 
 
 def run(
@@ -64,15 +75,7 @@ def run(
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "audit_values.jsonl"
     found = read(path)
-    base = BaselineConfig()
-    cells = [
-        Cell(digit, name, replace(base, seed=seed), part)
-        for part in PARTS
-        for digit in digits
-        for seed in seeds
-        for name in models
-        if part == PARTS[0] or name == "control" or seed == seeds[0]
-    ]
+    cells = [Cell(*names) for names in product(digits, models, seeds)]
     missing = [cell for cell in cells if cell.key not in found]
     print(f"{len(missing)} of {len(cells)} attacks are missing", flush=True)
     backend = "loky" if jobs > 1 else "sequential"
@@ -83,7 +86,7 @@ def run(
             found[cell.key] = values
             with path.open("a") as stream:  # after a line break: the last line may be torn
                 stream.write("\n" + json.dumps([*cell.key, values]))
-            what = f"{cell.digit}, {cell.model}, seed {cell.base.seed}, {cell.part}"
+            what = f"{cell.digit}, {cell.model}, seed {cell.seed}"
             print(f"{k} of {len(missing)}: {what}", flush=True)
     finally:
         forget_shared()
@@ -99,8 +102,7 @@ def attack(cell: Cell) -> Values:
     model = _make(cell, baseline, train)
     if cell.model == "control":
         check_control(model, cell.digit)
-    config = AuditConfig()
-    return attack_all(model, baseline.model, cell.digit, judges, guide, test, config, [cell.part])
+    return attack_all(model, baseline.model, cell.digit, judges, guide, test, AuditConfig())
 
 
 def _make(cell: Cell, baseline: TrainedCVAE, train: LabelledImages) -> CVAE:
@@ -110,7 +112,8 @@ def _make(cell: Cell, baseline: TrainedCVAE, train: LabelledImages) -> CVAE:
     if cell.model == "baseline":
         return baseline.model
     fishers = get_fishers(baseline, cell.base, FisherConfig(), train)
-    return METHODS[cell.model](Task(baseline.model, (cell.digit,), fishers, train, cell.base)).model
+    task = Task(baseline.model, (cell.digit,), fishers, train, cell.base, cell.amnesia)
+    return METHODS[cell.model](task).model
 
 
 def read(path: Path) -> dict[Key, Values]:
@@ -126,27 +129,28 @@ def read(path: Path) -> dict[Key, Values]:
 
 
 def write_table(found: dict[Key, Values], path: Path) -> None:
-    """One row per digit, model and attack, against the controls of all seeds of that digit."""
-    newest = {key[:4]: values for key, values in found.items()}  # later lines win
-    whole: dict[tuple[int, str, int], Values] = {}
-    for (digit, model, seed, _), values in sorted(newest.items()):
-        whole.setdefault((digit, model, seed), {}).update(values)
+    """One row per digit, model and attack, against the controls of all seeds of that digit.
+
+    Lines of models that are made in another way by now do not count, nor digits without a control.
+    """
     groups: dict[tuple[int, str], list[Values]] = {}
-    for (digit, model, _), values in whole.items():
-        groups.setdefault((digit, model), []).append(values)
+    for (digit, model, seed, mark), values in sorted(found.items(), key=lambda item: item[0]):
+        if Cell(digit, model, seed).key[-1] == mark:
+            groups.setdefault((digit, model), []).append(values)
     rows: list[dict[str, object]] = []
     for (digit, model), several in groups.items():
-        baselines, controls = groups.get((digit, "baseline")), groups.get((digit, "control"))
+        baselines, controls = (groups.get((digit, name)) for name in ("baseline", "control"))
         if model == "control" or not baselines or not controls:
             continue
-        for finding in compare_all(digit, several, baselines[0], controls).findings:
-            seeds = sum(finding.attack in one for one in several)
-            row = {"digit": digit, "method": model, "seeds": seeds, **asdict(finding)}
+        for finding in compare_all(digit, several, baselines, controls).findings:
+            row = {"digit": digit, "method": model, "seeds": len(several), **asdict(finding)}
             rows.append({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()})
-    with path.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, fieldnames=list(rows[0]) if rows else ["digit"])
-        writer.writeheader()
-        writer.writerows(rows)
+    stream = io.StringIO()
+    names = ["digit", "method", "seeds", *(f.name for f in fields(Finding))]
+    writer = csv.DictWriter(stream, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    replace_text(path, stream.getvalue())
 
 
 def read_audit(path: Path = RESULTS / "audit.csv") -> dict[tuple[int, str, str], Finding]:
@@ -174,4 +178,4 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--digits", nargs="+", type=int, default=list(range(10)))
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(USUAL))
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")

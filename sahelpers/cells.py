@@ -65,9 +65,10 @@ class Cell:
     @property
     def key(self) -> tuple[str, ...]:
         """What identifies the cell in the table, in the order of KEY."""
-        sizes = () if self.effort == Effort() else (self.effort,)
-        mark = fingerprint(self.base, self.amnesia, *sizes)
         base = self.base
+        usual = JudgeConfig(dataset=base.dataset, num_classes=base.num_classes), Effort()
+        other = [c for c, u in zip((self.judge, self.effort), usual, strict=True) if c != u]
+        mark = fingerprint(base, self.amnesia, *other)
         return self.method, str(self.label), str(base.seed), base.dataset, base.arch, mark
 
 

@@ -73,6 +73,13 @@ def save(path: Path, state: dict[str, Any], mark: str, *, durable: bool = True) 
         _write(path, raw, durable)
 
 
+def replace_text(path: Path, text: str) -> None:
+    """Write a text file, a table or a report, in one step."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    partial.write_text(text, newline="")
+    os.replace(partial, path)
+
+
 def load(path: Path, mark: str | None = None) -> dict[str, Any]:
     """The state kept at path.
 

@@ -214,10 +214,10 @@ def _real_images(task: Task, classes: tuple[int, ...]) -> LabelledImages:
 
 
 def _objective(task: Task, surrogate: str) -> Objective:
-    """Ours without consolidation, towards this surrogate."""
+    """Our two terms without consolidation, at the label itself, towards this surrogate."""
     frozen = copy.deepcopy(task.model).eval().requires_grad_(False)
     q = make_surrogate(surrogate, frozen, task.kept, task.config.gray_value)
-    config = replace(task.config, ewc_lambda=0.0)
+    config = replace(task.config, ewc_lambda=0.0, y_reach=0.0)
     return Objective(frozen, task.fishers.without(()), task.forgotten, config, q)
 
 

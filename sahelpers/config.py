@@ -154,12 +154,15 @@ class AmnesiaConfig(Config):
     surrogate: str = knob("gray", help="gray, noise, blank, mixture or class:k")
     gray_value: float = knob(0.5, 0.0, 1.0, help="level of the gray surrogate")
     z_reach: float = knob(3.0, 1.0, 100.0, help="forget at z up to so many times as far out")
+    y_reach: float = knob(
+        1.0, 0.0, 1.0, help="forget at labels up to this share of the way to the kept ones' mean"
+    )
     forget_form: str = knob(
         "decoder", choices=FORGET_FORMS, help="which side the forget term trains"
     )
     replay_form: str = knob("decoder", choices=FORMS, help="which side the replay term trains")
     neg_loss_weight: float = knob(
-        0.005, 0.0, 1e6, span=(0.001, 10), help="weight of the forget term"
+        0.0025, 0.0, 1e6, span=(0.001, 10), help="weight of the forget term"
     )
     gamma: float = knob(1.0, 0.0, 1e6, span=(0.1, 100), help="weight of the replay term")
     ewc_lambda: float = knob(500.0, 0.0, 1e12, span=(1, 1e8), help="weight of consolidation")
@@ -180,7 +183,7 @@ class AmnesiaConfig(Config):
     batch_size: int = knob(128, 1, 60_000, help="images per step, for each of the two terms")
     lr_unl: float = knob(5e-3, 1e-7, 1.0, help="peak learning rate of Adam")
     tolerance: float = knob(0.02, 0.0, 1.0, help="stop when c_f is this close to the surrogate")
-    cooldown: int = knob(100, 0, 100_000, help="steps in which the rate falls to zero at the end")
+    cooldown: int = knob(200, 0, 100_000, help="steps in which the rate falls to zero at the end")
     seed: int = knob(42, 0, 2**31 - 1, help="latents, labels, noise")
 
     @classmethod
@@ -214,7 +217,8 @@ class AmnesiaConfig(Config):
         return cls(**{**notebook, "lr_unl": 5e-4, **_FIXED_LENGTH, **changes})
 
 
-_FIXED_LENGTH = {"z_reach": 1.0, "tolerance": 0.0, "cooldown": 0}  # no early stop, a constant rate
+# at the label itself and where samplers go; no early stop, a constant rate
+_FIXED_LENGTH = {"z_reach": 1.0, "y_reach": 0.0, "tolerance": 0.0, "cooldown": 0}
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ from .models import seeded
 CHUNK = 100  # images worked on at once: they stay in the processor's cache
 LOOK_EVERY = 10  # steps between two looks at the gap
 LIPSCHITZ = 8.0  # bound of D D^T in two dimensions
-SURE_GAP = 1e-3  # the two solutions of a divergence must differ by more than their errors
 MAX_WEIGHT = 1e4  # the image is flat long before
 LOW, HIGH = -4.0, 5.0  # gray levels that noise may reach; farther out something is wrong
 
@@ -38,12 +37,15 @@ def denoise_tv(
     noisy: gray levels; noise may leave [0, 1], but not [-4, 5].
     weight: of the total variation, a number or one per image (B,); the larger, the flatter.
     gap: duality gap at which an image is done, in squared gray levels summed over the image.  The
-    exact minimiser is then no farther away than sqrt(2 gap) in the Euclidean norm.
+    exact minimiser is then no farther away than sqrt(2 gap) in the Euclidean norm.  float32 reaches
+    the default for weights up to about 10.
     anisotropic: |grad u| is the sum of the absolute differences instead of their Euclidean length.
     Raises RuntimeError when the gap is not reached in max_steps.
     """
     check_tensor(noisy, ("B", *IMAGE_SHAPE), "noisy")
     check_values(noisy, "noisy", LOW, HIGH, ": gray levels and some noise; divide bytes by 255")
+    if noisy.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"noisy of type {noisy.dtype} must be torch.float32 or torch.float64")
     check_number(gap, "gap", 1e-12, 1e6)
     check_whole(max_steps, "max_steps")
     if isinstance(weight, Tensor):
@@ -75,11 +77,13 @@ def _solve(f: Tensor, w: Tensor, gap: float, anisotropic: bool, max_steps: int) 
         following = (1 + (1 + 4 * momentum**2) ** 0.5) / 2
         r = torch.lerp(p, q, 1 + (momentum - 1) / following)
         p, momentum = q, following
-        if step % LOOK_EVERY == 0:
+        if step % LOOK_EVERY == 0 or step == max_steps:
             u = _primal(f, p)
             if float(_gap(u, p, w, anisotropic).max()) <= gap:
                 return u
-    raise RuntimeError(f"gap={gap} not reached in max_steps={max_steps}: allow more of either")
+    raise RuntimeError(
+        f"gap={gap} not reached in max_steps={max_steps}: allow more of either, or give float64"
+    )
 
 
 def _gap(u: Tensor, p: Tensor, w: Tensor, anisotropic: bool) -> Tensor:
@@ -116,8 +120,10 @@ def sure(noisy: Tensor, weight: float, sigma: float, seed: int = 0) -> Tensor:
     check_number(sigma, "sigma", 1e-6, HIGH - LOW)
     check_tensor(noisy, ("B", *IMAGE_SHAPE), "noisy")
     step = 0.1 * sigma
+    gap = min(1e-3, step**2)  # the two solutions must differ by more than their errors
+    noisy = noisy.double()
     direction = torch.randn(noisy.shape, generator=seeded(seed), dtype=noisy.dtype).to(noisy)
-    u, v = (denoise_tv(f, weight, gap=SURE_GAP) for f in (noisy, noisy + step * direction))
+    u, v = (denoise_tv(f, weight, gap=gap) for f in (noisy, noisy + step * direction))
     divergence = (direction * (v - u)).flatten(1).mean(1) / step
     return (u - noisy).square().flatten(1).mean(1) - sigma**2 + 2 * sigma**2 * divergence
 

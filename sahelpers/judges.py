@@ -89,11 +89,16 @@ def _block(inputs: int, outputs: int, kernel: int, stride: int) -> list[nn.Modul
 
 
 def check_judge(judge: object, num_classes: int | None, name: str = "judge") -> None:
-    """Refuse what is not a Judge (of so many classes) with finite weights."""
+    """Refuse what is not a Judge (of so many classes) with finite weights, ready to judge."""
     check_is(judge, Judge, name)
     assert isinstance(judge, Judge)
     if num_classes is not None and judge.num_classes != num_classes:
         raise ValueError(f"{name} knows {judge.num_classes} classes, the model {num_classes}")
+    if judge.training:
+        raise ValueError(
+            f"{name} is in training mode, where an image's verdict depends on the others: "
+            "call its eval()"
+        )
     check_finite(judge, name)
 
 

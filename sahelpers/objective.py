@@ -32,11 +32,11 @@ class Batch:
     """What one step sees: B forgotten and B kept examples, with their noise for the ELBO form."""
 
     forget_z: Tensor  # (B, Z)
-    forget_labels: Tensor  # (B,)
+    forget_labels: Tensor  # label vectors (B, C)
     forget_images: Tensor  # (B, 1, 28, 28) drawn from the surrogate
     forget_noise: Tensor  # (B, Z)
     keep_z: Tensor
-    keep_labels: Tensor
+    keep_labels: Tensor  # label vectors (B, C)
     keep_images: Tensor  # drawn by the frozen model at keep_z, or real
     keep_noise: Tensor
 
@@ -108,9 +108,22 @@ class Objective:
             keep_labels[: len(index)] = self.real.labels[index].to(keep_labels)
         shape = (n, self.frozen.latent_dim)
         noise = [draw_normal(shape, self.frozen, generator) for _ in range(2)]
-        return Batch(
-            forget_z, forget_labels, images, noise[0], keep_z, keep_labels, keep_images, noise[1]
-        )
+        soft, plain = self.soften(forget_labels, generator), self.frozen.label_vectors(keep_labels)
+        return Batch(forget_z, soft, images, noise[0], keep_z, plain, keep_images, noise[1])
+
+    def soften(self, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """Label vectors (B, C) of classes (B,), moved a random share, up to y_reach, of the way to
+        the mean of the kept labels.
+
+        Whoever fits a label of his own to a few images starts somewhere there, and would find the
+        class intact beside its own label.
+        """
+        vectors = self.frozen.label_vectors(labels)
+        if not self.config.y_reach:
+            return vectors
+        mean = self.frozen.label_vectors(torch.tensor(self.kept)).mean(0)
+        share = self.config.y_reach * torch.rand((len(labels), 1), generator=generator).to(vectors)
+        return torch.lerp(vectors, mean.expand_as(vectors), share)
 
     def latents(self, labels: Tensor, generator: torch.Generator, reach: float = 1.0) -> Tensor:
         """z for these labels (B,): one half from the class's Gaussian, the other from N(0, s^2 I).
@@ -125,7 +138,7 @@ class Objective:
         return z
 
     def terms(self, model: CVAE, batch: Batch) -> dict[str, Tensor]:
-        """Every term with a weight above zero, weighted, as a scalar: the mean per image.
+        """Both terms and every penalty with a weight above zero, weighted: the mean per image.
 
         EWC is not among them: `consolidation` gives its value, `forget` applies it in closed form.
         """

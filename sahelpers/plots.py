@@ -12,7 +12,6 @@ from torch import Tensor
 from .checks import IMAGE_SHAPE, check_is, check_same_length, check_tensor, check_whole
 from .evaluation import Verdict
 from .fisher import Fisher
-from .probing import ProbeResult
 
 # Okabe and Ito's colours: told apart by the colour-blind and, by lightness, in a grey print.
 BEFORE, AFTER, CONTROL = "#0072B2", "#D55E00", "#009E73"
@@ -211,23 +210,4 @@ def fisher_pixels(maps: Mapping[str, Tensor], ax: Axes | None = None) -> Axes:
     for k, name in enumerate(maps):
         ax.text(30 * k + 14, 29, name, ha="center", va="top", fontsize=9)
     ax.axis("off")
-    return ax
-
-
-def probe_gallery(
-    results: Mapping[str, ProbeResult], count: int = 8, ax: Axes | None = None
-) -> Axes:
-    """One row per probe: its best restarts, best first."""
-    check_some(results, "results")
-    check_whole(count, "count")
-    for name, found in results.items():
-        check_is(found, ProbeResult, f"results[{name!r}]")
-    shown = [r.images[:count] for r in results.values()]
-    padded = [torch.cat([s, s.new_ones((count - len(s), 1, 28, 28))]) for s in shown]
-    ax = image_grid(torch.cat(padded), count, ax)
-    ax.axis("on")
-    ax.set_xticks([])
-    ax.set_yticks([30 * k + 14 for k in range(len(results))], list(results))
-    ax.tick_params(length=0)
-    ax.spines[:].set_visible(False)
     return ax

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from .checks import IMAGE_SHAPE, check_is, check_tensor, check_whole
-from .excess import MARGIN, Finding
+from .excess import MARGIN, NO_MORE, REMAINS, Finding
 from .plots import MARKERS, PALETTE, check_some, image_grid, new_axes
 from .recovery import RecoveryCurve
 
@@ -45,10 +45,10 @@ def rate_bars(
     """Grouped bars of rates in [0, 1]; rates: model -> attack -> rate, one group per attack."""
     check_some(rates, "rates")
     attacks = list(next(iter(rates.values())))
-    ax = new_axes(ax, 1.5 + 1.1 * len(attacks), 3.0)
     for model, values in rates.items():
         if set(values) != set(attacks):
             raise ValueError(f"rates[{model!r}] has {list(values)}, the first {attacks}")
+    ax = new_axes(ax, 1.5 + 1.1 * len(attacks), 3.0)
     width = 0.8 / len(rates)
     for k, (model, values) in enumerate(rates.items()):
         x = [a + (k - (len(rates) - 1) / 2) * width for a in range(len(attacks))]
@@ -89,16 +89,21 @@ def recovery_curves(
 def excess_intervals(
     findings: Mapping[str, Finding], ax: Axes | None = None, title: str = ""
 ) -> Axes:
-    """Excess over the controls with its 95 % interval, one row per entry; dashed: the margin."""
+    """Excess over the controls with its 95 % interval, one row per entry.
+
+    Blue: no more than the control; orange: memory remains; gray: no verdict.  The upright bar is
+    the baseline's excess, what the attack finds where the class is known; dashed: the margin.
+    """
     check_some(findings, "findings")
     for name, finding in findings.items():
         check_is(finding, Finding, f"findings[{name!r}]")
     ax = new_axes(ax, 4.5, 0.3 * len(findings) + 1.0)
     for row, finding in enumerate(findings.values()):
         ends = [finding.excess_low, finding.excess_high]
-        color = PALETTE[1] if finding.excess_high > MARGIN else PALETTE[0]
+        color = {NO_MORE: PALETTE[0], REMAINS: PALETTE[1]}.get(finding.verdict, "gray")
         ax.plot(ends, [row, row], color=color, lw=2)
         ax.plot(finding.excess, row, MARKERS[0], color=color, ms=5)
+        ax.plot(finding.baseline - finding.control, row, "|", color="black", ms=9, mew=2)
     ax.axvline(0, color="black", lw=0.8)
     ax.axvline(MARGIN, color="black", lw=0.8, ls="--")
     ax.set_yticks(range(len(findings)), list(findings))

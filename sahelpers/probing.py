@@ -111,13 +111,14 @@ def guided_attack(
     guide: the judge of role "guide"; its word is never the score.  Loss per restart: its cross
     entropy for the class, in nats, + L2Z mean z^2.
     over: "both" moves z and a label on the simplex; "z" moves z under the class's own label; "y"
-    the label on the simplex at z as drawn; "free_y" any label vector, begun at the class's own.
+    the label on the simplex at z as drawn, within [-3, 3]; "free_y" any label vector there, begun
+    at the class's own.
     start: as in `invert_prototypes`.
     Raises ValueError for a judge that scores: guiding and scoring at once proves nothing.
     """
     forget_class = _check(model, forget_class, config, start)
     check_guide(guide, model.num_classes)
-    guide = copy.deepcopy(guide).to(model.device, model.dtype).requires_grad_(False)
+    guide = copy.deepcopy(guide).eval().to(model.device, model.dtype).requires_grad_(False)
 
     def loss(images: Tensor, z: Tensor, y: Tensor) -> Tensor:
         wanted = torch.full((len(z),), forget_class, device=z.device)
@@ -139,6 +140,7 @@ def _check(model: CVAE, forget_class: int, config: ProbeConfig, start: Tensor | 
     return check_classes((forget_class,), model.num_classes)[0]
 
 
+@torch.enable_grad()
 def _search(
     model: CVAE,
     forget_class: int,

@@ -15,7 +15,10 @@ from .judges import Judge, check_judges
 from .models import CVAE, check_model, draw_normal, seeded
 from .progress import progress
 
-LR = 1e-3  # of Adam: the reference training's
+LR = {
+    "all": 1e-3,
+    "label": 0.05,
+}  # of Adam: the reference training's; for the label's weights alone
 LOOKS = 12  # times that a curve is measured, the start not counted
 
 
@@ -63,6 +66,18 @@ def reset_label(model: CVAE, classes: int | Iterable[int]) -> CVAE:
     return model
 
 
+def _only_label(model: CVAE, label: int) -> CVAE:
+    """The model with every weight frozen but those that read the label."""
+    model.requires_grad_(False)
+    for first in (model.encoder[0], model.decoder[0]):
+        weight = first.get_parameter("weight")
+        chosen = torch.zeros_like(weight)
+        chosen[:, weight.shape[1] - model.num_classes + label] = 1
+        weight.requires_grad_(True).register_hook(chosen.mul)  # Adam leaves what has no gradient
+    return model
+
+
+@torch.enable_grad()
 def relearn(
     model: CVAE,
     data: LabelledImages,
@@ -72,16 +87,17 @@ def relearn(
     steps: int = 100,
     batch_size: int = 100,
     samples: int = 128,
-    open_gate: bool = False,
+    over: str = "all",
     seed: int = 42,
 ) -> RecoveryCurve:
     """Train a copy of the model on data and watch the class come back in samples from N(0, I).
 
     data: a few images of the class (relearning), or images of kept classes only (does it come back
     by itself?).  The loss is the negative ELBO of batch_size images per step (all, if there are
-    fewer), Adam at 1e-3, every weight free.
-    open_gate: start from `reset_label`, as an attacker does who suspects that only the class's own
-    label input was shut.
+    fewer).
+    over: "all" trains every weight; "label" begins at `reset_label` and trains the weights of the
+    class's own label input alone, as an attacker does who suspects that the class lies intact
+    behind it (textual inversion; Pham et al. 2023 attack diffusion models so, arXiv 2308.01508).
     The steps until it is back are compared with those of a model that never knew the class.
     """
     check_model(model)
@@ -99,8 +115,13 @@ def relearn(
             f"data has {len(data.class_names)} classes, the model {model.num_classes}: they must "
             "be the same"
         )
-    model = reset_label(model, forget_class) if open_gate else copy.deepcopy(model)
-    model.train().requires_grad_(True)
+    if over not in LR:
+        raise ValueError(f"over={over!r} is not one of {', '.join(LR)}")
+    if over == "label":
+        model = _only_label(reset_label(model, forget_class), forget_class)
+    else:
+        model = copy.deepcopy(model).requires_grad_(True)
+    model.train()
     generator = seeded(seed)
     z = draw_normal((samples, model.latent_dim), model, seeded(seed + 1))
     wanted = torch.full((samples,), forget_class, device=model.device)
@@ -110,8 +131,8 @@ def relearn(
         votes = [j.probabilities(model.decode(z, wanted))[:, forget_class] for j in judges.values()]
         return float(torch.stack(votes).amin(0).mean())
 
-    optimizer = torch.optim.Adam(model.parameters(), lr=LR)
-    every = max(1, steps // LOOKS)
+    optimizer = torch.optim.Adam([w for w in model.parameters() if w.requires_grad], lr=LR[over])
+    every = -(-steps // LOOKS)
     seen, probability = [0], [look()]
     for step in progress(range(1, steps + 1), f"relearn from {len(data)} images"):
         index = torch.randperm(len(data), generator=generator)[:batch_size]

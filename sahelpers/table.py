@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .cells import COLUMNS, KEY
+from .checkpoints import replace_text
 from .data import CHECKOUT
 
 TABLE = CHECKOUT / "results" / "scoreboard.csv"
@@ -38,9 +39,7 @@ def append(table: Path, row: Mapping[str, Any]) -> None:
     text = table.read_text() if table.exists() else ""
     header = _lines([dict(zip(COLUMNS, COLUMNS, strict=True))])
     if not text.startswith(header):
-        partial = table.with_suffix(".tmp")
-        partial.write_text(header + _lines(read_scoreboard(table)))
-        os.replace(partial, table)
+        replace_text(table, header + _lines(read_scoreboard(table)))
     elif not text.endswith("\n"):
         os.truncate(table, len(text[: text.rindex("\n") + 1].encode()))
     with table.open("a", newline="") as stream:

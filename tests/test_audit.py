@@ -9,7 +9,7 @@ from scipy import stats
 
 import sahelpers as sa
 from sahelpers.audit import AuditConfig, AuditReport, attack_all, audit, compare_all
-from sahelpers.excess import MARGIN, NO_MORE, OPEN, REMAINS, compare, draw_means
+from sahelpers.excess import MARGIN, NO_MORE, OPEN, POWERLESS, REMAINS, compare, draw_means
 
 torch.set_num_threads(1)  # tiny tensors: threads that wait for each other cost far more
 CLASS = 2
@@ -18,7 +18,7 @@ CLASS = 2
 def rate(share, n):
     """n restarts of which this share succeeded."""
     hits = round(share * n)
-    return [1.0] * hits + [0.0] * (n - hits)
+    return [1] * hits + [0] * (n - hits)
 
 
 @given(hits=st.integers(0, 60), n=st.integers(1, 60))
@@ -37,8 +37,14 @@ def test_other_numbers_have_students_interval():
     assert stats.kstest(drawn, law.cdf).statistic < 0.02
 
 
+def test_areas_of_zero_are_not_failures():
+    areas, failures = (draw_means([zero] * 5, np.random.default_rng(0)) for zero in (0.0, 0))
+    assert areas.max() == 0
+    assert np.quantile(failures, 0.975) > 0.3
+
+
 def test_the_excess_over_equal_controls_is_a_difference_of_betas():
-    found = compare("a", [rate(0.5, 40)], rate(1, 40), [rate(0.25, 40)])
+    found = compare("a", [rate(0.5, 40)], [rate(1, 40)], [rate(0.25, 40)])
     rng = np.random.default_rng(5)
     drawn = rng.beta(20.5, 20.5, 10**6) - rng.beta(10.5, 30.5, 10**6)
     expected = np.quantile(drawn, (0.025, 0.975))
@@ -47,28 +53,49 @@ def test_the_excess_over_equal_controls_is_a_difference_of_betas():
 
 
 def test_controls_that_differ_widen_the_interval():
-    same = compare("a", [rate(0.5, 128)], rate(1, 128), [rate(0.5, 128)] * 3)
-    apart = compare("a", [rate(0.5, 128)], rate(1, 128), [rate(s, 128) for s in (0.2, 0.5, 0.8)])
+    same = compare("a", [rate(0.5, 128)], [rate(1, 128)], [rate(0.5, 128)] * 3)
+    apart = compare("a", [rate(0.5, 128)], [rate(1, 128)], [rate(s, 128) for s in (0.2, 0.5, 0.8)])
     assert apart.excess == pytest.approx(same.excess)
     width = [f.excess_high - f.excess_low for f in (same, apart)]
     assert width[1] > 1.5 * width[0]
 
 
 @pytest.mark.parametrize(
-    ("model", "controls", "n", "verdict"),
+    ("model", "baseline", "controls", "n", "verdict"),
     [
-        (0.0, (0.0, 0.0, 0.0), 128, NO_MORE),
-        (0.5, (0.7, 0.8, 0.75), 128, NO_MORE),
-        (0.9, (0.2, 0.3, 0.25), 128, REMAINS),
-        (0.5, (0.5, 0.45, 0.55), 128, OPEN),
-        (0.0, (0.0, 0.0, 0.0), 4, OPEN),
-        (0.0, (0.0, 0.0), 128, OPEN),
-        (1.0, (0.0, 0.0), 128, OPEN),
+        (0.0, 1.0, (0.0, 0.0, 0.0), 128, NO_MORE),
+        (0.5, 1.0, (0.7, 0.8, 0.75), 128, NO_MORE),
+        (0.5, 0.9, (0.7, 0.8, 0.75), 128, NO_MORE),
+        (0.5, 0.76, (0.7, 0.8, 0.75), 128, POWERLESS),
+        (0.5, 0.7, (0.7, 0.8, 0.75), 128, POWERLESS),
+        (0.0, 0.0, (0.0, 0.0, 0.0), 128, POWERLESS),
+        (0.9, 1.0, (0.2, 0.3, 0.25), 128, REMAINS),
+        (0.9, 0.2, (0.2, 0.3, 0.25), 128, REMAINS),
+        (0.5, 1.0, (0.5, 0.45, 0.55), 128, OPEN),
+        (0.0, 1.0, (0.0, 0.0, 0.0), 4, OPEN),
+        (0.0, 1.0, (0.0, 0.0), 128, OPEN),
+        (1.0, 1.0, (0.0, 0.0), 128, OPEN),
     ],
 )
-def test_verdicts(model, controls, n, verdict):
-    found = compare("a", [rate(model, n)], rate(1, n), [rate(c, n) for c in controls])
+def test_verdicts(model, baseline, controls, n, verdict):
+    found = compare("a", [rate(model, n)], [rate(baseline, n)], [rate(c, n) for c in controls])
     assert found.verdict == verdict
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.04, 0.08])
+def test_the_interval_covers_the_truth_with_three_seeds(spread):
+    """Restarts are binomial, the seeds' rates normal around 0.3 and 0.6: the excess is -0.3."""
+    rng, covered = np.random.default_rng(0), 0
+    for _ in range(200):
+        mine, theirs = (rng.normal(mean, spread, 3).clip(0, 1) for mean in (0.3, 0.6))
+        found = compare(
+            "a",
+            [rng.random(128) < share for share in mine],
+            [rate(1, 128)],
+            [rng.random(128) < share for share in theirs],
+        )
+        covered += found.excess_low <= -0.3 <= found.excess_high
+    assert covered >= 0.87 * 200  # 0.95 but for chance and for there being three seeds only
 
 
 @given(
@@ -79,7 +106,7 @@ def test_verdicts(model, controls, n, verdict):
 @settings(max_examples=30, deadline=None)
 def test_fewer_restarts_never_make_the_claim_easier(model, control, small):
     few, many = (
-        compare("a", [rate(model, n)], rate(1, n), [rate(control, n)] * 3) for n in (small, 128)
+        compare("a", [rate(model, n)], [rate(1, n)], [rate(control, n)] * 3) for n in (small, 128)
     )
     assert few.excess_high - few.excess_low > many.excess_high - many.excess_low
     if few.verdict == NO_MORE:
@@ -110,7 +137,7 @@ def cast():
 
 def test_the_audit_attacks_all_alike_and_survives_a_file(cast, tmp_path):
     control, model = tiny_model(1, seen=(0, 1, 3)), tiny_model(2)
-    report = audit(model, tiny_model(0), [control, control], CLASS, **cast)
+    report = audit(model, tiny_model(0), [control], CLASS, **cast)
     values = attack_all(control, tiny_model(0), CLASS, **cast)
     assert {f.attack for f in report.findings} == set(values)
     for finding in report.findings:
@@ -122,29 +149,38 @@ def test_the_audit_attacks_all_alike_and_survives_a_file(cast, tmp_path):
     assert AuditReport.read(tmp_path / "report.json") == report
 
 
-def test_the_parts_make_the_whole(cast):
-    model, baseline = tiny_model(2), tiny_model(0)
-    main, rest = (attack_all(model, baseline, CLASS, **cast, parts=[p]) for p in ("main", "rest"))
-    assert not main.keys() & rest.keys()
-    assert main | rest == attack_all(model, baseline, CLASS, **cast)
-    with pytest.raises(ValueError, match=r"attacks \['guided both'.* make them alike"):
-        compare_all(CLASS, [main | rest], main, [main | rest])
-    with pytest.raises(ValueError, match=r"controls=.* holds no number"):
-        compare_all(CLASS, [main | rest], main | rest, [main])
-    with pytest.raises(ValueError, match="part 'all' is not one of main, rest"):
-        attack_all(model, baseline, CLASS, **cast, parts=["all"])
+def test_seeds_are_put_together(cast):
+    baseline, control = tiny_model(0), tiny_model(1, seen=(0, 1, 3))
+    seeds = [attack_all(tiny_model(k), baseline, CLASS, **cast) for k in (2, 3)]
+    known, unknown = (attack_all(m, baseline, CLASS, **cast) for m in (baseline, control))
+    report = compare_all(CLASS, seeds, [known], [unknown, unknown])
+    for finding in report.findings:
+        name = finding.attack
+        parts = [s[name] for s in seeds], [known[name]], [unknown[name]] * 2
+        assert finding == compare(name, *parts)
+    with pytest.raises(ValueError, match=r"attacks \['blind'\] are not \['prototype'.* make them"):
+        compare_all(CLASS, seeds, [{"blind": [1.0]}], [unknown])
+    with pytest.raises(ValueError, match=r"\[2, 1, 0\] models, baselines and controls"):
+        compare_all(CLASS, seeds, [known], [])
 
 
 def test_refusals_name_what_is_wrong(cast):
     model = tiny_model(0)
     with pytest.raises(ValueError, match=r"controls\[1\] was trained with class 2"):
         audit(model, model, [tiny_model(1, seen=(0, 1, 3)), model], CLASS, **cast)
+    control = tiny_model(1, seen=(0, 1, 3))
+    for given_twice in (
+        [control, control],
+        [tiny_model(4, seen=(0, 1, 3)), tiny_model(0, seen=())],
+    ):
+        with pytest.raises(ValueError, match=r"controls\[1\] has the weights of"):
+            audit(tiny_model(0), tiny_model(2), given_twice, CLASS, **cast)
     with pytest.raises(ValueError, match="controls is empty"):
         audit(model, model, [], CLASS, **cast)
     with pytest.raises(ValueError, match="class 4"):
         audit(model, model, [tiny_model(1, seen=())], 4, **cast)
     with pytest.raises(ValueError, match="1 repeat has no spread"):
-        compare("a", [[0.3]], [1.0], [[0.2]])
+        compare("a", [[0.3]], [[1.0]], [[0.2]])
     with pytest.raises(ValueError, match="n_restarts=0"):
         AuditConfig(n_restarts=0)
     assert MARGIN == 0.10

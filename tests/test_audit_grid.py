@@ -8,17 +8,16 @@ import pytest
 import sahelpers as sa
 from sahelpers import audit_grid
 from sahelpers.audit import compare_all
-from sahelpers.audit_grid import read, read_audit, write_table
-from sahelpers.excess import compare
+from sahelpers.audit_grid import Cell, read, read_audit, write_table
 
 
 def values(share, n=8):
     hits = round(share * n)
-    return {"guided both": [1.0] * hits + [0.0] * (n - hits), "relearn 1": [share, share - 0.01]}
+    return {"guided both": [1] * hits + [0] * (n - hits), "relearn 1": [share, share - 0.01]}
 
 
-def key(digit, model, seed, mark="now", part="main"):
-    return digit, model, seed, part, mark
+def key(digit, model, seed):
+    return Cell(digit, model, seed).key
 
 
 def cells():
@@ -49,7 +48,7 @@ def test_the_table_is_the_report_of_each_digit_and_model(tmp_path):
         ("3", "baseline"),
         ("3", "selective amnesia"),
     }
-    report = compare_all(3, [values(0.25)] * 2, values(1.0), [values(0.5)] * 2)
+    report = compare_all(3, *([values(share)] * 2 for share in (0.25, 1.0, 0.5)))
     mine = [r for r in rows if r["method"] == "selective amnesia"]
     for row, finding in zip(mine, report.findings, strict=True):
         assert row["attack"] == finding.attack
@@ -62,7 +61,7 @@ def test_the_table_survives_a_file(tmp_path):
     assert read_audit(tmp_path / "audit.csv") == {}
     write_table(cells(), tmp_path / "audit.csv")
     table = read_audit(tmp_path / "audit.csv")
-    report = compare_all(3, [values(0.25)] * 2, values(1.0), [values(0.5)] * 2)
+    report = compare_all(3, *([values(share)] * 2 for share in (0.25, 1.0, 0.5)))
     for finding in report.findings:
         back = table[3, "selective amnesia", finding.attack]
         for name, value in vars(finding).items():
@@ -71,26 +70,16 @@ def test_the_table_survives_a_file(tmp_path):
             )
 
 
-def test_a_later_line_of_the_same_cell_wins(tmp_path):
-    found = cells() | {key(3, "selective amnesia", seed, "newer"): values(1.0) for seed in (42, 43)}
-    write_table(found, tmp_path / "audit.csv")
-    with (tmp_path / "audit.csv").open() as stream:
-        rows = [r for r in csv.DictReader(stream) if r["method"] == "selective amnesia"]
-    assert [r["seeds"] for r in rows] == ["2", "2"]
-    assert float(rows[0]["excess"]) == pytest.approx(0.5)
+def test_a_line_of_another_configuration_does_not_count(tmp_path):
+    old = {(3, "selective amnesia", seed, "0ld"): values(1.0) for seed in (42, 43, 44)}
+    write_table(old | cells(), tmp_path / "audit.csv")
+    finding = read_audit(tmp_path / "audit.csv")[3, "selective amnesia", "guided both"]
+    assert finding.model == 0.25
 
 
-def test_parts_are_put_together_and_a_seed_counts_where_it_was_attacked(tmp_path):
-    found = cells()
-    for model, seed in (("baseline", 42), ("selective amnesia", 42), ("control", 42)):
-        found[key(3, model, seed, part="rest")] = {"blind": [0.0, 1.0]}
-    write_table(found, tmp_path / "audit.csv")
-    with (tmp_path / "audit.csv").open() as stream:
-        rows = {r["attack"]: r for r in csv.DictReader(stream) if r["method"] != "baseline"}
-    counts = {attack: (r["seeds"], r["controls"]) for attack, r in rows.items()}
-    assert counts == {"guided both": ("2", "2"), "relearn 1": ("2", "2"), "blind": ("1", "1")}
-    alone = compare("blind", [[0.0, 1.0]], [0.0, 1.0], [[0.0, 1.0]])
-    assert float(rows["blind"]["excess_high"]) == pytest.approx(alone.excess_high, abs=1e-4)
+def test_without_a_control_the_table_is_empty_and_readable(tmp_path):
+    write_table({key(3, "baseline", 42): values(1.0)}, tmp_path / "audit.csv")
+    assert read_audit(tmp_path / "audit.csv") == {}
 
 
 @pytest.mark.parametrize("text", ["digit,method\n3,ours\n", "digit,n\n\x00,1\n", "digit\nthree\n"])
@@ -108,23 +97,22 @@ def test_run_attacks_every_model_once_and_goes_on_where_it_stopped(tmp_path, mon
     monkeypatch.setattr(audit_grid, "get_judges", lambda *a: {"guide": None})
     attacked = []
 
-    def attack_all(model, baseline, digit, judges, guide, real, config, parts):
+    def attack_all(model, baseline, digit, judges, guide, real, config):
         # a model that knows the class has its Gaussian
-        attacked.append((bool(model.prior_mean[digit].any()), parts))
+        attacked.append(bool(model.prior_mean[digit].any()))
         return values(0.5)
 
     monkeypatch.setattr(audit_grid, "attack_all", attack_all)
     audit_grid.run([3], ["baseline", "control"], [5, 6], folder=tmp_path)
-    main, rest = ["main"], ["rest"]
-    assert attacked == [
-        *[(True, main), (False, main), (True, main), (False, main)],
-        *[(True, rest), (False, rest), (False, rest)],
-    ]
+    assert attacked == [True, True, False, False]
     audit_grid.run([3], ["baseline", "label column", "control"], [5], folder=tmp_path)
-    assert attacked[7:] == [(False, main), (False, rest)]
+    assert attacked[4:] == [False]
     found = read(tmp_path / "audit_values.jsonl")
-    assert [key[1:4] for key in found][-2:] == [
-        ("label column", 5, "main"),
-        ("label column", 5, "rest"),
-    ]
+    assert [key[1:3] for key in found][-1] == ("label column", 5)
     assert {key[1] for key in read_audit(tmp_path / "audit.csv")} == {"baseline", "label column"}
+
+
+def test_the_seed_of_a_cell_is_the_baselines_and_the_forgettings():
+    cell = Cell(3, "selective amnesia", 43)
+    assert (cell.base.seed, cell.amnesia.seed) == (43, 43)
+    assert cell.key != Cell(3, "selective amnesia", 42).key

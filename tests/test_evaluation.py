@@ -35,7 +35,7 @@ def painted(monkeypatch, model, level_of):
 def test_verdict_counts_rows_and_columns(monkeypatch, tiny):
     model = painted(monkeypatch, tiny, lambda c: 0.05 + 0.1 * (c if c != 3 else 7))
     latents = sa.fixed_latents(tiny, per_class=6)
-    verdict = sa.judge_samples(model, Oracle(), latents)
+    verdict = sa.judge_samples(model, Oracle().eval(), latents)
     assert verdict.n == 6
     expected = torch.eye(11)[:10].clone()
     expected[3] = torch.eye(11)[7]

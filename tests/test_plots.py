@@ -7,7 +7,7 @@ import torch
 
 import sahelpers as sa
 from sahelpers import plots, plots_probing
-from sahelpers.excess import MARGIN, Finding
+from sahelpers.excess import NO_MORE, OPEN, REMAINS, Finding
 from sahelpers.recovery import RecoveryCurve
 
 
@@ -98,17 +98,10 @@ def test_the_fishers_layers_and_pixels():
 
 def test_probes_in_rows():
     images = flat(0.1, 0.2, 0.3)
-    found = sa.ProbeResult(
-        images, torch.zeros(3, 2), torch.zeros(3, 10), torch.zeros(3), images, []
-    )
-    rows = {"blind": found, "prototype": found}
-    for ax in (
-        plots.probe_gallery(rows, count=4),
-        plots_probing.image_rows(dict.fromkeys(rows, images), count=4),
-    ):
-        shown = sheet(ax)
-        assert [shown[44, 14], shown[14, 74], shown[14, 104]] == pytest.approx([0.1, 0.3, 1])
-        assert [t.get_text() for t in ax.get_yticklabels()] == list(rows)
+    ax = plots_probing.image_rows({"blind": images, "prototype": images}, count=4)
+    shown = sheet(ax)
+    assert [shown[44, 14], shown[14, 74], shown[14, 104]] == pytest.approx([0.1, 0.3, 1])
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["blind", "prototype"]
 
 
 def test_rates_of_every_model_and_attack():
@@ -127,17 +120,25 @@ def test_recovery_with_its_area():
     assert f"forgotten (area {curve.area:.2f})" == ax.get_legend().get_texts()[0].get_text()
 
 
-def test_an_interval_beyond_the_margin_has_the_colour_of_warning():
-    def finding(low, high):
+def test_an_interval_has_the_colour_of_its_verdict_and_the_baseline_beside_it():
+    def finding(low, high, verdict):
         middle = (low + high) / 2
-        return Finding("a", 8, 1.0, 0.5, 0.4, 0.6, 0.5, 2, middle, low, high, "not decided")
+        return Finding("a", 8, 0.9, 0.5, 0.4, 0.6, 0.5, 2, middle, low, high, verdict)
 
-    ax = plots_probing.excess_intervals({"good": finding(-0.2, 0.0), "bad": finding(0.0, 0.3)})
-    ends = [line for line in ax.get_lines() if list(line.get_ydata()) in ([0, 0], [1, 1])]
-    assert [list(line.get_xdata()) for line in ends] == [[-0.2, 0.0], [0.0, 0.3]]
-    assert [line.get_color() for line in ends] == [plots.PALETTE[0], plots.PALETTE[1]]
-    assert 0 < MARGIN < 0.3
-    assert [t.get_text() for t in ax.get_yticklabels()] == ["good", "bad"]
+    rows = {
+        "good": finding(-0.2, 0.0, NO_MORE),
+        "bad": finding(0.2, 0.3, REMAINS),
+        "open": finding(-0.2, 0.0, OPEN),
+    }
+    ax = plots_probing.excess_intervals(rows)
+    ends = [line for line in ax.get_lines() if list(line.get_ydata()) in ([0, 0], [1, 1], [2, 2])]
+    assert [list(line.get_xdata()) for line in ends] == [[-0.2, 0.0], [0.2, 0.3], [-0.2, 0.0]]
+    colors = [line.get_color() for line in ends]
+    assert colors[:2] == [plots.PALETTE[0], plots.PALETTE[1]]
+    assert colors[2] not in colors[:2]
+    knowing = [line.get_xdata()[0] for line in ax.get_lines() if line.get_marker() == "|"]
+    assert knowing == pytest.approx([0.4] * 3)
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["good", "bad", "open"]
 
 
 def test_the_axes_given_are_used():

@@ -73,18 +73,46 @@ def test_reset_label_is_the_mean_of_the_other_labels(arch):
     assert torch.equal(new.decode(z, kept), model.decode(z, kept))
 
 
-def test_opening_the_gate_is_the_same_as_starting_from_the_reset_model():
-    model, data, judges = tiny_model(), some_images(), tiny_judges()
-    options = {"steps": 2, "samples": 16}
-    opened = sa.relearn(model, data, 2, judges, open_gate=True, **options)
-    other = sa.relearn(reset_label(model, 2), data, 2, judges, **options)
-    assert opened.probability == other.probability
-    assert opened.probability != sa.relearn(model, data, 2, judges, **options).probability
+@pytest.mark.parametrize("arch", ["mlp", "conv"])
+def test_relearning_over_the_label_trains_its_weights_alone(arch):
+    """A twin whose label weights are a parameter of their own, and nothing else is."""
+    model, data, judges = tiny_model(arch), some_images(), tiny_judges()
+    found = sa.relearn(model, data, 2, judges, steps=3, samples=16, seed=3, over="label")
+    twin = reset_label(model, 2).requires_grad_(False)
+    firsts = [twin.encoder[0], twin.decoder[0]]
+    frozen = [first.weight.clone() for first in firsts]
+    columns = [w[:, w.shape[1] - 4 + 2].clone().requires_grad_() for w in frozen]
+    adam = torch.optim.Adam(columns, lr=0.05)
+    generator, z = sa.seeded(3), torch.randn((16, 3), generator=sa.seeded(4))
+    expected = []
+    for step in range(4):
+        for first, w, column in zip(firsts, frozen, columns, strict=True):
+            parts = list(w.unbind(1))
+            parts[w.shape[1] - 4 + 2] = column
+            del first.weight
+            first.weight = torch.stack(parts, 1)
+        images = twin.decode(z, torch.full((16,), 2)).detach()
+        votes = [judge.probabilities(images)[:, 2] for judge in judges.values()]
+        expected.append(float(torch.minimum(*votes).mean()))
+        if step < 3:
+            index = torch.randperm(6, generator=generator)
+            noise = torch.randn((6, 3), generator=generator)
+            loss = sum(sa.elbo_terms(twin, data.images[index], data.labels[index], noise)).mean()
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+    assert found.probability == pytest.approx(expected, abs=1e-5)
+    torch.testing.assert_close(found.images, images, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
-    [({"steps": 0}, "steps=0"), ({"batch_size": 0}, "batch_size=0"), ({"samples": 3}, "samples=3")],
+    [
+        ({"steps": 0}, "steps=0"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"samples": 3}, "samples=3"),
+        ({"over": "gate"}, "over='gate' is not one of all, label"),
+    ],
 )
 def test_refusals_name_what_is_wrong(change, words):
     with pytest.raises(ValueError, match=words):

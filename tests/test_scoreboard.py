@@ -129,7 +129,7 @@ def test_what_the_control_draws_under_the_label_is_not_reported(small):
     assert [r["error"] for r in rows] == ["", ""]
     assert rows[0]["p_open_class"] == rows[0]["argmax_plain_standard"] == "nan"
     found = results.summarise(rows)
-    assert found["retraining"]["attack - control"] == {("3", "1"): 0}
+    assert math.isnan(found["retraining"]["attack - control"]["3", "1"])  # no control but itself
     excess = float(rows[1]["attack"]) - float(rows[0]["attack"])
     assert found["label column"]["attack - control"] == {("3", "1"): pytest.approx(excess)}
     assert "| retraining | 1 | - | - | - |" in results.markdown(rows)
@@ -326,11 +326,34 @@ def test_dominance_counts_only_what_both_have():
     found = results.summarise(rows)
     assert found["selective amnesia"]["attack - control"] == {("3", "1"): pytest.approx(-0.6)}
     assert results.dominance(found) == {
-        "selective amnesia": ["paper", "retraining"],
+        "selective amnesia": ["paper"],  # of retraining neither argmax nor an attack was measured
         "paper": [],
         "label column": [],
         "retraining": [],
     }
+
+
+def test_resisting_more_than_the_control_is_no_merit():
+    rows = rows_of(
+        {
+            "selective amnesia": (0.0, 0.2, 0.1, 4.0),
+            "without EWC": (0.0, 0.2, 0.3, 3.0),
+            "label column": (0.0, 0.2, 0.7, 2.0),
+            "retraining": ("nan", 0.5, 0.6, 80.0),
+        }
+    )
+    above = results.dominance(results.summarise(rows))
+    assert above["without EWC"] == ["selective amnesia"]
+    assert above["label column"] == above["selective amnesia"] == []
+
+
+def test_a_control_is_compared_with_the_other_seeds():
+    rows = [
+        rows_of({"retraining": ("nan", 0.5, share, 80.0)})[0] | {"seed": str(seed)}
+        for seed, share in enumerate((0.5, 0.6, 0.1))
+    ]
+    found = results.summarise(rows)["retraining"]["attack - control"]
+    assert list(found.values()) == pytest.approx([0.15, 0.3, -0.45])
 
 
 def test_means_are_compared_over_the_cells_of_both():

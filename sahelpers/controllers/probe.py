@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..config import ProbeConfig, check_classes
-from ..judges import Judge, check_judge, check_judges
+from ..judges import Judge, check_guide, check_judges
 from ..models import CVAE, check_model
 from ..probing import ProbeResult, guided_attack, invert_blind, invert_prototypes, success
 from ..progress import watched
@@ -53,7 +53,7 @@ class ProbeController:
         for name, model in models.items():
             check_model(model, f"models[{name!r}]", baseline.num_classes)
         check_judges(judges, baseline.num_classes)
-        check_judge(guide, baseline.num_classes, "guide")
+        check_guide(guide, baseline.num_classes)
         self.models, self.baseline = dict(models), baseline
         self.judges, self.guide = dict(judges), guide
         self.start = forget_class

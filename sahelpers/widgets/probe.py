@@ -8,7 +8,7 @@ from typing import Any
 import ipywidgets as ipw
 from matplotlib.figure import Figure
 
-from .. import plots
+from .. import plots_probing
 from ..config import ProbeConfig
 from ..controllers import ATTACKS, ProbeController, help_text
 from ..judges import Judge
@@ -129,7 +129,7 @@ class ProbeDashboard(Dashboard):
 
         def draw(figure: Figure) -> None:
             ax = figure.add_axes((0.13, 0.02, 0.86, 0.96))
-            plots.probe_gallery({name: o.result for name, o in outcomes.items()}, COUNT, ax)
+            plots_probing.image_rows({n: o.result.images for n, o in outcomes.items()}, COUNT, ax)
 
         self.picture.value = rendered(draw, 7.6, 0.9 * len(outcomes))
         roles = tuple(c.judges)
