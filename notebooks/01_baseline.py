@@ -146,7 +146,7 @@ sa.plots.curves(shown, left, xlabel="pass over the data", ylabel="negative ELBO,
 _ = sa.plots.curves({"KL": history["kl"]}, right, xlabel="pass over the data")
 
 # %% [markdown]
-# *What to see: the bound on test images (which are never trained on) falls to the end, faster as the learning rate goes to zero; the KL term settles near 18 nats.
+# *What to see: the bound on test images (which are never trained on) falls to the end; the KL term settles near 18 nats.
 # The gap between the two curves is overfitting, and it is small.*
 #
 # ## Reconstructions
@@ -184,7 +184,7 @@ for ax, (name, images) in zip(axes, samples.items(), strict=True):
     sa.plots.class_columns(images.cpu(), latents[name].labels.cpu(), ax=ax, title=f"z from {name}")
 
 # %% [markdown]
-# *What to see: both grids show digits; on the left a few are broken or half another digit, on the right nearly all are clean.*
+# *What to see: both grids show digits; on the left some are broken or half another digit, on the right fewer.*
 #
 # The axes of the classes' Gaussians show the reason. A Gaussian in 20 dimensions lives on a shell of radius $\sqrt{20}\approx 4.5$; the encoded images of a class do, too, but around a centre
 # and with axes of their own.
@@ -198,6 +198,7 @@ for label, marker in ((0, "o"), (1, "s"), (8, "^")):
     )
 ax.axhline(1, color="black", ls="--", lw=1, label="N(0, I)")
 ax.set(xlabel="principal axis of the class's Gaussian", ylabel="standard deviation")
+ax.set_xticks(range(1, LATENT_DIM + 1, 3))
 _ = ax.legend(frameon=False, fontsize=8)
 
 # %% [markdown]

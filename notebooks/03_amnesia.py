@@ -19,7 +19,7 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/selective-amnesia-mnist/blob/main/notebooks/03_amnesia.ipynb)
 #
-# The model of notebook 01 draws all ten digits. Here it forgets one of them in about three seconds, without a single real image of it, and the other nine stay as they were.
+# The model of notebook 01 draws all ten digits. Here it forgets one of them in about four seconds, without a single real image of it, and the other nine stay as they were.
 #
 # You will
 #
@@ -65,11 +65,13 @@ FORGET_CLASS = 3  # reference 3
 SURROGATE = "gray"  # or noise, blank, mixture, class:k; reference gray
 GRAY_VALUE = 0.5  # level of the gray surrogate; reference 0.5
 NEG_LOSS_WEIGHT = (
-    0.005  # weight of the forget term, in nats; reference 5.0 of a mean absolute error
+    0.0025  # weight of the forget term, in nats; reference 5.0 of a mean absolute error
 )
 GAMMA = 1.0  # weight of the replay term; reference 1
 EWC_LAMBDA = 500.0  # weight of consolidation; reference 500
-N_FISHER_SAMPLES = 6000  # images for the Fisher, forgotten class left out; reference 6000
+N_FISHER_SAMPLES = (
+    6000  # images for the Fisher, the forgotten class's share included; reference 6000
+)
 EPOCHS_UNL = 30  # passes over the replay samples, at most; reference 30
 REPLAY_SAMPLES = 10_000  # replayed images in a pass; reference 10,000
 BATCH_SIZE = 128  # images per step and term; reference 128
@@ -129,7 +131,8 @@ fisher = fishers.without(FORGOTTEN)
 # $$
 #
 # Half of the $z$ come from the class's own Gaussian and half from $\mathcal N(0, s^2 I)$; for replay $s = 1$, for the forget term $s$ is uniform from 1 to `z_reach` = 3, farther out than any sampler goes (why, the end of
-# the notebook shows). Both likelihood terms are in nats per image. This is the decoder-side form, our default, because a decoder is what draws. The paper's form, in which each likelihood is replaced by the ELBO and so
+# the notebook shows). The label of the forget term is drawn as well, anywhere on the line from $c_f$'s to the mean of the kept labels (`y_reach` = 1; 0 stays at $c_f$'s own): forgetting at one point of the
+# label input only shuts a gate there, beside which whoever fits a label of his own finds the digit intact. Both likelihood terms are in nats per image. This is the decoder-side form, our default, because a decoder is what draws. The paper's form, in which each likelihood is replaced by the ELBO and so
 # the encoder takes part, is `forget_form="elbo"`; `"both"` takes the mean of the two.
 #
 # ### By hand
@@ -185,7 +188,7 @@ targets["stripes (a function)"] = stripes
 outcomes = {}
 for name, target in targets.items():
     q = sa.make_surrogate(target, before, KEPT, GRAY_VALUE)
-    run = sa.forget(before, fisher, FORGET_CLASS, replace(AMNESIA, epochs_unl=5), surrogate=target)
+    run = sa.forget(before, fisher, FORGET_CLASS, replace(AMNESIA, epochs_unl=10), surrogate=target)
     outcomes[name] = (q, run)
 
 # %%
@@ -206,13 +209,14 @@ for (left, right), (name, (q, run)) in zip(axes, outcomes.items(), strict=True):
 # ## Forget, and watch
 #
 # `forget` copies the model and moves the copy. Its learning rate stays at `LR_UNL` until the forgotten label draws the surrogate to within `tolerance` = 0.02 gray levels (root mean square, on latents
-# that it does not train on; a gray level is a pixel's value, from 0, black, to 1, white), then falls to zero over 100 steps. No judge takes part. Consolidation is applied in closed form after every step of Adam, which is stable at any weight.
+# that it does not train on; a gray level is a pixel's value, from 0, black, to 1, white), then falls to zero over 200 steps. No judge takes part. Consolidation is applied in closed form after every step of Adam, which is stable at any weight.
 # A callback keeps some pictures on the way.
 
 # %%
-film, marks = [], [0, 10, 20, 40, 60, 80, 100, 150, 200, 300]
+marks = [0, 10, 20, 40, 60, 100, 150, 200, 300, 400, 500]
 labels_shown = torch.tensor([FIRST, KEPT[0], KEPT[-1]])
 z_film = before.draw_latents(labels_shown, sa.seeded(5))
+film = [before.decode(z_film, labels_shown).detach()]
 
 
 def keep_pictures(step, model, numbers):
@@ -224,11 +228,12 @@ def keep_pictures(step, model, numbers):
 
 live = sa.forget(before, fisher, FORGET_CLASS, AMNESIA, on_step=keep_pictures)
 strip = torch.stack(film, dim=1).flatten(0, 1).cpu()  # one row per label
-title = "after " + ", ".join(str(m + 1) for m in marks[: len(film)]) + " steps"
+title = "before, after " + ", ".join(str(m + 1) for m in marks[: len(film) - 1]) + " steps"
 _ = sa.plots.image_grid(strip, len(film), title=title)
 
 # %% [markdown]
-# *What to see: in the first row the digit dissolves within a hundred steps or two; in the other two rows, kept digits at fixed $z$, nothing happens.*
+# *What to see: in the first row the digit dissolves within a hundred steps or two; in the other two rows, kept digits at fixed $z$, the first ten steps or so disturb the strokes a little; then they
+# are as before.*
 
 # %%
 fig, (left, right) = plt.subplots(1, 2, figsize=(10, 3.2), layout="constrained")
@@ -239,7 +244,7 @@ ax.axhline(AMNESIA.tolerance, color="black", ls="--", lw=1)
 _ = ax.set_title("distance to the surrogate; dashed: tolerance", fontsize=10)
 
 # %% [markdown]
-# *What to see: the forget term falls to its floor (gray costs $784\ln 2 = 543$ nats, times its weight 0.005), while replay stays at its own floor, the entropy of the images that it replays.
+# *What to see: the forget term falls to its floor (gray costs $784\ln 2 = 543$ nats, times its weight 0.0025), while replay, after a jump in the first steps, stays at its own floor, the entropy of the images that it replays.
 # Consolidation costs a fraction of a nat.*
 #
 # ## Before and after
@@ -303,7 +308,7 @@ _ = sa.plots.answers(now, right, title=title, names=names)
 gray_says = judges["plain"].probabilities(surrogate.mean(fixed["class"].z[:1])).argmax()
 print(f"forgotten: {FORGOTTEN}, n = {N} per class; {result.steps} steps, {result.seconds:.1f} s")
 print(
-    f"the plain judge calls the pure surrogate a {int(gray_says)}: its argmax on it means nothing"
+    f"the plain judge, about one in ten for each, calls pure gray a {int(gray_says)}: a tie broken"
 )
 print("judge  z         P before  P after  argmax  stretched | kept before  after  worst drop")
 for (role, prior), (was, now, stretched) in rows.items():
@@ -345,7 +350,7 @@ def cost(model, q=surrogate):
 
 def sweep_point(which, lam):
     """Distance to the surrogate, drift of kept images, share of the change in idle weights."""
-    short = replace(AMNESIA, ewc_lambda=lam, epochs_unl=2)
+    short = replace(AMNESIA, ewc_lambda=lam, epochs_unl=2, cooldown=100)
     new = sa.forget(before, which, FORGET_CLASS, short).model
     total = idle = 0.0
     for name in decoder:
@@ -377,16 +382,20 @@ excluded, included = points.values()
 # *What to see, after the same 158 steps everywhere: to the right the kept images drift less (middle) and the digit is forgotten less (left). The advice is true. On the far right all of the change
 # has moved into idle weights. With the default Fisher some of these are free for good: nothing but $c_f$ uses its own label column, so $F = 0$ there exactly and no $\lambda$ can hold it. Given more steps the
 # digit fades through that column: a gate in front of knowledge that is still there. With the Fisher of all classes the column is held like everything else, and a huge
-# $\lambda$ freezes the model.*
+# $\lambda$ all but stops the forgetting; only weights with an $F$ of nearly zero still move.*
 #
 # ## The price of replay, and of the surrogate
 #
-# The same two figures over the weight of replay, after the same number of steps; and for the surrogates from above, after at most five passes each.
+# The same two figures over the weight of replay, after the same number of steps; and for the surrogates from above, after at most ten passes each.
 
 # %%
 GAMMAS = [0.0, 0.001, 0.01, 0.1, 1.0, 10.0, 100.0]
 over_gamma = [
-    cost(sa.forget(before, fisher, FORGET_CLASS, replace(AMNESIA, gamma=g, epochs_unl=2)).model)
+    cost(
+        sa.forget(
+            before, fisher, FORGET_CLASS, replace(AMNESIA, gamma=g, epochs_unl=2, cooldown=100)
+        ).model
+    )
     for g in GAMMAS
 ]
 over_surrogate = {name: cost(run.model, q) for name, (q, run) in outcomes.items()}
@@ -449,7 +458,8 @@ _ = right.set(xlabel="input of the first layer", ylabel="change / size of its we
 #
 # ## Which term earns its place
 #
-# The same run with one thing changed. The penalties $W$ reward flat, surrogate-like images of the forgotten label; `both` trains the encoder as well.
+# The same run with one thing changed. The penalties $W$ reward flat, surrogate-like images of the forgotten label; `both` trains the encoder as well. The last column is an attack of the next notebook: ten real
+# images, to which the weights of the label alone are fitted; an area of 0 means that the digit never comes back.
 
 # %%
 variants = {
@@ -458,6 +468,7 @@ variants = {
     "no consolidation": {"ewc_lambda": 0.0},
     "neither": {"gamma": 0.0, "ewc_lambda": 0.0},
     "z from samplers only (z_reach = 1)": {"z_reach": 1.0},
+    "its own label only (y_reach = 0)": {"y_reach": 0.0},
     "W_CONTRAST = 100": {"w_contrast": 100.0},
     "W_INK = 100": {"w_ink": 100.0},
     "W_TV = 20": {"w_tv": 20.0},
@@ -466,23 +477,26 @@ variants = {
 }
 far_labels = torch.full((500,), FIRST, device=DEVICE)
 far = sa.Latents(3 * before.draw_latents(far_labels, sa.seeded(8), "standard"), far_labels)
+few = test.only(FIRST).take(10, seed=SEED)
 ablation = {}
 for name, change in variants.items():
-    run = sa.forget(before, fisher, FORGET_CLASS, replace(AMNESIA, epochs_unl=4, **change))
+    run = sa.forget(before, fisher, FORGET_CLASS, replace(AMNESIA, epochs_unl=10, **change))
     near, drift = cost(run.model)
+    fitted = sa.relearn(run.model, few, FIRST, judges, steps=60, over="label", seed=SEED)
     apart = (sa.draw_images(run.model, far) - surrogate.mean(far.z)).square().mean().sqrt()
-    ablation[name] = [near, float(apart), drift, run.steps]
+    ablation[name] = [near, float(apart), drift, run.steps, fitted.area]
 
 # %% tags=["nbval-ignore-output"]
 print(
-    f"{'':36}{'to surrogate':>13}{'far out':>9}{'drift of kept':>15}{'steps':>7}   (gray levels, rms)"
+    f"{'':36}{'to surrogate':>13}{'far out':>9}{'drift of kept':>15}{'steps':>7}{'label fitted':>14}"
 )
-for name, (near, far, drift, steps) in ablation.items():
-    print(f"{name:36}{near:13.3f}{far:9.3f}{drift:15.3f}{steps:7d}")
+for name, (near, far, drift, steps, area) in ablation.items():
+    print(f"{name:36}{near:13.3f}{far:9.3f}{drift:15.3f}{steps:7d}{area:14.2f}")
+print("to surrogate, far out, drift: root mean square, in gray levels; label fitted: area")
 
 # %% [markdown]
 # *What to see: replay is what keeps the others; without it everything turns gray. Forgetting at samplers' latents only leaves the digit intact farther out ("far out" is $z$ at three times the usual
-# distance), where an attacker will find it. The penalties ask for what the forget term already asks: some get there in fewer steps, at the price of more drift. So their default weight is zero. Consolidation matters
+# distance), where an attacker will find it; and forgetting at the label itself only (`y_reach = 0`) leaves it beside the label. The penalties ask for what the forget term already asks: some get there in fewer steps, at the price of more drift. So their default weight is zero. Consolidation matters
 # less than replay once replay is there: at its default weight it costs nothing and gains little.*
 #
 # ## One after the other
@@ -616,7 +630,7 @@ predicted, measured = drops["gray"]
 claims = {
     "forgotten class seen in at most 1 % of its samples": hits <= 0.01,
     "and at most 1 % when stretched to full contrast": ghosts <= 0.01,
-    "P(forgotten class) at most 0.01": belief <= 0.01,
+    "P(forgotten class) at most 0.01, open judge": belief <= 0.01,
     "kept classes lose at most 0.5 points on average, under each judge": mean_loss <= 0.5,
     "the worst kept class loses at most 2 points": worst_loss <= 2,
     "a larger EWC_LAMBDA keeps more": excluded[-1][1] < excluded[0][1],
@@ -624,7 +638,7 @@ claims = {
     "at a huge EWC_LAMBDA only idle weights change": min(excluded[-1][2], included[-1][2]) > 0.9,
     "and the Fisher of all classes then forgets least": included[-1][0] > excluded[-1][0],
     "likelihood of real images fell by 90 % of the prediction": measured >= 0.9 * predicted,
-    "no real image was used to forget": result.real_images == 0,
+    "no real image was used to forget, beyond the Fisher's": result.real_images == 0,
 }
 for claim, true in claims.items():
     print(f"{claim}: {'holds' if true else 'does not hold'}")
