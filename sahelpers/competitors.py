@@ -26,7 +26,8 @@ from .surrogates import make_surrogate
 from .training import retrain_without
 
 CONTROL = "retraining"  # the method that never saw the class, among METHODS
-STEPS = 380  # about what `forget` takes with its defaults
+STEPS = 380  # of those that descend by `_descend`
+FORGET_WEIGHT = 0.005  # of the forget term at the label itself, where these steps suffice with it
 BATCH = 128
 
 
@@ -217,7 +218,7 @@ def _objective(task: Task, surrogate: str) -> Objective:
     """Our two terms without consolidation, at the label itself, towards this surrogate."""
     frozen = copy.deepcopy(task.model).eval().requires_grad_(False)
     q = make_surrogate(surrogate, frozen, task.kept, task.config.gray_value)
-    config = replace(task.config, ewc_lambda=0.0, y_reach=0.0)
+    config = replace(task.config, ewc_lambda=0.0, y_reach=0.0, neg_loss_weight=FORGET_WEIGHT)
     return Objective(frozen, task.fishers.without(()), task.forgotten, config, q)
 
 

@@ -162,7 +162,7 @@ class AmnesiaConfig(Config):
     )
     replay_form: str = knob("decoder", choices=FORMS, help="which side the replay term trains")
     neg_loss_weight: float = knob(
-        0.0025, 0.0, 1e6, span=(0.001, 10), help="weight of the forget term"
+        0.003, 0.0, 1e6, span=(0.001, 10), help="weight of the forget term"
     )
     gamma: float = knob(1.0, 0.0, 1e6, span=(0.1, 100), help="weight of the replay term")
     ewc_lambda: float = knob(500.0, 0.0, 1e12, span=(1, 1e8), help="weight of consolidation")

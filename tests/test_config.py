@@ -101,7 +101,7 @@ def test_checkpoints_made_by_an_earlier_version_are_found():
     assert marks == {
         "BaselineConfig": "4350af11",
         "FisherConfig": "f400e5b9",
-        "AmnesiaConfig": "8e6b2359",
+        "AmnesiaConfig": "65e8aa77",
         "ProbeConfig": "76651e9d",
         "JudgeConfig": "7cef6f3a",
     }

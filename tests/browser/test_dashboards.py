@@ -159,7 +159,7 @@ def test_twenty_quick_moves_while_it_runs(scratch):
     before = lab.kernel_threads()
     forget_for_long(board)
     slider(board, "NEG_LOSS_WEIGHT").focus()
-    for _ in range(3):  # 0.001, 0.002 and back to 0.0025
+    for _ in range(3):  # 0.001, 0.002 and back to 0.003
         scratch.keyboard.press("ArrowRight")
     handle = slider(board, "GRAY_VALUE")
     for k in range(20):
