@@ -86,7 +86,9 @@ def main() -> None:
             f"{name:24}{ratio:11.1f}{gone:>10}{statistics.mean(row['kept change']):13.2f}"
             f"{max(row['worst drop']):12.2f}{statistics.mean(row['ELBO kept']):11.2f}"
         )
-    target = CHECKOUT / "results" / "benchmarks" / "forgetting.json"
+    # two files: the short run leaves the figures of the long one alone
+    file = "forgetting_full.json" if full else "forgetting.json"
+    target = CHECKOUT / "results" / "benchmarks" / file
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps({"digits": DIGITS, "figures": figures}, indent=1) + "\n")
 

@@ -15,10 +15,7 @@ from .judges import Judge, check_judges
 from .models import CVAE, check_model, draw_normal, seeded
 from .progress import progress
 
-LR = {
-    "all": 1e-3,
-    "label": 0.05,
-}  # of Adam: the reference training's; for the label's weights alone
+LR = {"all": 1e-3, "label": 0.05}  # of Adam; the first is the reference training's
 LOOKS = 12  # times that a curve is measured, the start not counted
 
 
