@@ -81,7 +81,7 @@ ax = sa.plots.class_columns(test.images[order].cpu(), test.labels[order].cpu(), 
 _ = ax.set_title("test images, four of each class", fontsize=10)
 
 # %% [markdown]
-# *What to see: ten columns of handwritten digits, white on black; about 13 % of the gray scale is ink.*
+# *What to see: ten columns of handwritten digits, white on black; the mean pixel is 0.13, on a scale from 0 (black) to 1.*
 #
 # ## The model and its objective
 #

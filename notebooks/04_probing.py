@@ -79,10 +79,10 @@ SEED = 42  # of every random choice (reference: 42)
 # The **baseline** knows the class, the **forgotten** model has gone through `03_amnesia`, and the **control** was trained from scratch on the other nine digits. What an attack
 # finds in the control is not memory.
 #
-# In the **hidden** model the class is known to be there: it is the baseline with the weights of one label input replaced by the mean of the others'. Its samples are no longer the class,
-# and everything behind that input, the *gate*, is untouched. An attack that does not tell it from the control cannot tell hidden from erased.
+# The weights that read one label are its *gate*. In the **hidden** model the class is known to be there: it is the baseline with the class's gate replaced by the mean of the others'. Its samples are no longer the class,
+# and everything behind the gate is untouched. An attack that does not tell it from the control cannot tell hidden from erased.
 #
-# An attack has succeeded when **both** scoring judges give the class a probability of at least 0.5. A third judge, of another architecture, guides the attack further down and
+# An attack has succeeded when **both** scoring judges give the class a probability of at least 0.5. A third judge, of another architecture, guides the attack of a later section and
 # never scores.
 
 # %%
@@ -350,8 +350,8 @@ plt.show()
 
 # %% [markdown]
 # *What to see: only a line above the control's is memory.* On the left the hidden model is hardly ahead of the control, so this attack cannot tell hidden from erased; the forgotten model is slowest of all,
-# because its label input holds the decoder at gray. In the middle the attack goes around that: baseline and hidden model, now the same, rise at once, and that is what memory behind a gate looks like. On the right nothing
-# returns.
+# because its label input holds the decoder at gray. In the middle the attack goes around that: baseline and hidden model, now the same, rise at once, and that is what memory behind a gate looks like; the forgotten
+# model goes with the control. On the right the class comes back in no model that had lost it.
 #
 # The forgotten model did not move in the left panel. Does it ever?
 
@@ -389,7 +389,7 @@ bounds = {n: sa.label_bounds(m, real, k=20, seed=SEED) for n, m in models.items(
 takes_for = {n: float((b.argmax(1) == target).float().mean()) for n, b in bounds.items()}
 
 # %% [markdown]
-# *What to see: under the class's own label the forgotten model returns gray; under others all three copy the image tolerably, as an autoencoder of strokes does.*
+# *What to see: under the class's own label the forgotten model returns gray; under others all four copy the image tolerably, as an autoencoder of strokes does.*
 #
 # ## Inside
 #
@@ -549,13 +549,13 @@ dashboard
 #
 # 1. Set `FORGET_CLASS = 4`, the digit of which the audit finds most. Which panel of the relearning figure shows it?
 # 2. Forget with `sa.AmnesiaConfig(forget_form="both", replay_form="both")`, which trains the encoder as well. What happens to the row "CKA"?
-# 3. Give the relearning 1 and 100 images instead of 10. Does the order of the three models change?
+# 3. Give the relearning 1 and 100 images instead of 10. Does the order of the models change?
 #
 # <details><summary>Solutions</summary>
 #
 # 1. The middle one: with new label weights the forgotten model's curve runs above the control's. In the left panel it stays at zero, which alone would have looked like a perfect result.
 # 2. It falls to 0.98, because the encoder now learns that gray images belong to the class. The attacks change little.
-# 3. More images help everyone; the forgotten model stays at zero in the left panel, and beside the control in the middle one.
+# 3. More images help everyone; the forgotten model stays at zero in the left panel, and near the control in the middle one.
 #
 # </details>
 #

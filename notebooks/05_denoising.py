@@ -307,7 +307,7 @@ plt.show()
 #
 # ## Is there a digit under the gray?
 #
-# What a forgotten class leaves behind looks flat. Perhaps a ghost of the digit is there, a few gray levels strong. Stretch every image to full contrast, which makes any ghost
+# What a forgotten class leaves behind looks flat. Perhaps a ghost of the digit is there, a few hundredths of a gray level strong. Stretch every image to full contrast, which makes any ghost
 # plain to see but also any noise, and denoise it. Would this find a ghost? In the last row the baseline's own digit, at the same $z$, was added to the gray with a twentieth of its contrast.
 
 # %%

@@ -36,8 +36,9 @@ ten-way one (notebook 05). Knobs were tuned on digits 3 and 7 of seed 42 with an
 Label column: the label's weights become the others' mean, nothing is trained. Gradient ascent: up
 the negative ELBO of real images of c_f. Fine-tuning: on real kept images. Random labels: the same,
 some of them under c_f's label. Saliency mask: half of the weights, those with the largest
-forgetting gradient. Projection: the forget gradient without its part along replay's. Two published
-recipes at full length ("paper", "reference"), and shortened. All are in sahelpers/competitors.py.
+forgetting gradient. Projection: the forget gradient without its part along replay's. Both forget at
+the label itself. The published recipes ("paper", "reference") are there shortened and, on three
+digits of one seed, at full length. All are in sahelpers/competitors.py.
 
 The rows were made in several runs, with one thread or two: a baseline that was trained anew differs
 from the earlier one of its seed about as another seed would.
