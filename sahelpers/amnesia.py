@@ -31,9 +31,9 @@ History = dict[str, list[float]]
 class AmnesiaResult:
     """A model that has forgotten, and how it got there.
 
-    history: one value per step of every term of the loss (weighted, nats per image), and of
-    `distance`, the root mean square difference to the surrogate in gray levels, carried forward
-    between looks.  reason: "done", "budget" or "stopped".
+    history: of `forget`, one value per step of every term of the loss (weighted, nats per image),
+    and of `distance`, the root mean square difference to the surrogate in gray levels, carried
+    forward between looks; of other methods, the loss.  reason: "done", "budget" or "stopped".
     """
 
     model: CVAE
@@ -45,8 +45,8 @@ class AmnesiaResult:
 
     @property
     def steps(self) -> int:
-        """Steps taken."""
-        return len(self.history.get("distance", []))
+        """Steps taken; passes, if the model was trained anew."""
+        return len(next(iter(self.history.values()), []))
 
     def to_state(self) -> dict[str, Any]:
         """What a checkpoint holds."""
@@ -77,7 +77,8 @@ def forget(
     real_images: kept images to replay beside the frozen model's samples (classes to forget are
     filtered out); a pass is then longer by their number, and the replay term has the ELBO form.
     max_seconds: limit of time beside the configuration's limit of steps.  The rate begins to fall
-    in time for it, so the result depends on the machine's speed where the limit is reached.
+    in time for it, faster if it must, so where the limit is reached the result depends on the
+    machine's speed.
     on_step: called after every step with (step, model, terms); returning False stops the run, and
     the model so far is returned.
 
@@ -110,20 +111,22 @@ def forget(
     used = 0 if objective.real is None else len(objective.real)
     limit = config.epochs_unl * -(-(config.replay_samples + used) // config.batch_size)
     cooling_from: int | None = None  # step at which the rate began to fall
+    cooldown: float = config.cooldown  # steps in which it does
     reason = "budget"
     distance, ewc = objective.distance(new, z, labels), 0.0
     loop_begin = time.perf_counter()
     for step in progress(range(limit), "forget (seconds)", total=limit):
         now = time.perf_counter()
-        pace = (now - loop_begin) / max(step, 1)  # seconds per step
-        late = step >= limit - config.cooldown or now + pace * config.cooldown >= end
+        pace = max((now - loop_begin) / max(step, 1), 1e-9)  # seconds per step
+        left = (end - now) / pace
+        late = step >= limit - config.cooldown or left <= config.cooldown
         if cooling_from is None and (distance <= config.tolerance or late):
-            cooling_from = step
+            cooling_from, cooldown = step, min(config.cooldown, left)
             reason = "done" if distance <= config.tolerance else "budget"
         rate = config.lr_unl
-        if cooling_from is not None and config.cooldown:
-            rate *= 1 - (step - cooling_from) / config.cooldown
-        if rate <= 0 or (cooling_from is not None and not config.cooldown):
+        if cooling_from is not None:
+            rate *= 1 - (step - cooling_from) / cooldown if cooldown > 0 else 0
+        if rate <= 0:
             break
         optimizer.param_groups[0]["lr"] = rate
         terms = objective.terms(new, objective.draw(config.batch_size, generator))

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -11,13 +11,15 @@ from .checkpoints import replace_text
 from .checks import check_is
 from .config import Config, ProbeConfig, check_classes, knob
 from .data import LabelledImages
-from .excess import Finding, compare
+from .excess import BLUNT, REMAINS, SOUND, Finding, compare
 from .judges import Judge, check_guide, check_judges
-from .models import CVAE, check_model
+from .models import CVAE, check_model, seeded
 from .probing import SEARCHES, guided_attack, invert_blind, invert_prototypes, reachable, success
 from .recovery import relearn
 
 RELEARN_SIZES = (1, 10, 100)  # real images handed to the model
+KEPT, FOOLED = "guided both, kept class", "guide fooled at the start"  # checks of guided attacks
+SOUND_FROM = 0.9  # share of restarts that must find a kept class, or begin with a guide not fooled
 
 # attack -> 0 or 1 for every restart, or an area from 0.0 to 1.0 for every relearning run
 Values = dict[str, list[float]]
@@ -83,6 +85,8 @@ def audit(
     Raises ValueError for a control that was trained with the class or that is given twice.
     """
     config = config or AuditConfig()
+    check_model(model)
+    (forget_class,) = check_classes((forget_class,), model.num_classes)
     for k, control in enumerate(controls):
         check_control(control, forget_class, f"controls[{k}]")
         if any(_same(control, other) for other in (model, *controls[:k])):
@@ -132,8 +136,9 @@ def attack_all(
 ) -> Values:
     """Every attack on one model: success (0 or 1) of each restart, area of each relearning run.
 
-    One more is no attack on the class: the guided attack on the class after it, a kept one, which
-    must succeed on every model, or the attack is broken there.
+    Two entries are no attacks on the class but checks of the guided ones: the same attack on the
+    class after it, a kept one, must succeed; and the guide must not take what the model draws for
+    the class already, while no scoring judge does, or there is no slope to climb.
     """
     check_model(model)
     check_model(baseline, "baseline", model.num_classes)
@@ -162,9 +167,10 @@ def attack_all(
         values[name] = hit.int().tolist()
         if name in ("guided z", "guided both"):
             values[f"{name}, reachable"] = (hit & reachable(probe.z)).int().tolist()
-    kept = (forget_class + 1) % model.num_classes  # is the attack sound on every model?
+    kept = (forget_class + 1) % model.num_classes
     probe = guided_attack(model, guide, kept, guided)
-    values["guided both, kept class"] = success(probe.images, judges, kept).int().tolist()
+    values[KEPT] = success(probe.images, judges, kept).int().tolist()
+    values[FOOLED] = fooled(model, forget_class, judges, guide, config)
     for size in RELEARN_SIZES:
         for over in ("all", "label"):
             runs = []
@@ -179,13 +185,27 @@ def attack_all(
     return values
 
 
+def fooled(
+    model: CVAE, forget_class: int, judges: Mapping[str, Judge], guide: Judge, config: AuditConfig
+) -> list[float]:
+    """For every restart 1 if the guide, and not all scoring judges, sees the class in a sample."""
+    wanted = torch.full((config.n_restarts,), forget_class, device=model.device)
+    drawn = model.sample(wanted, seeded(config.seed), prior="standard")
+    believed = guide.probabilities(drawn)[:, forget_class] >= 0.5
+    blind: list[float] = (believed & ~success(drawn, judges, forget_class)).int().tolist()
+    return blind
+
+
 def compare_all(
     forget_class: int,
     models: Sequence[Values],
     baselines: Sequence[Values],
     controls: Sequence[Values],
 ) -> AuditReport:
-    """The report on what `attack_all` found: one entry per seed in each of the three groups."""
+    """The report on what `attack_all` found: one entry per seed in each of the three groups.
+
+    Where a check of the guided attacks fails on a model, they have not shown that nothing is there.
+    """
     groups = (models, baselines, controls)
     if not all(groups):
         counts = [len(group) for group in groups]
@@ -195,4 +215,18 @@ def compare_all(
         if set(values) != set(names):
             raise ValueError(f"attacks {list(values)} are not {names}: make them alike")
     findings = [compare(name, *([v[name] for v in group] for group in groups)) for name in names]
-    return AuditReport(forget_class, tuple(findings))
+    bad = {KEPT: [1 - _mean(m[KEPT]) for m in models], FOOLED: [_mean(m[FOOLED]) for m in models]}
+    failed = {check for check, shares in bad.items() if max(shares) > 1 - SOUND_FROM}
+
+    def judged(finding: Finding) -> Finding:
+        if finding.attack in bad:
+            return replace(finding, verdict=BLUNT if finding.attack in failed else SOUND)
+        if failed and finding.attack.startswith("guided") and finding.verdict != REMAINS:
+            return replace(finding, verdict=BLUNT)
+        return finding
+
+    return AuditReport(forget_class, tuple(map(judged, findings)))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

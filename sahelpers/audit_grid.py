@@ -20,10 +20,17 @@ from typing import Any
 
 from .audit import AuditConfig, Values, attack_all, check_control, compare_all
 from .backends import each
-from .cells import forget_shared, materials
+from .cells import forget_shared, materials, say
 from .checkpoints import replace_text
 from .competitors import METHODS, Task
-from .config import AmnesiaConfig, BaselineConfig, FisherConfig, JudgeConfig, fingerprint
+from .config import (
+    AmnesiaConfig,
+    BaselineConfig,
+    FisherConfig,
+    JudgeConfig,
+    check_classes,
+    fingerprint,
+)
 from .data import CHECKOUT, LabelledImages
 from .excess import Finding
 from .models import CVAE
@@ -71,7 +78,13 @@ def run(
     jobs: int = 1,
     folder: Path = RESULTS,
 ) -> None:
-    """Attack what has not been attacked yet, in `jobs` processes, then write the table."""
+    """Attack what has not been attacked yet, in `jobs` processes, then write the table.
+
+    Raises RuntimeError at the end if an attack failed; the next run tries it again.
+    """
+    digits = list(digits)
+    for digit in digits:
+        check_classes((digit,), BaselineConfig().num_classes)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "audit_values.jsonl"
     found = read(path)
@@ -79,18 +92,34 @@ def run(
     missing = [cell for cell in cells if cell.key not in found]
     print(f"{len(missing)} of {len(cells)} attacks are missing", flush=True)
     backend = "loky" if jobs > 1 else "sequential"
+    failed: list[BaseException] = []
     try:
-        for k, (cell, values) in enumerate(each(attack, missing, backend, jobs), 1):
-            if isinstance(values, BaseException):
-                raise values
-            found[cell.key] = values
-            with path.open("a") as stream:  # after a line break: the last line may be torn
-                stream.write("\n" + json.dumps([*cell.key, values]))
+        for k, (cell, values) in enumerate(each(_caught, missing, backend, jobs), 1):
             what = f"{cell.digit}, {cell.model}, seed {cell.seed}"
+            if isinstance(values, BaseException):
+                failed.append(values)
+                what += f": {say(values)}"
+            else:
+                found[cell.key] = values
+                with path.open("a") as stream:  # after a line break: the last line may be torn
+                    stream.write("\n" + json.dumps([*cell.key, values]))
             print(f"{k} of {len(missing)}: {what}", flush=True)
     finally:
         forget_shared()
-    write_table(found, folder / "audit.csv")
+        write_table(found, folder / "audit.csv")
+    if failed:
+        raise RuntimeError(
+            f"{len(failed)} of {len(missing)} attacks failed, named above: run the same command "
+            "again to try them once more"
+        ) from failed[0]
+
+
+def _caught(cell: Cell) -> Values | Exception:
+    """One attack that fails must not take the others with it."""
+    try:
+        return attack(cell)
+    except Exception as error:
+        return error
 
 
 def attack(cell: Cell) -> Values:

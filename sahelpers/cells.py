@@ -141,7 +141,7 @@ def _measure(cell: Cell) -> dict[str, Any]:
     result = cell.function(replace(ground.task, forgotten=(cell.label,)))
     row: dict[str, Any] = {
         "seconds": clock() - begin,
-        "steps": len(next(iter(result.history.values()), [])),
+        "steps": result.steps,
         "real_images": result.real_images,
         "reason": result.reason,
     }

@@ -182,7 +182,9 @@ class AmnesiaConfig(Config):
     replay_samples: int = knob(10_000, 1, 1_000_000, help="images drawn for replay, a pass")
     batch_size: int = knob(128, 1, 60_000, help="images per step, for each of the two terms")
     lr_unl: float = knob(5e-3, 1e-7, 1.0, help="peak learning rate of Adam")
-    tolerance: float = knob(0.02, 0.0, 1.0, help="begin to end when c_f is this close to the surrogate")
+    tolerance: float = knob(
+        0.02, 0.0, 1.0, help="begin to end when c_f is this close to the surrogate"
+    )
     cooldown: int = knob(200, 0, 100_000, help="steps in which the rate falls to zero at the end")
     seed: int = knob(42, 0, 2**31 - 1, help="latents, labels, noise")
 

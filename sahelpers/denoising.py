@@ -111,17 +111,19 @@ def _primal(f: Tensor, p: Tensor) -> Tensor:
 
 
 def sure(noisy: Tensor, weight: float, sigma: float, seed: int = 0) -> Tensor:
-    """Stein's unbiased estimate of the mean squared error after denoising, per image (B,).
+    """Stein's unbiased estimate of the mean squared error after denoising, per image.
+
+    Returns (B,) float64 on the CPU.
 
     noisy: clean images plus normal noise of standard deviation sigma, not clipped.  No clean image
     is needed.  The divergence is estimated with one random direction (Ramani et al. 2008), so
     average over a batch.
     """
-    check_number(sigma, "sigma", 1e-6, HIGH - LOW)
+    check_number(sigma, "sigma", 1e-5, HIGH - LOW)
     check_tensor(noisy, ("B", *IMAGE_SHAPE), "noisy")
     step = 0.1 * sigma
-    gap = min(1e-3, step**2)  # the two solutions must differ by more than their errors
-    noisy = noisy.double()
+    gap = min(1e-3, max(step**2, 1e-12))  # the two solutions must differ by more than their errors
+    noisy = noisy.cpu().double()
     direction = torch.randn(noisy.shape, generator=seeded(seed), dtype=noisy.dtype).to(noisy)
     u, v = (denoise_tv(f, weight, gap=gap) for f in (noisy, noisy + step * direction))
     divergence = (direction * (v - u)).flatten(1).mean(1) / step

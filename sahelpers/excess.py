@@ -2,9 +2,10 @@
 
 Only the difference to models that never saw the class is evidence.  "No more than the control" is
 a claim of non-inferiority: the upper end of the interval of (model - control) is at most MARGIN.
-An interval that a few restarts leave wide does not meet it, so trying less never makes it easier.
-And an attack that does not tell the controls from the baseline, which knows the class, proves
-nothing by finding nothing: the lower end of the baseline's own excess must lie above zero.
+An interval that a few restarts leave wide does not meet it, so fewer restarts never make it easier
+(areas have a floor under the spread of their repeats).  And an attack that does not tell the
+controls from the baseline, which knows the class, proves nothing by finding nothing: the lower end
+of the baseline's own excess must lie above zero.
 """
 
 from collections.abc import Sequence
@@ -16,9 +17,12 @@ from numpy.typing import NDArray
 MARGIN = 0.10  # an excess over the controls up to here counts as none
 MIN_CONTROLS = 3  # with fewer nothing is decided
 DRAWS = 20_000  # of the bootstrap
+SPREAD = 0.02  # standard deviation of areas at least: a few repeats may agree by chance
 NO_MORE = "no more than the control"
 REMAINS = "memory remains"
 POWERLESS = "the attack cannot tell"  # not even the baseline from the controls
+BLUNT = "the attack is blunt here"  # it failed a check of itself on one of the models
+SOUND = "sound"  # of such a check
 OPEN = "not decided at this n"
 
 
@@ -106,13 +110,14 @@ def draw_means(values: Sequence[float], rng: np.random.Generator) -> NDArray[np.
 
     Whole numbers are successes and failures: Beta(s + 1/2, f + 1/2), which stays wide when there
     are few of them, where resampling five failures would give zero for sure.  Floats are areas: the
-    mean plus a t variable with the standard error as its unit, cut at 0 and 1.
+    mean plus a t variable with the standard error as its unit, cut at 0 and 1; their standard
+    deviation counts as SPREAD at least.
     """
     x = np.asarray(values)
     if x.dtype.kind in "bi":
         return rng.beta(x.sum() + 0.5, (1 - x).sum() + 0.5, DRAWS)
     if len(x) < 2:
         raise ValueError(f"{len(x)} repeat has no spread: give at least 2")
-    error = float(x.std(ddof=1)) / len(x) ** 0.5
+    error = max(float(x.std(ddof=1)), SPREAD) / len(x) ** 0.5
     drawn: NDArray[np.float64] = float(x.mean()) + error * rng.standard_t(len(x) - 1, DRAWS)
     return drawn.clip(0, 1)

@@ -60,7 +60,7 @@ class Fisher:
         """
         out = {}
         for name, values in self.diagonal.items():
-            total = float(values.double().sum())
+            total = float(values.cpu().double().sum())
             spread = max(self.square_mean[name] - total**2, 0.0)
             out[name] = (total, (spread / max(self.n - 1, 1)) ** 0.5)
         return out

@@ -80,7 +80,7 @@ def example_sums(
         for key, uses in first.items():
             sums, per_example = _sum_products(uses, second[key])
             total[names[key]] += sums
-            each[names[key]][part] = per_example.double().cpu()
+            each[names[key]][part] = per_example.cpu().double()
     return total, each
 
 

@@ -204,8 +204,9 @@ def reachable(z: Tensor) -> Tensor:
     What is found farther out is no leak: no sampler goes there.
     """
     check_tensor(z, ("R", "Z"), "z")
-    half = torch.tensor(z.shape[1] / 2, dtype=torch.float64, device=z.device)
-    inside: Tensor = torch.special.gammainc(half, z.double().square().sum(1) / 2) <= PRIOR_SHARE
+    half = torch.tensor(z.shape[1] / 2, dtype=torch.float64)
+    share = torch.special.gammainc(half, z.cpu().double().square().sum(1) / 2)
+    inside: Tensor = (share <= PRIOR_SHARE).to(z.device)
     return inside
 
 

@@ -16,7 +16,7 @@ from .models import CVAE, check_model, draw_normal, seeded
 from .progress import progress
 
 LR = {"all": 1e-3, "label": 0.05}  # of Adam; the first is the reference training's
-LOOKS = 12  # times that a curve is measured, the start not counted
+LOOKS = 12  # times that a curve is measured at most, the start not counted
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,9 @@ def relearn(
 ) -> RecoveryCurve:
     """Train a copy of the model on data and watch the class come back in samples from N(0, I).
 
-    data: a few images of the class (relearning), or images of kept classes only (does it come back
-    by itself?).  The loss is the negative ELBO of batch_size images per step (all, if there are
-    fewer).
+    data: a few images of the class (relearning), or, with over="all", of kept classes only (does it
+    come back by itself?).  The loss is the negative ELBO of batch_size images per step (all, if
+    there are fewer).
     over: "all" trains every weight; "label" begins at `reset_label` and trains the weights of the
     class's own label input alone, as an attacker does who suspects that the class lies intact
     behind it (textual inversion; Pham et al. 2023 attack diffusion models so, arXiv 2308.01508).
@@ -107,13 +107,17 @@ def relearn(
     check_whole(seed, "seed", 0)
     if not len(data):
         raise ValueError("data holds no image to train on: give at least one")
-    if len(data.class_names) > model.num_classes:
+    if len(data.class_names) != model.num_classes:
         raise ValueError(
             f"data has {len(data.class_names)} classes, the model {model.num_classes}: they must "
             "be the same"
         )
     if over not in LR:
         raise ValueError(f"over={over!r} is not one of {', '.join(LR)}")
+    if over == "label" and not len(data.only(forget_class)):
+        raise ValueError(
+            f"data has no image of class {forget_class}: over='label' trains nothing without one"
+        )
     if over == "label":
         model = _only_label(reset_label(model, forget_class), forget_class)
     else:

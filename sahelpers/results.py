@@ -22,12 +22,13 @@ Summary = dict[str, dict[str, Figure]]  # method -> figure -> its cells
 HEAD = """# Results
 
 Made by `python -m sahelpers scoreboard` from `results/scoreboard.csv`, one row for each method,
-forgotten digit and seed (the seed of the baseline and of the forgetting); do not edit. 2,000
+forgotten digit and seed (the seed of the baseline and of the forgetting), and `results/audit.csv`
+(attacks of cells that have none of their own); do not edit. 2,000
 samples per class at the same z before and after; a model trained anew draws kept classes from its
 own Gaussians. Columns about the forgotten class c_f are the verdict of the open judge, columns
 about kept classes the worse of both judges, at z from the class's Gaussian. Each figure is the mean
-over cells, its 95 % bootstrap interval over cells in parentheses (from five cells on), the worst
-cell in brackets.
+over cells, its 95 % bootstrap interval over cells in parentheses (from five cells on), the largest
+in brackets.
 The ten-way judge's verdict on c_f is in the CSV: it must call gray *some* digit, so it is no
 measure of forgetting. What a retrained model draws under c_f is arbitrary: it has no figure there.
 The open judge calls a faint digit on a gray ground "none", stretched or not: for ghosts ask the
@@ -49,14 +50,15 @@ at most 2 points lost, ELBO at most 1 nat, Frechet distance at most 5 % worse.
 """
 SECOND = """
 Attack: share of 128 guided restarts over z and y that both judges call c_f; relearning: area under
-P(c_f) while 10 real images are shown; both minus the figure of the models retrained without that
-class by other seeds, so that only what lies above 0 can be memory. IWAE: 100 kept and 100 forgotten
-test images, binarised, K = 500. Seconds are the processor's, on one thread, of the forgetting
-alone. Real images: read by the forgetting itself; methods with a Fisher take that of 6,000 images,
-made once per baseline. One method dominates another if argmax or attack was measured of both and
-its means over the cells that both have are no worse in all of argmax, worst class lost, attack
-(what lies below 0 counts as 0: resisting more than a control is no merit) and seconds, and better
-in one.
+P(c_f) while 10 real images are shown; both minus the mean of the models retrained without that
+class, so that only what lies above 0 can be memory (a retrained model: minus the others'). IWAE:
+100 kept and 100 forgotten test images, binarised, K = 500. Seconds are the processor's, on one
+thread, of the forgetting alone. Real images: read by the forgetting itself; methods with a Fisher
+take that of 6,000 images, made once per baseline, but the paper's estimates its own from images
+that the model draws, within its seconds. One method dominates another if argmax or attack was
+measured of both and its means over the cells that both have are no worse in all of argmax, worst
+class lost, attack (what lies below 0 counts as 0: resisting more than a control is no merit) and
+seconds, and better in one.
 
 """
 

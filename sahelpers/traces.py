@@ -71,10 +71,13 @@ def membership_auc(
         check_is(data, LabelledImages, name)
         if not len(data):
             raise ValueError(f"{name} has 0 images: give at least one")
-    first = negative_elbo(model, members.images, members.labels, seeded(seed))
-    second = negative_elbo(model, others.images, others.labels, seeded(seed))
-    below = first[:, None] < second[None]
-    return float((below + 0.5 * (first[:, None] == second[None])).double().mean())
+    from sklearn.metrics import roc_auc_score  # here, for it takes a second to import
+
+    costs = [
+        negative_elbo(model, data.images, data.labels, seeded(seed)) for data in (members, others)
+    ]
+    is_member = torch.arange(len(members) + len(others)) < len(members)
+    return float(roc_auc_score(is_member.numpy(), -torch.cat(costs).cpu().numpy()))
 
 
 @torch.no_grad()
@@ -131,7 +134,7 @@ def linear_probe(layers: Mapping[str, Tensor], is_class: Tensor, seed: int = 0) 
                 f"is_class is true for {int(is_class.sum())} of {len(is_class)} images: each half "
                 "needs images of the class and others"
             )
-    from sklearn.linear_model import LogisticRegression  # here, for it takes a second to import
+    from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -158,5 +161,5 @@ def cka(first: Tensor, second: Tensor) -> float:
         check_values(values, name, -1e30, 1e30)
         if not len(values) or (values == values[0]).all():
             raise ValueError(f"{name} says the same of all {len(values)} images: give several")
-    a, b = (x.double() - x.double().mean(0) for x in (first, second))
+    a, b = (x - x.mean(0) for x in (first.cpu().double(), second.cpu().double()))
     return float((a.T @ b).square().sum() / ((a.T @ a).norm() * (b.T @ b).norm()))

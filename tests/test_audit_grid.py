@@ -7,13 +7,15 @@ import pytest
 
 import sahelpers as sa
 from sahelpers import audit_grid
-from sahelpers.audit import compare_all
+from sahelpers.audit import FOOLED, KEPT, compare_all
 from sahelpers.audit_grid import Cell, read, read_audit, write_table
 
 
 def values(share, n=8):
     hits = round(share * n)
-    return {"guided both": [1] * hits + [0] * (n - hits), "relearn 1": [share, share - 0.01]}
+    checks = {KEPT: [1] * n, FOOLED: [0] * n}
+    found = {"guided both": [1] * hits + [0] * (n - hits), "relearn 1": [share, share - 0.01]}
+    return found | checks
 
 
 def key(digit, model, seed):
@@ -110,6 +112,25 @@ def test_run_attacks_every_model_once_and_goes_on_where_it_stopped(tmp_path, mon
     found = read(tmp_path / "audit_values.jsonl")
     assert [key[1:3] for key in found][-1] == ("label column", 5)
     assert {key[1] for key in read_audit(tmp_path / "audit.csv")} == {"baseline", "label column"}
+
+
+def test_one_attack_that_fails_leaves_the_others(tmp_path, monkeypatch):
+    def attack(cell):
+        if cell.seed == 43 and not healed:
+            raise OSError("disk full")
+        return values({"baseline": 1.0, "control": 0.5}.get(cell.model, 0.25))
+
+    healed = False
+    monkeypatch.setattr(audit_grid, "attack", attack)
+    models = ["baseline", "control", "label column"]
+    with pytest.raises(RuntimeError, match="3 of 6 attacks failed, named above"):
+        audit_grid.run([3], models, [42, 43], folder=tmp_path)
+    assert read_audit(tmp_path / "audit.csv")[3, "label column", "guided both"].controls == 1
+    healed = True
+    audit_grid.run([3], models, [42, 43], folder=tmp_path)
+    assert read_audit(tmp_path / "audit.csv")[3, "label column", "guided both"].controls == 2
+    with pytest.raises(ValueError, match="class 12"):
+        audit_grid.run([3, 12], models, [42], folder=tmp_path)
 
 
 def test_the_seed_of_a_cell_is_the_baselines_and_the_forgettings():

@@ -136,6 +136,19 @@ def test_success_needs_every_judge():
     assert not sa.success(images, judges, CLASS).any()
     judges["open"].head.bias.data[CLASS] = 100.0
     assert sa.success(images, judges, CLASS).all()
+    judges["plain"].head.bias.data[CLASS] = -100.0
+    assert not sa.success(images, judges, CLASS).any()
+
+
+@pytest.mark.parametrize(("p", "found"), [(0.49, False), (0.51, True)])
+def test_success_begins_at_one_half(p, found):
+    judge = tiny_judge("plain")
+    judge.head.weight.data.zero_()
+    judge.head.bias.data.zero_()
+    odds = torch.tensor((judge.num_classes - 1) * p / (1 - p))
+    judge.head.bias.data[CLASS] = odds.log()
+    images = torch.rand((2, 1, 28, 28), generator=sa.seeded(0))
+    assert sa.success(images, {"plain": judge}, CLASS).tolist() == [found] * 2
 
 
 def test_reachable_is_the_share_of_the_prior():

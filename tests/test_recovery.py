@@ -53,6 +53,13 @@ def test_relearning_is_plain_training():
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 
+def test_a_long_curve_is_measured_twelve_times_at_most():
+    kind = {"samples": 16, "batch_size": 2}
+    found = sa.relearn(tiny_model(), some_images(), 2, tiny_judges(), steps=25, **kind)
+    assert found.steps == [0, 3, 6, 9, 12, 15, 18, 21, 24, 25]
+    assert len(found.probability) == 10
+
+
 def test_area_and_steps_of_a_known_curve():
     curve = RecoveryCurve([0, 10, 40], [0.0, 0.5, 1.0], torch.zeros(16, 1, 28, 28))
     assert curve.area == pytest.approx((10 * 0.25 + 30 * 0.75) / 40)
@@ -112,11 +119,21 @@ def test_relearning_over_the_label_trains_its_weights_alone(arch):
         ({"batch_size": 0}, "batch_size=0"),
         ({"samples": 3}, "samples=3"),
         ({"over": "gate"}, "over='gate' is not one of all, label"),
+        ({"over": "label", "data": some_images(label=1)}, "no image of class 2: over='label'"),
+        (
+            {
+                "data": sa.LabelledImages(
+                    torch.rand(2, 1, 28, 28), torch.tensor([0, 2]), tuple("abc")
+                )
+            },
+            "data has 3 classes, the model 4",
+        ),
     ],
 )
 def test_refusals_name_what_is_wrong(change, words):
+    given = {"data": some_images(), **change}
     with pytest.raises(ValueError, match=words):
-        sa.relearn(tiny_model(), some_images(), 2, tiny_judges(), **change)
+        sa.relearn(tiny_model(), forget_class=2, judges=tiny_judges(), **given)
 
 
 def test_no_image_is_refused():
