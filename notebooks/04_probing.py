@@ -280,7 +280,7 @@ for where, truth in zip(("the class, baseline", "a kept digit, control"), works,
 
 # %% [markdown]
 # One blind spot remains. A ten-way judge must call flat gray *something*, and the guide calls it an 8 with certainty, so from the gray of a forgotten model a search for an 8 finds no slope to climb. About that digit the guided
-# attack says little; the attacks without a guide must speak.
+# attack says little; the attacks without a guide must speak. (The audit at the end of this notebook checks for this: whether the guide alone takes plain samples for the class, and whether a kept digit is found.)
 #
 # ## Relearning, by hand
 #
@@ -491,6 +491,7 @@ for words, curves in relearned.items():
 # * *no more than the control*: the upper end lies below 0.10, the dashed line;
 # * *memory remains*: it does not, and the lower end lies above zero;
 # * *the attack cannot tell*: the upper end is low, but not even the baseline, which knows the digit, stands out from the controls; such an attack would find nothing anywhere;
+# * *the attack is blunt here*: a guided attack found no more, but on one of the forgotten models it failed a check of itself (a kept digit, or the guide fooled before the first step);
 # * *not decided*: fewer than three controls, or an interval too wide. A few restarts leave it wide, so trying less never makes it easier.
 #
 # For our default:
