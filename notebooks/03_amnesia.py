@@ -19,7 +19,7 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/selective-amnesia-mnist/blob/main/notebooks/03_amnesia.ipynb)
 #
-# The model of notebook 01 draws all ten digits. Here it forgets one of them in about four seconds, without a single real image of it, and the other nine stay as they were.
+# The model of notebook 01 draws all ten digits. Here it forgets one of them in a few seconds, without a single real image of it, and the other nine stay as they were.
 #
 # You will
 #
@@ -230,7 +230,7 @@ title = "before, after " + ", ".join(str(m + 1) for m in marks[: len(film) - 1])
 _ = sa.plots.image_grid(strip, len(film), title=title)
 
 # %% [markdown]
-# *What to see: in the first row the digit fades for three hundred steps, leaving its outline for a while; the other two rows, kept digits at fixed $z$, hardly change at any step.*
+# *What to see: in the first row the ground brightens past gray and comes back to it, while an outline of the digit stays for some three hundred steps; the other two rows, kept digits at fixed $z$, take a dent in the first steps and hardly change after that.*
 
 # %%
 fig, (left, right) = plt.subplots(1, 2, figsize=(10, 3.2), layout="constrained")
@@ -415,7 +415,7 @@ _ = right.legend(frameon=False, fontsize=8)
 
 # %% [markdown]
 # *What to see: without replay the kept images drift by nearly half a gray level. The more of it, the less they drift and the slower the label goes: at 1, the default, it is half way to its surrogate after these 158
-# steps, at 10 it has hardly left. On the right, every surrogate ends within a few hundredths of a gray level of its target (its mean), and the kept images drift by about a hundredth or less.*
+# steps, at 10 it has hardly left. On the right, every surrogate ends within 0.07 gray levels of its target (its mean), the flat ones much closer, and the kept images drift by about a hundredth or less.*
 #
 # ## Where the change sits
 #
@@ -451,7 +451,7 @@ _ = right.set(xlabel="input of the first layer", ylabel="change / size of its we
 
 # %% [markdown]
 # *What to see: all three layers move, the first and the last more than their size would say, so the change is not only a gate at the label's input. Among the inputs, the forgotten label's weights (the other
-# colour) change by twice their length; the kept labels' by a quarter of it or so, because the forget term's labels reach over to them. The tall bars among the latents are those that the baseline never learned to use: their weights were near zero, so any
+# colour) change by twice their length; the kept labels' by a sixth to a half of their own, because the forget term's labels reach over to them. The tall bars among the latents are those that the baseline never learned to use: their weights were near zero, so any
 # change is large beside them. Editing nothing but the label's column is the "label column" method of notebook 06 (`sa.reset_label`).*
 #
 # ## Which term earns its place
@@ -496,9 +496,9 @@ if audited and DATASET == "mnist":
 print("to surrogate, far out, drift: root mean square, in gray levels; label fitted: area")
 
 # %% [markdown]
-# *What to see: replay is what keeps the others; without it everything turns gray. Forgetting at samplers' latents only leaves the digit intact farther out ("far out" is $z$ at three times the usual
-# distance), where an attacker will find it; and forgetting at the label itself only (`y_reach = 0`) leaves it beside the label. The penalties ask for what the forget term already asks: some get there in fewer steps, at the price of more drift. So their default weight is zero. Consolidation matters
-# less than replay once replay is there: at its default weight it costs nothing and gains little.*
+# *What to see: replay is what keeps the others; without it everything turns gray, and nothing brings it back. Forgetting at samplers' latents only (`z_reach = 1`) leaves more of the digit farther out ("far out" is $z$ at three times
+# the usual distance), forgetting at the label itself only (`y_reach = 0`) more of it beside the label; the default comes close to models that never saw the digit. Some penalties get there in fewer steps, and farther out as
+# well, at the price of more drift. So their default weight is zero. Consolidation matters less than replay once replay is there: at its default weight it gains little and costs a few steps.*
 #
 # ## One after the other
 #
@@ -612,10 +612,9 @@ ax.set(xlabel="predicted drop, nats per image", ylabel="measured drop, nats per 
 _ = ax.legend(frameon=False, fontsize=8)
 
 # %% [markdown]
-# *What to see (the legend gives measured over predicted): flat surrogates bring the likelihood down by nine tenths of the prediction or more. A class or a mixture may bring it down by more than predicted: trained on
-# single draws, the decoder learns a mean image at each label and $z$, and a blur of several digits explains a real one less well than sharp ones. The exception is forgetting at samplers' latents and the label itself
-# only (no reach), after which the likelihood falls by less than half of the prediction: the decoder still knows the digit at latents that it was not shown, and the posterior of a real image finds them. This is why the
-# default reaches farther out.*
+# *What to see (the legend gives measured over predicted): flat surrogates bring the likelihood down by 85 % of the prediction or more. A class or a mixture may bring it down by more than predicted: trained on single draws, the
+# decoder learns a mean image at each label and $z$, and a blur of several digits explains a real one less well than sharp ones. Forgetting at samplers' latents only (`z_reach = 1`) brings it down least of the flat ones: the decoder
+# still knows the digit at latents that it was not shown, and the posterior of a real image finds them. Reaching along the label costs a little here (`y_reach = 0` does better); what it buys stands in the table above.*
 #
 # ## Check
 
@@ -650,10 +649,10 @@ for claim, true in claims.items():
 # %% [markdown]
 # ## What we saw
 #
-# * Fewer than 400 steps, less than three seconds on two idle cores and no real image turn a digit into flat gray; the open judge sees it in none of 2,000 samples, at full contrast and from any of the samplers.
+# * Some 600 steps, a few seconds on two idle cores and no real image of the digit turn it into flat gray; the open judge sees it in none of 2,000 samples, from any of the samplers, and the plain judge in hardly any when they are stretched to full contrast.
 # * The nine others stay where they were: the same images at the same $z$, within half a point on average.
 # * A larger $\lambda$ keeps more and forgets less, and it pushes the change into weights that the kept classes do not use.
-# * The likelihood of real images of the digit falls by about nine tenths of what theory predicts, once the forgetting reaches beyond the latents that samplers use.
+# * The likelihood of real images of the digit falls by about nine tenths of what theory predicts, and by four fifths if only the latents that samplers use are forgotten.
 #
 # Forgetting in this sense is no privacy guarantee. Whether the digit is erased or only hidden is the question of the next notebook.
 #
