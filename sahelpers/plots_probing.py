@@ -82,7 +82,8 @@ def recovery_curves(
         )
     ax.set(xlabel="steps of fine-tuning", ylabel="P(c_f), mean of samples", ylim=(-0.03, 1.05))
     ax.set_title(title, fontsize=10)
-    ax.legend(frameon=False, fontsize=8)
+    # below the axes, for curves go anywhere inside
+    ax.legend(frameon=False, fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.2))
     return ax
 
 
