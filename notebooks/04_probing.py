@@ -416,13 +416,13 @@ plt.show()
 # model have the same encoder, because our default trains the decoder only, and the hidden model's differs in the label input alone; so two maps suffice.
 
 # %%
-shown = mixed.labels[:1000]
+shown = mixed.labels[:600]
 maps = {"PCA": PCA(2, random_state=SEED), "t-SNE": TSNE(2, random_state=SEED)}
 figure, axes = plt.subplots(2, 2, figsize=(7, 5.2), layout="constrained")
 for row, (what, flatten) in zip(axes, maps.items(), strict=True):
     for ax, name in zip(row, ("forgotten", "control"), strict=True):
         a = layers[name]
-        flat, other = flatten.fit_transform(a["mean"][:1000].numpy()), shown != target
+        flat, other = flatten.fit_transform(a["mean"][:600].numpy()), shown != target
         ax.scatter(*flat[other].T, s=3, c=shown[other], cmap="Greys", vmin=-8)
         ax.scatter(*flat[~other].T, s=8, marker="x", color=sa.plots.AFTER, label=f"class {target}")
         ax.set(title=f"latent mean, {name}", xlabel=f"{what} 1", ylabel=f"{what} 2")

@@ -351,7 +351,7 @@ for what, value in by_plain.items():
     print(f"{what}: the plain judge sees a {target} in at most 1 %: {holds}")
 
 # %% [markdown]
-# *What to see: stretched, the gray shows blotches, much the same for every latent but the last, and denoising turns them into patches, not into a digit. The planted ghost is plain to see in the last row, and the ten-way judge
+# *What to see: stretched, the gray shows blotches, much the same for most latents, and denoising turns them into patches, not into a digit. The planted ghost is plain to see in the last row, and the ten-way judge
 # finds it in most images. The open judge finds it in none: to it a digit on a gray ground is "none of these". So here the ten-way judge is the one to ask, and a verdict of the open judge on stretched images
 # means less than it seems.*
 #

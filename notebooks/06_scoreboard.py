@@ -227,7 +227,7 @@ axes[1].legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1
 plt.show()
 
 # %% [markdown]
-# *What to see: the lower left corner is where one wants to be: nothing left of the class, nothing lost elsewhere, no time spent. Editing the label's weights costs nothing and leaves a tenth of the samples;
+# *What to see: the lower left corner is where one wants to be: nothing left of the class, nothing lost elsewhere, no time spent. Editing the label's weights costs nothing, and a tenth of the samples still show the digit;
 # retraining, the hollow mark, stands at zero because its label is not in use, not because it was measured.*
 #
 # ## Digit by digit
