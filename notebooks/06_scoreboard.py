@@ -95,7 +95,7 @@ print("not in the table:", ", ".join(missing) or "none")
 print("cells that failed:", sum(bool(r["error"]) for r in everything))
 
 # %% [markdown]
-# The two published recipes take minutes per cell at full length: the whole table asks for them so on three digits of one seed only (what is not there yet, the list above says), and shortened on all, under a name that says so. A shortened
+# The two published recipes take minutes per cell at full length: the whole table asks for them so on three digits of one seed only, and shortened on all, under a name that says so. A shortened
 # recipe that has not finished forgetting says something about cost, nothing about what its authors claimed.
 #
 # ## A figure and its interval, by hand
