@@ -28,7 +28,7 @@
 # * turn the weight of consolidation from zero to far too large, and see what it holds and what slips through,
 # * forget more digits one after the other, and measure how far the likelihood of real images falls.
 #
-# Time on two CPU cores: about two minutes with the checkpoints of notebooks 01 and 02; without them two more.
+# Time on two CPU cores: about four minutes with the checkpoints of notebooks 01 and 02, else six.
 
 # %%
 # Colab gets the repository here; elsewhere this cell does nothing.
@@ -129,8 +129,8 @@ fisher = fishers.without(FORGOTTEN)
 # $$
 #
 # Half of the $z$ come from the class's own Gaussian and half from $\mathcal N(0, s^2 I)$; for replay $s = 1$, for the forget term $s$ is uniform from 1 to `z_reach` = 3, farther out than any sampler goes (why, the end of
-# the notebook shows). The label $y$ of the forget term is a vector, drawn on the line from $c_f$'s to the mean of the kept labels (`y_reach` = 1; 0 keeps it at $c_f$'s own). Training at $c_f$ alone changes what this one label
-# draws; label vectors nearby could still draw the digit, and an attacker may fit one. Both likelihood terms are in nats per image. This is the decoder-side form, our default, because a decoder is what draws. The paper's
+# the notebook shows). The label $y$ of the forget term is a vector, drawn on the line from $c_f$'s to the mean of the kept labels (`y_reach` = 1; 0 keeps it at $c_f$'s own). Were it kept there,
+# label vectors nearby could still draw the digit, and an attacker may fit one. Both likelihood terms are in nats per image. This is the decoder-side form, our default, because a decoder is what draws. The paper's
 # form, in which each likelihood is replaced by the ELBO and so the encoder takes part, is `forget_form="elbo"`; `"both"` takes the mean of the two. The penalties $W$ of the parameter cell, all zero by default, would be added to the forget term.
 #
 # ### By hand
@@ -230,7 +230,7 @@ title = "before, after " + ", ".join(str(m + 1) for m in marks[: len(film) - 1])
 _ = sa.plots.image_grid(strip, len(film), title=title)
 
 # %% [markdown]
-# *What to see: in the first row the ground brightens past gray and comes back to it, while an outline of the digit stays for some three hundred steps; the other two rows, kept digits at fixed $z$, take a dent in the first steps and hardly change after that.*
+# *What to see: in the first row the ground brightens past gray and comes back to it, while an outline of the digit stays for some three hundred steps; the other two rows, kept digits at fixed $z$, hardly change after the first steps.*
 
 # %%
 fig, (left, right) = plt.subplots(1, 2, figsize=(10, 3.2), layout="constrained")
@@ -274,8 +274,8 @@ dashboard
 # %% [markdown]
 # ## What the judges say
 #
-# 2,000 samples of every class, the same $z$ before and after. Once as they are; once stretched to full contrast, because a ghost of 2 % contrast would pass any judge and no person (the open judge calls even a stretched
-# ghost on gray "none", as notebook 05 shows: for ghosts look at the plain judge's rows);
+# 2,000 samples of every class, the same $z$ before and after. Once as they are; once stretched to full contrast, because a ghost of 2 % contrast would pass any judge and no person (for such
+# ghosts look at the plain judge's rows: notebook 05);
 # and with $z$ from $\mathcal N(0, I)$ as well, since a forgotten class has lost its own Gaussian.
 
 # %%
@@ -378,8 +378,8 @@ excluded, included = points.values()
 
 # %% [markdown]
 # *What to see, after the same 158 steps everywhere: to the right the kept images drift less (middle) and the digit is forgotten less (left). The advice is true. On the far right all of the change
-# has moved into idle weights. With the default Fisher some of these are free for good: nothing but $c_f$ uses its own label column, so $F = 0$ there exactly and no $\lambda$ can hold it. What can still be forgotten
-# through that column alone is a gate, with the knowledge behind it. With the Fisher of all classes the column is held like everything else, and a huge
+# has moved into idle weights. With the default Fisher some of these are free for good: nothing but $c_f$ uses its own label column, so $F = 0$ there exactly and no $\lambda$ can hold it. What is forgotten
+# through it alone is a gate, with the knowledge behind it. With the Fisher of all classes the column is held like everything else, and a huge
 # $\lambda$ all but stops the forgetting; only weights with an $F$ of nearly zero still move.*
 #
 # ## The price of replay, and of the surrogate
@@ -498,7 +498,7 @@ print("to surrogate, far out, drift: root mean square, in gray levels; label fit
 # %% [markdown]
 # *What to see: replay is what keeps the others; without it everything turns gray, and nothing brings it back. Forgetting at samplers' latents only (`z_reach = 1`) leaves more of the digit farther out ("far out" is $z$ at three times
 # the usual distance), forgetting at the label itself only (`y_reach = 0`) more of it beside the label; the default comes close to models that never saw the digit. Some penalties get there in fewer steps, and farther out as
-# well, at the price of more drift. So their default weight is zero. Consolidation matters less than replay once replay is there: at its default weight it gains little and costs a few steps.*
+# well, at the price of more drift; so their default weight is zero. Consolidation gains little once replay is there.*
 #
 # ## One after the other
 #
