@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import fmean
 
 import torch
 
@@ -215,18 +216,17 @@ def compare_all(
         if set(values) != set(names):
             raise ValueError(f"attacks {list(values)} are not {names}: make them alike")
     findings = [compare(name, *([v[name] for v in group] for group in groups)) for name in names]
-    bad = {KEPT: [1 - _mean(m[KEPT]) for m in models], FOOLED: [_mean(m[FOOLED]) for m in models]}
-    failed = {check for check, shares in bad.items() if max(shares) > 1 - SOUND_FROM}
+    sound = {
+        KEPT: min(fmean(values[KEPT]) for values in models) >= SOUND_FROM,
+        FOOLED: max(fmean(values[FOOLED]) for values in models) <= 1 - SOUND_FROM,
+    }
 
     def judged(finding: Finding) -> Finding:
-        if finding.attack in bad:
-            return replace(finding, verdict=BLUNT if finding.attack in failed else SOUND)
-        if failed and finding.attack.startswith("guided") and finding.verdict != REMAINS:
+        if finding.attack in sound:
+            return replace(finding, verdict=SOUND if sound[finding.attack] else BLUNT)
+        guided = finding.attack.startswith("guided")
+        if guided and finding.verdict != REMAINS and not all(sound.values()):
             return replace(finding, verdict=BLUNT)
         return finding
 
     return AuditReport(forget_class, tuple(map(judged, findings)))
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

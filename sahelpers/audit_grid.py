@@ -94,7 +94,7 @@ def run(
     backend = "loky" if jobs > 1 else "sequential"
     failed: list[BaseException] = []
     try:
-        for k, (cell, values) in enumerate(each(_caught, missing, backend, jobs), 1):
+        for k, (cell, values) in enumerate(each(attack, missing, backend, jobs), 1):
             what = f"{cell.digit}, {cell.model}, seed {cell.seed}"
             if isinstance(values, BaseException):
                 failed.append(values)
@@ -112,14 +112,6 @@ def run(
             f"{len(failed)} of {len(missing)} attacks failed, named above: run the same command "
             "again to try them once more"
         ) from failed[0]
-
-
-def _caught(cell: Cell) -> Values | Exception:
-    """One attack that fails must not take the others with it."""
-    try:
-        return attack(cell)
-    except Exception as error:
-        return error
 
 
 def attack(cell: Cell) -> Values:

@@ -33,11 +33,12 @@ def each(
 ) -> Iterator[tuple[T, R | BaseException]]:
     """(item, work(item)) for every item, as they get done.
 
-    work: a function of an importable module, which raises nothing.  items: anything that pickles.
+    work: a function of an importable module.  items: anything that pickles.
     backend: "sequential" in this process; "loky" in `jobs` processes (joblib); "dask" on the
     cluster whose scheduler has this address, such as "tcp://10.0.0.1:8786".
+    An exception that work raises stands in the result's place, and the other items go on.
     An item whose worker died is done again elsewhere; if it happens to the same item once more (by
-    Dask's own setting: three times more), the exception stands in the result's place.
+    Dask's own setting: three times more), there is an exception, too.
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend={backend!r} is not one of {', '.join(BACKENDS)}")
@@ -56,17 +57,19 @@ def each(
         yield from _on_dask(work, items, scheduler)
 
 
-def _alone(work: Callable[[T], R], item: T) -> R:
+def _alone(work: Callable[[T], R], item: T) -> R | BaseException:
     with _TURN:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
             return work(item)
+        except Exception as error:
+            return error
         finally:
             torch.set_num_threads(threads)
 
 
-def _numbered(k: int, work: Callable[[T], R], item: T) -> tuple[int, R]:
+def _numbered(k: int, work: Callable[[T], R], item: T) -> tuple[int, R | BaseException]:
     """An item that was pickled may not equal its original; its number does."""
     return k, _alone(work, item)
 

@@ -85,19 +85,12 @@ def compute(cell: Cell) -> dict[str, Any]:
     return row | {"version": _version(), "machine": _machine()}
 
 
-def prepare(cell: Cell) -> str:
-    """Make the checkpoints that cells share: judges, baseline, Fishers.
-
-    Returns what went wrong, which the cells themselves will report.
-    """
-    try:
-        train, _, _ = materials(cell.judge, cell.device)
-        if cell.dear:
-            get_judges(cell.judge, train, ["guide"])
-        get_fishers(get_baseline(cell.base, train), cell.base, FisherConfig(), train)
-    except Exception as error:
-        return say(error)
-    return ""
+def prepare(cell: Cell) -> None:
+    """Make the checkpoints that cells share: judges, baseline, Fishers."""
+    train, _, _ = materials(cell.judge, cell.device)
+    if cell.dear:
+        get_judges(cell.judge, train, ["guide"])
+    get_fishers(get_baseline(cell.base, train), cell.base, FisherConfig(), train)
 
 
 def say(error: BaseException) -> str:

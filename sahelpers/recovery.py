@@ -56,20 +56,23 @@ def reset_label(model: CVAE, classes: int | Iterable[int]) -> CVAE:
     gone = check_classes(classes, model.num_classes)
     model = copy.deepcopy(model)
     others = [c for c in range(model.num_classes) if c not in gone]
-    for first in (model.encoder[0], model.decoder[0]):
-        weight = first.get_parameter("weight")  # (out, inputs, ...); the labels are the last C
+    for weight in _first_weights(model):
         labels = weight[:, -model.num_classes :]
         labels[:, list(gone)] = labels[:, others].mean(1, keepdim=True)
     return model
 
 
+def _first_weights(model: CVAE) -> list[Tensor]:
+    """Those that read the label, (out, inputs, ...) each: the last C inputs are the label's."""
+    return [first.get_parameter("weight") for first in (model.encoder[0], model.decoder[0])]
+
+
 def _only_label(model: CVAE, label: int) -> CVAE:
     """The model with every weight frozen but those that read the label."""
     model.requires_grad_(False)
-    for first in (model.encoder[0], model.decoder[0]):
-        weight = first.get_parameter("weight")
+    for weight in _first_weights(model):
         chosen = torch.zeros_like(weight)
-        chosen[:, weight.shape[1] - model.num_classes + label] = 1
+        chosen[:, label - model.num_classes] = 1
         weight.requires_grad_(True).register_hook(chosen.mul)  # Adam leaves what has no gradient
     return model
 
@@ -114,11 +117,12 @@ def relearn(
         )
     if over not in LR:
         raise ValueError(f"over={over!r} is not one of {', '.join(LR)}")
-    if over == "label" and not len(data.only(forget_class)):
-        raise ValueError(
-            f"data has no image of class {forget_class}: over='label' trains nothing without one"
-        )
     if over == "label":
+        if not len(data.only(forget_class)):
+            raise ValueError(
+                f"data has no image of class {forget_class}: over='label' trains nothing without "
+                "one"
+            )
         model = _only_label(reset_label(model, forget_class), forget_class)
     else:
         model = copy.deepcopy(model).requires_grad_(True)

@@ -23,12 +23,11 @@ HEAD = """# Results
 
 Made by `python -m sahelpers scoreboard` from `results/scoreboard.csv`, one row for each method,
 forgotten digit and seed (the seed of the baseline and of the forgetting), and `results/audit.csv`
-(attacks of cells that have none of their own); do not edit. 2,000
-samples per class at the same z before and after; a model trained anew draws kept classes from its
-own Gaussians. Columns about the forgotten class c_f are the verdict of the open judge, columns
-about kept classes the worse of both judges, at z from the class's Gaussian. Each figure is the mean
-over cells, its 95 % bootstrap interval over cells in parentheses (from five cells on), the largest
-in brackets.
+(attacks of cells that have none of their own); do not edit. 2,000 samples per class at the same z
+before and after; a model trained anew draws kept classes from its own Gaussians. Columns about the
+forgotten class c_f are the verdict of the open judge, columns about kept classes the worse of both
+judges, at z from the class's Gaussian. Each figure is the mean over cells, its 95 % bootstrap
+interval over cells in parentheses (from five cells on), the largest in brackets.
 The ten-way judge's verdict on c_f is in the CSV: it must call gray *some* digit, so it is no
 measure of forgetting. What a retrained model draws under c_f is arbitrary: it has no figure there.
 The open judge calls a faint digit on a gray ground "none", stretched or not: for ghosts ask the

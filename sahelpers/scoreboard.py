@@ -128,8 +128,8 @@ class Scoreboard:
         try:
             for part in (firsts[:1], firsts[1:]):  # the judges are made once, with the first
                 for cell, failed in each(prepare, part, backend, jobs, scheduler):
-                    if failed:
-                        print(f"seed {cell.base.seed}: {failed}", flush=True)
+                    if failed:  # the cells themselves will report it, too
+                        print(f"seed {cell.base.seed}: {say(failed)}", flush=True)
             for cell, row in each(compute, missing, backend, jobs, scheduler):
                 if isinstance(row, BaseException):
                     row = dict(zip(KEY, cell.key, strict=True)) | {"error": say(row)}

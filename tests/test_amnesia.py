@@ -297,7 +297,7 @@ def test_it_stops_in_time(model, fishers, monkeypatch):
     monkeypatch.setattr("sahelpers.amnesia.time.perf_counter", lambda: next(clock))
     late = sa.forget(model, fishers.without(3), 3, QUICK, max_seconds=QUICK.cooldown + 10)
     assert late.reason == "budget"
-    assert QUICK.cooldown < late.steps <= QUICK.cooldown + 10 < 640 // 32
+    assert QUICK.cooldown < late.steps < QUICK.cooldown + 10 < 640 // 32
     clock = iter(range(1000))
     slow = replace(QUICK, cooldown=15)  # longer than there is time for
     short = sa.forget(model, fishers.without(3), 3, slow, max_seconds=8)

@@ -167,6 +167,13 @@ def test_an_item_that_kills_its_process_twice_is_given_up_and_the_others_are_don
     assert found[4] == (40, 1)  # not in flight beside it
 
 
+@pytest.mark.parametrize("where", [{}, {"backend": "loky", "jobs": 2}])
+def test_what_work_raises_stands_in_its_place_and_the_others_are_done(where):
+    found = dict(backends.each(partial(operator.truediv, 6.0), [1, 0, 3], **where))
+    assert isinstance(found.pop(0), ZeroDivisionError)
+    assert found == {1: 6.0, 3: 2.0}
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
