@@ -1,10 +1,21 @@
 # Every target makes the environment it needs.  README has the plain pip and pytest line of each.
+# The environment is made by PYTHON: make run PYTHON=/path/to/python3.12
+# Without CUDA the environment is 4 GB smaller: before the first make, python3 -m venv .venv, and
+# .venv/bin/pip install the CPU builds of torch and torchvision as PyTorch's own page says.
+PYTHON := python3
 VENV := .venv
 PY := $(VENV)/bin/python
 COLAB := .venv-colab
 LOWEST := .venv-lowest
-PYTHON := python3.11
 READY := $(VENV)/.ready
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+
+# Threads that wait shall sleep after a moment: by default they spin, and beside one other busy
+# process on two cores a training then takes many times as long.  Without the moment (a count of
+# GNU OpenMP's) forgetting takes one and a half times as long on an idle machine.
+export OMP_WAIT_POLICY ?= PASSIVE
+export GOMP_SPINCOUNT ?= 1000
+unexport MPLBACKEND      # notebooks choose their own, or they would show no figures
 
 .PHONY: run check test test-browser test-colab notebooks lab app scoreboard audit bench clean
 .PHONY: coverage misuse stress mutants portability test-lowest
@@ -26,7 +37,7 @@ test-browser: $(READY)   # the dashboards in JupyterLab and a real Chromium (apt
 	$(PY) -m pytest tests/browser -q
 
 test-colab: $(READY)     # the same unit tests on the widgets that Colab has; torch is shared
-	python3 -m venv $(COLAB)
+	$(PY) -m venv $(COLAB)
 	$(COLAB)/bin/python -m pip install -q ipywidgets==7.7.1 ipykernel==6.17.1 \
 		jupyter_client==7.4.9 ipython==7.34.0
 	$(PY) -c "import site; print(site.getsitepackages()[0])" > \
@@ -61,8 +72,9 @@ misuse: $(READY)         # notebook 01 as hurried readers run it, 20 minutes
 
 stress: $(READY)         # kills, full disks, flipped bits, two at once: faults survived / tried, minutes
 	$(PY) tests/stress/run.py
+	SA_SEQUENCES=200 $(PY) -m pytest tests/test_story.py -k sequence -q
 
-mutants: $(READY)        # 250 wrong lines: do the tests notice?  30 minutes, resumable
+mutants: $(READY)        # 300 wrong lines: do the tests notice?  40 minutes, resumable
 	$(PY) tests/mutants.py
 
 # The notebooks' claims for each capability and number of threads; eight minutes each, resumable.
@@ -70,12 +82,13 @@ mutants: $(READY)        # 250 wrong lines: do the tests notice?  30 minutes, re
 CAPABILITIES := default avx2 avx512
 portability: $(foreach c,$(CAPABILITIES),results/run/portable-$(c)-1 results/run/portable-$(c)-2)
 
-results/run/portable-%: $(READY) $(wildcard sahelpers/*.py notebooks/*.ipynb)
+results/run/portable-%: $(READY) $(wildcard sahelpers/*.py sahelpers/*/*.py notebooks/*.ipynb)
 	mkdir -p results/run
 	ATEN_CPU_CAPABILITY=$(word 1,$(subst -, ,$*)) OMP_NUM_THREADS=$(word 2,$(subst -, ,$*)) \
 		$(PY) -m pytest --nbval notebooks -q
 	touch $@
 
+test-lowest: PYTHON := python3.11
 test-lowest: requirements.txt pyproject.toml   # unit tests on the lower bounds (newer: PYTHON=python3.12)
 	$(PYTHON) -m venv $(LOWEST)
 	$(LOWEST)/bin/python -m pip install -q uv
@@ -84,8 +97,14 @@ test-lowest: requirements.txt pyproject.toml   # unit tests on the lower bounds 
 		distributed">=2024.8.1"
 	$(LOWEST)/bin/python -m pytest tests -q
 
+# An older Python would let pip search for minutes and then name no reason: it is refused first.
+# An environment that is there and new enough is kept, with what was installed into it.
 $(READY): requirements.txt pyproject.toml
-	python3 -m venv $(VENV)
+	@$(PY) -c "import pip; $(NEW_ENOUGH)" 2> /dev/null || $(PYTHON) -c "$(NEW_ENOUGH)" || { \
+		echo "$(PYTHON) is $$($(PYTHON) --version 2>&1); Python 3.11 or newer is needed." >&2; \
+		echo "If you have one elsewhere: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)" >&2; \
+		exit 1; }
+	@$(PY) -c "import pip; $(NEW_ENOUGH)" 2> /dev/null || $(PYTHON) -m venv --clear $(VENV)
 	$(PY) -m pip install -q -e ".[dev]"
 	touch $@
 

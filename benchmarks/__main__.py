@@ -41,7 +41,7 @@ def flatten(value: Any, path: tuple[str, ...] = ()) -> list[tuple[str, str]]:
 def gather() -> None:
     """Merge results/benchmarks/*.json and print the table."""
     parts = sorted((RESULTS / "benchmarks").glob("*.json"))
-    found = {path.stem: json.loads(path.read_text()) for path in parts}
+    found = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in parts}
     (RESULTS / "benchmarks.json").write_text(json.dumps(found, indent=1) + "\n")
     rows = flatten(found)
     width = max(len(name) for name, _ in rows)

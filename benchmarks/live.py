@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from sahelpers.data import CHECKOUT
+from sahelpers.config import CHECKOUT
 
 sys.path.insert(0, str(CHECKOUT / "tests" / "browser"))
 import lab

@@ -21,7 +21,6 @@ from skimage.restoration import denoise_tv_chambolle
 from torch import Tensor
 
 import sahelpers as sa
-from sahelpers.denoising import denoise_tv
 
 OUT = Path(__file__).resolve().parents[1] / "results" / "benchmarks" / "probing.json"
 REPEATS = 3
@@ -44,15 +43,14 @@ def summary(ratios: list[float]) -> dict[str, float]:
 
 def probes() -> dict[str, dict[str, float]]:
     """128 restarts of each probe: one batch, and a loop from the same starts."""
-    train = sa.load_dataset()
-    model = sa.get_baseline(sa.BaselineConfig(), train).model
-    guide = sa.get_judges(sa.JudgeConfig(), train, ["guide"])["guide"]
+    story = sa.Story()
+    model, guide = story.baseline.model, story.guide
     starts = torch.randn((RESTARTS, model.latent_dim), generator=sa.seeded(0))
     config = sa.ProbeConfig(steps=STEPS)
-    kinds: dict[str, Callable[[Tensor], sa.ProbeResult]] = {
-        "prototype": lambda z: sa.invert_prototypes(model, model, 3, config, z),
-        "blind": lambda z: sa.invert_blind(model, 3, config, z),
-        "guided": lambda z: sa.guided_attack(model, guide, 3, config, "both", z),
+    kinds: dict[str, Callable[[Tensor], sa.probing.ProbeResult]] = {
+        "prototype": lambda z: sa.invert_prototypes(model, 3, config, baseline=model, start=z),
+        "blind": lambda z: sa.invert_blind(model, 3, config, start=z),
+        "guided": lambda z: sa.guided_attack(model, 3, config, guide=guide, start=z),
     }
     found = {}
     for name, probe in kinds.items():
@@ -84,13 +82,13 @@ def denoising() -> dict[str, float]:
     torch.set_num_threads(1)
     clean = sa.load_dataset(split="test").images[:1000]
     noisy = clean + SIGMA * torch.randn(clean.shape, generator=sa.seeded(0))
-    minimum = energy(denoise_tv(noisy.double(), WEIGHT, gap=1e-4), noisy.double())
+    minimum = energy(sa.denoise_tv(noisy.double(), WEIGHT, gap=1e-4), noisy.double())
 
     def loop() -> Tensor:
         pictures = [denoise_tv_chambolle(image, weight=WEIGHT) for image in noisy[:, 0].numpy()]
         return torch.from_numpy(np.stack(pictures))[:, None]
 
-    sides = {"scikit-image": loop, "ours": lambda: denoise_tv(noisy, WEIGHT, gap=GAP)}
+    sides = {"scikit-image": loop, "ours": lambda: sa.denoise_tv(noisy, WEIGHT, gap=GAP)}
     excess = {n: energy(run().double(), noisy.double()) - minimum for n, run in sides.items()}
     for name, above in excess.items():
         print(f"{name}: {above.mean():.2f} above the minimum, at worst {above.max():.2f}")

@@ -42,11 +42,19 @@ if "google.colab" in sys.modules:
     home = Path("selective-amnesia-mnist").resolve()
     if not home.exists():
         address = "https://github.com/OWNER/selective-amnesia-mnist"
-        subprocess.run(["git", "clone", "--depth", "1", address, str(home)], check=True)
+        try:
+            subprocess.run(["git", "clone", "--depth", "1", address, str(home)], check=True)
+        except subprocess.CalledProcessError as error:
+            raise RuntimeError(
+                f"git could not fetch {address} (its own message stands above). Is there a "
+                "repository at this address, and is it public? If not, set address to where it "
+                "is; if so, run this cell again, for the connection may have failed."
+            ) from error
     sys.path.insert(0, str(home))
 
 # %%
 from dataclasses import replace
+from functools import partial
 
 import matplotlib.pyplot as plt
 import torch
@@ -55,28 +63,34 @@ import sahelpers as sa
 
 # %% [markdown]
 # ## Parameters
+#
+# Those from `EWC_LAMBDA` on are for the short forgetting runs at the end of the notebook.
 
 # %%
-DATASET = "mnist"  # or fashion_mnist, kmnist, qmnist
-ARCH = "mlp"  # reference: conv, seven times slower on a CPU
-LATENT_DIM = 20  # dimensions of z; reference 20
-NUM_CLASSES = 10  # reference 10
+SEED = 42  # of everything random; reference 42
 FORGET_CLASS = 3  # a class, or a tuple of classes; reference 3
-N_FISHER_SAMPLES = 6000  # images, the forgotten class's share included; reference 6000
-EWC_LAMBDA = 1e6  # for the comparison without replay; reference 500, with replay
-LR_UNL = 1e-3  # learning rate of the short runs without replay; reference 5e-4
-SEED = 42  # reference 42
-DEVICE = sa.default_device()
+story = sa.Story.from_knobs(
+    DATASET="mnist",  # or fashion_mnist, kmnist, qmnist
+    ARCH="mlp",  # reference: conv, seven times slower on a CPU
+    LATENT_DIM=20,  # dimensions of z; reference 20
+    N_FISHER_SAMPLES=6000,  # images, the forgotten class's share included; reference 6000
+    EWC_LAMBDA=1e6,  # for the comparison without replay; reference 500, with replay
+    LR_UNL=1e-3,  # learning rate without replay; reference 5e-4
+    NEG_LOSS_WEIGHT=0.005,  # weight of the forget term, in nats
+    Y_REACH=0.0,  # forget at the label itself
+    REPLAY_SAMPLES=5120,  # in batches of 128: 40 steps
+    EPOCHS_UNL=1,  # passes over them
+    COOLDOWN=20,  # steps at the end in which the rate falls to zero
+    SEED=SEED,
+    DEVICE="auto",
+)
 
 # %%
-BASELINE = sa.BaselineConfig(
-    dataset=DATASET, arch=ARCH, latent_dim=LATENT_DIM, num_classes=NUM_CLASSES, seed=SEED
-)
-FISHER = sa.FisherConfig(n_fisher_samples=N_FISHER_SAMPLES, seed=SEED)
-train = sa.load_dataset(DATASET).to(DEVICE)
-trained = sa.get_baseline(BASELINE, train)
+train, trained = story.train, story.baseline
 model = trained.model
-forgotten = sa.check_classes(FORGET_CLASS, NUM_CLASSES)
+device = story.device
+forgotten = sa.check_classes(FORGET_CLASS, model.num_classes)
+kept = sa.kept_classes(forgotten, model.num_classes)
 kept_images = train.without(forgotten)
 
 # %% [markdown]
@@ -92,16 +106,11 @@ kept_images = train.without(forgotten)
 # Elastic weight consolidation (Kirkpatrick et al. 2017) holds each weight by a spring of stiffness $F_i$; Selective Amnesia (Heng & Soh 2023) holds the kept classes with it.
 # By definition: one backward pass per image, square, mean.
 
-
 # %%
-def losses(module, images, labels, noise):
-    """Negative ELBO of each image, (B,) in nats, with the draws of z fixed by the noise."""
-    return torch.stack(sa.elbo_terms(module, images, labels, noise)).sum(0)
-
-
-tiny = sa.CVAE(ARCH, latent_dim=2, num_classes=NUM_CLASSES).to(DEVICE)
+losses = sa.negative_elbo  # of each image, (B,) in nats, with the draws of z fixed by the noise
+tiny = sa.CVAE(model.arch, latent_dim=2, num_classes=model.num_classes).to(device)
 few = train.take(16, SEED)
-noise = torch.randn((16, 2), generator=sa.seeded(SEED)).to(DEVICE)
+noise = torch.randn((16, 2), generator=sa.seeded(SEED)).to(device)
 
 by_hand = [torch.zeros_like(p) for p in tiny.parameters()]
 for k in range(16):
@@ -145,19 +154,19 @@ assert torch.allclose((G * G).T @ (A * A), one_by_one, rtol=1e-4)
 # %%
 name = "decoder.0.weight"
 pick = [int((train.labels == c).nonzero()[0]) for c in (0, 1)]
-noise = torch.randn((2, LATENT_DIM), generator=sa.seeded(SEED)).to(DEVICE)
+noise = torch.randn((2, model.latent_dim), generator=sa.seeded(SEED)).to(device)
 views = {}
 for row, index in enumerate(pick):
     one = (train.images[[index]], train.labels[[index]], noise[[row]])
     views[f"one image of {row}"] = sa.squared_gradients(model, losses, one)[0][name]
-fishers = sa.get_fishers(trained, BASELINE, FISHER, train)
+fishers = story.fishers
 views["mean over all images"] = fishers.without(()).diagonal[name]
 fig, axes = plt.subplots(1, 3, figsize=(9.5, 2.9), layout="constrained", sharey=True)
 scale = {"aspect": "auto", "cmap": "cividis", "vmin": -4, "vmax": 2}
 for ax, (title, values) in zip(axes, views.items(), strict=True):
     drawn = ax.imshow(values[:60].cpu().clamp(min=1e-6).log10(), **scale)
     ax.set_title(title, fontsize=10)
-    ax.set_xlabel("input: 20 latents, 10 labels")
+    ax.set_xlabel(f"input: {model.latent_dim} latents, {model.num_classes} labels")
 fig.colorbar(drawn, ax=axes, label="log10 of the square", extend="both", pad=0.01)
 _ = axes[0].set_ylabel("hidden unit (first 60)")
 
@@ -166,11 +175,11 @@ _ = axes[0].set_ylabel("hidden unit (first 60)")
 #
 # ## One Fisher per class
 #
-# `get_fishers` estimates one Fisher for every class, in less than a second, and keeps them. Whatever is to be forgotten, the Fisher of the rest is a weighted sum: `fishers.without((2, 5))`.
+# `story.fishers` is one Fisher for every class, estimated in less than a second and kept. Whatever is to be forgotten, the Fisher of the rest is a weighted sum: `fishers.without((2, 5))`.
 
 # %%
 fisher = fishers.without(forgotten)
-fresh = sa.diagonal_fisher(model, train, FISHER, exclude=forgotten)
+fresh = sa.diagonal_fisher(model, train, story.config.fisher, exclude=forgotten)
 for key, values in fisher.diagonal.items():
     assert torch.allclose(values, fresh.diagonal[key], rtol=1e-3, atol=1e-6)
 _ = sa.plots.fisher_layers(fisher)
@@ -187,7 +196,7 @@ _ = sa.plots.fisher_layers(fisher)
 # %%
 def label_mass(by_class, key):
     """(C, C): Fisher of the images of class row, summed over the weights of label column."""
-    rows = [f.diagonal[key].transpose(0, 1)[-NUM_CLASSES:] for f in by_class]
+    rows = [f.diagonal[key].transpose(0, 1)[-model.num_classes :] for f in by_class]
     return torch.stack([r.flatten(1).sum(1) for r in rows]).cpu()
 
 
@@ -207,7 +216,7 @@ for ax, half in zip(axes, ("encoder", "decoder"), strict=True):
 # The biases of the last layer and the input weights of the encoder show the same pixel by pixel.
 
 # %%
-if ARCH == "mlp":
+if model.arch == "mlp":
     drawn = {str(c): f.diagonal["decoder.4.bias"] for c, f in enumerate(fishers.by_class)}
     _ = sa.plots.fisher_pixels(drawn).set_title(
         "decoder, bias of each pixel, per class", fontsize=10
@@ -238,7 +247,7 @@ if ARCH == "mlp":
 # %%
 def batch_mean_fisher(data, batch):
     """The wrong estimate, for comparison: mean over batches of (gradient of the batch mean)^2."""
-    noise = torch.randn((len(data), LATENT_DIM), generator=sa.seeded(SEED)).to(DEVICE)
+    noise = torch.randn((len(data), model.latent_dim), generator=sa.seeded(SEED)).to(device)
     total = {key: torch.zeros_like(p) for key, p in model.named_parameters()}
     batches = [slice(s, s + batch) for s in range(0, len(data) - batch + 1, batch)]
     for part in batches:
@@ -255,7 +264,7 @@ def total_of(diagonal, half):
 
 
 some = kept_images.take(1024, SEED)
-noise = torch.randn((1024, LATENT_DIM), generator=sa.seeded(SEED)).to(DEVICE)
+noise = torch.randn((1024, model.latent_dim), generator=sa.seeded(SEED)).to(device)
 sums, _ = sa.squared_gradients(model, losses, (some.images, some.labels, noise))
 sizes = [2, 8, 32, 128, 256]
 wrong = [batch_mean_fisher(some, size).diagonal for size in sizes]
@@ -278,7 +287,7 @@ _ = ax.legend(frameon=False)
 # 120 disjoint hundreds of images are estimated one by one: how far do their averages scatter?
 
 # %%
-noise = torch.randn((12_000, LATENT_DIM), generator=sa.seeded(SEED)).to(DEVICE)
+noise = torch.randn((12_000, model.latent_dim), generator=sa.seeded(SEED)).to(device)
 many = kept_images.take(12_000, SEED)
 pieces = []
 for s in range(0, 12_000, 100):
@@ -331,11 +340,11 @@ for key in weights:
 # %%
 def adam_second_moment(data, batch=128, steps=100):
     """What Adam holds after `steps` batches at weights that no longer move (learning rate 0)."""
-    still = sa.CVAE.from_state(model.to_state()).to(DEVICE)
+    still = sa.CVAE.from_state(model.to_state()).to(device)
     adam = torch.optim.Adam(still.parameters(), lr=0.0)
-    noise = torch.randn((steps, batch, LATENT_DIM), generator=sa.seeded(SEED)).to(DEVICE)
+    noise = torch.randn((steps, batch, model.latent_dim), generator=sa.seeded(SEED)).to(device)
     for part in noise:
-        index = torch.randint(len(data), (batch,), generator=GENERATOR).to(DEVICE)
+        index = torch.randint(len(data), (batch,), generator=GENERATOR).to(device)
         adam.zero_grad()
         losses(still, data.images[index], data.labels[index], part).mean().backward()
         adam.step()
@@ -345,12 +354,13 @@ def adam_second_moment(data, batch=128, steps=100):
 
 
 GENERATOR = sa.seeded(SEED)
+other = partial(replace, story.config.fisher)
 estimates = {
     "exact, kept": fisher,
     "all classes": fishers.without(()),
-    "model images": sa.diagonal_fisher(model, None, replace(FISHER, source="model_mean")),
-    "product": sa.diagonal_fisher(model, train, replace(FISHER, estimator="product"), forgotten),
-    "decoder": sa.diagonal_fisher(model, None, replace(FISHER, estimator="decoder"), forgotten),
+    "model images": sa.diagonal_fisher(model, None, other(source="model_mean")),
+    "product": sa.diagonal_fisher(model, train, other(estimator="product"), forgotten),
+    "decoder": sa.diagonal_fisher(model, None, other(estimator="decoder"), forgotten),
     "batch mean": batch_mean_fisher(kept_images.take(6000, SEED), 128),
     "Adam": adam_second_moment(train),
 }
@@ -385,39 +395,33 @@ _ = right.set(xlabel="rank correlation with 'exact, kept',\ndecoder weights", xl
 #
 # ## What they do in a forgetting run
 #
-# The same digit is forgotten with each, at its label itself and the same `EWC_LAMBDA`, in 40 steps without the replay term: consolidation alone protects the kept classes. Two judges look at 50 samples
+# The same digit is forgotten with each, at its label itself and with the same `EWC_LAMBDA`, in 40 steps without the replay term: consolidation alone protects the kept classes. Two judges look at 50 samples
 # per class, at the same $z$ before and after; drift is the root mean square change of the kept images, in gray levels (a pixel's value, from 0, black, to 1, white). The forget term trains the decoder only, our
 # default, so of each Fisher only the decoder's part acts here; that is why the estimate without the encoder's part ("decoder") does as well as the exact one.
 
 # %%
-judges = sa.get_judges(sa.JudgeConfig(dataset=DATASET, num_classes=NUM_CLASSES), train)
+SHORT = story.config.amnesia
 latents = sa.fixed_latents(model, 50)  # 50 per class
 kept_rows = ~torch.isin(latents.labels.cpu(), torch.tensor(forgotten))
-kept_classes = tuple(c for c in range(NUM_CLASSES) if c not in forgotten)
 images_before = sa.draw_images(model, latents)[kept_rows]
 
 
-SHORT = {"neg_loss_weight": 0.005, "replay_samples": 5120, "epochs_unl": 1, "cooldown": 20}
-SHORT["y_reach"] = 0.0  # forget at the label itself
-
-
-def try_out(estimate, ewc_lambda, **changes):
+def try_out(estimate, **changes):
     """Forget with this Fisher; what is left of the kept classes, and of the forgotten one."""
-    config = sa.AmnesiaConfig(ewc_lambda=ewc_lambda, seed=SEED, **SHORT, **changes)
-    result = sa.forget(model, estimate, forgotten, config)
-    verdicts = [sa.judge_samples(result.model, judge, latents) for judge in judges.values()]
+    result = sa.forget(model, estimate, forgotten, replace(SHORT, **changes))
+    verdicts = [sa.judge_samples(result.model, judge, latents) for judge in story.judges.values()]
     change = sa.draw_images(result.model, latents)[kept_rows] - images_before
     return {
-        "kept": 100 * min(float(v.correct(kept_classes).mean()) for v in verdicts),
+        "kept": 100 * min(float(v.correct(kept).mean()) for v in verdicts),
         "drift": float(change.square().mean().sqrt()),
         "distance": result.history["distance"][-1],
     }
 
 
-alone = {"gamma": 0.0, "lr_unl": LR_UNL}  # no replay
-matched = {n: try_out(f, EWC_LAMBDA, **alone) for n, f in estimates.items()}
-matched["128 x batch mean"] = try_out(estimates["batch mean"], 128 * EWC_LAMBDA, **alone)
-matched["no EWC"] = try_out(fisher, 0.0, **alone)
+alone = partial(try_out, gamma=0.0)  # no replay
+matched = {n: alone(f) for n, f in estimates.items()}
+matched["128 x batch mean"] = alone(estimates["batch mean"], ewc_lambda=128 * SHORT.ewc_lambda)
+matched["no EWC"] = alone(fisher, ewc_lambda=0.0)
 
 # %%
 PANELS = {
@@ -425,8 +429,10 @@ PANELS = {
     "drift": "drift of kept images",
     "distance": "distance of c_f to gray",
 }
-asked = torch.full((512,), forgotten[0], device=DEVICE)
-shown = sa.draw_images(model, sa.Latents(model.draw_latents(asked, sa.seeded(SEED)), asked))
+asked = torch.full((512,), forgotten[0], device=device)
+shown = sa.draw_images(
+    model, sa.Latents(model.draw_latents(asked, generator=sa.seeded(SEED)), asked)
+)
 START = float((shown - 0.5).square().mean().sqrt())  # distance before
 
 
@@ -465,7 +471,7 @@ PUBLISHED = {
     "hundred times that": ("exact, kept", 50_000.0),
 }
 published = {
-    who: try_out(estimates[which], weight, lr_unl=5e-3)
+    who: try_out(estimates[which], ewc_lambda=weight, lr_unl=5e-3)
     for who, (which, weight) in PUBLISHED.items()
 }
 bars(published)
@@ -483,7 +489,7 @@ exact_total, wrong_total = (
 columns = label_mass([fisher], "decoder.0.weight")[0]
 claims = {
     "the forgotten class's label columns have F = 0 exactly": not columns[list(forgotten)].any(),
-    "every kept class's label column has F > 0": bool((columns[list(kept_classes)] > 0).all()),
+    "every kept class's label column has F > 0": bool((columns[list(kept)] > 0).all()),
     "the batch mean of 128 is 64 to 256 times too small": 64 < exact_total / wrong_total < 256,
     "1000 images give every layer's sum to 5 %": max(error_at.values()) / 1000**0.5 < 0.05,
     "without replay the exact Fisher keeps more than the batch mean": matched["exact, kept"]["kept"]

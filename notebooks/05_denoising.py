@@ -42,10 +42,19 @@ if "google.colab" in sys.modules:
     home = Path("selective-amnesia-mnist").resolve()
     if not home.exists():
         address = "https://github.com/OWNER/selective-amnesia-mnist"
-        subprocess.run(["git", "clone", "--depth", "1", address, str(home)], check=True)
+        try:
+            subprocess.run(["git", "clone", "--depth", "1", address, str(home)], check=True)
+        except subprocess.CalledProcessError as error:
+            raise RuntimeError(
+                f"git could not fetch {address} (its own message stands above). Is there a "
+                "repository at this address, and is it public? If not, set address to where it "
+                "is; if so, run this cell again, for the connection may have failed."
+            ) from error
     sys.path.insert(0, str(home))
 
 # %%
+from dataclasses import replace
+
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
@@ -58,14 +67,19 @@ import sahelpers as sa
 # ## Parameters
 
 # %%
-FORGET_CLASS = 3  # the class that was forgotten (reference: 3)
+SEED = 42  # of every random choice; reference 42
+FORGET_CLASS = 3  # the class that was forgotten; reference 3
+story = sa.Story.from_knobs(DATASET="mnist", ARCH="mlp", SEED=SEED)
+PROBE = sa.ProbeConfig(  # the blind one
+    n_restarts=32,  # starts; reference 12
+    steps=250,  # of Adam; reference 2500
+    w_tv=0.04,  # weight of total variation; reference 0.04
+    seed=SEED,
+)
 SIGMA = 0.25  # standard deviation of the Gaussian noise, gray levels
 FLIPPED = 0.1  # share of pixels hit by salt and pepper
 N_IMAGES = 50  # test images in the comparison
-W_TV = 0.04  # weight of total variation in the blind probe (reference: 0.04)
-N_RESTARTS, STEPS = 32, 250  # of the blind probe (reference: 12, 2500)
 GHOST = 0.05  # contrast of the ghost that is planted into the gray
-SEED = 42  # of every random choice (reference: 42)
 
 # %% [markdown]
 # ## What total variation is
@@ -92,7 +106,7 @@ assert torch.isclose(sa.total_variation(tiny[None, None])[0], by_hand)
 # $p$ is a field of arrows, no arrow longer than $w$. Follow the gradient, cut arrows that are too long, repeat. Twelve lines:
 
 # %%
-train, test = sa.load_dataset(), sa.load_dataset(split="test")
+test = story.test
 clean = test.take(N_IMAGES, seed=SEED).images
 noisy = clean + SIGMA * torch.randn(clean.shape, generator=sa.seeded(SEED))
 w, f = 0.3, noisy[:8, 0]
@@ -127,7 +141,7 @@ plt.show()
 weights = (0.03, 0.1, 0.3, 1.0, 3.0)
 shown = {"clean": clean, "noisy": noisy}
 shown |= {f"w = {v:g}": sa.denoise_tv(noisy[:10], v) for v in weights}
-sa.plots_probing.image_rows(shown, title="the weight of total variation")
+sa.plots.image_rows(shown, title="the weight of total variation")
 plt.show()
 
 # %% [markdown]
@@ -191,7 +205,7 @@ box = torch.nn.functional.avg_pool2d(clean, 3, stride=1, padding=1)
 blurred = box + 0.05 * torch.randn(clean.shape, generator=generator)
 damaged = {"Gaussian": noisy, "salt and pepper": salt, "blur": blurred}
 
-baseline = sa.get_baseline(sa.BaselineConfig(), train, test).model
+baseline = story.baseline.model
 labels = test.take(N_IMAGES, seed=SEED).labels
 
 
@@ -216,7 +230,7 @@ methods = {
         each(lambda image, v: restoration.denoise_wavelet(image, sigma=v)),
         (0.02, 0.1, 0.2, 0.4),
     ),
-    "VAE": (lambda batch, _: sa.round_trip(baseline, batch)[range(len(batch)), labels], (0,)),
+    "VAE": (lambda batch, _: sa.reconstruct(baseline, batch)[range(len(batch)), labels], (0,)),
 }
 
 
@@ -268,17 +282,17 @@ for name in ("damaged", *methods):
 # %%
 rows = {"clean": clean, "noisy": noisy.clamp(0, 1)}
 rows |= {name: results["Gaussian", name] for name in methods}
-sa.plots_probing.image_rows(rows, title="Gaussian noise")
+sa.plots.image_rows(rows, title="Gaussian noise")
 plt.show()
 
 # %% [markdown]
 # The model's own samples can be treated in the same way. They are blurred rather than noisy; with noise added, TV gives back the shape, paler and in patches.
 
 # %%
-drawn = baseline.sample(torch.arange(10), sa.seeded(SEED))
+drawn = baseline.sample(torch.arange(10), generator=sa.seeded(SEED))
 rough = drawn + SIGMA * torch.randn(drawn.shape, generator=sa.seeded(SEED))
 rows = {"samples": drawn, "with noise": rough, "TV, SURE's weight": sa.denoise_tv(rough, chosen)}
-sa.plots_probing.image_rows(rows, title="samples of the VAE")
+sa.plots.image_rows(rows, title="samples of the VAE")
 plt.show()
 
 # %% [markdown]
@@ -288,18 +302,18 @@ plt.show()
 # hundred times as much.
 
 # %%
-judges = sa.get_judges(sa.JudgeConfig(), train)
-forgotten = sa.check_classes(FORGET_CLASS)
-target = forgotten[0]
-probes = {}
-for w_tv in (0.0, W_TV, 10 * W_TV, 100 * W_TV):
-    config = sa.ProbeConfig(n_restarts=N_RESTARTS, steps=STEPS, w_tv=w_tv, seed=SEED)
-    probes[w_tv] = sa.invert_blind(baseline, target, config)
+judges = story.judges
+target = sa.check_classes(FORGET_CLASS, baseline.num_classes)[0]
+usual = PROBE.w_tv
+probes = {
+    w_tv: sa.invert_blind(baseline, target, replace(PROBE, w_tv=w_tv))
+    for w_tv in (0.0, usual, 10 * usual, 100 * usual)
+}
 hits = {
     w_tv: float(sa.success(p.images, judges, target).float().mean()) for w_tv, p in probes.items()
 }
 rows = {f"W_TV = {w_tv:g}: success {hits[w_tv]:.2f}": p.images for w_tv, p in probes.items()}
-sa.plots_probing.image_rows(rows, title=f"blind probe for {target} on the baseline")
+sa.plots.image_rows(rows, title=f"blind probe for {target} on the baseline")
 plt.show()
 
 # %% [markdown]
@@ -311,20 +325,17 @@ plt.show()
 # plain to see but also any noise, and denoise it. Would this find a ghost? In the last row the baseline's own digit, at the same $z$, was added to the gray with a twentieth of its contrast.
 
 # %%
-base, fish = sa.BaselineConfig(), sa.FisherConfig()
-trained = sa.get_baseline(base, train, test)
-fishers = sa.get_fishers(trained, base, fish, train)
-result = sa.get_forgotten(trained, fishers, forgotten, base, fish, sa.AmnesiaConfig())
-z = torch.randn((500, base.latent_dim), generator=sa.seeded(SEED))
+result = story.forgotten(FORGET_CLASS)
+z = torch.randn((500, baseline.latent_dim), generator=sa.seeded(SEED))
 labels = torch.full((500,), target)
 flat, digits = (m.decode(z, labels).detach() for m in (result.model, baseline))
 planted = flat + GHOST * (digits - 0.5)
-stretched = sa.stretch_contrast(flat)
+stretched = sa.judges.stretch_contrast(flat)
 ghosts = {"as drawn": flat, "stretched": stretched}
 for weight in (0.1, 0.3):
-    ghosts[f"stretched, TV {weight}"] = sa.stretch_contrast(sa.denoise_tv(stretched, weight))
-ghosts["with a ghost, stretched"] = sa.stretch_contrast(planted)
-sa.plots_probing.image_rows(ghosts, title=f"the forgotten {target}")
+    ghosts[f"stretched, TV {weight}"] = sa.judges.stretch_contrast(sa.denoise_tv(stretched, weight))
+ghosts["with a ghost, stretched"] = sa.judges.stretch_contrast(planted)
+sa.plots.image_rows(ghosts, title=f"the forgotten {target}")
 plt.show()
 
 # %% tags=["nbval-ignore-output"]

@@ -19,7 +19,7 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/selective-amnesia-mnist/blob/main/notebooks/06_scoreboard.ipynb)
 #
-# One digit forgotten once is an anecdote. This notebook reads a table of cells, each a method that forgot a digit in the model of one seed, and asks what it takes to be called best. The first output below says
+# One digit forgotten once is an anecdote. This notebook reads a table of runs, each a method that forgot a digit in the model of one seed, and asks what it takes to be called best. The first output below says
 # what the table holds, and everything after it is computed from that.
 #
 # You will
@@ -27,7 +27,7 @@
 # * see every figure with its interval, and know what the interval covers,
 # * put forgetting, collateral damage and cost into one picture,
 # * count who dominates whom, which needs no weights between the figures,
-# * compute a cell of the table yourself.
+# * add two runs to a table yourself.
 #
 # Time on two CPU cores: about half a minute when the checkpoints exist.
 
@@ -42,7 +42,14 @@ if "google.colab" in sys.modules:
     home = Path("selective-amnesia-mnist").resolve()
     if not home.exists():
         address = "https://github.com/OWNER/selective-amnesia-mnist"
-        subprocess.run(["git", "clone", "--depth", "1", address, str(home)], check=True)
+        try:
+            subprocess.run(["git", "clone", "--depth", "1", address, str(home)], check=True)
+        except subprocess.CalledProcessError as error:
+            raise RuntimeError(
+                f"git could not fetch {address} (its own message stands above). Is there a "
+                "repository at this address, and is it public? If not, set address to where it "
+                "is; if so, run this cell again, for the connection may have failed."
+            ) from error
     sys.path.insert(0, str(home))
 
 # %%
@@ -61,70 +68,76 @@ import sahelpers as sa
 # The table is made by `python -m sahelpers scoreboard`, which takes hours for all of it, may be stopped at any moment, and goes on where it was. Here it is only read.
 
 # %%
-DATASET = "mnist"  # rows of this data set (others: python -m sahelpers scoreboard --dataset ...)
+DATASET = "mnist"  # rows of this data set, or of fashion_mnist, kmnist, qmnist
 ARCH = "mlp"  # rows of this architecture
 OURS = "selective amnesia"  # the method in question
 CONTROL = "retraining"  # the method that never saw the class
-FORGET_CLASS = 3  # class of the live cell
-LIVE_METHODS = ("label column", "selective amnesia")  # methods of the live cells
-SAMPLES = 500  # samples per class in the live cells (the table: 2000)
-SEED = 42  # of the live cells
+FORGET_CLASS = 3  # class of the live runs
+LIVE_METHODS = ("label column", "selective amnesia")  # methods of the live runs
+SAMPLES = 500  # samples per class in the live runs (the table: 2000)
+SEED = 42  # of the live runs
 
 # %% [markdown]
 # ## What is in the table
 #
-# One row per cell: a method, a class, a seed. The seed is that of the baseline and of the forgetting, so three seeds are three different models. A cell that failed has a row with its error;
+# One row per run: a method, a class, a seed. The seed is that of the baseline and of the forgetting, so three seeds are three different models. Rows of earlier recipes are left aside. A run that failed has a row with its error;
 # it is named here and counted nowhere.
 
 # %%
-everything = sa.read_scoreboard()
-rows = [r for r in everything if (r["dataset"], r["arch"]) == (DATASET, ARCH) and not r["error"]]
-cells = {}
+table = [row for row in sa.study.read_scoreboard() if sa.study.report.current(row)]
+rows = [row for row in table if (row["dataset"], row["arch"]) == (DATASET, ARCH)]
+runs = {}
 for row in rows:
-    cells.setdefault(row["method"], []).append(row)
-methods = [m for m in sa.METHODS if m in cells]
+    if not row["error"]:
+        runs.setdefault(row["method"], []).append(row)
+if OURS not in runs:
+    command = f"python -m sahelpers scoreboard --dataset {DATASET} --arch {ARCH}"
+    raise ValueError(f"the table has no row of {OURS}, {DATASET}, {ARCH}: `{command}` makes it")
+methods = [m for m in sa.study.METHODS if m in runs]
 for method in methods:
-    seeds = sorted({r["seed"] for r in cells[method]})
-    digits = sorted({r["class"] for r in cells[method]})
+    seeds = sorted({r["seed"] for r in runs[method]})
+    digits = sorted({r["class"] for r in runs[method]})
     print(
-        f"{method:20}{len(cells[method]):3} cells: digits {','.join(digits)}; seeds {','.join(seeds)}"
+        f"{method:20}{len(runs[method]):3} runs: digits {','.join(digits)}; seeds {','.join(seeds)}"
     )
-assert OURS in cells, f"no row of {OURS}, {DATASET}, {ARCH}: run python -m sahelpers scoreboard"
-missing = [m for m in sa.METHODS if m not in cells]
-print("not in the table:", ", ".join(missing) or "none")
-print("cells that failed:", sum(bool(r["error"]) for r in everything))
+print("not in the table:", ", ".join(m for m in sa.study.METHODS if m not in runs) or "none")
+print("runs that failed:", sum(bool(r["error"]) for r in rows))
 
 # %% [markdown]
-# The two published recipes take minutes per cell at full length: the whole table asks for them so on three digits of one seed only, and shortened on all, under a name that says so. A shortened
+# The two published recipes take minutes per run at full length: the whole table asks for them so on three digits of one seed only, and shortened on all, under a name that says so. A shortened
 # recipe that has not finished forgetting says something about cost, nothing about what its authors claimed.
 #
 # ## A figure and its interval, by hand
 #
-# A figure of a method is the mean over its cells. How far would it move with other digits and seeds? The bootstrap draws as many cells with replacement, again and again, and takes the middle
+# A figure of a method is the mean over its runs. How far would it move with other digits and seeds? The bootstrap draws as many runs with replacement, again and again, and takes the middle
 # 95 % of the means. For the largest drop of a kept class:
 
 # %%
-figures = sa.results.summarise(rows, sa.read_audit())  # method -> figure -> one number per cell
+stats = sa.study.statistics
+audit = sa.study.read_audit() if (DATASET, ARCH) == ("mnist", "mlp") else {}
+found = stats.summarise([row for method in methods for row in runs[method]], audit)
+figures = {name.partition(" (")[0]: values for name, values in found.items()}
+# method -> figure -> one number per run
 WORST = "worst class lost, points"
 values = torch.tensor(list(figures[OURS][WORST].values()))
 draws = torch.randint(len(values), (2000, len(values)), generator=sa.seeded(0))
 means = values[draws].mean(1)
 by_hand = float(values.mean()), *means.quantile(torch.tensor([0.025, 0.975])).tolist()
-helper = sa.results.interval(figures[OURS][WORST].values())
+helper = stats.interval(figures[OURS][WORST].values())
 assert all(abs(a - b) < 1e-6 for a, b in zip(by_hand, helper, strict=True))
 
 # %%
 figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3), layout="constrained")
 left.hist(values, bins=15, color=sa.plots.BEFORE, edgecolor="white")
-left.set(xlabel="largest drop of a kept class [points]", ylabel="cells", title=OURS)
+left.set(xlabel="largest drop of a kept class [points]", ylabel="runs", title=OURS)
 right.hist(means, bins=30, color=sa.plots.CONTROL, edgecolor="white")
 for end in by_hand[1:]:
     right.axvline(end, color="black", ls="--", lw=1)
-right.set(xlabel="mean over cells, drawn again [points]", ylabel="draws")
+right.set(xlabel="mean over runs, drawn again [points]", ylabel="draws")
 plt.show()
 
 # %% [markdown]
-# *What to see: on the left the cells, on the right what is left of their spread in the mean of thirty of them; the dashed lines end the 95 % interval.* An interval over cells answers for other digits and
+# *What to see: on the left the runs, on the right what is left of their spread in the mean of thirty of them; the dashed lines end the 95 % interval.* An interval over runs answers for other digits and
 # seeds of the same data set, and for nothing else: not for other data, other models or another judge.
 #
 # ## The table
@@ -132,23 +145,23 @@ plt.show()
 # Forgetting (of the forgotten class, by the judge that may answer "none of these") and what it cost the others (the worse of both judges). Smaller is better everywhere.
 
 # %% tags=["nbval-ignore-output"]
-names = [*sa.results.BARS, *sa.results.OTHERS]
+names = [*stats.BARS, *stats.OTHERS]
 for shown in (names[:5], names[5:10], names[10:]):
-    print("\n" + f"{'':20} cells" + "".join(f"{n.replace(', points', ''):>26}" for n in shown))
+    print("\n" + f"{'':20}  runs" + "".join(f"{n.replace(', points', ''):>26}" for n in shown))
     for method in methods:
         line = ""
         for name in shown:
-            mean, low, high = sa.results.interval(figures[method][name].values())
+            mean, low, high = stats.interval(figures[method][name].values())
             text = "" if mean != mean else f"{mean:.2f} ({low:.2f} to {high:.2f})"
             line += f"{f'{mean:.0f}' if mean >= 1000 else text:>26}"
-        print(f"{method:20}{len(cells[method]):6}{line}")
+        print(f"{method:20}{len(runs[method]):6}{line}")
 
 
 # %% [markdown]
-# An empty place: not measured. What a retrained model draws under a label it never saw is arbitrary, so it has no figure for that. Attacks and the importance-weighted bound (IWAE) are dear: the table asks for them for
-# the methods that come near, and where a cell has no attack of its own, the audit's of the same digit stands in.
+# An empty place: not measured. What a retrained model draws under a label it never saw is arbitrary, so it has no figure for that. Attacks and the importance-weighted bound (IWAE) are expensive: the table asks for them for
+# the methods that come near, and where a run has no attack of its own, the audit's of the same digit stands in.
 #
-# An interval over cells takes them as independent. The ten cells of a seed share their baseline, and there are three seeds: what a baseline does to all its digits alike is seen three times only, and no
+# An interval over runs takes them as independent. The ten runs of a seed share their baseline, and there are three seeds: what a baseline does to all its digits alike is seen three times only, and no
 # interval here can make up for that.
 #
 # ## Figure by figure
@@ -158,7 +171,7 @@ for shown in (names[:5], names[5:10], names[10:]):
 def dots(ax, name):
     """A method per line: mean and 95 % interval."""
     for k, method in enumerate(methods):
-        mean, low, high = sa.results.interval(figures[method][name].values())
+        mean, low, high = stats.interval(figures[method][name].values())
         color = sa.plots.AFTER if method == OURS else sa.plots.BEFORE
         ax.plot([low, high], [k, k], color=color, lw=2)
         ax.plot(mean, k, "s" if method == OURS else "o", color=color, ms=6)
@@ -170,7 +183,7 @@ def dots(ax, name):
 
 
 def stretch(axis, name):
-    """Linear up to 1 and logarithmic beyond, if a cell's figure reaches 10."""
+    """Linear up to 1 and logarithmic beyond, if a run's figure reaches 10."""
     if any(v >= 10 for m in methods for v in figures[m][name].values()):
         getattr(axis.axes, f"set_{axis.axis_name}scale")("symlog", linthresh=1)
         axis.set_major_formatter("{x:g}")
@@ -183,8 +196,8 @@ figure, axes = plt.subplots(
 )
 for ax, name in zip(axes, names, strict=True):
     dots(ax, name)
-    if name in sa.results.BARS:
-        ax.axvline(sa.results.BARS[name][2], color="black", ls="--", lw=1)
+    if name in stats.BARS:
+        ax.axvline(stats.BARS[name][2], color="black", ls="--", lw=1)
     stretch(ax.xaxis, name)
 plt.show()
 
@@ -192,13 +205,13 @@ plt.show()
 # *What to see: the square is ours; left of the dashed lines lies what was asked for. An axis whose values reach 10 is linear up to 1 and logarithmic from there on.* A negative "kept mean lost" is a gain: replay makes the kept
 # digits a little easier to recognise.
 #
-# Does ours meet what was asked for, in every one of its cells and not only on average?
+# Does ours meet what was asked for, in every one of its runs and not only on average?
 
 # %%
-for name, (_, _, allowed) in sa.results.BARS.items():
+for name, (_, _, allowed) in stats.BARS.items():
     worst = max(figures[OURS][name].values())
     print(
-        f"{name}: at most {allowed:g} in every cell: {'holds' if worst <= allowed else 'does not hold'}"
+        f"{name}: at most {allowed:g} in every run: {'holds' if worst <= allowed else 'does not hold'}"
     )
 
 # %% [markdown]
@@ -211,7 +224,7 @@ figure, axes = plt.subplots(1, 2, figsize=(12, 4.2), layout="constrained")
 for ax, name in zip(axes, (WORST, "seconds"), strict=True):
     for k, method in enumerate(methods):
         gone, price = (
-            sa.results.interval(figures[method][n].values()) for n in ("argmax = c_f, %", name)
+            stats.interval(figures[method][n].values()) for n in ("argmax = c_f, %", name)
         )
         style = {"color": sa.plots.PALETTE[k % 7], "marker": sa.plots.MARKERS[(k + k // 7) % 7]}
         style["zorder"] = 3 if method == OURS else 2
@@ -237,7 +250,7 @@ plt.show()
 
 # %%
 def per_digit(name):
-    """Mean over seeds, methods x classes; nan where there is no cell or no figure."""
+    """Mean over seeds, methods x classes; nan where there is no run or no figure."""
     sheet = torch.full((len(methods), 10), float("nan"))
     for k, method in enumerate(methods):
         for c in range(10):
@@ -258,16 +271,16 @@ for ax, name, top in zip(axes, ("argmax = c_f, %", WORST), (100, 5), strict=True
             words = "" if value != value else f"{value:.1f}"
             shade = "black" if value > top / 2 else "white"
             ax.text(c, k, words, ha="center", va="center", fontsize=7, color=shade)
-    ax.set_xticks(range(10), sa.class_names(DATASET))
+    ax.set_xticks(range(10), sa.data.class_names(DATASET))
     ax.set_yticks(range(len(methods)), methods)
     ax.set(xlabel="forgotten class", title=name)
 plt.show()
 
 # %% [markdown]
-# *What to see: one row per method; white fields have no cell or no figure. On the left a row that is dark all along has forgotten every digit; on the right the fields that are bright tell which digits are
+# *What to see: one row per method; white fields have no run or no figure. On the left a row that is dark all along has forgotten every digit; on the right the fields that are bright tell which digits are
 # expensive to forget (5 points or more look alike).*
 #
-# How much do the seeds matter beside the digits? The spread of cells of the same digit, against the spread of the digits' means:
+# How much do the seeds matter beside the digits? The spread of runs of the same digit, against the spread of the digits' means:
 
 # %%
 groups = {}
@@ -280,17 +293,17 @@ print(
 )
 
 # %% [markdown]
-# So a digit needs several seeds, and a single cell is no ranking.
+# So a digit needs several seeds, and a single run is no ranking.
 #
 # ## What a term is worth
 #
-# Ours with and without a term, in the same cells: a difference within a pair is free of what digits and seeds have in common, and its interval is much narrower than two intervals side by side.
+# Ours with and without a term, in the same runs: a difference within a pair is free of what digits and seeds have in common, and its interval is much narrower than two intervals side by side.
 
 # %% tags=["nbval-ignore-output"]
 for name in (WORST, "kept ELBO lost, nats", "kept Frechet, % worse", "seconds"):
     for method in (m for m in ("without EWC", "without replay") if m in methods):
-        pairs = [figures[OURS][name][cell] - v for cell, v in figures[method][name].items()]
-        mean, low, high = sa.results.interval(pairs)
+        pairs = [figures[OURS][name][run] - v for run, v in figures[method][name].items()]
+        mean, low, high = stats.interval(pairs)
         print(
             f"{name}, ours minus {method}: {mean:.2f} ({low:.2f} to {high:.2f}), {len(pairs)} pairs"
         )
@@ -318,29 +331,30 @@ print("attacked:", ", ".join(attacked) or "none")
 
 # %% [markdown]
 # *What to see: right of zero an attack finds more than in a model that never knew the class, and that is memory; up to the dashed line, 0.10, we call it none.* A line without a mark was not attacked. Where
-# a cell of the table was not attacked itself, the figure is the audit's, of the same digit and attack. Relearning here trains all weights; the attack that goes around a shut gate, new weights for the label alone, is in the audit only.
+# a run of the table was not attacked itself, the figure is the audit's, of the same digit and attack. Relearning here trains all weights; the attack that goes around a shut gate, new weights for the label alone, is in the audit only.
 #
 # The audit (`python -m sahelpers audit`) asks the same of every digit with more attacks and more runs, and its intervals resample restarts as well as seeds. For ours:
 
 # %%
-audit = sa.read_audit()
 audited = sorted({d for d, m, _ in audit if m == OURS})
 ATTACKS = ("prototype", "guided y", "guided both", "relearn 10", "relearn 10, label only")
-figure, axes = plt.subplots(
-    1, 5, figsize=(14, 1.4 + 0.25 * len(audited)), layout="constrained", sharey=True
-)
-for ax, attack in zip(axes, ATTACKS, strict=True):
-    found = {f"digit {d}": audit[d, OURS, attack] for d in audited}
-    if found:
-        sa.plots_probing.excess_intervals(found, ax, attack)
-plt.show()
+if audited:
+    figure, axes = plt.subplots(
+        1, 5, figsize=(14, 1.4 + 0.25 * len(audited)), layout="constrained", sharey=True
+    )
+    for ax, attack in zip(axes, ATTACKS, strict=True):
+        of_ours = {f"digit {d}": audit[d, OURS, attack] for d in audited}
+        sa.study.report.excess_intervals(of_ours, ax, attack)
+    plt.show()
+else:
+    print(f"no audit of {OURS}, {DATASET}, {ARCH}: `python -m sahelpers audit` makes MNIST's")
 
 # %%
 for attack in ATTACKS:
-    print(f"\n{attack}: digits whose upper end is at most {sa.excess.MARGIN:.2f}; the others")
+    print(f"\n{attack}: digits whose upper end is at most {stats.MARGIN:.2f}; the others")
     for method in dict.fromkeys(m for _, m, _ in audit):
         ends = {d: f.excess_high for (d, m, a), f in audit.items() if (m, a) == (method, attack)}
-        over = {d: end for d, end in ends.items() if end > sa.excess.MARGIN}
+        over = {d: end for d, end in ends.items() if end > stats.MARGIN}
         words = ", ".join(f"{d} ({end:.3f})" for d, end in over.items()) or "none"
         print(f"{method:20}{len(ends) - len(over):3} of {len(ends)}; {words}")
 
@@ -351,9 +365,9 @@ verdicts = {a: {d: audit[d, OURS, a].verdict for d in audited} for a in ATTACKS}
 def on_every_digit(verdicts):
     """Whether an attack finds no more than the control; None while that is not decided."""
     found = set(verdicts.values())
-    if sa.excess.REMAINS in found:
+    if stats.REMAINS in found:
         return False
-    return True if found == {sa.excess.NO_MORE} else None
+    return True if found == {stats.NO_MORE} else None
 
 
 def say(truth):
@@ -378,13 +392,13 @@ for attack, found in verdicts.items():
 
 # %%
 def no_worse(one, other):
-    """In the means of the four figures over the cells that both have."""
+    """In the means of the four figures over the runs that both have."""
     both = {}
-    for axis in sa.results.AXES:
+    for axis in stats.AXES:
         a, b = figures[one][axis], figures[other][axis]
-        cells_of_both = [c for c in a if c in b and a[c] == a[c] and b[c] == b[c]]
-        if cells_of_both:
-            means = [statistics.fmean(f[c] for c in cells_of_both) for f in (a, b)]
+        of_both = [run for run in a if run in b and a[run] == a[run] and b[run] == b[run]]
+        if of_both:
+            means = [statistics.fmean(f[run] for run in of_both) for f in (a, b)]
             if axis == "attack - control":  # resisting more than the control is no merit
                 means = [max(0.0, mean) for mean in means]
             both[axis] = means
@@ -393,7 +407,7 @@ def no_worse(one, other):
     return forgetting, all(x <= y for x, y in pairs), any(x < y for x, y in pairs)
 
 
-above = sa.results.dominance(figures)
+above = stats.dominance(figures)
 for one in methods:
     for other in methods:
         if one != other:
@@ -418,36 +432,39 @@ print(f"\n{OURS} is dominated by none: {'holds' if not by[OURS] else 'does not h
 
 # %% [markdown]
 # *What to see: a dark field means that the method on the left is nowhere worse than the one below, and better somewhere, in the means of what was measured of both.* The four figures: argmax under $c_f$, largest drop of a kept class, attack minus
-# control (below zero counts as zero), seconds. Of both methods argmax or the attack must have been measured. Two methods are compared in the cells and figures that both have, so one with fewer figures is easier to dominate and to be dominated by; retraining has none for what it draws under $c_f$. A method that does
+# control (below zero counts as zero), seconds. Of both methods argmax or the attack must have been measured. Two methods are compared in the runs and figures that both have, so one with fewer figures is easier to dominate and to be dominated by; retraining has none for what it draws under $c_f$. A method that does
 # nothing in zero seconds is dominated by none either: not being dominated is the least that one can ask, not a prize. Ours without consolidation is as good in these figures and faster, as near as the intervals tell:
 # what consolidation is worth, the section above says, and these four figures do not see it.
 #
-# ## A cell, live
+# ## A run, live
 #
-# The table grows cell by cell. Here are two cells in a table of their own, with fewer samples; the same call with `backend="loky", jobs=2` would use two processes, and with `backend="dask"` a cluster. Rows are written
-# as cells end, and what is there is not computed again.
+# The table grows run by run. Here are two runs in a table of their own, with fewer samples; the same call with `backend="loky", jobs=2` would use two processes, and with `backend="dask"` a cluster. Rows are written
+# as runs end, and what is there is not computed again.
 
 # %% tags=["nbval-ignore-output"]
 folder = tempfile.TemporaryDirectory()
-grid = sa.Scoreboard(
+grid = sa.study.Grid(
+    "scoreboard",
     methods=LIVE_METHODS,
-    classes=(FORGET_CLASS,),
+    forget_classes=(FORGET_CLASS,),
     seeds=(SEED,),
-    base=sa.BaselineConfig(dataset=DATASET, arch=ARCH),
-    effort=sa.Effort(samples=SAMPLES),
-    dear=(),
-    table=Path(folder.name) / "live.csv",
+    dataset=DATASET,
+    baseline=sa.BaselineConfig(arch=ARCH),
+    effort=sa.study.Effort(samples=SAMPLES),
+    expensive=(),
+    folder=Path(folder.name),
 )
 grid.run()
 
 # %%
-live = sa.results.summarise(sa.read_scoreboard(grid.table))
-before = grid.table.read_text()
+found = stats.summarise(sa.study.read_scoreboard(grid.folder))
+live = {name.partition(" (")[0]: values for name, values in found.items()}
+before = grid.journal.read_text()
 assert not grid.missing()
 grid.run()
 print(
-    "a second run computes nothing:",
-    "holds" if grid.table.read_text() == before else "does not hold",
+    "asked a second time, it computes nothing:",
+    "holds" if grid.journal.read_text() == before else "does not hold",
 )
 gone = {m: live[m]["argmax = c_f, %"][str(FORGET_CLASS), str(SEED)] for m in LIVE_METHODS}
 print(
@@ -464,14 +481,14 @@ folder.cleanup()
 # %%
 argmax, seconds = "argmax = c_f, %", "seconds"
 known = {m: {n: list(f.values()) for n, f in figures[m].items()} for m in methods}
-spent = {m: sa.results.interval(v[seconds])[0] for m, v in known.items()}
-left = {m: sa.results.interval(v[argmax])[0] for m, v in known.items()}
+spent = {m: stats.interval(v[seconds])[0] for m, v in known.items()}
+left = {m: stats.interval(v[argmax])[0] for m, v in known.items()}
 ours = known[OURS]
 rivals = [m for m in methods if m != OURS and not m.startswith("without")]
 sentences = {
-    "the open judge finds the class in at most 1 % of the samples of any cell": max(ours[argmax])
+    "the open judge finds the class in at most 1 % of the samples of any run": max(ours[argmax])
     <= 1,
-    "no kept class of any cell loses more than 2 points": max(ours[WORST]) <= 2,
+    "no kept class of any run loses more than 2 points": max(ours[WORST]) <= 2,
     "a guided attack finds no more than in a model that never saw the class": on_every_digit(
         verdicts["guided both"]
     ),
@@ -482,7 +499,7 @@ sentences = {
     "retraining takes more than ten times as long": (
         spent[CONTROL] > 10 * spent[OURS] if CONTROL in known else None
     ),
-    "whatever else is cheaper leaves more of the class": all(
+    "every cheaper method, ours without a term aside, leaves more of the class": all(
         left[m] > left[OURS] for m in rivals if spent[m] < spent[OURS]
     ),
     "no method is at least as good in everything": not by[OURS],
@@ -498,7 +515,7 @@ for words, truth in sentences.items():
 # ## What the data do not support
 #
 # * Anything beyond MNIST and this VAE. Other data sets can be run with the same command, at the same knobs, which were not tuned for them; nothing here says what they would show.
-# * A ranking of methods that differ by less than their intervals, or of single cells.
+# * A ranking of methods that differ by less than their intervals, or of single runs.
 # * A verdict on the published recipes from their shortened runs.
 # * "Erased": an attack that finds nothing is an attack that found nothing.
 # * Seconds on another machine. Their ratios travel better; some rows were made while the machine had other work.
@@ -506,8 +523,8 @@ for words, truth in sentences.items():
 # ## Exercises
 #
 # 1. Replace `WORST` by `"kept Frechet, % worse"` in the picture of forgetting and collateral. Which methods move?
-# 2. Take the attack out of `sa.results.AXES` and count again. Who gains?
-# 3. Register a method of your own in `sa.METHODS` and add it to `LIVE_METHODS`.
+# 2. Take the attack out of `sa.study.statistics.AXES` and count again. Who gains?
+# 3. Register a method of your own in `sa.study.METHODS` and add it to `LIVE_METHODS`.
 #
 # <details><summary>Solutions</summary>
 #

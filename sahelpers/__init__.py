@@ -1,11 +1,19 @@
-"""Selective Amnesia on a conditional VAE: `import sahelpers as sa` gives every public name."""
+"""Selective Amnesia on a conditional VAE: `import sahelpers as sa` gives every public name.
 
-from . import controllers, plots, plots_probing, results, widgets
+`sa.study` (many runs in tables) and `sa.live` (the dashboards) are loaded when they are first used.
+"""
+
+import importlib
+import os
+from types import ModuleType
+
+# Before torch is loaded: its threads shall sleep when they have waited for a moment.  By default
+# they spin, and beside another busy process a training then takes many times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+from . import plots
 from .amnesia import AmnesiaResult, forget
-from .audit import AuditConfig, AuditReport, audit
-from .audit_grid import read_audit
-from .checkpoints import CheckpointError, checkpoint_path, load, load_or_make, save
-from .competitors import METHODS, Task
 from .config import (
     AmnesiaConfig,
     BaselineConfig,
@@ -13,19 +21,21 @@ from .config import (
     JudgeConfig,
     ProbeConfig,
     check_classes,
-    fingerprint,
+    kept_classes,
 )
-from .data import DataError, LabelledImages, class_names, load_dataset
+from .data import DataError, LabelledImages, load_dataset
 from .denoising import choose_weight, denoise_tv, sure
 from .elbo import (
-    bernoulli_nats,
     elbo_terms,
-    gaussian_kl,
-    iwae,
+    label_bounds,
     log_likelihood,
+    measure_elbo,
     negative_elbo,
 )
-from .evaluation import (
+from .fisher import ClassFishers, Fisher, class_fishers, diagonal_fisher
+from .gradients import squared_gradients
+from .judges import (
+    Judge,
     Latents,
     Verdict,
     collateral,
@@ -33,38 +43,40 @@ from .evaluation import (
     fixed_latents,
     frechet_distance,
     judge_samples,
-    stretch_contrast,
 )
-from .fisher import ClassFishers, Fisher, class_fishers, diagonal_fisher
-from .gradients import squared_gradients
-from .judges import Judge
-from .measures import Effort
-from .models import CVAE, default_device, seeded
+from .models import CVAE, default_device, interpolate_labels, reconstruct, seeded
 from .objective import Objective
 from .penalties import contrast, ink, orientation_entropy, total_variation
 from .probing import (
-    ProbeResult,
-    any_of,
     guided_attack,
     invert_blind,
     invert_prototypes,
+    pass_at_k,
     reachable,
     success,
 )
 from .recovery import RecoveryCurve, relearn, reset_label
-from .scoreboard import Scoreboard
-from .story import get_baseline, get_control, get_fishers, get_forgotten, get_judges
+from .store import CheckpointError
+from .story import Story
 from .surrogates import make_surrogate
-from .table import read_scoreboard
-from .traces import (
-    activations,
-    cka,
-    label_bounds,
-    label_walk,
-    linear_probe,
-    membership_auc,
-    round_trip,
-)
-from .training import TrainedCVAE, retrain_without, train_baseline, train_judge
+from .training import TrainedCVAE, train_baseline
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
+# The public names, beside the modules `study` and `live`.
+__all__ = """
+CVAE AmnesiaConfig AmnesiaResult BaselineConfig CheckpointError ClassFishers DataError Fisher
+FisherConfig Judge JudgeConfig LabelledImages Latents Objective ProbeConfig RecoveryCurve Story
+TrainedCVAE Verdict check_classes choose_weight class_fishers collateral contrast default_device
+denoise_tv diagonal_fisher draw_images elbo_terms fixed_latents forget frechet_distance
+guided_attack ink interpolate_labels invert_blind invert_prototypes judge_samples kept_classes
+label_bounds load_dataset log_likelihood make_surrogate measure_elbo negative_elbo
+orientation_entropy pass_at_k plots reachable reconstruct relearn reset_label seeded
+squared_gradients success sure total_variation train_baseline
+""".split()  # noqa: SIM905
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Load a shelf when it is first asked for."""
+    if name in ("study", "live"):
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,20 +7,21 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from .checks import check_callable, check_is, check_number
-from .config import AmnesiaConfig, check_classes
+from .checks import check_callable, check_number, door
+from .config import AmnesiaConfig, check_classes, kept_classes
 from .data import LabelledImages
 from .fisher import Fisher
-from .models import CVAE, check_model, seeded
+from .models import CVAE, seeded
 from .objective import Objective
 from .progress import progress
 from .surrogates import MakeImages, make_surrogate
 
+VERSION = 1  # of the recipe; raised with anything that changes the weights that it ends in
 CHECK_EVERY = 10  # steps between two looks at the distance to the surrogate
 HELD_OUT = 512  # latents that are never trained on, for that look
 
@@ -37,7 +38,7 @@ class AmnesiaResult:
     """
 
     model: CVAE
-    forgotten: tuple[int, ...]
+    forget_class: tuple[int, ...]
     history: History
     reason: str
     seconds: float
@@ -58,6 +59,32 @@ class AmnesiaResult:
         return cls(**{**state, "model": CVAE.from_state(state["model"])})
 
 
+class _Cooldown:
+    """The learning rate: constant until the class is close enough or the budget runs out, then
+    down to zero in a straight line."""
+
+    def __init__(self, config: AmnesiaConfig, limit: int, end: float) -> None:
+        self.config, self.limit, self.end = config, limit, end
+        self.begin = time.perf_counter()
+        self.reason = "budget"
+        self.start: int | None = None  # step at which the rate began to fall
+        self.length: float = config.cooldown  # steps in which it does
+
+    def rate(self, step: int, distance: float) -> float:
+        """Of this step; 0 or less when the run is over.  distance: to the surrogate by now."""
+        c, now = self.config, time.perf_counter()
+        pace = max((now - self.begin) / max(step, 1), 1e-9)  # seconds per step
+        left = (self.end - now) / pace
+        near, late = distance <= c.tolerance, step >= self.limit - c.cooldown or left <= c.cooldown
+        if self.start is None and (near or late):
+            self.start, self.length = step, min(c.cooldown, left)
+            self.reason = "done" if near else "budget"
+        if self.start is None:
+            return c.lr_unl
+        return c.lr_unl * (1 - (step - self.start) / self.length if self.length > 0 else 0)
+
+
+@door
 def forget(
     model: CVAE,
     fisher: Fisher,
@@ -71,7 +98,7 @@ def forget(
 ) -> AmnesiaResult:
     """Forget one class or several; the input model is untouched.
 
-    fisher: of the same model; by default estimated without forget_class.
+    fisher: of the same model; `Story.fishers.without(forget_class)` leaves the class itself free.
     surrogate: in place of config.surrogate; a name, or a function (n, generator) -> images
     (n, 1, 28, 28).
     real_images: kept images to replay beside the frozen model's samples (classes to forget are
@@ -79,64 +106,51 @@ def forget(
     max_seconds: limit of time beside the configuration's limit of steps.  The rate begins to fall
     in time for it, faster if it must, so where the limit is reached the result depends on the
     machine's speed.
-    on_step: called after every step with (step, model, terms); returning False stops the run, and
-    the model so far is returned.
+    on_step: called after every step with (step, model, terms), in place of a progress bar;
+    returning False stops the run, and the model so far is returned.
 
     Classes forgotten earlier stay forgotten without being named: what the frozen model draws for
     them, the surrogate, is replayed like every other class.
     Raises ValueError for a class that does not exist, when no class would be kept, and for a
     Fisher of another architecture, naming the first parameter that differs.
     """
-    config = config or AmnesiaConfig()
-    check_model(model)
-    check_is(config, AmnesiaConfig, "config")
+    config = AmnesiaConfig() if config is None else config
     if on_step is not None:
         check_callable(on_step, "on_step", "(step, model, terms) -> bool or None")
-    forgotten = check_classes(forget_class, model.num_classes)
+    gone = check_classes(forget_class, model.num_classes)
     check_number(max_seconds, "max_seconds", 1e-6, math.inf)
     begin = time.perf_counter()
-    end = begin + max_seconds
     frozen = copy.deepcopy(model).eval().requires_grad_(False)
-    kept = tuple(c for c in range(model.num_classes) if c not in forgotten)
+    kept = kept_classes(gone, model.num_classes)
     q = make_surrogate(surrogate or config.surrogate, frozen, kept, config.gray_value)
-    objective = Objective(frozen, fisher, forgotten, config, q, real_images)
+    objective = Objective(frozen, fisher, gone, config, q, real_images)
     new = copy.deepcopy(model).train().requires_grad_(True)
-    for label in forgotten:
-        new.set_class_prior(label)  # the Gaussian of c_f is memory too
+    for c in gone:
+        new.set_class_prior(c)  # the Gaussian of c_f is memory too
     generator = seeded(config.seed)
-    labels = objective.labels(forgotten, HELD_OUT, generator)
+    labels = objective.labels(gone, HELD_OUT, generator)
     z = objective.latents(labels, generator)
     optimizer = torch.optim.Adam(new.parameters(), lr=config.lr_unl, fused=True)
     history: History = {}
     used = 0 if objective.real is None else len(objective.real)
-    limit = config.epochs_unl * -(-(config.replay_samples + used) // config.batch_size)
-    cooling_from: int | None = None  # step at which the rate began to fall
-    cooldown: float = config.cooldown  # steps in which it does
-    reason = "budget"
+    limit = replace(config, replay_samples=config.replay_samples + used).max_steps
     distance, ewc = objective.distance(new, z, labels), 0.0
-    loop_begin = time.perf_counter()
-    for step in progress(range(limit), "forget (seconds)", total=limit):
-        now = time.perf_counter()
-        pace = max((now - loop_begin) / max(step, 1), 1e-9)  # seconds per step
-        left = (end - now) / pace
-        late = step >= limit - config.cooldown or left <= config.cooldown
-        if cooling_from is None and (distance <= config.tolerance or late):
-            cooling_from, cooldown = step, min(config.cooldown, left)
-            reason = "done" if distance <= config.tolerance else "budget"
-        rate = config.lr_unl
-        if cooling_from is not None:
-            rate *= 1 - (step - cooling_from) / cooldown if cooldown > 0 else 0
+    cooldown = _Cooldown(config, limit, begin + max_seconds)
+    stopped = False
+    for step in progress(range(limit), "forget (seconds)", silent=on_step is not None):
+        rate = cooldown.rate(step, distance)
         if rate <= 0:
             break
         optimizer.param_groups[0]["lr"] = rate
-        terms = objective.terms(new, objective.draw(config.batch_size, generator))
-        optimizer.zero_grad()
-        torch.stack(list(terms.values())).sum().backward()
+        with torch.enable_grad():
+            terms = objective.terms(new, objective.draw(config.batch_size, generator))
+            optimizer.zero_grad()
+            torch.stack(list(terms.values())).sum().backward()
         optimizer.step()
         if config.ewc_lambda:
-            consolidate(optimizer, new, objective)
+            objective.ewc.step(optimizer, new)
         if step % CHECK_EVERY == CHECK_EVERY - 1:
-            distance, ewc = objective.distance(new, z, labels), objective.consolidation(new)
+            distance, ewc = objective.distance(new, z, labels), objective.ewc.value(new)
             if math.isnan(distance):
                 break
         numbers = {k: float(v.detach()) for k, v in terms.items()} | {"ewc": ewc}
@@ -144,7 +158,7 @@ def forget(
         for name, value in numbers.items():
             history.setdefault(name, []).append(value)
         if on_step is not None and on_step(step, new, numbers) is False:
-            reason = "stopped"
+            stopped = True
             break
     if not all(p.isfinite().all() for p in new.parameters()):
         raise ValueError(
@@ -153,25 +167,5 @@ def forget(
         )
     new.eval().zero_grad()
     seconds = time.perf_counter() - begin
-    return AmnesiaResult(new, forgotten, history, reason, seconds, used)
-
-
-@torch.no_grad()
-def consolidate(optimizer: torch.optim.Adam, model: CVAE, objective: Objective) -> None:
-    """The EWC term's part of an Adam step, in closed form (a proximal step).
-
-    Adam moved theta by the other terms; this returns the minimiser of
-    P/(2 lr) (x - theta)^2 + s F/2 (x - theta*)^2 with Adam's own preconditioner P.  It is stable at
-    any EWC_LAMBDA and has the same stationary points as adding the term to the loss.  (As a
-    gradient, a huge term would make Adam shake each weight by the learning rate instead.)
-    """
-    group = optimizer.param_groups[0]
-    beta, eps, lr = group["betas"][1], group["eps"], group["lr"]
-    for name, p in model.named_parameters():
-        state = optimizer.state.get(p)
-        if not state:
-            continue  # no gradient reached it (the encoder in the decoder form): it has not moved
-        root = math.sqrt(1 - beta ** float(state["step"]))
-        stiffness = state["exp_avg_sq"].sqrt().mul_(1 / (root * lr)).add_(eps / lr)  # P / lr
-        pull, anchor = objective.pull[name], objective.anchor[name]
-        p.mul_(stiffness).add_(anchor).div_(stiffness.add_(pull))
+    reason = "stopped" if stopped else cooldown.reason
+    return AmnesiaResult(new, gone, history, reason, seconds, used)

@@ -6,16 +6,23 @@ notebooks' sliders all read the same table.
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
-from .checks import check_is, check_whole, is_whole, shown
+from .checks import check_whole, is_whole, shown
 
+_ROOT = Path(__file__).resolve().parents[1]
+IN_CHECKOUT = (_ROOT / "notebooks").is_dir()  # else installed as a package, without the repository
+_CACHE = os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+CHECKOUT = _ROOT if IN_CHECKOUT else Path(_CACHE, "sahelpers")  # the home of what is made
 ARCHITECTURES = ("mlp", "conv")
 DATASETS = ("mnist", "fashion_mnist", "kmnist", "qmnist")
 FORMS = ("decoder", "elbo", "both")
 FORGET_FORMS = (*FORMS, "l1")
+MAX_CLASSES = 1000
 
 
 def knob(
@@ -61,53 +68,61 @@ class Config:
                 raise ValueError(f"{f.name}={shown(value)} must be text: {meta['help']}")
 
 
+def user_folder(variable: str, default: str) -> Path:
+    """The folder that an environment variable names, else `default`.
+
+    `~` is expanded, and a relative path counts from CHECKOUT: a kernel that works in notebooks/ and
+    a shell elsewhere mean the same folder.
+    """
+    return CHECKOUT / os.path.expanduser(os.environ.get(variable) or default)
+
+
 def fingerprint(*configs: Config) -> str:
     """Eight hexadecimal digits that change when any field of any of the configurations does."""
-    for config in configs:
-        check_is(config, Config, "config")
     parts = [{type(c).__name__: asdict(c)} for c in configs]  # type: ignore[call-overload]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def check_classes(
-    classes: int | Iterable[int], num_classes: int = 10, *, allow_empty: bool = False
+    forget_class: int | Iterable[int], num_classes: int = 10, *, allow_empty: bool = False
 ) -> tuple[int, ...]:
     """The class numbers as a sorted tuple without repeats.
 
-    classes: one whole number or several, each from 0 to num_classes - 1.
+    forget_class: one whole number or several, each from 0 to num_classes - 1.
     Raises ValueError naming the value when one is not a class, when there is none (unless
     allow_empty) or when none would be kept.
     """
     check_whole(num_classes, "num_classes")
     allowed = f"whole numbers from 0 to {num_classes - 1}"
-    found: list[Any] = [classes]
-    if (
-        isinstance(classes, Iterable)
-        and not isinstance(classes, str)
-        and getattr(classes, "ndim", True)
-    ):
-        found = list(classes)
-    elif not is_whole(classes):
+    many = isinstance(forget_class, Iterable) and not isinstance(forget_class, str)
+    found: list[Any] = [forget_class]
+    if many and getattr(forget_class, "ndim", True):
+        found = list(forget_class)  # type: ignore[arg-type]
+    elif not is_whole(forget_class):
         allowed += ", or a tuple of them"
     for c in found:
         if not is_whole(c) or not 0 <= int(c) < num_classes:
             raise ValueError(f"class {shown(c)} is not a class: use {allowed}")
     result = tuple(sorted({int(c) for c in found}))
     if not result and not allow_empty:
-        raise ValueError(f"no class given (got {classes!r}): name at least one, {allowed}")
+        raise ValueError(f"no class given (got {forget_class!r}): name at least one, {allowed}")
     if len(result) == num_classes:
         raise ValueError(f"classes {result} are all there are: at least one must be kept")
     return result
+
+
+def kept_classes(forget_class: int | Iterable[int], num_classes: int = 10) -> tuple[int, ...]:
+    """All other classes, sorted.  Raises as `check_classes`, which no class to forget passes."""
+    gone = check_classes(forget_class, num_classes, allow_empty=True)
+    return tuple(c for c in range(num_classes) if c not in gone)
 
 
 @dataclass(frozen=True)
 class BaselineConfig(Config):
     """The conditional VAE and its training; `exclude` leaves classes out (a retrained control)."""
 
-    dataset: str = knob("mnist", choices=DATASETS, help="data set the model learns")
     arch: str = knob("mlp", choices=ARCHITECTURES, help="network type")
     latent_dim: int = knob(20, 1, 512, help="dimensions of z")
-    num_classes: int = knob(10, 2, 1000, help="classes of the label input")
     epochs: int = knob(20, 1, 10_000, help="passes over the training images")
     batch_size: int = knob(128, 1, 60_000, help="images per step")
     lr: float = knob(2e-3, 1e-7, 1.0, help="peak learning rate of Adam")
@@ -116,7 +131,7 @@ class BaselineConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checked = check_classes(self.exclude, self.num_classes, allow_empty=True)
+        checked = check_classes(self.exclude, MAX_CLASSES, allow_empty=True)
         object.__setattr__(self, "exclude", checked)
 
 
@@ -124,8 +139,6 @@ class BaselineConfig(Config):
 class JudgeConfig(Config):
     """Training of a judge; the role is named beside it."""
 
-    dataset: str = knob("mnist", choices=DATASETS, help="data set the judge learns")
-    num_classes: int = knob(10, 2, 1000, help="classes, without 'none of these'")
     epochs: int = knob(4, 1, 1000, help="passes over the training images")
     batch_size: int = knob(128, 1, 60_000, help="images per step")
     lr: float = knob(3e-3, 1e-7, 1.0, help="peak learning rate of Adam")
@@ -187,6 +200,11 @@ class AmnesiaConfig(Config):
     )
     cooldown: int = knob(200, 0, 100_000, help="steps in which the rate falls to zero at the end")
     seed: int = knob(42, 0, 2**31 - 1, help="latents, labels, noise")
+
+    @property
+    def max_steps(self) -> int:
+        """Steps of the whole budget, when no real images are replayed beside the drawn ones."""
+        return self.epochs_unl * -(-self.replay_samples // self.batch_size)
 
     @classmethod
     def paper(cls, **changes: Any) -> "AmnesiaConfig":

@@ -8,6 +8,7 @@ import os
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +18,37 @@ import torchvision.datasets as tvd
 from torch import Tensor
 
 from .checks import check_images
-from .config import DATASETS, check_classes
+from .config import DATASETS, check_classes, user_folder
 
-CHECKOUT = Path(__file__).resolve().parents[1]
 _CLASSES: dict[str, Any] = dict(
     zip(DATASETS, (tvd.MNIST, tvd.FashionMNIST, tvd.KMNIST, tvd.QMNIST), strict=True)
 )
-_ELEMENT: dict[int, np.dtype[Any]] = {
-    8: np.dtype(np.uint8),
-    12: np.dtype(">i4"),
-}  # the two element types in use
-_LIMIT = 2**28  # bytes of a file, packed or unpacked; the largest in use has 47 million
-_REMEDY = (
-    "Delete it and put a whole copy there, or call load_dataset(..., download=True) after deleting "
-    "it"
-)
+_File = tuple[Path, str, str | None]  # MD5 of the file when packed, SHA-256 of its content
+_ELEMENT: dict[int, np.dtype[Any]] = {8: np.dtype("u1"), 12: np.dtype(">i4")}  # by idx code
+_LIMIT = 2**26  # bytes of a file, packed or unpacked; the largest in use has 47 million
+# `LabelledImages.digest` of MNIST's two splits: whoever has these has the default data.
+MNIST_DIGEST = {
+    "train": "34de2723239766bb6b4aa67910e0b0b0f6a3f7a4d9ceb9297e80fc7bdc69c4b4",
+    "test": "5889c1c66fde23a0ddaf83391ed5e4f5b92cb15638bd149261adf73771205d1b",
+}
+# SHA-256 of the unpacked files, in torchvision's order, since the same content is also handed on
+# unpacked or packed anew.  MNIST: of the files here, whose published MD5 sums are right.  Fashion:
+# of Debian's dataset-fashion-mnist; other projects took the same from files with the right MD5.
+_UNPACKED = {
+    "mnist": (
+        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+    ),
+    "fashion_mnist": (
+        "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+        "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+        "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+        "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+    ),
+}
+_REMEDY = "Delete it, then put a whole copy there or call load_dataset(..., download=True)"
 
 
 class DataError(ValueError):
@@ -57,6 +74,19 @@ class LabelledImages:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are, whether or not an image of each is here."""
+        return len(self.class_names)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) of images, labels and class names: equal data, equal digest, any device."""
+        found = hashlib.sha256(repr(tuple(self.class_names)).encode())
+        for tensor in (self.labels, self.images):
+            found.update(tensor.detach().cpu().contiguous().numpy().data)
+        return found.hexdigest()
+
     def only(self, classes: int | Iterable[int]) -> "LabelledImages":
         """The images of these classes."""
         return self._where(self._members(classes))
@@ -69,27 +99,24 @@ class LabelledImages:
         """n images chosen at random without repeats, the same ones for the same seed."""
         if not 1 <= n <= len(self):
             raise ValueError(f"n={n} images asked for: give a number from 1 to {len(self)}")
-        return self._where(
-            torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))[:n]
-        )
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        return self._where(order[:n])
 
     def to(self, device: torch.device | str) -> "LabelledImages":
         """The same on another device."""
         return LabelledImages(self.images.to(device), self.labels.to(device), self.class_names)
 
     def _members(self, classes: int | Iterable[int]) -> Tensor:
-        chosen = check_classes(classes, len(self.class_names), allow_empty=True)
-        return torch.isin(
-            self.labels, torch.tensor(chosen, dtype=torch.int64, device=self.labels.device)
-        )
+        chosen = check_classes(classes, self.num_classes, allow_empty=True)
+        return torch.isin(self.labels, self.labels.new_tensor(chosen))
 
     def _where(self, index: Tensor) -> "LabelledImages":
         return LabelledImages(self.images[index], self.labels[index], self.class_names)
 
 
 def data_root(root: str | Path | None = None) -> Path:
-    """The folder of the data: the argument, else SA_DATA, else `data/` of this checkout."""
-    return Path(root or os.environ.get("SA_DATA") or CHECKOUT / "data")
+    """The folder of the data: the argument, else SA_DATA, else `data/` of CHECKOUT."""
+    return Path(root).expanduser() if root else user_folder("SA_DATA", "data")
 
 
 def load_dataset(
@@ -102,8 +129,9 @@ def load_dataset(
 
     name: mnist, fashion_mnist, kmnist or qmnist.  split: "train" (60,000) or "test" (10,000 images;
     60,000 for qmnist).  root: folder that holds `MNIST/raw/*.gz` and so on, as torchvision names
-    them.  download: let torchvision fetch files that are missing; a file that is there is never
-    fetched again.  The checksums are the MD5 sums that torchvision publishes with each file.
+    them; of mnist and fashion_mnist also unpacked or packed anew.  download: let torchvision fetch
+    files that are missing; a file that is there is never fetched again.  The checksums are the MD5
+    sums that torchvision publishes with each packed file, or SHA-256 sums of the same contents.
     Raises DataError naming the file when one is missing, damaged or inconsistent.
     """
     if name not in _CLASSES:
@@ -111,21 +139,19 @@ def load_dataset(
     if split not in ("train", "test"):
         raise ValueError(f"split={split!r} is not train or test")
     kind, folder = _CLASSES[name], data_root(root) / _CLASSES[name].__name__ / "raw"
-    files = _files(name, split)
-    if download and not all((folder / file).exists() for file, _ in files):
+    if download and not all(os.path.exists(f[0]) for f in _files(name, split, folder)):
         extra = {"what": split} if name == "qmnist" else {"train": split == "train"}
         kind(data_root(root), download=True, **extra)
-    (image_file, image_md5), (label_file, label_md5) = files
-    pixels = _read_idx(folder / image_file, image_md5, ndim=3)
-    labels = _read_idx(folder / label_file, label_md5, ndim=2 if name == "qmnist" else 1)
+    image_file, label_file = _files(name, split, folder)
+    pixels = _read_idx(image_file, ndim=3)
+    labels = _read_idx(label_file, ndim=2 if name == "qmnist" else 1)
     if pixels.shape != (len(labels), 28, 28) or not labels.size:
-        shapes = f"images {pixels.shape} of {image_file} and labels {labels.shape} of {label_file}"
-        raise DataError(f"{folder}: {shapes} do not match. {_REMEDY}")
+        shapes = f"images {pixels.shape} and labels {labels.shape} of {label_file[0].name}"
+        raise DataError(f"{image_file[0]}: {shapes} do not match. {_REMEDY}")
     labels = labels.reshape(len(labels), -1)[:, 0].astype(np.int64)  # QMNIST: class is column 0
     names = class_names(name)
     if not 0 <= labels.min() <= labels.max() < len(names):
-        allowed = f"0 to {len(names) - 1}"
-        raise DataError(f"{folder / label_file}: a label lies outside {allowed}. {_REMEDY}")
+        raise DataError(f"{label_file[0]}: a label lies outside 0 to {len(names) - 1}. {_REMEDY}")
     images = torch.from_numpy(pixels.astype(np.float32) / 255).unsqueeze(1)
     return LabelledImages(images, torch.from_numpy(labels), names)
 
@@ -136,18 +162,22 @@ def class_names(name: str) -> tuple[str, ...]:
     return tuple(n.split(" - ")[0] for n in names)  # torchvision says "3 - three" for digits
 
 
-def _files(name: str, split: str) -> list[tuple[str, str]]:
-    """(file name, MD5) of the images and of the labels, from torchvision's own tables."""
-    resources = _CLASSES[name].resources
-    if name == "qmnist":
-        found = resources[split]
-    else:
-        found = resources[:2] if split == "train" else resources[2:]
-    return [(address.rsplit("/", 1)[-1], md5) for address, md5 in found]
+def _files(name: str, split: str, folder: Path) -> list[_File]:
+    """The images and the labels: packed, or unpacked where only that is there and its sum known."""
+    resources, first = _CLASSES[name].resources, 0 if split == "train" else 2
+    published = resources[split] if name == "qmnist" else resources[first : first + 2]
+    contents = _UNPACKED.get(name, (None,) * 4)[first : first + 2]
+    found: list[_File] = []
+    for (address, md5), sha256 in zip(published, contents, strict=True):
+        path = folder / address.rsplit("/", 1)[-1]
+        alone = sha256 and not os.path.lexists(path) and os.path.exists(path.with_suffix(""))
+        found.append((path.with_suffix("") if alone else path, md5, sha256))
+    return found
 
 
-def _read_idx(path: Path, md5: str, ndim: int) -> np.ndarray[Any, Any]:
-    """One idx file (magic number, sizes, elements), gzipped, as an array."""
+def _read_idx(file: _File, ndim: int) -> np.ndarray[Any, Any]:
+    """One idx file (magic number, sizes, elements), gzipped or not, as an array."""
+    path, md5, sha256 = file
     if not os.path.lexists(path):
         raise DataError(
             f"{path} is missing (expected MD5 {md5}). Put it there, point SA_DATA to the folder "
@@ -156,33 +186,35 @@ def _read_idx(path: Path, md5: str, ndim: int) -> np.ndarray[Any, Any]:
     if not path.is_file() or path.stat().st_size > _LIMIT:  # a folder, a link to nowhere, a pipe
         raise DataError(f"{path} is no file of at most {_LIMIT} bytes. {_REMEDY}")
     try:
-        packed = path.read_bytes()
+        raw = path.read_bytes()
     except OSError as error:
-        raise DataError(
-            f"{path} cannot be read: {error}. Check its permissions and the disk"
-        ) from None
-    found = hashlib.md5(packed, usedforsecurity=False).hexdigest()
-    if found != md5:
-        raise DataError(f"{path} is damaged: expected MD5 {md5}, found {found}. {_REMEDY}")
+        raise DataError(f"{path} cannot be read: {error}. Check permissions and disk") from None
+    packed = path.suffix == ".gz"
+    wanted, kind = (md5, "MD5") if packed else (sha256, "SHA256")
+    found = hashlib.new(kind, raw, usedforsecurity=False).hexdigest()
     try:
-        with gzip.GzipFile(fileobj=io.BytesIO(packed)) as stream:
-            return _parse_idx(stream, ndim)
+        content = raw
+        if packed and (found == wanted or sha256):
+            with gzip.GzipFile(fileobj=io.BytesIO(raw)) as stream:
+                content = stream.read(_LIMIT)
+        if found != wanted and hashlib.sha256(content).hexdigest() != sha256:
+            raise ValueError("another content")
+        return _parse_idx(content, ndim)
     except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise DataError(f"{path}: {error}. {_REMEDY}") from error
+        damage = f" is damaged: expected {kind} {wanted}, found {found}"
+        what = damage if found != wanted else f": {error}"
+        raise DataError(f"{path}{what}. {_REMEDY}") from error
 
 
-def _parse_idx(stream: gzip.GzipFile, ndim: int) -> np.ndarray[Any, Any]:
-    """The array in an unpacked stream, of which no more is read than its header announces."""
-    head = stream.read(4 + 4 * ndim)
+def _parse_idx(content: bytes, ndim: int) -> np.ndarray[Any, Any]:
+    """The array in an unpacked file, if that is as long as its header announces."""
+    head = content[: 4 + 4 * ndim]
     known = len(head) == 4 + 4 * ndim and head[:2] == b"\0\0" and head[2] in _ELEMENT
     if not known or head[3] != ndim:
         raise ValueError(f"not an idx file of {ndim} dimensions (starts {head[:4].hex()})")
     sizes = tuple(int(n) for n in np.frombuffer(head, ">u4")[1:])
     element = _ELEMENT[head[2]]
     expected = math.prod(sizes) * element.itemsize
-    if expected > _LIMIT:
-        raise ValueError(f"the header announces {expected} bytes, more than {_LIMIT}")
-    body = stream.read(expected + 1)
-    if len(body) != expected:
+    if len(content) - len(head) != expected:
         raise ValueError(f"the header announces {expected} bytes, the file holds another number")
-    return np.frombuffer(body, element).reshape(sizes)
+    return np.frombuffer(content, element, offset=len(head)).reshape(sizes)

@@ -13,62 +13,47 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .checks import IMAGE_SHAPE, check_number, check_tensor, check_values, check_whole
-from .models import seeded
+from .checks import IMAGE_SHAPE, check_number, check_tensor, check_values
+from .models import NOISY, seeded
 
 CHUNK = 100  # images worked on at once: they stay in the processor's cache
 LOOK_EVERY = 10  # steps between two looks at the gap
 LIPSCHITZ = 8.0  # bound of D D^T in two dimensions
+MAX_STEPS = 20_000
 MAX_WEIGHT = 1e4  # the image is flat long before
-LOW, HIGH = -4.0, 5.0  # gray levels that noise may reach; farther out something is wrong
 
 
 @torch.no_grad()
 def denoise_tv(
-    noisy: Tensor,
-    weight: float | Tensor,
-    *,
-    gap: float = 1e-3,
-    anisotropic: bool = False,
-    max_steps: int = 20_000,
+    noisy: Tensor, weight: float, *, gap: float = 1e-3, anisotropic: bool = False
 ) -> Tensor:
     """The minimiser for every image of a batch: (B, 1, 28, 28) in, the same out.
 
     noisy: gray levels; noise may leave [0, 1], but not [-4, 5].
-    weight: of the total variation, a number or one per image (B,); the larger, the flatter.
+    weight: of the total variation; the larger, the flatter.
     gap: duality gap at which an image is done, in squared gray levels summed over the image.  The
     exact minimiser is then no farther away than sqrt(2 gap) in the Euclidean norm.  float32 reaches
     the default for weights up to about 10.
     anisotropic: |grad u| is the sum of the absolute differences instead of their Euclidean length.
-    Raises RuntimeError when the gap is not reached in max_steps.
+    Raises RuntimeError when the gap is not reached in 20,000 steps.
     """
     check_tensor(noisy, ("B", *IMAGE_SHAPE), "noisy")
-    check_values(noisy, "noisy", LOW, HIGH, ": gray levels and some noise; divide bytes by 255")
+    check_values(noisy, "noisy", *NOISY, ": gray levels and some noise; divide bytes by 255")
     if noisy.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"noisy of type {noisy.dtype} must be torch.float32 or torch.float64")
     check_number(gap, "gap", 1e-12, 1e6)
-    check_whole(max_steps, "max_steps")
-    if isinstance(weight, Tensor):
-        check_tensor(weight, (len(noisy),) if weight.ndim else (), "weight", noisy.device)
-        check_values(weight, "weight", 0, MAX_WEIGHT)
-    else:
-        check_number(weight, "weight", 0, MAX_WEIGHT)
-    if not len(noisy):
-        return noisy.clone()
-    weights = torch.as_tensor(weight, dtype=noisy.dtype, device=noisy.device).expand(len(noisy))
-    parts = [
-        _solve(f[:, 0], w[:, None, None], gap, anisotropic, max_steps)
-        for f, w in zip(noisy.split(CHUNK), weights.split(CHUNK), strict=True)
-    ]
-    return torch.cat(parts)[:, None]
+    check_number(weight, "weight", 0, MAX_WEIGHT)
+    w = noisy.new_tensor(weight)
+    parts = [_solve(f[:, 0], w, gap, anisotropic) for f in noisy.split(CHUNK) if len(f)]
+    return torch.cat(parts)[:, None] if parts else noisy.clone()
 
 
-def _solve(f: Tensor, w: Tensor, gap: float, anisotropic: bool, max_steps: int) -> Tensor:
-    """f (B, H, W), w (B, 1, 1) -> u (B, H, W).  All images go on until the last is done."""
+def _solve(f: Tensor, w: Tensor, gap: float, anisotropic: bool) -> Tensor:
+    """f (B, H, W), w () -> u (B, H, W).  All images go on until the last is done."""
     p = f.new_zeros((2, *f.shape))  # the dual: across, down; last column / row stay zero
     r, momentum = p.clone(), 1.0
     floor = w.clamp(min=1e-30)
-    for step in range(1, max_steps + 1):
+    for step in range(1, MAX_STEPS + 1):
         q = r.add_(_differences(_primal(f, r)), alpha=1 / LIPSCHITZ)
         if anisotropic:
             q = torch.minimum(torch.maximum(q, -w), w)
@@ -77,20 +62,14 @@ def _solve(f: Tensor, w: Tensor, gap: float, anisotropic: bool, max_steps: int) 
         following = (1 + (1 + 4 * momentum**2) ** 0.5) / 2
         r = torch.lerp(p, q, 1 + (momentum - 1) / following)
         p, momentum = q, following
-        if step % LOOK_EVERY == 0 or step == max_steps:
+        if step % LOOK_EVERY == 0:
             u = _primal(f, p)
-            if float(_gap(u, p, w, anisotropic).max()) <= gap:
+            d = _differences(u)
+            length = d.abs().sum(0) if anisotropic else torch.hypot(d[0], d[1])
+            gaps = (w * length - (p * d).sum(0)).sum((1, 2))  # zero at the solution only, (B,)
+            if float(gaps.max()) <= gap:
                 return u
-    raise RuntimeError(
-        f"gap={gap} not reached in max_steps={max_steps}: allow more of either, or give float64"
-    )
-
-
-def _gap(u: Tensor, p: Tensor, w: Tensor, anisotropic: bool) -> Tensor:
-    """Duality gap per image, (B,): weight * TV(u) - <p, D u>, zero at the solution only."""
-    d = _differences(u)
-    length = d.abs().sum(0) if anisotropic else torch.hypot(d[0], d[1])
-    return (w * length - (p * d).sum(0)).sum((1, 2))
+    raise RuntimeError(f"gap={gap} not reached in {MAX_STEPS} steps: allow more, or give float64")
 
 
 def _differences(u: Tensor) -> Tensor:
@@ -111,16 +90,14 @@ def _primal(f: Tensor, p: Tensor) -> Tensor:
 
 
 def sure(noisy: Tensor, weight: float, sigma: float, seed: int = 0) -> Tensor:
-    """Stein's unbiased estimate of the mean squared error after denoising, per image.
-
-    Returns (B,) float64 on the CPU.
+    """Stein's unbiased estimate of each image's mean squared error after denoising, (B,) float64
+    on the CPU.
 
     noisy: clean images plus normal noise of standard deviation sigma, not clipped.  No clean image
     is needed.  The divergence is estimated with one random direction (Ramani et al. 2008), so
     average over a batch.
     """
-    check_number(sigma, "sigma", 1e-5, HIGH - LOW)
-    check_tensor(noisy, ("B", *IMAGE_SHAPE), "noisy")
+    check_number(sigma, "sigma", 1e-5, NOISY[1] - NOISY[0])
     step = 0.1 * sigma
     gap = min(1e-3, max(step**2, 1e-12))  # the two solutions must differ by more than their errors
     noisy = noisy.cpu().double()

@@ -6,26 +6,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .checks import check_images, check_is, check_same_length, check_tensor, check_whole
-from .models import CVAE, check_model, draw_normal
+from .checks import check_images, check_tensor, check_whole, door
+from .data import LabelledImages
+from .models import CVAE, check_model, draw_normal, seeded
+
+BATCH = 1000  # images that are measured at once
 
 
 def bernoulli_nats(logits: Tensor, targets: Tensor) -> Tensor:
-    """-log p(x) of a Bernoulli decoder, summed over pixels: (..., 1, 28, 28) -> (...,) in nats."""
-    check_is(targets, Tensor, "targets")
-    try:
-        targets = targets.expand_as(logits)
-    except RuntimeError:
-        shape = tuple(targets.shape)
-        raise ValueError(f"targets of shape {shape} must be {tuple(logits.shape)}") from None
+    """-log p(x) of a Bernoulli decoder, summed over pixels: (..., 1, 28, 28) -> (...,) in nats.
+
+    targets: images in [0, 1] of the logits' shape, or one that expands to it.
+    """
+    targets = targets.expand_as(logits)
     loss = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     return loss.flatten(-3).sum(-1)
 
 
 def gaussian_kl(mean: Tensor, log_var: Tensor) -> Tensor:
     """KL(N(mean, diag exp(log_var)) || N(0, I)) in nats: (B, Z) -> (B,)."""
-    check_tensor(mean, ("B", "Z"), "mean")
-    check_tensor(log_var, tuple(mean.shape), "log_var", mean.device)
     return 0.5 * (mean.square() + log_var.exp() - 1 - log_var).sum(1)
 
 
@@ -45,16 +44,22 @@ def elbo_terms(
     return bernoulli_nats(model.decode_logits(z, labels), images), gaussian_kl(mean, log_var)
 
 
-@torch.no_grad()
 def negative_elbo(
-    model: CVAE, images: Tensor, labels: Tensor, generator: torch.Generator, batch: int = 1000
+    model: CVAE, images: Tensor, labels: Tensor, noise: Tensor | None = None
 ) -> Tensor:
-    """Negative ELBO per image (N,) in nats, one draw of z each, batch by batch."""
-    _check(model, images, labels)
-    check_whole(batch, "batch")
-    noise = draw_normal((len(images), model.latent_dim), model, generator)
-    parts = zip(images.split(batch), labels.split(batch), noise.split(batch), strict=True)
-    return torch.cat([sum(elbo_terms(model, *part), torch.zeros(())) for part in parts])
+    """The training loss, -ELBO of each image (B,) in nats: the sum of both `elbo_terms`."""
+    reconstruction, kl = elbo_terms(model, images, labels, noise)
+    return reconstruction + kl
+
+
+@door
+@torch.no_grad()
+def measure_elbo(model: CVAE, data: LabelledImages) -> Tensor:
+    """Negative ELBO of every image (N,) in nats, one draw of z each: always the same ones."""
+    noise = draw_normal((len(data), model.latent_dim), model, seeded(0))
+    inputs = data.images.to(model.device), data.labels.to(model.device), noise
+    parts = zip(*(values.split(BATCH) for values in inputs), strict=True)
+    return torch.cat([negative_elbo(model, *part) for part in parts])
 
 
 @torch.no_grad()
@@ -63,8 +68,8 @@ def iwae(
     images: Tensor,
     labels: Tensor,
     k: int,
-    generator: torch.Generator,
     proposal: tuple[Tensor, Tensor] | None = None,
+    generator: torch.Generator | None = None,
 ) -> Tensor:
     """Importance-weighted bound on log p(x | y) per image (B,), in nats (Burda et al. 2016).
 
@@ -72,11 +77,9 @@ def iwae(
     proposal: mean and log-variance (B, Z) of the distribution z is drawn from; the model's own
     encoder when left out.
     """
-    _check(model, images, labels)
+    check_images(images)
     check_whole(k, "k")
     mean, log_var = model.encode(images, labels) if proposal is None else proposal
-    for value in (mean, log_var):
-        check_tensor(value, (len(images), model.latent_dim), "proposal", model.device)
     noise = draw_normal((k, *mean.shape), model, generator)  # (K, B, Z)
     z = mean + noise * (0.5 * log_var).exp()
     log_ratio = 0.5 * (noise.square() + log_var - z.square()).sum(-1)  # log N(z;0,I) - log q(z)
@@ -85,13 +88,26 @@ def iwae(
     return (log_px + log_ratio).logsumexp(0) - math.log(k)
 
 
+@door
+def label_bounds(model: CVAE, images: Tensor, k: int = 50, seed: int = 0) -> Tensor:
+    """The importance-weighted bound on log p(x | y) of every image under every label, (B, C) nats.
+
+    Its argmax over the labels is the class the model takes the image for: a classifier that the
+    model contains.  After forgetting it should not be c_f, whatever its images look like.
+    """
+    labels = torch.arange(model.num_classes, device=model.device)
+    bounds = [iwae(model, images, y.expand(len(images)), k, generator=seeded(seed)) for y in labels]
+    return torch.stack(bounds, dim=1)
+
+
+@door
 def log_likelihood(
     model: CVAE,
     images: Tensor,
     labels: Tensor,
-    generator: torch.Generator,
     k: int = 500,
     others: tuple[CVAE, ...] = (),
+    generator: torch.Generator | None = None,
 ) -> Tensor:
     """The tightest of several importance-weighted bounds on log p(x | y) per image (B,), in nats.
 
@@ -99,44 +115,21 @@ def log_likelihood(
     lost its encoder is still measured fairly), and by a Gaussian optimised for each image starting
     from the best of those.  The proposal with the highest mean bound is returned.
     """
-    _check(model, images, labels)
-    for k_th, other in enumerate(others):
-        check_model(other, f"others[{k_th}]", model.num_classes)
+    for j, other in enumerate(others):
+        check_model(other, f"others[{j}]", model.num_classes)
         if other.latent_dim != model.latent_dim:
-            raise ValueError(
-                f"others[{k_th}] has latent_dim={other.latent_dim}, the model {model.latent_dim}"
-            )
+            theirs, ours = other.latent_dim, model.latent_dim
+            raise ValueError(f"others[{j}] has latent_dim={theirs}, the model {ours}")
     proposals = [m.encode(images, labels) for m in (model, *others)]
-    bounds = [iwae(model, images, labels, k, generator, p).detach() for p in proposals]
+    bounds = [iwae(model, images, labels, k, p, generator) for p in proposals]
     best = max(range(len(bounds)), key=lambda i: float(bounds[i].mean()))
-    better = _optimise_proposal(model, images, labels, proposals[best], generator)
-    bounds.append(iwae(model, images, labels, k, generator, better))
-    return max(bounds, key=lambda b: float(b.mean()))
-
-
-def _check(model: CVAE, images: Tensor, labels: Tensor) -> None:
-    """Refuse a model or images with NaN, and lengths that differ."""
-    check_model(model)
-    check_images(images, device=model.device)
-    check_is(labels, Tensor, "labels")
-    check_same_length(images, labels, "images")
-
-
-def _optimise_proposal(
-    model: CVAE,
-    images: Tensor,
-    labels: Tensor,
-    start: tuple[Tensor, Tensor],
-    generator: torch.Generator,
-    steps: int = 100,
-) -> tuple[Tensor, Tensor]:
-    """Mean and log-variance (B, Z) of z that maximise each image's own ELBO."""
-    mean, log_var = (s.detach().clone().requires_grad_(True) for s in start)
+    mean, log_var = (start.detach().clone().requires_grad_(True) for start in proposals[best])
     optimizer = torch.optim.Adam([mean, log_var], lr=0.05)
-    for _ in range(steps):
+    for _ in range(100):  # up each image's own ELBO
         noise = draw_normal(tuple(mean.shape), model, generator)
         logits = model.decode_logits(mean + noise * (0.5 * log_var).exp(), labels)
         loss = bernoulli_nats(logits, images).sum() + gaussian_kl(mean, log_var).sum()
         mean.grad, log_var.grad = torch.autograd.grad(loss, [mean, log_var])
         optimizer.step()
-    return mean.detach(), log_var.detach()
+    bounds.append(iwae(model, images, labels, k, (mean, log_var), generator))
+    return max(bounds, key=lambda b: float(b.mean()))

@@ -7,20 +7,24 @@ quantity, up to the batch size times smaller, and is not offered here.
 The squares themselves come from `sahelpers.gradients`; here is what is estimated with them.
 """
 
+import functools
+import operator
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from .checks import check_is
-from .config import FisherConfig, check_classes
+from .checks import check_is, check_values, door
+from .config import FisherConfig, check_classes, kept_classes
 from .data import LabelledImages
-from .elbo import bernoulli_nats, elbo_terms
-from .gradients import example_sums
+from .elbo import bernoulli_nats, negative_elbo
+from .gradients import squared_gradients
 from .models import CVAE, check_model, draw_normal, seeded
 from .progress import progress
+
+VERSION = 1  # of the estimate; raised with anything that changes its numbers
 
 
 @dataclass(frozen=True)
@@ -34,10 +38,15 @@ class Fisher:
     estimator: how it was made, in words.
     """
 
+    hint: ClassVar[str] = ": class_fishers(...).without(classes) is one"
     diagonal: dict[str, Tensor]
     n: int
     square_mean: dict[str, float]
     estimator: str
+
+    def __post_init__(self) -> None:
+        for name, values in self.diagonal.items():
+            check_values(values, f"the Fisher's {name}", -1e30, 1e30)
 
     def __add__(self, other: "Fisher") -> "Fisher":
         """The estimate from both sets of images: weighted by their numbers."""
@@ -58,21 +67,13 @@ class Fisher:
         as here, the differences between classes are counted although they cannot vary, so the
         error is a little too large.
         """
-        out = {}
-        for name, values in self.diagonal.items():
-            total = float(values.cpu().double().sum())
-            spread = max(self.square_mean[name] - total**2, 0.0)
-            out[name] = (total, (spread / max(self.n - 1, 1)) ** 0.5)
-        return out
-
-    def to(self, device: torch.device | str) -> "Fisher":
-        """The same on another device."""
-        moved = {k: v.to(device) for k, v in self.diagonal.items()}
-        return Fisher(moved, self.n, self.square_mean, self.estimator)
+        totals = {name: float(v.cpu().double().sum()) for name, v in self.diagonal.items()}
+        spread = {name: max(self.square_mean[name] - t**2, 0.0) for name, t in totals.items()}
+        return {k: (t, (spread[k] / max(self.n - 1, 1)) ** 0.5) for k, t in totals.items()}
 
     def to_state(self) -> dict[str, Any]:
         """What a checkpoint holds."""
-        return dict(vars(self.to("cpu")))
+        return {**vars(self), "diagonal": {k: v.cpu() for k, v in self.diagonal.items()}}
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> "Fisher":
@@ -96,11 +97,8 @@ class ClassFishers:
 
     def without(self, classes: int | Iterable[int]) -> Fisher:
         """The Fisher of all images but those of these classes (none: an empty tuple)."""
-        left_out = check_classes(classes, len(self.by_class), allow_empty=True)
-        first, *rest = [f for c, f in enumerate(self.by_class) if c not in left_out]
-        for other in rest:
-            first = first + other
-        return first
+        kept = kept_classes(classes, len(self.by_class))
+        return functools.reduce(operator.add, (self.by_class[c] for c in kept))
 
     def to_state(self) -> dict[str, Any]:
         """What a checkpoint holds."""
@@ -112,10 +110,11 @@ class ClassFishers:
         return cls(tuple(Fisher.from_state(s) for s in state["by_class"]))
 
 
+@door
 def diagonal_fisher(
     model: CVAE,
     data: LabelledImages | None,
-    config: FisherConfig,
+    config: FisherConfig | None = None,
     exclude: int | Iterable[int] = (),
 ) -> Fisher:
     """Estimate the diagonal Fisher from n_fisher_samples images, as many of each class.
@@ -134,27 +133,26 @@ def diagonal_fisher(
     sampled: z from N(0, I), x drawn from the decoder, gradient of log p(x | z, c); the encoder
     gets zero.
     """
-    _check(model, data, config)
+    config = config or FisherConfig()
     left_out = check_classes(exclude, model.num_classes, allow_empty=True)
-    kept = [c for c in range(model.num_classes) if c not in left_out]
-    fishers = [_class_fisher(model, data, config, c) for c in progress(kept, "Fisher per class")]
-    found = [f for f in fishers if f is not None]
+    found = _by_class(model, data, config, kept_classes(left_out, model.num_classes))
     if not found:
         raise ValueError(
             f"no image left to estimate the Fisher from: classes {left_out} are excluded"
         )
-    return ClassFishers(tuple(found)).without(())
+    return ClassFishers(tuple(found.values())).without(())
 
 
-def class_fishers(model: CVAE, data: LabelledImages | None, config: FisherConfig) -> ClassFishers:
+@door
+def class_fishers(
+    model: CVAE, data: LabelledImages | None, config: FisherConfig | None = None
+) -> ClassFishers:
     """One Fisher per class, with the options of `diagonal_fisher`."""
-    _check(model, data, config)
-    labels = progress(range(model.num_classes), "Fisher per class")
-    fishers = [_class_fisher(model, data, config, c) for c in labels]
-    for label, fisher in enumerate(fishers):
-        if fisher is None:
+    found = _by_class(model, data, config or FisherConfig(), tuple(range(model.num_classes)))
+    for label in range(model.num_classes):
+        if label not in found:
             raise ValueError(f"class {label} has no image to estimate its Fisher from")
-    return ClassFishers(tuple(f for f in fishers if f is not None))
+    return ClassFishers(tuple(found.values()))
 
 
 def check_same_parameters(mine: dict[str, Tensor], other: dict[str, Tensor], what: str) -> None:
@@ -169,76 +167,67 @@ def check_same_parameters(mine: dict[str, Tensor], other: dict[str, Tensor], wha
         raise ValueError(f"{what} does not fit: it has {extra[0]}, which is unknown here")
 
 
-def _check(model: CVAE, data: LabelledImages | None, config: FisherConfig) -> None:
-    """Refuse what does not go together, before any work."""
-    check_model(model)
-    check_is(data, (LabelledImages, type(None)), "data")
-    check_is(config, FisherConfig, "config")
-    if config.source != "data" or config.estimator == "decoder":
-        return
-    if data is None:
-        raise ValueError("source='data' needs data: pass images, or use source='model_mean'")
-    if data.images.device != model.device:
-        raise ValueError(f"data is on {data.images.device}, the model on {model.device}: move one")
-    check_model(model, num_classes=len(data.class_names))
+def _by_class(
+    model: CVAE, data: LabelledImages | None, config: FisherConfig, classes: tuple[int, ...]
+) -> dict[int, Fisher]:
+    """The estimate from each class's share of the images; none for a class without images."""
+    real = config.source == "data" and config.estimator != "decoder"
+    if real:
+        if data is None:
+            raise ValueError("source='data' needs data: pass images, or use source='model_mean'")
+        here, there = data.images.device, model.device
+        if here != there:
+            raise ValueError(f"data is on {here}, the model on {there}: move one")
+        check_model(model, num_classes=data.num_classes)
+    n, found = -(-config.n_fisher_samples // model.num_classes), {}
+    for label in progress(classes, "Fisher per class"):
+        generator = seeded(config.seed * 1009 + label)  # a class's images and noise: the same ones
+        if real and data is not None:
+            images = data.only(label).images
+            images = images[torch.randperm(len(images), generator=generator)[:n]]
+        else:
+            labels = torch.full((n,), label, device=model.device)
+            images = model.sample(labels, "standard", generator)
+            if config.source == "model_sample":
+                images = _pixels(images, generator)
+        if len(images):
+            found[label] = _estimate(model, images, config, label, generator)
+    return found
 
 
-def _class_fisher(
-    model: CVAE, data: LabelledImages | None, config: FisherConfig, label: int
-) -> Fisher | None:
-    """The estimate from one class's share of the images; None when the data has none of them."""
-    generator = seeded(config.seed * 1009 + label)  # a class's images and noise: always the same
-    n = -(-config.n_fisher_samples // model.num_classes)
-    images = _class_images(model, data, config, label, n, generator)
-    if images is None:
-        return None
+def _pixels(mean: Tensor, generator: torch.Generator) -> Tensor:
+    """Bernoulli draws with these means, made on the CPU."""
+    return torch.bernoulli(mean.cpu(), generator=generator).to(mean.device)
+
+
+def _estimate(
+    model: CVAE, images: Tensor, config: FisherConfig, label: int, generator: torch.Generator
+) -> Fisher:
+    """From images (n, 1, 28, 28) of one class."""
     n = len(images)
     labels = torch.full((n,), label, device=model.device)
-    repeats = 2 * config.draws if config.estimator == "product" else config.draws
-    noise = draw_normal((n, repeats, model.latent_dim), model, generator)
+    decoder, product = config.estimator == "decoder", config.estimator == "product"
+    noise = draw_normal((n, (1 + product) * config.draws, model.latent_dim), model, generator)
 
     def losses(twin: nn.Module, images: Tensor, labels: Tensor, noise: Tensor) -> Tensor:
         assert isinstance(twin, CVAE)
-        if config.estimator == "decoder":
+        if decoder:
             return bernoulli_nats(twin.decode_logits(noise, labels), images)
-        return torch.stack(elbo_terms(twin, images, labels, noise)).sum(0)
+        return negative_elbo(twin, images, labels, noise)
 
     total: dict[str, Tensor] = {}
     each: dict[str, Tensor] = {}  # (n,): an image's squares summed over the parameter's entries
     for k in range(config.draws):
-        first = noise[:, k]
-        second = noise[:, config.draws + k] if config.estimator == "product" else None
-        if config.estimator == "decoder":  # the pixels must come from the z they are scored under
+        z = noise[:, k]
+        if decoder:  # the pixels must come from the z they are scored under
             with torch.no_grad():
-                images = torch.bernoulli(model.decode(first, labels).cpu(), generator=generator)
-                images = images.to(model.device)
-        inputs = (images, labels, first)
-        twins = None if second is None else (images, labels, second)
-        part, part_each = example_sums(model, losses, inputs, twins)
+                images = _pixels(model.decode(z, labels), generator)
+        twins = (images, labels, noise[:, config.draws + k]) if product else None
+        part, part_each = squared_gradients(model, losses, (images, labels, z), twins)
         for name, value in part.items():
             total[name] = total.get(name, 0) + value / (n * config.draws)
             each[name] = each.get(name, 0) + part_each[name] / config.draws
     square = {name: float(values.square().mean()) for name, values in each.items()}
-    source = "its own" if config.estimator == "decoder" else config.source
+    source = "its own" if decoder else config.source
     words = f"{config.estimator} of {source} images, {config.draws} draw(s) of z"
     return Fisher(total, n, square, words)
-
-
-def _class_images(
-    model: CVAE,
-    data: LabelledImages | None,
-    config: FisherConfig,
-    label: int,
-    n: int,
-    generator: torch.Generator,
-) -> Tensor | None:
-    """At most n images of a class, real or drawn by the model."""
-    if config.source == "data" and config.estimator != "decoder":
-        assert data is not None
-        images = data.only(label).images
-        return images[torch.randperm(len(images), generator=generator)[:n]] if len(images) else None
-    labels = torch.full((n,), label, device=model.device)
-    images = model.sample(labels, generator, prior="standard")
-    if config.source == "model_sample":
-        images = torch.bernoulli(images.cpu(), generator=generator).to(model.device)
-    return images

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .checks import check_callable, check_finite, check_is, check_whole
+from .checks import check_callable, door
 
 CHUNK = 250  # examples in one pass
 PIECE = 32  # per-example gradients formed at once: few enough to stay in the processor's cache
@@ -22,50 +22,32 @@ TOLERANCE = 5e-3  # of the largest entry, against autograd; leaves room for a GP
 Use = tuple[nn.Module, str, Tensor, Tensor]  # layer, "weight" or "bias", input, output gradient
 
 
+@door
 def squared_gradients(
     module: nn.Module,
     losses: Callable[..., Tensor],
     inputs: tuple[Tensor, ...],
     twins: tuple[Tensor, ...] | None = None,
-    chunk: int = CHUNK,
-) -> tuple[dict[str, Tensor], dict[str, float]]:
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Sum over examples of the square of each example's own gradient, for every parameter.
 
     losses(module, *inputs) -> (B,): one loss per example, each depending on its own example only.
     inputs: tensors with the examples along the first axis.  twins: as inputs; when given, the
     gradients for inputs and for twins are multiplied instead of the first being squared.
-    chunk: examples in memory at once; it changes the result by rounding only.
     Layers: Linear (any axes after the first), Conv2d and ConvTranspose2d with zero padding, used
     any number of times, with shared parameters too.  The module itself is not touched: a copy in
     evaluation mode does the work.
 
-    Returns the sums by parameter name, and the sum over examples of (their entries' sum)^2.
+    Returns the sums by parameter name, and for every parameter one number per example, (B,) float64
+    on the CPU: the sum over the parameter's entries of that example's squares.
     Raises ValueError when a weight is not finite, and TypeError naming the parameter when a layer
     is of another kind or uses its parameters in another way: never a silent zero.
     """
-    total, each = example_sums(module, losses, inputs, twins, chunk)
-    return total, {name: float(values.square().sum()) for name, values in each.items()}
-
-
-def example_sums(
-    module: nn.Module,
-    losses: Callable[..., Tensor],
-    inputs: tuple[Tensor, ...],
-    twins: tuple[Tensor, ...] | None = None,
-    chunk: int = CHUNK,
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """As `squared_gradients`, but the second result is, for every parameter, one number per
-    example, (B,) float64: the sum over the parameter's entries of that example's squares."""
-    check_is(module, nn.Module, "module")
     check_callable(losses, "losses", "(module, *inputs) -> (B,)")
-    check_whole(chunk, "chunk")
-    check_finite(module, "module")
     sizes = {len(t) for t in (*inputs, *(twins or ()))}
     if len(sizes) != 1 or not max(sizes) or len(inputs) != len(twins or inputs):
-        raise ValueError(
-            f"inputs and twins have {sorted(sizes)} rows: give at least one image, and as many of "
-            "each"
-        )
+        rows = sorted(sizes)
+        raise ValueError(f"inputs and twins have {rows} rows: give at least one image, and as many")
     n = len(inputs[0])
     twin = copy.deepcopy(module).eval().requires_grad_(True)
     recorder = _Recorder(twin, losses)
@@ -73,8 +55,8 @@ def example_sums(
     names = {id(p): name for name, p in twin.named_parameters()}
     total = {name: torch.zeros_like(p) for name, p in twin.named_parameters()}
     each = {name: p.new_zeros(n, dtype=torch.float64, device="cpu") for name, p in total.items()}
-    for start in range(0, n, chunk):
-        part = slice(start, start + chunk)
+    for start in range(0, n, CHUNK):
+        part = slice(start, start + CHUNK)
         first = recorder.run(tuple(t[part] for t in inputs))
         second = first if twins is None else recorder.run(tuple(t[part] for t in twins))
         for key, uses in first.items():
@@ -106,23 +88,19 @@ class _Recorder:
         with torch.enable_grad():
             losses = self.losses(self.module, *inputs)
             if losses.shape != inputs[0].shape[:1]:
-                raise ValueError(
-                    f"losses of shape {tuple(losses.shape)} must be ({len(inputs[0])},): one for "
-                    "each example"
-                )
+                shape, n = tuple(losses.shape), len(inputs[0])
+                raise ValueError(f"losses of shape {shape} must be ({n},): one for each example")
             outputs = [output for _, _, output in self.seen]
-            gradients: tuple[Tensor | None, ...] = ()
-            if outputs:
-                gradients = torch.autograd.grad(losses.sum(), outputs, allow_unused=True)
+            wanted = (
+                torch.autograd.grad(losses.sum(), outputs, allow_unused=True) if outputs else ()
+            )
         uses: dict[int, list[Use]] = {}
-        for (layer, seen, _), gradient in zip(self.seen, gradients, strict=True):
+        for (layer, seen, _), gradient in zip(self.seen, wanted, strict=True):
             if gradient is None:
                 continue  # the output does not reach the loss: exactly zero
             if len(seen) != len(inputs[0]):
-                raise TypeError(
-                    f"{layer} sees {len(seen)} rows for {len(inputs[0])} examples: "
-                    "keep the examples along the first axis"
-                )
+                rows = f"{len(seen)} rows for {len(inputs[0])} examples"
+                raise TypeError(f"{layer} sees {rows}: keep the examples along the first axis")
             for kind, parameter in layer.named_parameters(recurse=False):
                 uses.setdefault(id(parameter), []).append((layer, kind, seen, gradient))
         self.seen.clear()
@@ -136,7 +114,7 @@ def _verify(twin: nn.Module, recorder: _Recorder, inputs: tuple[Tensor, ...]) ->
     """
     parameters = dict(twin.named_parameters())
     uses = recorder.run(inputs)
-    found = {name: _added(uses[id(p)]) for name, p in parameters.items() if id(p) in uses}
+    found = {name: _added(uses[id(p)], slice(2)) for name, p in parameters.items() if id(p) in uses}
     for k in range(len(inputs[0])):
         with torch.enable_grad():
             loss = recorder.losses(twin, *(t[k : k + 1] for t in inputs)).sum()
@@ -165,36 +143,28 @@ def _sum_products(first: list[Use], second: list[Use]) -> tuple[Tensor, Tensor]:
         return g.T @ a, g.sum(1) * a.sum(1)
     total, each = torch.zeros_like(layer.get_parameter(kind)), []
     for start in range(0, len(a1), PIECE):
-        one = _added(_examples(first, start))
-        product = one * (one if second is first else _added(_examples(second, start)))
+        part = slice(start, start + PIECE)
+        one = _added(first, part)
+        product = one * (one if second is first else _added(second, part))
         total += product.sum(0)
         each.append(product.flatten(1).sum(1))
     return total, torch.cat(each)
 
 
-def _examples(uses: list[Use], start: int) -> list[Use]:
-    """The uses of PIECE examples only."""
-    part = slice(start, start + PIECE)
-    return [(layer, kind, seen[part], gradient[part]) for layer, kind, seen, gradient in uses]
+def _added(uses: list[Use], part: slice) -> Tensor:
+    """Each of these examples' gradient (B, *parameter.shape): the uses of a parameter are added."""
+    gradients = [_example_gradients(use, part) for use in uses]
+    return sum(gradients[1:], gradients[0])
 
 
-def _added(uses: list[Use]) -> Tensor:
-    """Each example's gradient (B, *parameter.shape): the uses of a parameter are added."""
-    total = _example_gradients(uses[0])
-    for use in uses[1:]:
-        total = total + _example_gradients(use)
-    return total
-
-
-def _example_gradients(use: Use) -> Tensor:
-    """The gradient of each example for one use of a parameter: (B, *parameter.shape)."""
+def _example_gradients(use: Use, part: slice) -> Tensor:
+    """The gradient of each of these examples for one use of a parameter: (B, *parameter.shape)."""
     layer, kind, seen, gradient = use
+    seen, gradient = seen[part], gradient[part]
     if isinstance(layer, nn.Linear):
-        g, a = gradient.flatten(1, -2) if gradient.ndim > 2 else gradient[:, None], seen
-        if kind == "bias":
-            return g.sum(1)
-        a = a.flatten(1, -2) if a.ndim > 2 else a[:, None]
-        return g.transpose(1, 2) @ a
+        g = gradient.reshape(len(gradient), -1, layer.out_features)
+        a = seen.reshape(len(seen), -1, layer.in_features)
+        return g.sum(1) if kind == "bias" else g.transpose(1, 2) @ a
     assert isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d))
     if kind == "bias":
         return gradient.flatten(2).sum(2)
@@ -204,16 +174,14 @@ def _example_gradients(use: Use) -> Tensor:
     if isinstance(layer.padding, str):
         raise TypeError(f"{layer} has its padding as a word: give numbers")
     columns = F.unfold(wide, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
-    rows = _places(wide, layer, 0), _places(wide, layer, 1)
     height, width = narrow.shape[2:]
-    columns = columns.view(len(wide), -1, *rows)[..., :height, :width]  # output padding adds places
+    reach = layer.dilation[1] * (layer.kernel_size[1] - 1) + 1
+    across = (wide.shape[3] + 2 * layer.padding[1] - reach) // layer.stride[
+        1
+    ] + 1  # places in a row
+    columns = columns.view(*columns.shape[:2], -1, across)[
+        ..., :height, :width
+    ]  # output padding adds some
     columns = columns.reshape(len(wide), layer.groups, -1, height * width)
     narrow = narrow.reshape(len(wide), layer.groups, -1, height * width)
     return (narrow @ columns.transpose(2, 3)).view(len(wide), *layer.weight.shape)
-
-
-def _places(wide: Tensor, layer: nn.Conv2d | nn.ConvTranspose2d, axis: int) -> int:
-    """Positions of the kernel along one image axis."""
-    reach = layer.dilation[axis] * (layer.kernel_size[axis] - 1) + 1
-    room = wide.shape[2 + axis] + 2 * int(layer.padding[axis]) - reach
-    return room // layer.stride[axis] + 1

@@ -1,13 +1,24 @@
-"""The judges that look at what a model draws: classifiers in four roles."""
+"""Judges: classifiers in four roles, and what they say about the images that a model draws."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Self, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .checks import IMAGE_SHAPE, check_finite, check_images, check_is, check_tensor, check_whole
-from .models import NUM_CLASSES, restored
+from .checks import (
+    check_finite,
+    check_images,
+    check_is,
+    check_labels,
+    check_tensor,
+    check_whole,
+    door,
+)
+from .config import MAX_CLASSES, kept_classes
+from .models import CVAE, Saved, seeded
 
 JUDGE_ROLES = {
     "open": "scores; an eleventh answer, 'none of these'",
@@ -15,72 +26,64 @@ JUDGE_ROLES = {
     "guide": "guides attacks, never scores",
     "tuning": "for choosing knobs, never reported",
 }
+SCORING = ("open", "plain")  # the judges whose verdicts are reported
+BATCH = 250  # images that a judge looks at once: their activations fit a processor's cache
+DRAW_BATCH = 2000  # images that a model draws at once
 
 
-class Judge(nn.Module):
+class Judge(Saved):
     """Classifier of 28 x 28 images.  The four roles differ in architecture (see JUDGE_ROLES).
 
     forward: images (B, 1, 28, 28) -> logits (B, C), or (B, C + 1) for role "open", whose last
     column means "none of these".
     """
 
-    def __init__(self, role: str, num_classes: int = NUM_CLASSES) -> None:
+    built_with = ("role", "num_classes")
+
+    def __init__(self, role: str, num_classes: int = 10) -> None:
         super().__init__()
         if role not in JUDGE_ROLES:
             raise ValueError(f"role={role!r} is not one of {', '.join(JUDGE_ROLES)}")
-        check_whole(num_classes, "num_classes", 2, 1000)
+        check_whole(num_classes, "num_classes", 2, MAX_CLASSES)
         self.role, self.num_classes = role, num_classes
         self.has_none = role == "open"
         if role == "open":
-            body = [*_block(1, 16, 3, 1), *_block(16, 32, 3, 2), *_block(32, 64, 3, 2)]
+            width, body = 128, [*_block(1, 16, 3, 1), *_block(16, 32, 3, 2), *_block(32, 64, 3, 2)]
             body += [*_block(64, 64, 3, 1), nn.Flatten(), nn.Linear(64 * 49, 128), nn.ReLU()]
-            width = 128
         elif role == "plain":
-            body = [nn.Conv2d(1, 24, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(24, 48, 5)]
-            body += [nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(48 * 16, 192), nn.ReLU()]
-            width = 192
+            width, body = 192, [nn.Conv2d(1, 24, 5), nn.ReLU(), nn.MaxPool2d(2)]
+            body += [nn.Conv2d(24, 48, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()]
+            body += [nn.Linear(48 * 16, 192), nn.ReLU()]
         elif role == "guide":
-            body = [*_block(1, 32, 4, 2), *_block(32, 64, 4, 2), nn.Flatten()]
+            width, body = 100, [*_block(1, 32, 4, 2), *_block(32, 64, 4, 2), nn.Flatten()]
             body += [nn.Linear(64 * 49, 100), nn.ReLU()]
-            width = 100
         else:
-            body = [nn.Flatten(), nn.Linear(784, 512), nn.GELU(), nn.Linear(512, 256), nn.GELU()]
-            width = 256
+            width, body = 256, [nn.Flatten(), nn.Linear(784, 512), nn.GELU()]
+            body += [nn.Linear(512, 256), nn.GELU()]
         self.body = nn.Sequential(*body)
         self.head = nn.Linear(width, num_classes + self.has_none)
 
     def features(self, images: Tensor) -> Tensor:
-        """Penultimate activations, (B, width)."""
-        weight = self.head.weight
-        check_tensor(images, ("B", *IMAGE_SHAPE), "images", weight.device, weight.dtype)
-        out: Tensor = self.body(images)
-        return out
+        """Penultimate activations, (B, width), of images of any float type."""
+        return cast(Tensor, self.body(images.to(self.head.weight.dtype)))
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits, (B, C) or (B, C + 1)."""
-        out: Tensor = self.head(self.features(images))
-        return out
+        return cast(Tensor, self.head(self.features(images)))
 
     @torch.no_grad()
-    def probabilities(self, images: Tensor, batch: int = 250) -> Tensor:
-        """Softmax of the logits, in batches whose activations fit a processor's cache.
+    def probabilities(self, images: Tensor) -> Tensor:
+        """Softmax of the logits, (B, C) or (B, C + 1), for images (B, 1, 28, 28) float in [0, 1].
 
-        Raises ValueError unless the images lie in [0, 1].
+        Raises ValueError for images of another shape, range or device.
         """
         check_images(images, device=self.head.weight.device)
-        check_whole(batch, "batch")
-        return torch.cat([self(part).softmax(1) for part in images.split(batch)])
-
-    def to_state(self) -> dict[str, Any]:
-        """Tensors, numbers and strings only: what a checkpoint holds."""
-        tensors = {k: v.detach().cpu() for k, v in self.state_dict().items()}
-        return {"role": self.role, "num_classes": self.num_classes, "tensors": tensors}
+        return torch.cat([self(part).softmax(1) for part in images.split(BATCH)])
 
     @classmethod
-    def from_state(cls, state: dict[str, Any]) -> "Judge":
-        """The judge of `to_state`, on the CPU, in evaluation mode."""
-        judge = restored(lambda: cls(state["role"], state["num_classes"]), state["tensors"])
-        return judge.to(memory_format=torch.channels_last)
+    def from_state(cls, state: dict[str, Any]) -> Self:
+        """As of every network, and with the layout in memory that is fastest."""
+        return super().from_state(state).to(memory_format=torch.channels_last)
 
 
 def _block(inputs: int, outputs: int, kernel: int, stride: int) -> list[nn.Module]:
@@ -88,24 +91,19 @@ def _block(inputs: int, outputs: int, kernel: int, stride: int) -> list[nn.Modul
     return [conv, nn.BatchNorm2d(outputs), nn.ReLU()]
 
 
-def check_judge(judge: object, num_classes: int | None, name: str = "judge") -> None:
+def check_judge(judge: Judge, num_classes: int | None, name: str = "judge") -> None:
     """Refuse what is not a Judge (of so many classes) with finite weights, ready to judge."""
     check_is(judge, Judge, name)
-    assert isinstance(judge, Judge)
     if num_classes is not None and judge.num_classes != num_classes:
         raise ValueError(f"{name} knows {judge.num_classes} classes, the model {num_classes}")
     if judge.training:
-        raise ValueError(
-            f"{name} is in training mode, where an image's verdict depends on the others: "
-            "call its eval()"
-        )
+        raise ValueError(f"{name} is in training mode, where images sway each other: call eval()")
     check_finite(judge, name)
 
 
-def check_judges(judges: object, num_classes: int | None = None) -> None:
+def check_judges(judges: Mapping[str, Judge], num_classes: int | None = None) -> None:
     """Refuse what does not map names to judges that score, all of so many classes."""
     check_is(judges, Mapping, "judges")
-    assert isinstance(judges, Mapping)
     for role, judge in judges.items():
         check_judge(judge, num_classes, f"judges[{role!r}]")
     if not judges or any(judge.role == "guide" for judge in judges.values()):
@@ -114,12 +112,135 @@ def check_judges(judges: object, num_classes: int | None = None) -> None:
         )
 
 
-def check_guide(guide: object, num_classes: int) -> None:
+def check_guide(guide: Judge, num_classes: int) -> None:
     """Refuse what is not the judge that guides, of so many classes."""
     check_judge(guide, num_classes, "guide")
-    assert isinstance(guide, Judge)
     if guide.role != "guide":
-        raise ValueError(
-            f"guide has the role {guide.role!r}: a judge that scores cannot guide as well; "
-            "pass the judge of role 'guide'"
-        )
+        role = f"{guide.role!r}, which scores and cannot guide as well"
+        raise ValueError(f"guide has the role {role}: pass the judge of role 'guide'")
+
+
+@dataclass(frozen=True)
+class Latents:
+    """Fixed latents z (N, Z) float with their labels (N,) int64: models are compared at the same z.
+
+    Raises ValueError unless there is at least one, and a label for each.
+    """
+
+    z: Tensor
+    labels: Tensor
+
+    def __post_init__(self) -> None:
+        check_labels(self.labels, MAX_CLASSES, "latents.labels")
+        check_tensor(self.z, (len(self.labels), "Z"), "latents.z")
+        if not len(self.labels):
+            raise ValueError("latents has no sample: give at least one")
+
+    def where(self, chosen: Tensor) -> "Latents":
+        """Those that a mask (N,) bool chooses."""
+        return Latents(self.z[chosen], self.labels[chosen])
+
+
+@door
+def fixed_latents(
+    model: CVAE, per_class: int = 2000, prior: str = "class", seed: int = 1234
+) -> Latents:
+    """per_class latents of every class, from the model's Gaussian of the class or from N(0, I)."""
+    check_whole(per_class, "per_class")
+    labels = torch.arange(model.num_classes).repeat_interleave(per_class).to(model.device)
+    return Latents(model.draw_latents(labels, prior, seeded(seed)), labels)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one judge says of a model's samples.
+
+    probability, argmax: (C, C) or (C, C + 1): row = label asked for, column = judge's answer, the
+    last one "none of these" if the judge has it; mean probability and share of the samples.
+    n: samples per class.
+    """
+
+    probability: Tensor
+    argmax: Tensor
+    n: int
+
+    def correct(self, classes: Iterable[int] | None = None) -> Tensor:
+        """Share of samples recognised as the label asked for, of each class or of these."""
+        share = self.argmax.diagonal()
+        return share if classes is None else share[list(classes)]
+
+
+@door
+@torch.no_grad()
+def draw_images(model: CVAE, latents: Latents) -> Tensor:
+    """The images at fixed latents, (N, 1, 28, 28) in [0, 1]."""
+    parts = zip(latents.z.split(DRAW_BATCH), latents.labels.split(DRAW_BATCH), strict=True)
+    return torch.cat([model.decode(z, labels) for z, labels in parts])
+
+
+@door
+def judge_samples(model: CVAE, judge: Judge, latents: Latents, stretch: bool = False) -> Verdict:
+    """Let a judge look at what the model draws at these latents.
+
+    stretch: stretch every image to full contrast first, so that a faint ghost is seen as well.
+    A class without latents has a row of NaN.
+    """
+    images = draw_images(model, latents)
+    check_judge(judge, model.num_classes)
+    p = judge.probabilities(stretch_contrast(images) if stretch else images)
+    rows = [latents.labels == c for c in range(model.num_classes)]
+    answers = F.one_hot(p.argmax(1), p.shape[1]).to(p.dtype)
+    tables = [torch.stack([x[row].mean(0) for row in rows]).cpu() for x in (p, answers)]
+    return Verdict(tables[0], tables[1], max(int(row.sum()) for row in rows))
+
+
+def stretch_contrast(images: Tensor) -> Tensor:
+    """Images (B, 1, 28, 28), each made to run from 0 to 1; a flat one (range below 1e-4) stays."""
+    low = images.amin((1, 2, 3), keepdim=True)
+    reach = images.amax((1, 2, 3), keepdim=True) - low
+    return torch.where(reach > 1e-4, (images - low) / reach.clamp(min=1e-4), images)
+
+
+@dataclass(frozen=True)
+class Collateral:
+    """Kept classes before and after, in percentage points: the mean change and the worst drop."""
+
+    mean_before: float
+    mean_after: float
+    worst_drop: float
+    worst_class: int
+
+
+@door
+def collateral(before: Verdict, after: Verdict, forget_class: int | Iterable[int]) -> Collateral:
+    """Compare two verdicts of the same judge at the same latents on the kept classes.
+
+    forget_class: one class or several; an empty tuple compares all classes.
+    """
+    if before.argmax.shape != after.argmax.shape:
+        shapes = tuple(before.argmax.shape), tuple(after.argmax.shape)
+        raise ValueError(f"before and after are tables {shapes}: give one judge's verdicts")
+    kept = kept_classes(forget_class, len(before.argmax))
+    a, b = 100 * before.correct(kept), 100 * after.correct(kept)
+    worst = int((a - b).argmax())
+    return Collateral(float(a.mean()), float(b.mean()), float((a - b)[worst]), kept[worst])
+
+
+@door
+@torch.no_grad()
+def frechet_distance(judge: Judge, first: Tensor, second: Tensor) -> float:
+    """Frechet distance between two sets of images (N, 1, 28, 28) in the judge's features.
+
+    |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)), as in the Frechet Inception distance (Heusel et al.
+    2017), with the judge in the place of Inception.  Comparable only for the same judge and N.
+    """
+    stats = []
+    for name, images in (("first", first), ("second", second)):
+        check_images(images, name, judge.head.weight.device)
+        if len(images) < 2:
+            raise ValueError(f"{name} has {len(images)} images: a covariance needs at least 2")
+        features = torch.cat([judge.features(part) for part in images.split(BATCH)]).cpu().double()
+        stats.append((features.mean(0), torch.cov(features.T)))
+    (m1, s1), (m2, s2) = stats
+    root = torch.linalg.eigvals(s1 @ s2).real.clamp(min=0).sqrt().sum()
+    return float((m1 - m2).square().sum() + s1.trace() + s2.trace() - 2 * root)

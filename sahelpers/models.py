@@ -1,7 +1,6 @@
 """The conditional VAE."""
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -14,17 +13,49 @@ from .checks import (
     check_labels,
     check_same_length,
     check_tensor,
+    check_values,
     check_whole,
+    door,
 )
-from .config import ARCHITECTURES, check_classes
+from .config import ARCHITECTURES, MAX_CLASSES, check_classes
 
-LATENT_DIM = 20
-NUM_CLASSES = 10
 PRIORS = ("class", "standard")
-M = TypeVar("M", bound=nn.Module)
+NOISY = (-4.0, 5.0)  # gray levels that noise on an image may reach; farther out something is wrong
 
 
-class CVAE(nn.Module):
+class Saved(nn.Module):
+    """A network that a checkpoint holds: what it was built with, and its tensors."""
+
+    built_with: ClassVar[tuple[str, ...]]  # arguments of the constructor, kept as attributes
+
+    def to_state(self) -> dict[str, Any]:
+        """Tensors, numbers and strings only."""
+        arguments = {name: getattr(self, name) for name in self.built_with}
+        return {**arguments, "tensors": {k: v.detach().cpu() for k, v in self.state_dict().items()}}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Self:
+        """The network of `to_state` with copies of its tensors, float32 or all float64, on the CPU,
+        in evaluation mode.
+
+        Raises RuntimeError unless names, shapes and types fit.  What is built has no memory of its
+        own: a file may announce any size, and torch's default type does not matter.
+        """
+        with torch.device("meta"):
+            module = cls(*(state[name] for name in cls.built_with))
+        tensors: dict[str, Tensor] = state["tensors"]
+        double = all(v.dtype == torch.float64 for v in tensors.values() if v.is_floating_point())
+        for name, built in module.state_dict().items():
+            whole = torch.float64 if double else torch.float32
+            wanted = whole if built.is_floating_point() else built.dtype
+            if name in tensors and tensors[name].dtype != wanted:
+                raise RuntimeError(f"{name} is of type {tensors[name].dtype}, not {wanted}")
+        copies = {k: v.clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
+        module.load_state_dict(copies, assign=True)
+        return module.eval()
+
+
+class CVAE(Saved):
     """Conditional VAE with a Bernoulli decoder (Sohn et al. 2015).
 
     The label goes into the encoder and into the decoder, as one-hot for class numbers or as any
@@ -33,17 +64,17 @@ class CVAE(nn.Module):
     estimation, Ghosh et al. 2020), which avoids the holes between encoded images, or from N(0, I).
     """
 
+    built_with = ("arch", "latent_dim", "num_classes")
+    hint: ClassVar[str] = " (a training's result has it as `.model`)"
     prior_mean: Tensor  # (C, Z)
     prior_scale: Tensor  # (C, Z, Z), lower triangular
 
-    def __init__(
-        self, arch: str = "mlp", latent_dim: int = LATENT_DIM, num_classes: int = NUM_CLASSES
-    ) -> None:
+    def __init__(self, arch: str = "mlp", latent_dim: int = 20, num_classes: int = 10) -> None:
         super().__init__()
         if arch not in ARCHITECTURES:
             raise ValueError(f"arch={arch!r} is not one of {', '.join(ARCHITECTURES)}")
         check_whole(latent_dim, "latent_dim", 1, 512)
-        check_whole(num_classes, "num_classes", 2, 1000)
+        check_whole(num_classes, "num_classes", 2, MAX_CLASSES)
         self.arch, self.latent_dim, self.num_classes = arch, latent_dim, num_classes
         build = _mlp if arch == "mlp" else _conv
         self.encoder, self.decoder = build(latent_dim, num_classes)
@@ -62,7 +93,6 @@ class CVAE(nn.Module):
 
     def label_vectors(self, labels: Tensor) -> Tensor:
         """Class numbers (B,) int64, or soft labels (B, C) float, as label vectors (B, C)."""
-        check_is(labels, Tensor, "labels")
         if labels.ndim == 1 and not labels.is_floating_point():
             try:
                 return F.one_hot(labels.long(), self.num_classes).to(self.device, self.dtype)
@@ -77,14 +107,13 @@ class CVAE(nn.Module):
             f"(B,) int64 or label vectors (B, {self.num_classes}) float"
         )
 
+    @door
     def encode(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of q(z | x, y), each (B, Z).
 
         images: (B, 1, 28, 28) float in [0, 1].  labels: (B,) int64 or (B, C) float.
         """
-        check_tensor(images, ("B", *IMAGE_SHAPE), "images", self.device, self.dtype)
-        y = self.label_vectors(labels)
-        check_same_length(images, y, "images")
+        y = self._labels_of(images, IMAGE_SHAPE, "images", labels)
         if self.arch == "mlp":
             h = torch.cat([images.flatten(1), y], dim=1)  # (B, 784 + C)
         else:
@@ -93,26 +122,33 @@ class CVAE(nn.Module):
         mean, log_var = self.encoder(h).chunk(2, dim=1)
         return mean, log_var
 
+    @door
     def decode_logits(self, z: Tensor, labels: Tensor) -> Tensor:
         """Logits of the pixels' Bernoulli probabilities, (B, 1, 28, 28), for z (B, Z)."""
-        check_tensor(z, ("B", self.latent_dim), "z", self.device, self.dtype)
-        y = self.label_vectors(labels)
-        check_same_length(z, y, "z")
-        h = torch.cat([z, y], dim=1)  # (B, Z + C)
-        out: Tensor = self.decoder(h)
+        y = self._labels_of(z, (self.latent_dim,), "z", labels)
+        out: Tensor = self.decoder(torch.cat([z, y], dim=1))  # from (B, Z + C)
         return out.view(-1, *IMAGE_SHAPE)
+
+    def _labels_of(
+        self, values: Tensor, shape: tuple[int, ...], name: str, labels: Tensor
+    ) -> Tensor:
+        """The label vectors of values (B, *shape), after a look at both."""
+        check_tensor(values, ("B", *shape), name, self.device, self.dtype)
+        vectors = self.label_vectors(labels)
+        check_same_length(values, vectors, name)
+        return vectors
 
     def decode(self, z: Tensor, labels: Tensor) -> Tensor:
         """Pixel probabilities p(x | z, y), the images that are shown: (B, 1, 28, 28) in [0, 1]."""
         return self.decode_logits(z, labels).sigmoid()
 
+    @door
     def draw_latents(
-        self, labels: Tensor, generator: torch.Generator | None = None, prior: str = "class"
+        self, labels: Tensor, prior: str = "class", generator: torch.Generator | None = None
     ) -> Tensor:
         """Latents z (B, Z) for class numbers (B,): from the class's Gaussian or from N(0, I)."""
         if prior not in PRIORS:
             raise ValueError(f"prior={prior!r} is not one of {', '.join(PRIORS)}")
-        check_is(labels, Tensor, "labels")
         noise = draw_normal((len(labels), self.latent_dim), self, generator)
         if prior == "standard":
             return noise
@@ -126,10 +162,10 @@ class CVAE(nn.Module):
 
     @torch.no_grad()
     def sample(
-        self, labels: Tensor, generator: torch.Generator | None = None, prior: str = "class"
+        self, labels: Tensor, prior: str = "class", generator: torch.Generator | None = None
     ) -> Tensor:
         """One image of each class number in labels (B,): (B, 1, 28, 28) in [0, 1]."""
-        return self.decode(self.draw_latents(labels, generator, prior), labels)
+        return self.decode(self.draw_latents(labels, prior, generator), labels)
 
     @torch.no_grad()
     def set_class_prior(self, label: int, latents: Tensor | None = None) -> None:
@@ -145,17 +181,6 @@ class CVAE(nn.Module):
         if failed or not scale.isfinite().all():
             raise ValueError("latents do not spread in every dimension, or hold NaN: give others")
         self.prior_mean[label], self.prior_scale[label] = mean, scale.to(self.dtype)
-
-    def to_state(self) -> dict[str, Any]:
-        """Tensors, numbers and strings only: what a checkpoint holds."""
-        shape = {k: getattr(self, k) for k in ("arch", "latent_dim", "num_classes")}
-        return {**shape, "tensors": {k: v.detach().cpu() for k, v in self.state_dict().items()}}
-
-    @classmethod
-    def from_state(cls, state: dict[str, Any]) -> "CVAE":
-        """The model of `to_state`, on the CPU, in evaluation mode."""
-        shape = state["arch"], state["latent_dim"], state["num_classes"]
-        return restored(lambda: cls(*shape), state["tensors"])
 
 
 def _mlp(latent_dim: int, num_classes: int) -> tuple[nn.Sequential, nn.Sequential]:
@@ -182,21 +207,35 @@ def _conv(latent_dim: int, num_classes: int) -> tuple[nn.Sequential, nn.Sequenti
     return encoder, decoder
 
 
-def restored(build: Callable[[], M], tensors: dict[str, Tensor]) -> M:
-    """A module with these tensors, in evaluation mode; RuntimeError unless names and shapes fit.
+@door
+@torch.no_grad()
+def interpolate_labels(model: CVAE, z: Tensor, first: int, last: int, steps: int = 9) -> Tensor:
+    """Images at z (B, Z) while the label goes in a straight line: (steps, B, 1, 28, 28).
 
-    They are compared without allocating anything first: a file may announce any size.
+    The labels are (1 - t) onehot(first) + t onehot(last) with t from 0 to 1.
     """
-    with torch.device("meta"):
-        build().load_state_dict(tensors, assign=True)
-    module = build()
-    module.load_state_dict(tensors)
-    return module.eval()
+    check_whole(steps, "steps", 2)  # both ends
+    ends = model.label_vectors(torch.tensor([first, last]))
+    labels = [ends[0].lerp(ends[1], t) for t in torch.linspace(0, 1, steps).to(ends)]
+    return torch.stack([model.decode(z, y.expand(len(z), -1)) for y in labels])
+
+
+@door
+@torch.no_grad()
+def reconstruct(model: CVAE, images: Tensor) -> Tensor:
+    """Every image through encoder (mean) and decoder under every label: (B, C, 1, 28, 28).
+
+    images: (B, 1, 28, 28); they may be noisy, gray levels from -4 to 5, as for `denoise_tv`.
+    """
+    check_values(images, "images", *NOISY, ": gray levels and some noise")
+    every = torch.eye(model.num_classes).to(model.device, model.dtype)
+    labels = [y.expand(len(images), -1) for y in every]
+    return torch.stack([model.decode(model.encode(images, y)[0], y) for y in labels], dim=1)
 
 
 def check_model(model: object, name: str = "model", num_classes: int | None = None) -> None:
     """Refuse what is not a CVAE of so many classes with finite weights."""
-    check_is(model, CVAE, name, " (a training's result has it as `.model`)")
+    check_is(model, CVAE, name, CVAE.hint)
     assert isinstance(model, CVAE)
     if num_classes is not None and model.num_classes != num_classes:
         raise ValueError(f"{name} has {model.num_classes} classes, not {num_classes} as the others")
@@ -208,7 +247,6 @@ def draw_normal(
 ) -> Tensor:
     """Standard normal noise of the model's type, drawn on the CPU so that a seed means the same
     on every device."""
-    check_is(generator, (torch.Generator, type(None)), "generator", ": seeded(0) makes one")
     return torch.randn(shape, generator=generator, dtype=model.dtype).to(model.device)
 
 

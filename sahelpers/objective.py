@@ -10,19 +10,20 @@ The official code (Heng & Soh 2023) adds lambda sum_i F_i (theta_i - theta*_i)^2
 over 256 forgotten and 256 replayed images; here its lambda of 100 is EWC_LAMBDA = 7812.5.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from .checks import check_is, check_values
-from .config import AmnesiaConfig, check_classes
+from .checks import door
+from .config import AmnesiaConfig, check_classes, kept_classes
 from .data import LabelledImages
-from .elbo import bernoulli_nats, elbo_terms
+from .elbo import bernoulli_nats, negative_elbo
 from .fisher import Fisher, check_same_parameters
-from .models import CVAE, check_model, draw_normal, seeded
+from .models import CVAE, draw_normal, seeded
 from .penalties import contrast, ink, orientation_entropy, total_variation
-from .surrogates import Surrogate
+from .surrogates import Surrogate, make_surrogate
 
 EWC_SCALE = 10_000  # a constant, so that neither batch size nor replay size changes EWC's strength
 
@@ -41,48 +42,85 @@ class Batch:
     keep_noise: Tensor
 
 
+class Consolidation:
+    """Elastic weight consolidation (Kirkpatrick et al. 2017), nats per image:
+
+    ewc_lambda / (2 * 10_000) * sum_i F_i (theta_i - theta*_i)^2, with theta* the weights of frozen.
+    Entries of the Fisher below zero, which an unbiased estimate may have, count as zero.
+    Raises ValueError naming the first parameter that the Fisher does not fit.
+    """
+
+    def __init__(self, fisher: Fisher, frozen: CVAE, ewc_lambda: float) -> None:
+        self.star = {k: p.detach().clone() for k, p in frozen.named_parameters()}
+        check_same_parameters(self.star, fisher.diagonal, "the Fisher")
+        self.fisher = {k: f.to(frozen.device).clamp(min=0) for k, f in fisher.diagonal.items()}
+        self.scale = ewc_lambda / EWC_SCALE
+        self.pull = {k: self.scale * f for k, f in self.fisher.items()}  # s F, and s F theta*
+        self.anchor = {k: f * self.star[k] for k, f in self.pull.items()}
+
+    @torch.no_grad()
+    def value(self, model: CVAE) -> float:
+        """The penalty at the model's weights."""
+        parts = (
+            float((self.fisher[k] * (p - self.star[k]).square()).sum())
+            for k, p in model.named_parameters()
+        )
+        return self.scale / 2 * sum(parts)
+
+    @torch.no_grad()
+    def step(self, optimizer: torch.optim.Adam, model: CVAE) -> None:
+        """The penalty's part of an Adam step, in closed form (a proximal step).
+
+        Adam moved theta by the other terms; this goes on to the minimiser of
+        P/(2 lr) (x - theta)^2 + s F/2 (x - theta*)^2 with Adam's own preconditioner P.  It is
+        stable at any weight and has the same stationary points as adding the penalty to the loss.
+        (As a gradient, a huge penalty would make Adam shake each weight by the learning rate.)
+        """
+        group = optimizer.param_groups[0]
+        beta, eps, lr = group["betas"][1], group["eps"], group["lr"]
+        for name, p in model.named_parameters():
+            state = optimizer.state.get(p)
+            if not state:
+                continue  # no gradient reached it (the encoder in the decoder form): unmoved
+            root = math.sqrt(1 - beta ** float(state["step"]))
+            stiffness = state["exp_avg_sq"].sqrt().mul_(1 / (root * lr)).add_(eps / lr)  # P / lr
+            pull, anchor = self.pull[name], self.anchor[name]
+            p.mul_(stiffness).add_(anchor).div_(stiffness.add_(pull))
+
+
 class Objective:
     """The loss of one forgetting run: draws batches and evaluates every weighted term.
 
-    frozen: the model before, theta*.  real: kept images to replay beside the frozen model's, in the
-    proportion of their number to config.replay_samples; the replay term then has the ELBO form,
-    since a real image comes without a z.
+    frozen: the model before, theta*.  surrogate: what the class becomes; the configuration's when
+    left out.  real_images: kept images to replay beside the frozen model's, in the proportion of
+    their number to config.replay_samples; the replay term then has the ELBO form, since a real
+    image comes without a z.
     """
 
+    @door
     def __init__(
         self,
         frozen: CVAE,
         fisher: Fisher,
-        forgotten: tuple[int, ...],
-        config: AmnesiaConfig,
-        surrogate: Surrogate,
-        real: LabelledImages | None = None,
+        forget_class: tuple[int, ...],
+        config: AmnesiaConfig | None = None,
+        surrogate: Surrogate | None = None,
+        real_images: LabelledImages | None = None,
     ) -> None:
-        check_model(frozen)
-        check_is(fisher, Fisher, "fisher", ": class_fishers(...).without(classes) is one")
-        check_is(config, AmnesiaConfig, "config")
-        check_is(surrogate, Surrogate, "surrogate", ": make_surrogate makes one")
-        check_is(real, (LabelledImages, type(None)), "real_images")
-        forgotten = check_classes(forgotten, frozen.num_classes)
-        self.frozen, self.forgotten, self.config, self.surrogate = (
-            frozen,
-            forgotten,
-            config,
-            surrogate,
+        config = AmnesiaConfig() if config is None else config
+        self.frozen, self.config = frozen, config
+        self.forget_class = check_classes(forget_class, frozen.num_classes)
+        self.kept = kept_classes(self.forget_class, frozen.num_classes)
+        self.surrogate = surrogate or make_surrogate(
+            config.surrogate, frozen, self.kept, config.gray_value
         )
-        self.kept = tuple(c for c in range(frozen.num_classes) if c not in forgotten)
-        self.star = {k: p.detach().clone() for k, p in frozen.named_parameters()}
-        check_same_parameters(self.star, fisher.diagonal, "the Fisher")
-        for name, values in fisher.diagonal.items():
-            check_values(values, f"the Fisher's {name}", -1e30, 1e30)
-        self.fisher = {k: f.to(frozen.device).clamp(min=0) for k, f in fisher.diagonal.items()}
-        scale = config.ewc_lambda / EWC_SCALE
-        self.pull = {k: scale * f for k, f in self.fisher.items()}  # s F, and s F theta*
-        self.anchor = {k: f * self.star[k] for k, f in self.pull.items()}
-        self.real = None if real is None else real.without(forgotten).to(frozen.device)
-        self.replay_form = config.replay_form if real is None else "elbo"
-        if self.real is not None and not len(self.real):
-            raise ValueError(f"real_images has no image of the kept classes {self.kept}")
+        self.ewc = Consolidation(fisher, frozen, config.ewc_lambda)
+        self.replay_form = config.replay_form if real_images is None else "elbo"
+        self.real = None
+        if real_images is not None:
+            self.real = real_images.without(self.forget_class).to(frozen.device)
+            if not len(self.real):
+                raise ValueError(f"real_images has no image of the kept classes {self.kept}")
         self.replay = self._draw_replay(seeded(config.seed + 1))
 
     @torch.no_grad()
@@ -96,7 +134,7 @@ class Objective:
     @torch.no_grad()
     def draw(self, n: int, generator: torch.Generator) -> Batch:
         """n forgotten and n kept examples."""
-        forget_labels = self.labels(self.forgotten, n, generator)
+        forget_labels = self.labels(self.forget_class, n, generator)
         forget_z = self.latents(forget_labels, generator, self.config.z_reach)
         images = self.surrogate.draw(forget_z, generator)
         drawn = torch.randint(len(self.replay[0]), (n,), generator=generator)
@@ -132,15 +170,15 @@ class Objective:
         posterior of a real image that the model has forgotten.
         """
         half = len(labels) // 2
-        z = self.frozen.draw_latents(labels, generator)
+        z = self.frozen.draw_latents(labels, generator=generator)
         scale = 1 + (reach - 1) * torch.rand((half, 1), generator=generator).to(z)
-        z[:half] = scale * self.frozen.draw_latents(labels[:half], generator, prior="standard")
+        z[:half] = scale * self.frozen.draw_latents(labels[:half], "standard", generator)
         return z
 
     def terms(self, model: CVAE, batch: Batch) -> dict[str, Tensor]:
         """Both terms and every penalty with a weight above zero, weighted: the mean per image.
 
-        EWC is not among them: `consolidation` gives its value, `forget` applies it in closed form.
+        EWC is not among them: `ewc` gives its value, and `forget` applies it in closed form.
         """
         c, b = self.config, batch
         gone = b.forget_z, b.forget_labels, b.forget_images, b.forget_noise
@@ -164,15 +202,6 @@ class Objective:
             if c.w_orient:
                 out["orient"] = c.w_orient * orientation_entropy(images).mean()
         return out
-
-    @torch.no_grad()
-    def consolidation(self, model: CVAE) -> float:
-        """EWC's value at the model's weights, weighted, in nats per image."""
-        total = sum(
-            float((self.fisher[k] * (p - self.star[k]).square()).sum())
-            for k, p in model.named_parameters()
-        )
-        return self.config.ewc_lambda / (2 * EWC_SCALE) * total
 
     @torch.no_grad()
     def distance(self, model: CVAE, z: Tensor, labels: Tensor) -> float:
@@ -199,5 +228,5 @@ def _loss(
     if form in ("decoder", "both"):
         losses.append(bernoulli_nats(model.decode_logits(z, labels), images))
     if form in ("elbo", "both"):
-        losses.append(torch.stack(elbo_terms(model, images, labels, noise)).sum(0))
+        losses.append(negative_elbo(model, images, labels, noise))
     return torch.stack(losses).mean(0)

@@ -1,4 +1,4 @@
-"""Differentiable measures of how images look: (B, 1, H, W) in, one number for each out, (B,)."""
+"""Differentiable measures of how images look: (B, 1, H, W) float in, one number each out, (B,)."""
 
 import math
 
@@ -9,7 +9,6 @@ from torch import Tensor
 from .checks import check_number, check_tensor
 
 ANGLE_BINS = 8
-MAX_ENTROPY = math.log(ANGLE_BINS)  # nats
 CHUNK = 32  # images whose angles are held at once: they stay in the processor's cache
 
 
@@ -27,7 +26,7 @@ def total_variation(images: Tensor) -> Tensor:
 def contrast(images: Tensor, level: float | Tensor = 0.5) -> Tensor:
     """Mean squared distance of the pixels to a gray level; level may be an image."""
     _check(images, 1)
-    _check_level(level, "level", (images.shape, (1, *images.shape[1:])))
+    _check_level(level, "level", images.shape, (1, *images.shape[1:]))
     return (images - level).square().flatten(1).mean(1)
 
 
@@ -37,7 +36,7 @@ def ink(images: Tensor, target: float | Tensor) -> Tensor:
     MNIST's own mean is 0.13.
     """
     _check(images, 1)
-    _check_level(target, "target", (images.shape[:1],))
+    _check_level(target, "target", images.shape[:1])
     return (images.flatten(1).mean(1) - target).square()
 
 
@@ -60,7 +59,7 @@ def _check(images: Tensor, least: int) -> None:
         raise ValueError(f"images of {tuple(images.shape[2:])} pixels: {least} a side are needed")
 
 
-def _check_level(level: float | Tensor, name: str, shapes: tuple[tuple[int, ...], ...]) -> None:
+def _check_level(level: float | Tensor, name: str, *shapes: tuple[int, ...]) -> None:
     if not isinstance(level, Tensor):
         check_number(level, name, -1e6, 1e6)
     elif level.ndim and level.shape not in shapes:  # others would be spread out silently
@@ -75,10 +74,9 @@ def _orientation_entropy(images: Tensor) -> Tensor:
     dx = torch.where(edge, dx, torch.ones_like(dx))
     dy = torch.where(edge, dy, torch.zeros_like(dy))
     magnitude = torch.where(edge, torch.hypot(dx, dy), torch.zeros_like(dx))
-    turn = torch.atan2(dy, dx) / math.pi  # in half turns
     centres = torch.arange(ANGLE_BINS, device=images.device, dtype=images.dtype) / ANGLE_BINS
-    distance = turn[:, None] - centres[:, None]  # (B, 8, P)
-    distance = distance - distance.round()  # circular, in half turns
+    turns = (torch.atan2(dy, dx) / math.pi)[:, None] - centres[:, None]  # half turns, (B, 8, P)
+    distance = turns - turns.round()  # circular
     weight = torch.softmax(-40 * math.pi**2 * distance.square(), dim=1)
     histogram = (weight @ magnitude[:, :, None]).squeeze(2) + 1e-12  # (B, 8)
     share = histogram / (magnitude.sum(1, keepdim=True) + 1e-3 * magnitude.shape[1])

@@ -6,17 +6,22 @@ from typing import Any
 import matplotlib.pyplot as plt
 import torch
 from matplotlib.axes import Axes
+from matplotlib.container import BarContainer
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from .checks import IMAGE_SHAPE, check_is, check_same_length, check_tensor, check_whole
-from .evaluation import Verdict
+from .checks import IMAGE_SHAPE, check_is, check_same_length, check_tensor, check_whole, door
 from .fisher import Fisher
+from .judges import Verdict
+from .recovery import RecoveryCurve
 
 # Okabe and Ito's colours: told apart by the colour-blind and, by lightness, in a grey print.
 BEFORE, AFTER, CONTROL = "#0072B2", "#D55E00", "#009E73"
 PALETTE = (BEFORE, AFTER, CONTROL, "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX"
+HATCHES = ("", "//", "..", "xx")
+GAP = 2  # white pixels between two images
+STEP = 28 + GAP  # from one image to the next
 
 
 def new_axes(ax: Axes | None, width: float = 6.0, height: float = 3.5) -> Axes:
@@ -24,33 +29,53 @@ def new_axes(ax: Axes | None, width: float = 6.0, height: float = 3.5) -> Axes:
     return plt.subplots(figsize=(width, height), layout="constrained")[1] if ax is None else ax
 
 
-def check_some(things: Sized, name: str) -> None:
-    """ValueError when there is nothing to draw."""
+def check_some(things: Sized, name: str, kind: type = object) -> None:
+    """Refuse to draw nothing, and entries of a mapping that are of another kind."""
     if not len(things):
         raise ValueError(f"{name} is empty: give at least one to draw")
+    for key, value in things.items() if isinstance(things, Mapping) else ():
+        check_is(value, kind, f"{name}[{key!r}]")
+
+
+def line_style(k: int) -> dict[str, Any]:
+    """Colour and marker of the k-th line of a figure, as arguments of `Axes.plot`."""
+    return {"color": PALETTE[k % 7], "marker": MARKERS[k % 7]}
+
+
+def _bar_groups(
+    ax: Axes, values: Mapping[str, Sequence[float]], groups: Sequence[str], title: str
+) -> list[BarContainer]:
+    """Bars at every group: one colour and hatch per entry, whose bars are returned."""
+    drawn, width = [], 0.8 / len(values)
+    for k, (name, heights) in enumerate(values.items()):
+        x = [place + (k - (len(values) - 1) / 2) * width for place in range(len(heights))]
+        look: dict[str, Any] = {"color": PALETTE[k % 7], "hatch": HATCHES[k % 4]}
+        drawn.append(ax.bar(x, heights, width, label=name, edgecolor="white", **look))
+    ax.set_xticks(range(len(groups)), groups)
+    ax.set_title(title, fontsize=10, pad=20)
+    above: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0)}
+    ax.legend(frameon=False, fontsize=8, ncols=len(values), **above)
+    return drawn
 
 
 def _class_names(names: Sequence[str] | None, n: int) -> list[str]:
     """The names, or the numbers, of n classes."""
-    if names is not None and len(names) != n:
-        raise ValueError(f"names={list(names)} has {len(names)} entries: give {n}, one per class")
-    return list(names or map(str, range(n)))
+    shown = list(map(str, range(n)) if names is None else names)
+    if len(shown) != n:
+        raise ValueError(f"names={shown} has {len(shown)} entries: give {n}, one per class")
+    return shown
 
 
-def image_grid(
-    images: Tensor, columns: int = 10, ax: Axes | None = None, title: str = "", gap: int = 2
-) -> Axes:
+def image_grid(images: Tensor, columns: int = 10, ax: Axes | None = None, title: str = "") -> Axes:
     """Images (N, 1, 28, 28) in [0, 1], row by row; black is 0, as MNIST is stored."""
     check_tensor(images, ("N", *IMAGE_SHAPE), "images")
     check_whole(columns, "columns")
-    check_whole(gap, "gap", 0)
     check_some(images, "images")
     rows = -(-len(images) // columns)
-    step = 28 + gap
-    sheet = torch.full((rows * step - gap, columns * step - gap), 1.0)
+    sheet = torch.full((rows * STEP - GAP, columns * STEP - GAP), 1.0)
     for k, image in enumerate(images.detach().cpu()):
         r, c = divmod(k, columns)
-        sheet[r * step : r * step + 28, c * step : c * step + 28] = image[0]
+        sheet[r * STEP : r * STEP + 28, c * STEP : c * STEP + 28] = image[0]
     ax = new_axes(ax, 0.6 * columns, 0.6 * rows + 0.3)
     ax.imshow(sheet.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     ax.set_title(title, fontsize=10)
@@ -58,6 +83,7 @@ def image_grid(
     return ax
 
 
+@door
 def class_columns(
     images: Tensor,
     labels: Tensor,
@@ -67,10 +93,7 @@ def class_columns(
     names: Sequence[str] | None = None,
 ) -> Axes:
     """A grid with one column per class, its number or name below, `rows` images of each."""
-    check_tensor(images, ("N", *IMAGE_SHAPE), "images")
-    check_is(labels, Tensor, "labels")
     check_same_length(images, labels, "images")
-    check_whole(rows, "rows")
     classes = labels.unique().tolist()
     for c in classes:
         if (have := int((labels == c).sum())) < rows:
@@ -80,7 +103,7 @@ def class_columns(
     for k, c in enumerate(classes):
         label = str(c) if names is None else names[c]
         tilt = {"rotation": 30, "ha": "right"} if len(label) > 3 else {"ha": "center"}
-        ax.text(30 * k + 14, 30 * rows + 2, label, va="top", fontsize=10, **tilt)
+        ax.text(STEP * k + 14, STEP * rows + 2, label, va="top", fontsize=10, **tilt)
     return ax
 
 
@@ -100,6 +123,24 @@ def before_after(
     return axes
 
 
+def image_rows(
+    rows: Mapping[str, Tensor], count: int = 10, ax: Axes | None = None, title: str = ""
+) -> Axes:
+    """One named row of images for each entry; a row with fewer than count is filled up white."""
+    check_some(rows, "rows")
+    sheet = []
+    for name, images in rows.items():
+        check_tensor(images, ("N", *IMAGE_SHAPE), f"rows[{name!r}]")
+        sheet += [images[:count], images.new_ones((max(0, count - len(images)), *IMAGE_SHAPE))]
+    ax = image_grid(torch.cat(sheet), count, ax, title)
+    ax.axis("on")
+    ax.set_xticks([])
+    ax.set_yticks([STEP * k + 14 for k in range(len(rows))], list(rows))
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    return ax
+
+
 def curves(
     history: Mapping[str, Sequence[float]],
     ax: Axes | None = None,
@@ -111,34 +152,28 @@ def curves(
     check_some(history, "history")
     ax = new_axes(ax)
     for k, (name, values) in enumerate(history.items()):
+        every = max(1, len(values) // 8)
         x = range(1, len(values) + 1)
-        style: dict[str, Any] = {"color": PALETTE[k % 7], "marker": MARKERS[k % 7]}
-        ax.plot(x, values, label=name, markevery=max(1, len(values) // 8), ms=4, **style)
+        ax.plot(x, values, label=name, markevery=every, ms=4, **line_style(k))
     ax.set(xlabel=xlabel, ylabel=ylabel, yscale="log" if log else "linear")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend(frameon=False, fontsize=8)
     return ax
 
 
+@door
 def answers(
-    verdict: Verdict,
-    ax: Axes | None = None,
-    title: str = "",
-    names: Sequence[str] | None = None,
+    verdict: Verdict, ax: Axes | None = None, title: str = "", names: Sequence[str] | None = None
 ) -> Axes:
     """Matrix of what a judge answers (column) to each label asked for (row), in percent."""
-    check_is(verdict, Verdict, "verdict")
     share = 100 * verdict.argmax
     ax = new_axes(ax, 5.0, 4.4)
     ax.imshow(share.numpy(), cmap="cividis", vmin=0, vmax=100)
     for r, row in enumerate(share.tolist()):
         for c, value in enumerate(row):
             if value >= 0.5:
-                dark = value < 50
-                ax.text(
-                    c, r, f"{value:.0f}", ha="center", va="center", fontsize=7,
-                    color="white" if dark else "black",
-                )  # fmt: skip
+                look: dict[str, Any] = {"fontsize": 7, "color": "white" if value < 50 else "black"}
+                ax.text(c, r, f"{value:.0f}", ha="center", va="center", **look)
     asked = _class_names(names, len(share))
     given = asked + ["none"] * (share.shape[1] - len(asked))
     ax.set_xticks(range(len(given)), given, rotation=60 if max(map(len, asked)) > 3 else 0)
@@ -156,30 +191,21 @@ def class_bars(
     names: Sequence[str] | None = None,
 ) -> Axes:
     """Grouped bars, one group per class; values: name -> (C,)."""
-    check_some(values, "values")
+    check_some(values, "values", Tensor)
     sizes = {name: len(heights) for name, heights in values.items()}
     if len(set(sizes.values())) > 1:
         raise ValueError(f"values have different numbers of classes: {sizes}")
+    shown = _class_names(names, next(iter(sizes.values())))
     ax = new_axes(ax, 7.0, 3.0)
-    width = 0.8 / len(values)
-    hatches = ("", "//", "..", "xx")
-    for k, (name, heights) in enumerate(values.items()):
-        x = [c + (k - (len(values) - 1) / 2) * width for c in range(len(heights))]
-        style: dict[str, Any] = {"color": PALETTE[k % 7], "hatch": hatches[k % 4]}
-        ax.bar(x, heights.tolist(), width, label=name, edgecolor="white", **style)
-    shown = _class_names(names, len(heights))
-    ax.set_xticks(range(len(shown)), shown, rotation=30 if max(map(len, shown)) > 3 else 0)
+    _bar_groups(ax, {name: heights.tolist() for name, heights in values.items()}, shown, title)
+    ax.tick_params("x", rotation=30 if max(map(len, shown)) > 3 else 0)
     ax.set(xlabel="class", ylabel=ylabel)
-    ax.set_title(title, fontsize=10, pad=20)
-    ax.legend(
-        frameon=False, fontsize=8, ncols=len(values), loc="lower center", bbox_to_anchor=(0.5, 1.0)
-    )
     return ax
 
 
+@door
 def fisher_layers(fisher: Fisher, ax: Axes | None = None) -> Axes:
     """Share of the Fisher's total in each parameter, with twice its standard error, log scale."""
-    check_is(fisher, Fisher, "fisher")
     sums = {name: pair for name, pair in fisher.sums().items() if pair[0] > 0}
     check_some(sums, "the Fisher's entries above 0")
     total = sum(value for value, _ in sums.values())
@@ -194,20 +220,50 @@ def fisher_layers(fisher: Fisher, ax: Axes | None = None) -> Axes:
 
 def fisher_pixels(maps: Mapping[str, Tensor], ax: Axes | None = None) -> Axes:
     """Named Fisher values per pixel, each (784,) or (28, 28), side by side on one log scale."""
-    check_some(maps, "maps")
-    for name, values in maps.items():
-        check_is(values, Tensor, f"maps[{name!r}]")
+    check_some(maps, "maps", Tensor)
+    sheet = torch.full((28, STEP * len(maps) - GAP), float("nan"))
+    for k, (name, values) in enumerate(maps.items()):
         if values.numel() != 784:
             raise ValueError(f"maps[{name!r}] of shape {tuple(values.shape)} must be (784,)")
-    sheet = torch.full((28, 30 * len(maps) - 2), float("nan"))
-    for k, values in enumerate(maps.values()):
-        sheet[:, 30 * k : 30 * k + 28] = values.detach().cpu().view(28, 28).clamp(min=0)
+        sheet[:, STEP * k : STEP * k + 28] = values.detach().cpu().view(28, 28).clamp(min=0)
     ax = new_axes(ax, 1.0 * len(maps) + 1.5, 1.5)
-    floor = 1e-4 * float(sheet.nan_to_num().max())
-    shown = sheet.clamp(min=floor).log10().numpy()
-    drawn = ax.imshow(shown, cmap="cividis", interpolation="nearest")
+    shown = sheet.clamp(min=1e-4 * float(sheet.nan_to_num().max())).log10()
+    drawn = ax.imshow(shown.numpy(), cmap="cividis", interpolation="nearest")
     ax.figure.colorbar(drawn, ax=ax, label="log10 F", fraction=0.02, pad=0.01)
     for k, name in enumerate(maps):
-        ax.text(30 * k + 14, 29, name, ha="center", va="top", fontsize=9)
+        ax.text(STEP * k + 14, 29, name, ha="center", va="top", fontsize=9)
     ax.axis("off")
+    return ax
+
+
+def rate_bars(
+    rates: Mapping[str, Mapping[str, float]], ax: Axes | None = None, title: str = ""
+) -> Axes:
+    """Grouped bars of rates in [0, 1]; rates: model -> attack -> rate, one group per attack."""
+    check_some(rates, "rates")
+    attacks = list(next(iter(rates.values())))
+    for model, values in rates.items():
+        if set(values) != set(attacks):
+            raise ValueError(f"rates[{model!r}] has {list(values)}, the first {attacks}")
+    ax = new_axes(ax, 1.5 + 1.1 * len(attacks), 3.0)
+    heights = {model: [found[a] for a in attacks] for model, found in rates.items()}
+    for bars in _bar_groups(ax, heights, attacks, title):
+        ax.bar_label(bars, fmt="%.2f", fontsize=7, padding=1)
+    ax.set(ylabel="success per restart", ylim=(0, 1.1))
+    return ax
+
+
+def recovery_curves(
+    curves: Mapping[str, RecoveryCurve], ax: Axes | None = None, title: str = ""
+) -> Axes:
+    """P(c_f) against steps of fine-tuning, one line per model."""
+    check_some(curves, "curves", RecoveryCurve)
+    ax = new_axes(ax, 5.0, 3.2)
+    for k, (name, curve) in enumerate(curves.items()):
+        label = f"{name} (area {curve.area:.2f})"
+        ax.plot(curve.steps, curve.probability, label=label, ms=4, **line_style(k))
+    ax.set(xlabel="steps of fine-tuning", ylabel="P(c_f), mean of samples", ylim=(-0.03, 1.05))
+    ax.set_title(title, fontsize=10)
+    # below the axes, for curves go anywhere inside
+    ax.legend(frameon=False, fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.2))
     return ax

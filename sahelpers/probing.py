@@ -3,6 +3,10 @@
 All restarts are one batch: z is (R, Z), the label logits (R, C), and one Adam moves them together.
 The loss of a restart depends on that restart alone, and so do its gradient and Adam's step, so the
 result is the one that running them one at a time would give.
+
+Every attack takes `start`, first latents z (R, Z) in place of n_restarts draws from N(0, I), and
+`on_step`, called with the number of steps done after each of them: False from it ends the search
+early, and with it there is no progress bar.
 """
 
 import copy
@@ -14,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .checks import check_is, check_tensor, check_values, check_whole, is_whole
+from .checks import check_callable, check_tensor, check_values, door, is_whole
 from .config import ProbeConfig, check_classes
 from .judges import Judge, check_guide, check_judges
 from .models import CVAE, check_model, draw_normal, seeded
@@ -23,47 +27,45 @@ from .progress import progress
 
 Z_LIMIT = 3.0  # z is clamped to +-3 after each step: the search stays near the prior
 LABEL_START = 3.0  # logit of c_f at the start, the others 0: softmax gives c_f 0.69 of ten classes
-NEIGHBOURS = 7  # images drawn around the best z, to see whether it stands alone
-NEIGHBOUR_SPREAD = 0.25
 SEARCHES = ("both", "z", "y", "free_y")
 PRIOR_SHARE = 0.999  # of the draws from N(0, I) lie closer to the origin than a "reachable" z
+
+OnStep = Callable[[int], bool | None] | None
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # images, z, label vectors -> (R,)
 
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """What a probe found, restarts sorted from best (lowest loss) to worst.
+    """What a probe found, restarts sorted from best (lowest loss) to worst."""
 
-    images (R, 1, 28, 28), z (R, Z), loss (R,), label (R, C): on the simplex, except for "free_y".
-    neighbours (7, 1, 28, 28): images at z + 0.25 N(0, I) around the best.
-    curve: mean loss over restarts at every step.
-    """
-
-    images: Tensor
-    z: Tensor
-    label: Tensor
-    loss: Tensor
-    neighbours: Tensor
-    curve: list[float]
+    images: Tensor  # (R, 1, 28, 28)
+    z: Tensor  # (R, Z)
+    label: Tensor  # (R, C): on the simplex, except for "free_y"
+    loss: Tensor  # (R,)
 
 
+@door
 def invert_prototypes(
     model: CVAE,
-    baseline: CVAE,
     forget_class: int,
-    config: ProbeConfig,
+    config: ProbeConfig | None = None,
+    *,
+    baseline: CVAE,
     start: Tensor | None = None,
+    on_step: OnStep = None,
 ) -> ProbeResult:
     """Search (z, y) whose image comes close to what the baseline drew for the class.
 
     Targets: the 8 of 512 baseline samples of the class with the highest contrast.  Loss per
     restart: smallest mean squared error to a target + ALPHA_TV TV + L2Z mean z^2.
-    start: first z (R, Z) in place of n_restarts draws from N(0, I).
+    config: `ProbeConfig.prototype()` when left out.
     """
-    forget_class = _check(model, forget_class, config, start)
+    config = config or ProbeConfig.prototype()
+    forget_class = _check(model, forget_class, config, start, on_step)
     check_model(baseline, "baseline", model.num_classes)
     generator = seeded(config.seed)
     labels = torch.full((512,), forget_class, device=baseline.device)
-    samples = baseline.sample(labels, generator, prior="standard")
+    samples = baseline.sample(labels, "standard", generator)
     targets = samples[contrast(samples).topk(8).indices]  # (8, 1, 28, 28)
 
     def loss(images: Tensor, z: Tensor, y: Tensor) -> Tensor:
@@ -71,18 +73,25 @@ def invert_prototypes(
         smooth = config.alpha_tv * total_variation(images)
         return error.min(1).values + smooth + config.l2z * z.square().mean(1)
 
-    return _search(model, forget_class, config, loss, generator, start)
+    return _search(model, forget_class, config, loss, generator, start, on_step)
 
 
+@door
 def invert_blind(
-    model: CVAE, forget_class: int, config: ProbeConfig, start: Tensor | None = None
+    model: CVAE,
+    forget_class: int,
+    config: ProbeConfig | None = None,
+    *,
+    start: Tensor | None = None,
+    on_step: OnStep = None,
 ) -> ProbeResult:
     """Search (z, y) whose image looks like some digit, without knowing what the class looked like.
 
     Loss per restart: W_TV TV + W_INK ink + W_Z mean z^2 + W_Y |y - onehot(c_f)|^2
-    - W_CONTRAST contrast - W_ORIENT orientation entropy.  start: as in `invert_prototypes`.
+    - W_CONTRAST contrast - W_ORIENT orientation entropy.
     """
-    forget_class = _check(model, forget_class, config, start)
+    config = config or ProbeConfig()
+    forget_class = _check(model, forget_class, config, start, on_step)
     wanted = model.label_vectors(torch.tensor([forget_class]))
 
     def loss(images: Tensor, z: Tensor, y: Tensor) -> Tensor:
@@ -95,16 +104,19 @@ def invert_blind(
             - config.w_orient * orientation_entropy(images)
         )
 
-    return _search(model, forget_class, config, loss, seeded(config.seed), start)
+    return _search(model, forget_class, config, loss, seeded(config.seed), start, on_step)
 
 
+@door
 def guided_attack(
     model: CVAE,
-    guide: Judge,
     forget_class: int,
-    config: ProbeConfig,
+    config: ProbeConfig | None = None,
+    *,
+    guide: Judge,
     over: str = "both",
     start: Tensor | None = None,
+    on_step: OnStep = None,
 ) -> ProbeResult:
     """Search for an image that a judge calls the class: the strongest attack on the decoder.
 
@@ -113,11 +125,13 @@ def guided_attack(
     over: "both" moves z and a label on the simplex; "z" moves z under the class's own label; "y"
     the label on the simplex at z as drawn, within [-3, 3]; "free_y" any label vector there, begun
     at the class's own.
-    start: as in `invert_prototypes`.
     Raises ValueError for a judge that scores: guiding and scoring at once proves nothing.
     """
-    forget_class = _check(model, forget_class, config, start)
+    config = config or ProbeConfig()
+    forget_class = _check(model, forget_class, config, start, on_step)
     check_guide(guide, model.num_classes)
+    if over not in SEARCHES:
+        raise ValueError(f"over={over!r} is not one of {', '.join(SEARCHES)}")
     guide = copy.deepcopy(guide).eval().to(model.device, model.dtype).requires_grad_(False)
 
     def loss(images: Tensor, z: Tensor, y: Tensor) -> Tensor:
@@ -125,18 +139,20 @@ def guided_attack(
         missed = F.cross_entropy(guide(images), wanted, reduction="none")
         return missed + config.l2z * z.square().mean(1)
 
-    return _search(model, forget_class, config, loss, seeded(config.seed), start, over)
+    return _search(model, forget_class, config, loss, seeded(config.seed), start, on_step, over)
 
 
-def _check(model: CVAE, forget_class: int, config: ProbeConfig, start: Tensor | None) -> int:
+def _check(
+    model: CVAE, forget_class: int, config: ProbeConfig, start: Tensor | None, on_step: OnStep
+) -> int:
     """Refuse what does not go together, before any work; the class as a plain number."""
-    check_model(model)
-    check_is(config, ProbeConfig, "config")
     if start is not None:
         check_tensor(start, ("R", model.latent_dim), "start", model.device, model.dtype)
         check_values(start, "start", -100, 100)
         if not len(start):
             raise ValueError(f"start of shape {tuple(start.shape)} has no restart: give at least 1")
+    if on_step is not None:
+        check_callable(on_step, "on_step", "(steps_done) -> bool | None")
     return check_classes((forget_class,), model.num_classes)[0]
 
 
@@ -145,14 +161,13 @@ def _search(
     model: CVAE,
     forget_class: int,
     config: ProbeConfig,
-    loss: Callable[[Tensor, Tensor, Tensor], Tensor],
+    loss: Loss,
     generator: torch.Generator,
-    start: Tensor | None = None,
+    start: Tensor | None,
+    on_step: OnStep,
     over: str = "both",
 ) -> ProbeResult:
     """Adam over z and label of all restarts at once; best restart by its final loss."""
-    if over not in SEARCHES:
-        raise ValueError(f"over={over!r} is not one of {', '.join(SEARCHES)}")
     model = copy.deepcopy(model).eval().requires_grad_(False)
     if start is None:
         start = draw_normal((config.n_restarts, model.latent_dim), model, generator)
@@ -166,36 +181,33 @@ def _search(
     if over != "z":
         groups.append({"params": [label.requires_grad_(True)], "lr": config.lr_y})
     optimizer = torch.optim.Adam(groups)
-    curve = []
-    for _ in progress(range(config.steps), f"probe, {len(z)} restarts"):
+    steps = range(1, config.steps + 1)
+    for step in progress(steps, f"probe, {len(z)} restarts", silent=on_step is not None):
         y = label.softmax(1) if simplex else label
-        losses = loss(model.decode(z, y), z, y)
         optimizer.zero_grad()
-        losses.sum().backward()
+        loss(model.decode(z, y), z, y).sum().backward()
         optimizer.step()
         with torch.no_grad():
             z.clamp_(-Z_LIMIT, Z_LIMIT)
-        curve.append(float(losses.detach().mean()))
+        if on_step is not None and on_step(step) is False:
+            break
     with torch.no_grad():
         y = label.softmax(1) if simplex else label
         images = model.decode(z, y)
         final = loss(images, z, y)
         order = final.argsort()
-        best = order[0]
-        noise = draw_normal((NEIGHBOURS, model.latent_dim), model, generator)
-        near = model.decode(z[best] + NEIGHBOUR_SPREAD * noise, y[best].expand(NEIGHBOURS, -1))
-        return ProbeResult(images[order], z.detach()[order], y[order], final[order], near, curve)
+        return ProbeResult(images[order], z.detach()[order], y[order], final[order])
 
 
-def success(images: Tensor, judges: Mapping[str, Judge], label: int) -> Tensor:
+@door
+def success(images: Tensor, judges: Mapping[str, Judge], forget_class: int) -> Tensor:
     """Whether every judge gives the class at least 0.5: (N,) bool for images (N, 1, 28, 28).
 
     Raises ValueError when one of them is the judge that guides attacks, or when there is none.
     """
     check_judges(judges)
-    check_whole(label, "label", 0, min(judge.num_classes for judge in judges.values()) - 1)
-    votes = [judge.probabilities(images)[:, label] >= 0.5 for judge in judges.values()]
-    return torch.stack(votes).all(0)
+    (c,) = check_classes((forget_class,), min(judge.num_classes for judge in judges.values()))
+    return torch.stack([j.probabilities(images)[:, c] >= 0.5 for j in judges.values()]).all(0)
 
 
 def reachable(z: Tensor) -> Tensor:
@@ -203,25 +215,20 @@ def reachable(z: Tensor) -> Tensor:
 
     What is found farther out is no leak: no sampler goes there.
     """
-    check_tensor(z, ("R", "Z"), "z")
     half = torch.tensor(z.shape[1] / 2, dtype=torch.float64)
     share = torch.special.gammainc(half, z.cpu().double().square().sum(1) / 2)
     inside: Tensor = (share <= PRIOR_SHARE).to(z.device)
     return inside
 
 
-def any_of(successes: Tensor, tries: int) -> float:
-    """Chance that at least one of `tries` restarts succeeds, from N of them (N,) bool.
+@door
+def pass_at_k(successes: Tensor, k: int) -> float:
+    """Chance that at least one of k restarts succeeds, from N of them (N,) bool.
 
-    Unbiased: 1 minus the share of the sets of `tries` restarts that hold no success.
+    Unbiased: 1 minus the share of the sets of k restarts that hold no success (Chen et al. 2021
+    measure so how often one of k programs is right, arXiv 2107.03374).
     """
-    check_is(successes, Tensor, "successes")
-    if successes.ndim != 1 or successes.dtype != torch.bool:
-        raise ValueError(
-            f"successes of shape {tuple(successes.shape)} and type {successes.dtype} must be (N,) "
-            "bool"
-        )
     n, missed = len(successes), int((~successes).sum())
-    if not is_whole(tries) or not 1 <= tries <= n:
-        raise ValueError(f"tries={tries} must lie from 1 to the {n} restarts that were run")
-    return 1 - math.comb(missed, tries) / math.comb(n, tries)
+    if not is_whole(k) or not 1 <= k <= n:
+        raise ValueError(f"k={k} must lie from 1 to the {n} restarts that were run")
+    return 1 - math.comb(missed, k) / math.comb(n, k)

@@ -1,16 +1,20 @@
 """The chain from data to a forgotten class: every link is loaded, or made and kept.
 
-The notebooks, the report and the dashboards all get their models here, so a model made by one is
-found by the others.
+A `Story` holds the data, the configurations and what is made from them, so that a recipe and its
+result cannot disagree.  The notebooks, the report, the dashboards, the study and the benchmarks all
+get their models from one, so what one of them has made the others find.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
-from functools import partial
-from pathlib import Path
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from typing import Any, TypeVar
 
+import torch
+
+from . import amnesia, fisher, training
 from .amnesia import AmnesiaResult, forget
-from .checkpoints import S, checkpoint_path, load_or_make, part_path
+from .checks import check_is
 from .config import (
     AmnesiaConfig,
     BaselineConfig,
@@ -19,85 +23,240 @@ from .config import (
     JudgeConfig,
     check_classes,
 )
-from .data import LabelledImages
+from .data import MNIST_DIGEST, LabelledImages, load_dataset
 from .fisher import ClassFishers, class_fishers
-from .judges import Judge
+from .judges import SCORING, Judge
+from .models import CVAE, check_model, default_device
+from .recovery import reset_label
+from .store.files import Recipe, digest, load_or_make, part_path
 from .training import TrainedCVAE, train_baseline, train_judge
 
-SCORING = ("open", "plain")  # the judges whose verdicts are reported
+Classes = int | Iterable[int]
+T = TypeVar("T")
 
 
-def get_baseline(
-    config: BaselineConfig, train: LabelledImages, held_out: LabelledImages | None = None
-) -> TrainedCVAE:
-    """The trained model (about a minute on two cores if it has to be made).
+@dataclass(frozen=True)
+class Recipes:
+    """The four configurations of a story."""
 
-    An interrupted training goes on from its last pass, to the same bits.
+    baseline: BaselineConfig = field(default_factory=BaselineConfig)
+    fisher: FisherConfig = field(default_factory=FisherConfig)
+    amnesia: AmnesiaConfig = field(default_factory=AmnesiaConfig)
+    judge: JudgeConfig = field(default_factory=JudgeConfig)
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            check_is(getattr(self, f.name), f.default_factory, f.name)  # type: ignore[arg-type]
+
+
+class Story:
+    """Data, configurations, and the models made from them, each when it is first asked for.
+
+    dataset: the name of one of `load_dataset`'s, or a pair (train, test) of LabelledImages.
+    baseline: its configuration, or a model that is there already (then nothing is trained for it).
+    fisher, amnesia, judge: configurations; the default ones when left out.
+    device: where data and models live; "auto" takes the best that is there.
+
+    What takes time is kept in checkpoints/ under the name of all that it depends on: configuration,
+    data and the model that was given.  The default data and configurations have plain names,
+    `vae_baseline.pt`; others carry a fingerprint.  A file whose parent was replaced is made anew.
     """
-    stem = "vae_baseline" if not config.exclude else f"vae_without_{_numbers(config.exclude)}"
-    found = _trained(
-        stem, config, lambda part: train_baseline(train, config, held_out, part), TrainedCVAE
-    )
-    found.model.to(train.images.device)
-    return found
+
+    def __init__(
+        self,
+        dataset: str | tuple[LabelledImages, LabelledImages] = "mnist",
+        *,
+        baseline: BaselineConfig | CVAE | None = None,
+        fisher: FisherConfig | None = None,
+        amnesia: AmnesiaConfig | None = None,
+        judge: JudgeConfig | None = None,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.device = default_device() if device == "auto" else torch.device(device)
+        self._given: CVAE | None = None
+        if isinstance(baseline, CVAE):
+            check_model(baseline, "baseline")
+            self._given = baseline.to(self.device)
+            baseline = BaselineConfig(arch=baseline.arch, latent_dim=baseline.latent_dim)
+        given: dict[str, Any] = {"baseline": baseline, "fisher": fisher, "amnesia": amnesia}
+        given["judge"] = judge
+        self.config = Recipes(**{k: c for k, c in given.items() if c is not None})
+        if isinstance(dataset, str):
+            train, test = (load_dataset(dataset, split) for split in ("train", "test"))
+        else:
+            train, test = dataset
+            check_is(train, LabelledImages, "dataset[0]")
+            check_is(test, LabelledImages, "dataset[1]")
+        self.train, self.test = train.to(self.device), test.to(self.device)
+        check_classes(self.config.baseline.exclude, train.num_classes, allow_empty=True)
+        if self._given is not None:
+            check_model(self._given, "baseline", train.num_classes)
+        self._made: dict[tuple[Any, ...], Any] = {}
+
+    @classmethod
+    def from_knobs(cls, **knobs: Any) -> "Story":
+        """The story of a notebook's parameter cell: knobs in capitals, each written once.
+
+        DATASET, DEVICE, and the fields of BaselineConfig, FisherConfig and AmnesiaConfig, such as
+        LATENT_DIM or EWC_LAMBDA.  SEED is all three's; BATCH_SIZE is the baseline's.
+        Raises TypeError for a capital that is none of them.
+        """
+        left = dict(knobs)
+        shared = {"seed": left.pop("SEED")} if "SEED" in left else {}
+        where = {name.lower(): left.pop(name) for name in ("DATASET", "DEVICE") if name in left}
+        kinds = {"baseline": BaselineConfig, "fisher": FisherConfig, "amnesia": AmnesiaConfig}
+        made: dict[str, Any] = {}
+        allowed = ["DATASET", "DEVICE", "SEED"]
+        for role, kind in kinds.items():
+            names = {f.name.upper() for f in fields(kind) if f.name not in ("exclude", "seed")}
+            names -= {"BATCH_SIZE"} if role == "amnesia" else set()
+            allowed += sorted(names)
+            own = {name.lower(): left.pop(name) for name in list(left) if name in names}
+            made[role] = kind(**own, **shared)
+        if left:
+            raise TypeError(f"{', '.join(left)}: no such knob; there are {', '.join(allowed)}")
+        return cls(**where, **made)
+
+    @cached_property
+    def baseline(self) -> TrainedCVAE:
+        """The trained model and its curves; about a minute on two cores if it has to be made.
+
+        An interrupted training goes on from its last pass, to the same bits.
+        """
+        if self._given is not None:
+            return TrainedCVAE(self._given, {})
+        return self._trained("vae_baseline", self.config.baseline)
+
+    def control(self, forget_class: Classes, seed: int | None = None) -> TrainedCVAE:
+        """A model retrained without these classes, by the baseline's recipe.
+
+        seed: another than the baseline's.
+        """
+        stem, config = self._control(forget_class, seed)
+        return self._once((stem, config), lambda: self._trained(stem, config))
+
+    def keep_control(self, forget_class: Classes, trained: TrainedCVAE) -> TrainedCVAE:
+        """Keep a model that was retrained elsewhere, by this story's recipe, as its control."""
+        recipe = self._training_recipe(*self._control(forget_class, None))
+        return load_or_make(recipe, lambda: trained, TrainedCVAE)
+
+    @cached_property
+    def judges(self) -> dict[str, Judge]:
+        """The judges that score, by role."""
+        return {role: self.judge(role) for role in SCORING}
+
+    @property
+    def guide(self) -> Judge:
+        """The judge that guides attacks and never scores."""
+        return self.judge("guide")
+
+    def judge(self, role: str) -> Judge:
+        """The judge of a role; 20 to 40 seconds on two cores if it has to be made."""
+        config, data = self.config.judge, {"train": self.train.digest}
+        recipe = Recipe(f"judge_{role}", training.VERSION, (config,), data, usual=self._usual)
+        part = part_path(recipe.path)
+        return self._once(
+            ("judge", role),
+            lambda: load_or_make(
+                recipe, lambda: train_judge(self.train, role, config, resume=part), Judge
+            ).to(self.device),
+        )
+
+    @cached_property
+    def fishers(self) -> ClassFishers:
+        """One Fisher per class of the baseline; about a second if they have to be made."""
+        parents = {"baseline": self._baseline_digest}
+        recipe = self._recipe("fisher", fisher.VERSION, (self.config.fisher,), parents)
+        model, config = self.baseline.model, self.config.fisher
+        return load_or_make(recipe, lambda: class_fishers(model, self.train, config), ClassFishers)
+
+    def forgotten(self, forget_class: Classes) -> AmnesiaResult:
+        """The baseline after forgetting these classes; seconds if it has to be made."""
+        gone, config = check_classes(forget_class, self.train.num_classes), self.config.amnesia
+
+        def make() -> AmnesiaResult:
+            return forget(self.baseline.model, self.fishers.without(gone), gone, config)
+
+        def link() -> AmnesiaResult:
+            result = load_or_make(self.forgotten_recipe(gone), make, AmnesiaResult)
+            result.model.to(self.device)
+            return result
+
+        return self._once(("forgotten", gone), link)
+
+    def hidden(self, forget_class: Classes) -> CVAE:
+        """The baseline with these classes' label weights replaced by the mean of the others': all
+        that it knew is still behind them."""
+        gone = check_classes(forget_class, self.train.num_classes)
+        return self._once(("hidden", gone), lambda: reset_label(self.baseline.model, gone))
+
+    def forgotten_recipe(
+        self, forget_class: Classes, *configs: AmnesiaConfig, stem: str = ""
+    ) -> Recipe:
+        """Where the result of forgetting is kept.
+
+        configs: in place of the story's; several for classes forgotten one after the other.
+        stem: in place of `vae_forget_<classes>`.
+        """
+        gone = check_classes(forget_class, self.train.num_classes)
+        parents = {"baseline": self._baseline_digest, "Fisher": digest(self.fishers.to_state())}
+        return self._recipe(
+            stem or f"vae_forget_{_numbers(gone)}",
+            amnesia.VERSION,
+            (self.config.fisher, *(configs or (self.config.amnesia,))),
+            parents,
+        )
+
+    @property
+    def _usual(self) -> bool:
+        """Whether the data are the default ones."""
+        return {"train": self.train.digest, "test": self.test.digest} == MNIST_DIGEST
+
+    @cached_property
+    def _baseline_digest(self) -> str:
+        return digest(self.baseline.model.to_state())
+
+    def _recipe(
+        self, stem: str, version: int, configs: tuple[Config, ...], parents: dict[str, str]
+    ) -> Recipe:
+        """Of what is made from the baseline.  Of a model that was given, only its digest is known;
+        what else went into it is not."""
+        if self._given is not None:
+            data = {"train": self.train.digest, "model": self._baseline_digest}
+            return Recipe(stem, version, configs, data, parents)
+        data = {"train": self.train.digest, "test": self.test.digest}
+        return Recipe(
+            stem, version, (self.config.baseline, *configs), data, parents, usual=self._usual
+        )
+
+    def _control(self, forget_class: Classes, seed: int | None) -> tuple[str, BaselineConfig]:
+        gone = check_classes(forget_class, self.train.num_classes)
+        base = self.config.baseline
+        config = replace(base, exclude=gone, seed=base.seed if seed is None else seed)
+        return f"vae_without_{_numbers(gone)}", config
+
+    def _training_recipe(self, stem: str, config: BaselineConfig) -> Recipe:
+        data = {"train": self.train.digest, "test": self.test.digest}
+        return Recipe(stem, training.VERSION, (config,), data, usual=self._usual)
+
+    def _trained(self, stem: str, config: BaselineConfig) -> TrainedCVAE:
+        """What is kept, or else trained; an interrupted training goes on from its part file."""
+        recipe = self._training_recipe(stem, config)
+        part = part_path(recipe.path)
+        found = load_or_make(
+            recipe,
+            lambda: train_baseline(self.train, self.test, config, resume=part),
+            TrainedCVAE,
+        )
+        found.model.to(self.device)
+        return found
+
+    def _once(self, key: tuple[Any, ...], make: Callable[[], T]) -> T:
+        if key not in self._made:
+            self._made[key] = make()
+        made: T = self._made[key]
+        return made
 
 
-def get_control(
-    config: BaselineConfig, train: LabelledImages, classes: int | Iterable[int]
-) -> TrainedCVAE:
-    """A model retrained without these classes, by the baseline's recipe."""
-    excluded = check_classes(classes, config.num_classes)
-    return get_baseline(replace(config, exclude=excluded), train)
-
-
-def get_judges(
-    config: JudgeConfig, train: LabelledImages, roles: Iterable[str] = SCORING
-) -> dict[str, Judge]:
-    """The judges of these roles (20 to 40 seconds each on two cores if they have to be made)."""
-    judges = {}
-    for role in roles:
-        judge = _trained(f"judge_{role}", config, partial(train_judge, train, role, config), Judge)
-        judges[role] = judge.to(train.images.device)
-    return judges
-
-
-def get_fishers(
-    baseline: TrainedCVAE, config: BaselineConfig, fisher: FisherConfig, train: LabelledImages
-) -> ClassFishers:
-    """One Fisher per class of the baseline (about a second)."""
-    return load_or_make(
-        "fisher",
-        (config, fisher),
-        lambda: class_fishers(baseline.model, train, fisher),
-        ClassFishers,
-    )
-
-
-def get_forgotten(
-    baseline: TrainedCVAE,
-    fishers: ClassFishers,
-    classes: int | Iterable[int],
-    config: BaselineConfig,
-    fisher: FisherConfig,
-    amnesia: AmnesiaConfig,
-) -> AmnesiaResult:
-    """The baseline after forgetting these classes (seconds)."""
-    forgotten = check_classes(classes, config.num_classes)
-    result = load_or_make(
-        f"vae_forget_{_numbers(forgotten)}",
-        (config, fisher, amnesia),
-        lambda: forget(baseline.model, fishers.without(forgotten), forgotten, amnesia),
-        AmnesiaResult,
-    )
-    result.model.to(baseline.model.device)
-    return result
-
-
-def _trained(stem: str, config: Config, train: Callable[[Path], S], kind: type[S]) -> S:
-    """What is kept, or else trained; train goes on from the part file of an interrupted run."""
-    part = part_path(checkpoint_path(stem, config))
-    return load_or_make(stem, (config,), lambda: train(part), kind)
-
-
-def _numbers(classes: tuple[int, ...]) -> str:
-    return "-".join(str(c) for c in classes)
+def _numbers(forget_class: tuple[int, ...]) -> str:
+    return "-".join(str(c) for c in forget_class)

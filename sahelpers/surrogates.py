@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from .checks import IMAGE_SHAPE, check_images, check_is, check_number, shown
+from .checks import IMAGE_SHAPE, check_images, check_number, door, shown
 from .models import CVAE
 
 MakeImages = Callable[[int, torch.Generator], Tensor]
@@ -21,11 +22,13 @@ class Surrogate:
     mean: z (B, Z) -> their expectation, what a decoder that has learned q draws at z.
     """
 
+    hint: ClassVar[str] = ": make_surrogate makes one"
     name: str
     draw: Callable[[Tensor, torch.Generator], Tensor]
     mean: Callable[[Tensor], Tensor]
 
 
+@door
 def make_surrogate(
     what: str | MakeImages, frozen: CVAE, kept: tuple[int, ...], gray_value: float = 0.5
 ) -> Surrogate:
@@ -35,7 +38,6 @@ def make_surrogate(
     "blank": no ink.  "class:k": what the frozen model draws for kept class k at the same z.
     "mixture": what it draws at the same z for a kept class chosen at random.
     """
-    check_is(frozen, CVAE, "frozen")
     check_number(gray_value, "gray_value", 0, 1)
     if not kept:
         raise ValueError("kept=() has no class: a model forgets towards what it keeps")
@@ -44,13 +46,13 @@ def make_surrogate(
     if what in ("gray", "noise", "blank"):
         level = {"gray": gray_value, "noise": 0.5, "blank": 0.0}[what]
 
-        def flat(z: Tensor) -> Tensor:
+        def flat(z: Tensor, _: object = None) -> Tensor:
             return z.new_full((len(z), *IMAGE_SHAPE), level)
 
         def noise(z: Tensor, generator: torch.Generator) -> Tensor:
             return torch.rand((len(z), *IMAGE_SHAPE), generator=generator).to(z)
 
-        return Surrogate(what, noise if what == "noise" else lambda z, _: flat(z), flat)
+        return Surrogate(what, noise if what == "noise" else flat, flat)
     if what == "mixture":
         return _of_classes(what, frozen, kept)
     if isinstance(what, str) and what.startswith("class:") and what[6:].isdecimal():
@@ -82,11 +84,9 @@ def _from_function(make: MakeImages) -> Surrogate:
 
     def checked(n: int, generator: torch.Generator) -> Tensor:
         images = make(n, generator)
-        if not isinstance(images, Tensor) or images.shape != (n, *IMAGE_SHAPE):
-            shape = tuple(getattr(images, "shape", ())) or type(images).__name__
-            raise ValueError(
-                f"the surrogate function returned {shape}, not ({n}, 1, 28, 28) images"
-            )
+        shape = tuple(getattr(images, "shape", ())) or type(images).__name__
+        if shape != (n, *IMAGE_SHAPE):
+            raise ValueError(f"the surrogate function returned {shape}, not ({n}, 1, 28, 28)")
         return check_images(images, "the surrogate function's images")
 
     average = checked(512, torch.Generator().manual_seed(0)).mean(0, keepdim=True)

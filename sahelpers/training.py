@@ -1,7 +1,7 @@
 """One fitting loop, and what is fitted with it: the baseline, the retrained control, the judges."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +9,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .checks import door
 from .config import BaselineConfig, JudgeConfig, fingerprint
 from .data import LabelledImages
-from .elbo import elbo_terms, negative_elbo
+from .elbo import elbo_terms, measure_elbo
 from .judges import Judge
 from .models import CVAE, draw_normal, seeded
 from .progress import progress
-from .resume import History, Resume
+from .store.resume import History, Resume
+
+VERSION = 1  # of the recipes below; raised with anything that changes what they train
 
 
 @dataclass(frozen=True)
@@ -68,9 +71,8 @@ def fit(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, lr, total_steps=total, pct_start=max(0.1, 2 / total)
     )
-    kept = Resume(
-        resume, mark, data, generator, module=module, optimizer=optimizer, schedule=schedule
-    )
+    run = f"version {VERSION}, {mark}, data {data.digest if resume else ''}"
+    kept = Resume(resume, run, generator, module=module, optimizer=optimizer, schedule=schedule)
     history = kept.load()
     done = len(next(iter(history.values()), []))
     for _ in progress(range(done, epochs), f"{what}, from pass {done + 1}" if done else what):
@@ -94,29 +96,33 @@ def fit(
     return history
 
 
+@door
 def train_baseline(
-    data: LabelledImages,
-    config: BaselineConfig,
-    held_out: LabelledImages | None = None,
+    train: LabelledImages,
+    test: LabelledImages,
+    config: BaselineConfig | None = None,
+    *,
     resume: Path | None = None,
     bf16: bool = False,
 ) -> TrainedCVAE:
-    """Train a conditional VAE on data, without the classes in `config.exclude`, and fit the
-    Gaussian of z for every class it saw.
+    """Train a conditional VAE, without the classes in `config.exclude`, and fit the Gaussian of z
+    for every class it saw.
 
-    held_out: images whose negative ELBO is recorded after every epoch; never trained on.
+    test: images whose negative ELBO is recorded after every epoch; never trained on.
     resume: file of an interrupted run, as in `fit`.
     bf16: let autocast do the matrix products in bfloat16; weights, loss and Adam stay in float32.
-    The history has `reconstruction`, `kl` and, if asked for, `held_out`, in nats per image.
+    The history has `reconstruction`, `kl` and `held_out` (of test), in nats per image.
     """
-    kept = data.without(config.exclude)
-    if config.num_classes != len(data.class_names):
+    config = BaselineConfig() if config is None else config
+    kept = train.without(config.exclude)
+    if not len(test) or test.class_names != train.class_names:
         raise ValueError(
-            f"num_classes={config.num_classes}, but the data has {len(data.class_names)} classes"
+            f"test has {len(test)} images of the classes {test.class_names}: give at least one, "
+            f"of the classes of train, {train.class_names}"
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        model = CVAE(config.arch, config.latent_dim, config.num_classes).to(data.images.device)
+        model = CVAE(config.arch, config.latent_dim, train.num_classes).to(train.images.device)
     generator = seeded(config.seed)
 
     def loss_terms(images: Tensor, labels: Tensor) -> dict[str, Tensor]:
@@ -125,14 +131,8 @@ def train_baseline(
             reconstruction, kl = elbo_terms(model, images, labels, noise)
         return {"reconstruction": reconstruction.mean(), "kl": kl.mean()}
 
-    def measure() -> dict[str, float]:
-        if held_out is None:
-            return {}
-        images, labels = held_out.images.to(model.device), held_out.labels.to(model.device)
-        value = negative_elbo(model, images, labels, seeded(0)).mean()
-        return {"held_out": float(value)}
-
     left_out = f" without {config.exclude}" if config.exclude else ""
+    minutes = " (about 2 minutes on two cores)" if config == BaselineConfig() else ""
     history = fit(
         model,
         loss_terms,
@@ -141,22 +141,13 @@ def train_baseline(
         batch_size=config.batch_size,
         lr=config.lr,
         generator=generator,
-        what=f"train {config.arch} VAE{left_out} (MLP: about 2 minutes on two cores)",
-        after_epoch=measure,
+        what=f"train {config.arch} VAE{left_out}{minutes}",
+        after_epoch=lambda: {"held_out": float(measure_elbo(model, test).mean())},
         resume=resume,
-        mark=f"{fingerprint(config)}, held out {0 if held_out is None else len(held_out)}"
-        + ", bf16" * bf16,
+        mark=f"{fingerprint(config)}, test {test.digest}" + ", bf16" * bf16,
     )
     fit_class_priors(model, kept, generator)
     return TrainedCVAE(model, history)
-
-
-def retrain_without(
-    data: LabelledImages, config: BaselineConfig, classes: int | Iterable[int]
-) -> TrainedCVAE:
-    """The honest competitor and the control: the same training, never shown these classes."""
-    exclude = (classes,) if isinstance(classes, int) else tuple(classes)
-    return train_baseline(data, replace(config, exclude=exclude))
 
 
 @torch.no_grad()
@@ -170,17 +161,23 @@ def fit_class_priors(model: CVAE, data: LabelledImages, generator: torch.Generat
             model.set_class_prior(label, mean + noise * (0.5 * log_var).exp())
 
 
+@door
 def train_judge(
-    data: LabelledImages, role: str, config: JudgeConfig, resume: Path | None = None
+    train: LabelledImages,
+    role: str,
+    config: JudgeConfig | None = None,
+    *,
+    resume: Path | None = None,
 ) -> Judge:
     """Train the judge of a role on images shifted by up to two pixels.
 
     A judge with a "none of these" answer also sees a quarter as many images that are no digit.
     resume: file of an interrupted run, as in `fit`.
     """
+    config = JudgeConfig() if config is None else config
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        judge = Judge(role, config.num_classes).to(data.images.device)
+        judge = Judge(role, train.num_classes).to(train.images.device)
     judge = judge.to(memory_format=torch.channels_last)
     generator = seeded(config.seed)
 
@@ -196,7 +193,7 @@ def train_judge(
     fit(
         judge,
         loss_terms,
-        data,
+        train,
         epochs=config.epochs,
         batch_size=config.batch_size,
         lr=config.lr,

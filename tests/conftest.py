@@ -27,6 +27,20 @@ def tiny():
     return sa.CVAE(latent_dim=3).eval()
 
 
+@pytest.fixture
+def four():
+    """The same of four classes."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return sa.CVAE(latent_dim=3, num_classes=4).eval()
+
+
+@pytest.fixture
+def four_images():
+    """Six images of noise, (6, 1, 28, 28)."""
+    return torch.rand((6, 1, 28, 28), generator=sa.seeded(1))
+
+
 @pytest.fixture(scope="session")
 def tiny_fishers():
     """The Fisher per class of that model, from two of its own images each."""
@@ -48,7 +62,7 @@ def scoring():
 def model(mnist):
     """A model that has seen a little, with class Gaussians."""
     config = sa.BaselineConfig(epochs=2, batch_size=20, latent_dim=3)
-    return sa.train_baseline(mnist.take(1000), config).model
+    return sa.train_baseline(mnist.take(1000), mnist.take(100), config).model
 
 
 @pytest.fixture(scope="session")

@@ -25,10 +25,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results" / "mutants.json"
-MODULES = ("fisher", "penalties", "amnesia", "checkpoints", "config")
+MODULES = ("fisher", "penalties", "amnesia", "config", "story", "store/files")
 SAMPLE = 50  # mutants of each module
 PATIENCE = 300  # seconds; a mutant that hangs has been noticed
-SHARED = "torchvision sklearn.linear_model skimage.restoration matplotlib.pyplot hypothesis pytest"
+SHARED = "torchvision skimage.restoration matplotlib.pyplot hypothesis pytest"
 SLOW = "forgotten_twice or turns_into or narrow_the_spread or random_networks or failed_write"
 OPTIONS = ("-x", "-q", "-pno:cacheprovider", "-k", f"not ({SLOW})")
 OPTIONS += ("-Wignore::pytest.PytestAssertRewriteWarning",)
@@ -100,7 +100,8 @@ def verdict(module):
             os.dup2(os.open("run.log", os.O_CREAT | os.O_WRONLY | os.O_TRUNC), 1)
             os.dup2(1, 2)
             signal.alarm(PATIENCE)
-            os._exit(int(sys.modules["pytest"].main([*OPTIONS, f"tests/test_{module}.py"])))
+            tests = f"tests/test_{module.split('/')[0]}.py"  # a shelf has one file
+            os._exit(int(sys.modules["pytest"].main([*OPTIONS, tests])))
         finally:
             os._exit(99)
     status = os.waitpid(child, 0)[1]
@@ -150,8 +151,10 @@ def main():
             shutil.copytree(ROOT / part, Path(folder, part))
         for part in ("README.md", "conftest.py", "pyproject.toml"):
             shutil.copy(ROOT / part, folder)
-        Path(folder, "data").symlink_to(ROOT / "data")
+        for part in ("data", "notebooks"):  # a checkout is known by its notebooks
+            Path(folder, part).symlink_to(ROOT / part)
         os.environ |= {"PYTHONPATH": folder, "SA_CHECKPOINTS": folder, "SA_PROGRESS": "0"}
+        os.environ["SA_SEQUENCES"] = "3"
         sys.path.insert(0, folder)
         sys.dont_write_bytecode = True
         os.chdir(folder)

@@ -26,10 +26,12 @@ import torch
 from torch import nn
 
 import sahelpers as sa
-from sahelpers import controllers, plots, plots_probing
-from sahelpers.audit import check_control, compare_all
-from sahelpers.data import CHECKOUT
-from sahelpers.excess import compare
+from sahelpers import live, plots, study
+from sahelpers.config import CHECKOUT
+from sahelpers.store import files
+from sahelpers.study.battery import check_control
+from sahelpers.study.statistics import compare, compare_all
+from sahelpers.training import train_judge
 
 NAN = float("nan")
 META = torch.device("meta")  # another device than the processor, on every machine
@@ -55,7 +57,7 @@ with torch.random.fork_rng(devices=[]):
     OPEN, PLAIN, GUIDE = (sa.Judge(role).eval() for role in ("open", "plain", "guide"))
     CONTROL, LEARNING = sa.CVAE("mlp", 2).eval(), sa.Judge("plain")
     FOUR = sa.Judge("plain", num_classes=4).eval()
-    IMAGES, WIDE = torch.rand(40, 1, 28, 28), torch.rand(40, 5)
+    IMAGES = torch.rand(40, 1, 28, 28)
 TRAINED = sa.TrainedCVAE(MODEL, {})
 KNOWS_THREE = copy.deepcopy(MODEL)
 KNOWS_THREE.prior_mean[3] = 1.0  # as after training with images of the class
@@ -65,7 +67,7 @@ DATA = sa.LabelledImages(IMAGES, LABELS)
 NONE, IS_THREE = DATA.only(()), LABELS == 3
 OF_FOUR = sa.LabelledImages(IMAGES[:4], LABELS[:4], tuple("abcd"))
 THREES = sa.LabelledImages(IMAGES[:1].expand(100, -1, -1, -1), torch.full((100,), 3))
-FISHER, NAN_FISHER = made_up_fisher(MODEL), made_up_fisher(MODEL, NAN)
+FISHER = made_up_fisher(MODEL)
 FISHERS = sa.ClassFishers((FISHER,) * 10)
 LATENTS = sa.fixed_latents(MODEL, 2)
 VERDICT = sa.Verdict(torch.eye(10, 11), torch.eye(10, 11), 4)
@@ -75,13 +77,24 @@ FISH = sa.FisherConfig(n_fisher_samples=20)
 OWN = sa.FisherConfig(n_fisher_samples=20, source="model_mean")
 QUICK = sa.AmnesiaConfig(epochs_unl=1, replay_samples=2, batch_size=2, cooldown=0, tolerance=0.0)
 PROBE = sa.ProbeConfig(n_restarts=2, steps=1)
-TASK = sa.Task(MODEL, (3,), FISHERS, DATA, BASE, QUICK)
 GRAY = sa.make_surrogate("gray", MODEL, (1, 2))
-RNG = sa.seeded(0)
 LINEAR = nn.Linear(3, 2)
-DASHBOARD = controllers.AmnesiaController(MODEL, FISHERS, JUDGES)
-WALK = controllers.LatentController({"before": MODEL})
-PROBER = controllers.ProbeController({"forgotten": MODEL}, MODEL, JUDGES, GUIDE)
+
+
+class Given(sa.Story):
+    """A story whose Fishers and judges are there already, so that nothing is made or kept."""
+
+    fishers, judges, guide = FISHERS, JUDGES, GUIDE
+
+
+def story(train=DATA):
+    return Given((train, train), baseline=MODEL, fisher=FISH, amnesia=QUICK)
+
+
+STORY = story()
+DASHBOARD = live.AmnesiaController(STORY)
+WALK = live.LatentController({"before": MODEL})
+PROBER = live.ProbeController(STORY, 3, {"forgotten": MODEL})
 
 
 def usual(call, **arguments):
@@ -96,25 +109,21 @@ def squared(module, x):
 gradients = usual(sa.squared_gradients, module=LINEAR, losses=squared, inputs=(torch.ones(4, 3),))
 forget = usual(sa.forget, model=MODEL, fisher=FISHER, forget_class=3, config=QUICK)
 objective = usual(
-    sa.Objective, frozen=MODEL, fisher=FISHER, forgotten=(3,), config=QUICK, surrogate=GRAY
+    sa.Objective, frozen=MODEL, fisher=FISHER, forget_class=(3,), config=QUICK, surrogate=GRAY
 )
 attack = usual(sa.guided_attack, model=MODEL, guide=GUIDE, forget_class=3, config=PROBE)
 relearn = usual(
     sa.relearn,
-    model=MODEL, data=DATA.only(3), forget_class=3, judges=JUDGES, steps=1, samples=16,
+    model=MODEL, data=DATA.only(3), forget_class=3, judges=JUDGES, steps=1,
 )  # fmt: skip
 audit = usual(
-    sa.audit,
+    study.audit,
     model=MODEL, baseline=MODEL, controls=[CONTROL], forget_class=3, judges=JUDGES, guide=GUIDE,
     real=THREES,
 )  # fmt: skip
 excess = usual(compare, attack="guided", models=[[0, 1]], controls=[[0, 1]], baselines=[[1]])
-dashboard = usual(controllers.AmnesiaController, baseline=MODEL, fishers=FISHERS, judges=JUDGES)
-prober = usual(
-    controllers.ProbeController,
-    models={"a": MODEL}, baseline=MODEL, judges=JUDGES, guide=GUIDE,
-)  # fmt: skip
-explorer = controllers.LatentController
+explorer = live.LatentController
+prober = usual(live.ProbeController, story=STORY)
 
 
 def surrogate(what, kept=(1, 2), **more):
@@ -183,15 +192,14 @@ def test_the_table_is_long_and_asks_for_name_and_remedy():
 def test_paths_may_have_any_name(folder, tmp_path, monkeypatch):
     root = tmp_path / folder
     monkeypatch.setenv("SA_CHECKPOINTS", str(root))
-    fishers = sa.load_or_make("fisher größe", (FISH,), lambda: FISHERS, sa.ClassFishers)
+    recipe = files.Recipe("fisher größe", 1, (FISH,))
+    fishers = files.load_or_make(recipe, lambda: FISHERS, sa.ClassFishers)
     assert torch.equal(
         fishers.by_class[9].diagonal["decoder.0.bias"], FISHER.diagonal["decoder.0.bias"]
     )
     (path,) = root.iterdir()
-    assert sa.load(path).keys() == {"by_class"}
-    report = sa.AuditReport(3, (excess(),))
-    report.save(root / "bericht ü.json")
-    assert sa.AuditReport.read(root / "bericht ü.json") == report
+    state, _ = files.load(path)
+    assert state.keys() == {"by_class"}
     raw = root / "data" / "MNIST" / "raw"
     raw.mkdir(parents=True)
     for file in (CHECKOUT / "data" / "MNIST" / "raw").glob("t10k*.gz"):

@@ -10,7 +10,7 @@ import time
 import jupyter_client
 import pytest
 
-from sahelpers.data import CHECKOUT
+from sahelpers.config import CHECKOUT
 
 ADDRESS = "https://github.com/OWNER/selective-amnesia-mnist"
 FAKE = """
@@ -97,13 +97,16 @@ def test_a_click_runs_in_the_kernel_and_its_interrupt_stops_it(kernel, clone_her
         """
         import os
         os.environ["SA_PROGRESS"] = "0"
-        import torch, sahelpers as sa
-        model = sa.CVAE(latent_dim=3).eval()
-        few = sa.FisherConfig(n_fisher_samples=20, source="model_mean")
-        fishers = sa.class_fishers(model, None, few)
-        judges = {"plain": sa.Judge("plain").eval()}
-        long = sa.AmnesiaConfig(epochs_unl=100_000, tolerance=0.0)
-        board = sa.widgets.AmnesiaDashboard(model, fishers, judges, 3, long)
+        import sahelpers as sa
+        few = sa.load_dataset(split="test").take(200)
+        story = sa.Story(
+            (few, few),
+            baseline=sa.CVAE(latent_dim=3).eval(),
+            fisher=sa.FisherConfig(n_fisher_samples=20, source="model_mean"),
+            amnesia=sa.AmnesiaConfig(epochs_unl=100_000, tolerance=0.0),
+            judge=sa.JudgeConfig(epochs=1),
+        )
+        board = sa.live.AmnesiaDashboard(story)
         print(sa.__file__)
         print(board.forget.comm.comm_id)
         """,

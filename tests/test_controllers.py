@@ -1,4 +1,4 @@
-"""The dashboards' controllers and their worker, without a widget."""
+"""The dashboards' controllers and their worker: no widget is made here."""
 
 import ast
 import signal
@@ -15,18 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sahelpers as sa
-from sahelpers.controllers import (
-    ATTACKS,
-    AmnesiaController,
-    LatentController,
-    ProbeController,
-    Worker,
-    as_code,
-    help_text,
-    principal_directions,
-    steps_of,
-)
-from sahelpers.controllers import amnesia as module
+from sahelpers.live import AmnesiaController, LatentController, ProbeController
+from sahelpers.live import forget as module
+from sahelpers.live.attack import ATTACKS
+from sahelpers.live.explore import principal_directions
+from sahelpers.live.worker import Worker, as_code, help_text, steps_of
 
 PACKAGE = Path(sa.__file__).parent
 
@@ -36,10 +29,18 @@ QUICK = sa.AmnesiaConfig(epochs_unl=1, replay_samples=160, batch_size=8, cooldow
 
 
 @pytest.fixture
-def controller(tiny, tiny_fishers, scoring, monkeypatch, tmp_path):
-    monkeypatch.setattr(module, "JUDGED", 4)
+def story(tiny, tiny_fishers, scoring, mnist, monkeypatch, tmp_path):
+    """A story whose models are all there, untrained."""
     monkeypatch.setenv("SA_CHECKPOINTS", str(tmp_path))
-    return AmnesiaController(tiny, tiny_fishers, scoring, 3, QUICK)
+    made = sa.Story((mnist, mnist), baseline=tiny, amnesia=QUICK)
+    made.fishers, made.judges = tiny_fishers, scoring
+    return made
+
+
+@pytest.fixture
+def controller(story, monkeypatch):
+    monkeypatch.setattr(module, "JUDGED", 4)
+    return AmnesiaController(story)
 
 
 def stopped_never():
@@ -50,15 +51,22 @@ def weights(model):
     return torch.cat([p.flatten() for p in model.state_dict().values()])
 
 
-def test_no_controller_imports_a_widget():
-    files = sorted((PACKAGE / "controllers").glob("*.py"))
-    assert len(files) >= 5
-    for file in files:
-        for node in ast.walk(ast.parse(file.read_text())):
-            names = [a.name for a in getattr(node, "names", [])] + [getattr(node, "module", "")]
-            assert not any(
-                word in str(name) for name in names for word in ("widgets", "IPython", "matplotlib")
-            ), file.name
+def test_no_controller_knows_a_widget():
+    """Neither the module that they share nor the class of any of them."""
+    wanted = []
+    for file in sorted((PACKAGE / "live").glob("*.py")):
+        tree = ast.parse(file.read_text())
+        found = [n for n in tree.body if isinstance(n, ast.ClassDef) and "Controller" in n.name]
+        for part in [tree] if file.stem == "worker" else found:
+            wanted.append(getattr(part, "name", "worker"))
+            words = {n.id for n in ast.walk(part) if isinstance(n, ast.Name)}
+            words |= {n.attr for n in ast.walk(part) if isinstance(n, ast.Attribute)}
+            for node in ast.walk(part):
+                if isinstance(node, ast.Import | ast.ImportFrom):
+                    words |= {alias.name for alias in node.names} | {getattr(node, "module", "")}
+            for word in ("ipw", "ipywidgets", "IPython", "matplotlib", "Figure", "plots", "base"):
+                assert word not in words, (part, word)
+    assert len(wanted) == 4
 
 
 # The knobs
@@ -99,7 +107,7 @@ def test_the_code_of_a_configuration_makes_it_again(ewc, gray, surrogate):
 
 
 def test_the_help_comes_from_the_fields():
-    text = help_text(sa.AmnesiaConfig, ("gamma", "w_tv"))
+    text = help_text(sa.AmnesiaConfig(), ("gamma", "w_tv"))
     assert text == "<b>GAMMA</b> weight of the replay term<br><b>W_TV</b> total variation of " + (
         "c_f&#x27;s images" if "&#x27;" in text else "c_f's images"
     )
@@ -113,7 +121,7 @@ def test_a_run_equals_a_plain_call(controller, tiny, tiny_fishers):
     plain = sa.forget(tiny, tiny_fishers.without(3), 3, QUICK)
     assert torch.equal(weights(controller.model), weights(plain.model))
     assert controller.result.reason == plain.reason
-    assert controller.gone == (3,)
+    assert controller.result.forget_class == (3,)
 
 
 def test_the_table_is_what_the_judges_say(controller, scoring, tiny):
@@ -131,8 +139,8 @@ def test_the_table_is_what_the_judges_say(controller, scoring, tiny):
         assert line.p_before == pytest.approx(float(before.probability[3, 3]))
         assert line.p_after == pytest.approx(float(after.probability[3, 3]))
         assert line.argmax == pytest.approx(float(after.argmax[3, 3]))
-        assert line.kept_after == pytest.approx(change.mean_after)
-        assert line.worst_drop == pytest.approx(change.worst_drop)
+        assert line.kept.mean_after == pytest.approx(change.mean_after)
+        assert line.kept.worst_drop == pytest.approx(change.worst_drop)
         stretched = sa.judge_samples(
             controller.model, scoring[line.judge], controller.judged, stretch=True
         )
@@ -171,20 +179,19 @@ def test_stop_gives_the_model_so_far(controller, tiny, tiny_fishers, monkeypatch
 
     controller.forget(stop, show)
     assert controller.result.reason == "stopped"
-    plain = sa.forget(tiny, tiny_fishers.without(3), 3, QUICK, on_step=lambda k, m, t: k < 7)
-    assert controller.result.steps == plain.steps == 8
+    plain = sa.forget(tiny, tiny_fishers.without(3), 3, QUICK, on_step=lambda k, m, t: k < 6)
+    assert controller.result.steps == plain.steps == 7
     assert torch.equal(weights(controller.model), weights(plain.model))
     assert "stopped" in controller.code()
 
 
-def test_another_one_continues_from_the_present_model(controller, tiny, tiny_fishers):
+def test_another_one_continues_from_the_present_model(controller, story):
     controller.forget(stopped_never())
     controller.choose((5,))
     controller.change(gray_value=0.3)
     controller.forget(stopped_never(), another=True)
-    assert controller.gone == (3, 5)
-    assert controller.result.forgotten == (3, 5)
-    there = {"sa": sa, "baseline": type("B", (), {"model": tiny}), "fishers": tiny_fishers}
+    assert controller.result.forget_class == (3, 5)
+    there = {"sa": sa, "story": story}
     code = controller.code()
     assert "\n" not in code
     exec(code, there)
@@ -196,7 +203,7 @@ def test_forget_again_starts_from_the_baseline(controller):
     first = weights(controller.model)
     controller.forget(stopped_never())
     assert torch.equal(weights(controller.model), first)
-    assert controller.gone == (3,)
+    assert controller.result.forget_class == (3,)
 
 
 def test_reset_brings_everything_back(controller, tiny):
@@ -205,7 +212,7 @@ def test_reset_brings_everything_back(controller, tiny):
     controller.forget(stopped_never())
     controller.reset()
     assert controller.model is tiny
-    assert (controller.classes, controller.config) == ((3,), QUICK)
+    assert (controller.forget_class, controller.config) == ((3,), QUICK)
     assert controller.result is None
     assert controller.lines == []
     before, now, labels = controller.pictures()
@@ -227,7 +234,7 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(controller, tiny, act,
     with pytest.raises(ValueError, match=words):
         act(controller)
     assert controller.model is tiny
-    assert controller.classes == (3,)
+    assert controller.forget_class == (3,)
 
 
 def test_a_class_is_not_forgotten_twice(controller):
@@ -238,15 +245,15 @@ def test_a_class_is_not_forgotten_twice(controller):
     assert controller.model is gone
 
 
-def test_a_saved_result_is_found_by_the_story(controller, tiny, tiny_fishers):
+def test_a_saved_result_is_found_by_the_story(controller, story, tiny, tiny_fishers, mnist):
     controller.change(**vars(sa.AmnesiaConfig()) | {"epochs_unl": 1, "replay_samples": 128})
     controller.forget(stopped_never())
     path = controller.save()
-    found = sa.get_forgotten(
-        sa.TrainedCVAE(tiny, {}), tiny_fishers, 3,
-        sa.BaselineConfig(), sa.FisherConfig(), controller.config,
-    )  # fmt: skip
+    again = sa.Story((mnist, mnist), baseline=tiny, amnesia=controller.config)
+    again.fishers = tiny_fishers
+    found = again.forgotten(3)
     assert torch.equal(weights(found.model), weights(controller.model))
+    assert found.seconds == controller.result.seconds  # it was loaded, not made
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
@@ -262,9 +269,11 @@ def test_save_asks_before_it_replaces(controller):
     assert path.read_bytes() == old
 
 
-def test_the_file_names_tell_what_they_hold(controller):
+def test_the_file_names_tell_what_they_hold(controller, story, monkeypatch):
     names = []
-    controller.made_with = (sa.BaselineConfig(), sa.FisherConfig())
+    monkeypatch.setattr(story, "_given", None)  # as if it were the story of the default data
+    monkeypatch.setattr(sa.Story, "_usual", True)
+    monkeypatch.setattr(story, "config", sa.story.Recipes())
     stop = threading.Event()
     stop.set()
     controller.config = sa.AmnesiaConfig()
@@ -288,7 +297,7 @@ def test_directions_are_orthonormal_and_sorted_by_what_they_change(tiny):
     directions = principal_directions(tiny)
     assert torch.allclose(directions.T @ directions, torch.eye(3), atol=1e-5)
     labels = torch.arange(10).repeat_interleave(8)
-    z = tiny.draw_latents(labels, sa.seeded(0))
+    z = tiny.draw_latents(labels, generator=sa.seeded(0))
 
     def picture(z, y):
         return tiny.decode(z[None], y[None]).flatten()
@@ -371,15 +380,15 @@ def test_models_must_fit_together(tiny):
 
 
 @pytest.fixture
-def prober(tiny, scoring):
+def prober(story, tiny, monkeypatch):
     torch.manual_seed(2)
     control = sa.CVAE(latent_dim=3).eval()
-    guide = sa.Judge("guide").eval()
-    return ProbeController({"forgotten": tiny, "control": control}, tiny, scoring, guide)
+    monkeypatch.setattr(sa.Story, "guide", sa.Judge("guide").eval())
+    return ProbeController(story, models={"forgotten": tiny, "control": control})
 
 
 @pytest.mark.parametrize("attack", list(ATTACKS))
-def test_every_attack_is_the_plain_function_on_every_model(prober, tiny, scoring, attack):
+def test_every_attack_is_the_plain_function_on_every_model(prober, story, scoring, attack):
     prober.choose(attack, 4)
     prober.change(n_restarts=5, steps=6)
     seen = []
@@ -388,15 +397,32 @@ def test_every_attack_is_the_plain_function_on_every_model(prober, tiny, scoring
     assert seen[-1] == ("control", 6, 6)
     for name, found in prober.outcomes.items():
         code = prober.code().replace("found = ", "")
-        there = {
-            "sa": sa, "model": prober.models[name], "guide": prober.guide,
-            "baseline": sa.TrainedCVAE(tiny, {}),
-        }  # fmt: skip
-        plain = eval(code, there)
+        plain = eval(code, {"sa": sa, "model": prober.models[name], "story": story})
         assert torch.equal(found.result.images, plain.images)
         wanted = sa.success(plain.images, scoring, 4).float().mean()
-        assert found.share == pytest.approx(float(wanted))
-        assert found.share <= min(found.by_judge.values())
+        assert list(found.shares) == ["open", "plain", "all judges"]
+        assert found.shares["all judges"] == pytest.approx(float(wanted))
+        assert found.shares["all judges"] == min(found.shares.values())
+
+
+@pytest.mark.parametrize("forget_class", [5, (7, 5)])
+def test_the_models_are_the_story_s_own_by_default(story, tiny, forget_class):
+    controls = []
+    story.control = lambda c: controls.append(c) or sa.TrainedCVAE(tiny, {})
+    prober = ProbeController(story, forget_class)
+    wanted = story.forgotten(forget_class).model
+    assert torch.equal(weights(prober.models["forgotten"]), weights(wanted))
+    assert prober.models["control"] is tiny
+    assert controls == [sa.check_classes(forget_class)]
+    assert prober.forget_class == 5
+
+
+def test_what_is_watched_shows_no_bar(controller, prober, monkeypatch):
+    monkeypatch.setattr("sahelpers.progress.tqdm", None)  # which nobody can call
+    monkeypatch.delenv("SA_PROGRESS", raising=False)
+    controller.forget(stopped_never())
+    prober.change(n_restarts=2, steps=3)
+    assert prober.run(stopped_never())
 
 
 def test_an_attack_brings_its_preset_and_its_priors(prober):
@@ -407,7 +433,7 @@ def test_an_attack_brings_its_preset_and_its_priors(prober):
     prober.choose("blind", 4)
     assert prober.config.w_tv == 0.5
     names = {f.name for f in fields(sa.ProbeConfig)}
-    assert all(set(knobs) <= names for knobs in ATTACKS.values())
+    assert all(set(knobs) <= names for _, _, knobs in ATTACKS.values())
 
 
 def test_a_stopped_attack_keeps_nothing(prober):
@@ -507,7 +533,7 @@ def test_no_thread_stays_behind():
 def test_idle_threads_go_and_come_back():
     script = """
 import ctypes, os, threading, torch
-from sahelpers.controllers import release_idle_threads
+from sahelpers.live.worker import release_idle_threads
 
 torch.set_num_threads(4)
 a = torch.rand(400, 400, generator=torch.Generator().manual_seed(0))

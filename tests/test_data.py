@@ -3,6 +3,7 @@ import hashlib
 import re
 import shutil
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ import torch
 from torchvision import datasets
 
 import sahelpers as sa
-from sahelpers.data import CHECKOUT, DataError, data_root
+from sahelpers import data as module
+from sahelpers.config import CHECKOUT, user_folder
+from sahelpers.data import MNIST_DIGEST, DataError, data_root
 
 
 def idx(values, kind):
@@ -60,8 +63,30 @@ def test_mnist_equals_torchvisions_own_reading(tmp_path, mnist):
     assert mnist.class_names == tuple("0123456789")
 
 
-def test_training_split_has_sixty_thousand_images():
-    assert len(sa.load_dataset()) == 60_000
+def test_digests_of_the_default_data(mnist):
+    train = sa.load_dataset()
+    assert len(train) == 60_000
+    assert {"train": train.digest, "test": mnist.digest} == MNIST_DIGEST
+
+
+def test_a_digest_names_images_labels_and_class_names(digits):
+    """Equal data, equal digest; any change, another."""
+    images, labels, names = digits.images, digits.labels, digits.class_names
+    found = [sa.LabelledImages(images.clone(), labels, names).digest]
+    found.append(sa.LabelledImages(images.mT.contiguous().mT, labels, list(names)).digest)
+    assert found == [digits.digest] * 2
+    brighter, relabelled = images.clone(), labels.clone()
+    brighter[-1, 0, 0, 0] += 1e-6
+    relabelled[-1] = 8
+    others = [
+        sa.LabelledImages(brighter, labels, names),
+        sa.LabelledImages(images, relabelled, names),
+        sa.LabelledImages(images, labels, (*names[:-1], "nine")),
+        digits.without(3),
+        sa.LabelledImages(images[:0], labels[:0], names),
+    ]
+    assert len({digits.digest, *(data.digest for data in others)}) == 6
+    assert others[3].num_classes == 10
 
 
 @pytest.mark.parametrize("name", ["fashion_mnist", "kmnist", "qmnist"])
@@ -101,6 +126,23 @@ def test_root_comes_from_the_argument_then_the_environment(tmp_path, monkeypatch
     assert data_root() == CHECKOUT / "data"
 
 
+def test_a_setting_means_one_folder_from_everywhere(tmp_path, monkeypatch):
+    """Relative paths counted from the working folder, so notebooks/ and a shell meant two; `~` was
+    taken for a name."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for setting, folder in [
+        ("elsewhere/data", CHECKOUT / "elsewhere" / "data"),
+        ("~/data", tmp_path / "data"),
+        (str(tmp_path / "c"), tmp_path / "c"),
+        ("", CHECKOUT / "data"),
+    ]:
+        monkeypatch.setenv("SA_DATA", setting)
+        for working_folder in (CHECKOUT, CHECKOUT / "notebooks", tmp_path):
+            monkeypatch.chdir(working_folder)
+            assert data_root() == user_folder("SA_DATA", "data") == folder
+    assert data_root("~/d") == tmp_path / "d"
+
+
 def test_missing_folder_says_what_to_do(tmp_path):
     with pytest.raises(DataError, match=r"train-images.* is missing .*MD5.*SA_DATA.*download=True"):
         sa.load_dataset(root=tmp_path)
@@ -117,6 +159,83 @@ def test_damaged_file_is_named_with_both_sums(family, damage):
     found = hashlib.md5(path.read_bytes()).hexdigest()
     with pytest.raises(DataError, match=f"{path.name} is damaged: expected MD5 .*, found {found}"):
         sa.load_dataset("kmnist", "test", root=root)
+
+
+@pytest.fixture
+def known(family, monkeypatch):
+    """The small Fashion-MNIST, known by the sums of its contents too."""
+    root, written = family
+    pixels, _, paths = written["fashion_mnist"]
+    sums = tuple(hashlib.sha256(gzip.decompress(p.read_bytes())).hexdigest() for p in paths)
+    monkeypatch.setitem(module._UNPACKED, "fashion_mnist", ("", "", *sums))
+    return root, pixels, paths
+
+
+def test_genuine_contents_are_read_in_any_wrapping(known):
+    """Debian packs Fashion-MNIST anew: "damaged"; torchvision leaves unpacked files: "missing"."""
+    root, pixels, paths = known
+    for wrap in (
+        lambda content: {".gz": gzip.compress(content, 1, mtime=7)},
+        lambda content: {"": content},
+        lambda content: {"": b"a draft", ".gz": gzip.compress(content, 9, mtime=8)},
+    ):
+        contents = [gzip.decompress(path.read_bytes()) for path in paths]
+        for path, content in zip(paths, contents, strict=True):
+            path.unlink()
+            for suffix, wrapped in wrap(content).items():
+                path.with_suffix(suffix).write_bytes(wrapped)
+        read = sa.load_dataset("fashion_mnist", "test", root=root, download=True)
+        assert np.array_equal((read.images[:, 0] * 255).round().numpy(), pixels)
+        for path, content in zip(paths, contents, strict=True):
+            path.with_suffix("").unlink(missing_ok=True)
+            path.write_bytes(gzip.compress(content, mtime=9))
+
+
+def test_other_contents_are_refused_in_any_wrapping(known):
+    root, _, paths = known
+    whole = paths[0].read_bytes()
+    content = bytearray(gzip.decompress(whole))
+    content[100] ^= 1
+    for packed in (gzip.compress(content), whole[:-20], content, b""):
+        paths[0].write_bytes(packed)
+        found = hashlib.md5(packed).hexdigest()
+        with pytest.raises(
+            DataError, match=rf"ubyte\.gz is damaged: expected MD5 \w+, found {found}.*Delete it"
+        ):
+            sa.load_dataset("fashion_mnist", "test", root=root)
+    paths[0].unlink()
+    paths[0].with_suffix("").write_bytes(content)
+    with pytest.raises(
+        DataError, match=r"ubyte is damaged: expected SHA256 \w+, found .*Delete it"
+    ):
+        sa.load_dataset("fashion_mnist", "test", root=root)
+
+
+def test_contents_without_a_published_sum_need_the_published_file(family):
+    root, written = family
+    path = written["kmnist"][2][0]
+    content = gzip.decompress(path.read_bytes())
+    path.write_bytes(gzip.compress(content, 1, mtime=7))
+    with pytest.raises(DataError, match="is damaged: expected MD5"):
+        sa.load_dataset("kmnist", "test", root=root)
+    path.unlink()
+    path.with_suffix("").write_bytes(content)
+    with pytest.raises(DataError, match="is missing"):
+        sa.load_dataset("kmnist", "test", root=root)
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
+def test_sums_of_contents_are_those_of_the_genuine_files(name):
+    """MNIST is here; Fashion-MNIST is where Debian's dataset-fashion-mnist is installed."""
+    folder = CHECKOUT / "data" / "MNIST" / "raw"
+    if name == "fashion_mnist":
+        folder = Path("/usr/share/datasets/fashion-mnist")
+        if not folder.is_dir():
+            pytest.skip("Debian's dataset-fashion-mnist is not installed")
+    table = getattr(datasets, {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}[name]).resources
+    files = [folder / address.rsplit("/", 1)[-1] for address, _ in table]
+    contents = [gzip.decompress(path.read_bytes()) for path in files]
+    assert module._UNPACKED[name] == tuple(hashlib.sha256(c).hexdigest() for c in contents)
 
 
 @pytest.mark.parametrize(

@@ -105,14 +105,16 @@ def test_a_smaller_gap_is_closer_as_promised(anisotropic):
         assert (found - exact).flatten(1).norm(dim=1).max() <= (2 * gap) ** 0.5 + 1e-3
 
 
-def test_one_weight_per_image_and_a_batch_in_chunks(monkeypatch):
-    noisy, weights = drawing(5, sigma=0.2), torch.tensor([0.0, 0.1, 0.2, 0.3, 0.4]).double()
-    together = denoise_tv(noisy, weights, gap=1e-6)
-    alone = [denoise_tv(f[None], float(w), gap=1e-6) for f, w in zip(noisy, weights, strict=True)]
+@pytest.mark.parametrize("weight", [0.0, 0.2])
+def test_a_batch_in_chunks(monkeypatch, weight):
+    noisy = drawing(5, sigma=0.2)
+    together = denoise_tv(noisy, weight, gap=1e-6)
+    alone = [denoise_tv(f[None], weight, gap=1e-6) for f in noisy]
     torch.testing.assert_close(together, torch.cat(alone), rtol=0, atol=2e-3)
-    torch.testing.assert_close(together[0], noisy[0])
+    if not weight:
+        torch.testing.assert_close(together, noisy)
     monkeypatch.setattr("sahelpers.denoising.CHUNK", 2)
-    torch.testing.assert_close(denoise_tv(noisy, weights, gap=1e-6), together, rtol=0, atol=2e-3)
+    torch.testing.assert_close(denoise_tv(noisy, weight, gap=1e-6), together, rtol=0, atol=2e-3)
 
 
 @pytest.mark.parametrize(("weight", "sigma"), [(0.05, 0.2), (0.15, 0.2), (0.4, 0.2), (0.01, 0.003)])
@@ -141,9 +143,8 @@ def test_the_chosen_weight_is_nearly_the_best():
     [
         ({"weight": -0.1}, "weight=-0.1"),
         ({"weight": float("nan")}, "weight=nan"),
-        ({"weight": torch.ones(3)}, r"\(3,\)"),
+        ({"weight": torch.ones(3)}, "weight=tensor"),
         ({"gap": 0.0}, "gap=0.0"),
-        ({"max_steps": 0}, "max_steps=0"),
         ({"noisy": 255 * torch.ones(1, 1, 28, 28)}, "divide bytes by 255"),
         ({"noisy": torch.full((1, 1, 28, 28), torch.nan)}, "noisy run from nan"),
         ({"noisy": torch.ones(28, 28)}, r"\(28, 28\)"),
@@ -155,8 +156,9 @@ def test_refusals_name_what_is_wrong(change, words):
         denoise_tv(**arguments)
 
 
-def test_a_gap_out_of_reach_and_noise_without_size_are_refused():
+def test_a_gap_out_of_reach_and_noise_without_size_are_refused(monkeypatch):
+    monkeypatch.setattr("sahelpers.denoising.MAX_STEPS", 20)
     with pytest.raises(RuntimeError, match="not reached"):
-        denoise_tv(drawing(1, sigma=0.2), 0.2, gap=1e-12, max_steps=20)
+        denoise_tv(drawing(1, sigma=0.2), 0.2, gap=1e-12)
     with pytest.raises(ValueError, match="sigma=0"):
         sure(drawing(1), 0.1, 0.0)

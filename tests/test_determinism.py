@@ -25,17 +25,19 @@ def everything(seed):
     budget = {"epochs_unl": 1, "replay_samples": 320, "batch_size": 32, "cooldown": 2}
     amnesia = sa.AmnesiaConfig(**budget, seed=seed)
     probes = sa.ProbeConfig(n_restarts=3, steps=20, seed=seed)
-    trained = sa.train_baseline(train, base)
+    trained = sa.train_baseline(train, train, base)
     fishers = sa.class_fishers(trained.model, train, fish)
     model = sa.forget(trained.model, fishers.without(3), 3, amnesia).model
     return {
         "training": digest(trained.to_state()),
-        "judge": digest(sa.train_judge(train, "open", judge(seed)).to_state()),
+        "judge": digest(sa.training.train_judge(train, "open", judge(seed)).to_state()),
         "Fisher": digest(fishers.to_state()),
         "forget": digest(model.to_state()),
         "blind probe": digest(vars(sa.invert_blind(model, 3, probes))),
-        "prototype probe": digest(vars(sa.invert_prototypes(model, trained.model, 3, probes))),
-        "samples": digest(model.sample(torch.arange(10), sa.seeded(seed))),
+        "prototype probe": digest(
+            vars(sa.invert_prototypes(model, 3, probes, baseline=trained.model))
+        ),
+        "samples": digest(model.sample(torch.arange(10), generator=sa.seeded(seed))),
     }
 
 def judge(seed):

@@ -30,8 +30,8 @@ def test_killed_while_saving(tmp_path, seconds):
     assert s.killed_saving(tmp_path / "x", SIZE, seconds)
 
 
-def test_killed_in_a_table(tmp_path):
-    assert s.killed_table(tmp_path / "x", SIZE, 0.2)
+def test_killed_in_a_journal(tmp_path):
+    assert s.killed_journal(tmp_path / "x", SIZE, 0.2)
 
 
 def test_full_disk(tmp_path, whole):

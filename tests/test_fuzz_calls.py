@@ -6,6 +6,7 @@ CheckpointError) with the name of an argument in it: what torch or Python say by
 
 import copy
 from dataclasses import fields
+from unittest import mock
 
 import pytest
 import torch
@@ -13,8 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sahelpers as sa
-from sahelpers.config import AmnesiaConfig, BaselineConfig, FisherConfig, JudgeConfig, ProbeConfig
-from sahelpers.denoising import HIGH, LOW
+from sahelpers.config import (
+    AmnesiaConfig,
+    BaselineConfig,
+    FisherConfig,
+    JudgeConfig,
+    ProbeConfig,
+    fingerprint,
+)
+from sahelpers.models import NOISY
+from sahelpers.study import Effort
 from sahelpers.surrogates import NAMES
 
 few = settings(max_examples=40, deadline=None, derandomize=True)
@@ -46,6 +55,11 @@ anything = st.one_of(
 def mostly(usual, *rest):
     """The usual in three of four cases."""
     return st.integers(0, 3).flatmap(lambda k: usual if k else st.one_of(*rest, anything))
+
+
+def configurations(kind, **fields):
+    """Small ones of a kind, and other things; not None, the default, which takes long."""
+    return mostly(st.builds(kind, **fields)).filter(lambda config: config is not None)
 
 
 models = mostly(st.just(MODEL), st.sampled_from((SMALL, BROKEN)))
@@ -92,7 +106,7 @@ def is_right(values, *shape):
 
 
 @pytest.mark.parametrize(
-    "kind", [BaselineConfig, JudgeConfig, FisherConfig, AmnesiaConfig, ProbeConfig, sa.AuditConfig]
+    "kind", [BaselineConfig, JudgeConfig, FisherConfig, AmnesiaConfig, ProbeConfig, Effort]
 )
 @many
 @given(data=st.data())
@@ -101,7 +115,7 @@ def test_configurations(kind, data):
     values = data.draw(st.dictionaries(st.sampled_from(names), anything, max_size=3))
     made = attempt(lambda: kind(**values), *values, "class")
     if made is not None:
-        assert len(sa.fingerprint(made)) == 8
+        assert len(fingerprint(made)) == 8
         for f in fields(kind):
             if f.metadata.get("low") is not None:
                 assert f.metadata["low"] <= getattr(made, f.name) <= f.metadata["high"]
@@ -125,14 +139,12 @@ def test_class_numbers(given_classes, num_classes, empty):
 @given(
     models,
     mostly(st.just(DATA), st.sampled_from((DATA.only(3), DATA.only(())))),
-    mostly(
-        st.builds(
-            FisherConfig,
-            n_fisher_samples=st.integers(1, 30),
-            source=st.sampled_from(("data", "model_mean", "model_sample")),
-            estimator=st.sampled_from(("square", "product", "decoder")),
-            draws=st.integers(1, 2),
-        ),
+    configurations(
+        FisherConfig,
+        n_fisher_samples=st.integers(1, 30),
+        source=st.sampled_from(("data", "model_mean", "model_sample")),
+        estimator=st.sampled_from(("square", "product", "decoder")),
+        draws=st.integers(1, 2),
     ),
     classes,
 )
@@ -150,22 +162,20 @@ def test_fisher(model, data, config, exclude):
     models,
     mostly(st.just(FISHERS.without(3))),
     classes,
-    mostly(
-        st.builds(
-            AmnesiaConfig,
-            surrogate=st.sampled_from(("gray", "noise", "blank", "mixture", "class:5", "class:x")),
-            forget_form=st.sampled_from(("decoder", "elbo", "both", "l1")),
-            replay_form=st.sampled_from(("decoder", "elbo", "both")),
-            neg_loss_weight=st.floats(0, 1e6),
-            ewc_lambda=st.floats(0, 1e12),
-            lr_unl=st.floats(1e-7, 1),
-            w_orient=st.sampled_from((0.0, 1.0, 1e6)),
-            tolerance=st.floats(0, 1),
-            epochs_unl=st.integers(1, 2),
-            replay_samples=st.integers(1, 3),
-            batch_size=st.integers(1, 4),
-            cooldown=st.integers(0, 3),
-        ),
+    configurations(
+        AmnesiaConfig,
+        surrogate=st.sampled_from(("gray", "noise", "blank", "mixture", "class:5", "class:x")),
+        forget_form=st.sampled_from(("decoder", "elbo", "both", "l1")),
+        replay_form=st.sampled_from(("decoder", "elbo", "both")),
+        neg_loss_weight=st.floats(0, 1e6),
+        ewc_lambda=st.floats(0, 1e12),
+        lr_unl=st.floats(1e-7, 1),
+        w_orient=st.sampled_from((0.0, 1.0, 1e6)),
+        tolerance=st.floats(0, 1),
+        epochs_unl=st.integers(1, 2),
+        replay_samples=st.integers(1, 3),
+        batch_size=st.integers(1, 4),
+        cooldown=st.integers(0, 3),
     ),
     mostly(st.none(), st.sampled_from((DATA, DATA.only(3), DATA.only(())))),
 )
@@ -210,40 +220,39 @@ def test_penalties(images, level):
 def test_denoise_tv(noisy, weight, gap, anisotropic):
     def call():
         try:
-            return sa.denoise_tv(noisy, weight, gap=gap, anisotropic=anisotropic, max_steps=200)
+            with mock.patch("sahelpers.denoising.MAX_STEPS", 200):
+                return sa.denoise_tv(noisy, weight, gap=gap, anisotropic=anisotropic)
         except RuntimeError as error:
-            if "not reached in max_steps" not in str(error):  # which is documented
+            if "not reached in 200 steps" not in str(error):  # which is documented
                 raise
 
     found = attempt(call, "noisy", "weight", "gap")
     if found is not None:
         assert is_right(found, *noisy.shape)
-        assert not len(found) or (found.min() > LOW - 0.1 and found.max() < HIGH + 0.1)
+        assert not len(found) or (found.min() > NOISY[0] - 0.1 and found.max() < NOISY[1] + 0.1)
 
 
 @few
 @given(
     models,
     classes,
-    mostly(
-        st.builds(
-            ProbeConfig,
-            n_restarts=st.integers(1, 3),
-            steps=st.integers(1, 3),
-            lr_z=st.floats(1e-6, 10),
-            lr_y=st.floats(0, 10),
-            w_tv=st.floats(0, 1e6),
-            w_contrast=st.floats(0, 1e6),
-        ),
+    configurations(
+        ProbeConfig,
+        n_restarts=st.integers(1, 3),
+        steps=st.integers(1, 3),
+        lr_z=st.floats(1e-6, 10),
+        lr_y=st.floats(0, 10),
+        w_tv=st.floats(0, 1e6),
+        w_contrast=st.floats(0, 1e6),
     ),
     mostly(st.sampled_from(("both", "z", "y", "free_y"))),
     latents,
 )
 def test_probes(model, forget_class, config, over, start):
     for call in (
-        lambda: sa.invert_prototypes(model, MODEL, forget_class, config, start),
-        lambda: sa.invert_blind(model, forget_class, config, start),
-        lambda: sa.guided_attack(model, GUIDE, forget_class, config, over, start),
+        lambda: sa.invert_prototypes(model, forget_class, config, baseline=MODEL, start=start),
+        lambda: sa.invert_blind(model, forget_class, config, start=start),
+        lambda: sa.guided_attack(model, forget_class, config, guide=GUIDE, over=over, start=start),
     ):
         words = ("model", "baseline", "guide", "class", "config", "over", "start")
         found = attempt(call, *words)
@@ -285,7 +294,7 @@ def test_latents_and_verdicts(model, per_class, prior, seed, judge):
 def test_log_likelihood(model, images, labels, k, others):
     words = ("model", "images", "labels", "k=", "others")
     found = attempt(
-        lambda: sa.log_likelihood(model, images, labels, sa.seeded(0), k, tuple(others)), *words
+        lambda: sa.log_likelihood(model, images, labels, k, tuple(others), sa.seeded(0)), *words
     )
     if found is not None:
         assert is_right(found, len(images))

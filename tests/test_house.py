@@ -2,90 +2,85 @@
 
 import ast
 import re
+import shutil
 import subprocess
+import sys
 import tomllib
 
 import pytest
 
-from sahelpers.data import CHECKOUT
+from sahelpers.config import CHECKOUT
 
 PACKAGE = CHECKOUT / "sahelpers"
-# From the bottom up: a module may import only modules of earlier lines.
-LAYERS = [
-    ["checks"],
-    ["config", "progress", "excess", "backends"],
-    ["models", "penalties", "gradients"],
-    ["judges", "data", "elbo", "surrogates", "archive"],
-    ["checkpoints"],
-    ["resume"],
-    ["training", "fisher", "evaluation", "denoising"],
-    ["objective", "probing"],
-    ["amnesia", "recovery"],
-    ["competitors", "traces"],
-    ["story", "plots", "audit"],
-    ["plots_probing", "results", "measures"],
-    ["cells"],
-    ["table", "audit_grid"],
-    ["scoreboard"],
-    ["controllers"],
-    ["widgets", "__main__"],
-]
-RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
+FILES = sorted(PACKAGE.rglob("*.py"))
+SHELVES = {"store", "study", "live"}
+MAY = {"core": {"core", "store"}, "store": {"store"}, "study": {"study", "core", "store"},
+       "live": {"live", "core", "store"}}  # fmt: skip
+GROUND = {"checks", "config", "progress"}  # of the core, for everybody
 
 
-def modules():
-    """Module name -> file, a sub-package under its own name."""
-    found = {}
-    for path in sorted(PACKAGE.rglob("*.py")):
-        parts = path.relative_to(PACKAGE).with_suffix("").parts
-        if parts != ("__init__",):
-            found[path] = parts[0]
-    return found
+def place(path):
+    """The shelf of a file or module path within the package; `core` without one."""
+    return path[0] if path and path[0] in SHELVES else "core"
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_imports_go_one_way(path):
-    name = modules()[path]
-    assert name in RANK, f"{name} has no place in LAYERS"
-    for node in ast.walk(ast.parse(path.read_text())):
+def imported(path):
+    """Paths of the package's modules that a file imports."""
+    here = path.relative_to(PACKAGE).parts[:-1]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.level:
-            target = (node.module or "").split(".")[0]
-            targets = [target] if target else [alias.name for alias in node.names]
-            for other in targets:
-                if other in RANK and other != name:
-                    assert RANK[other] < RANK[name] or name == "__main__", f"{name} <- {other}"
+            base = (*here[: len(here) + 1 - node.level], *(node.module or "").split("."))
+            yield from [tuple(filter(None, (*base, a.name))) for a in node.names]
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_shelves_stand_on_the_core_and_beside_each_other(path):
+    if path.name == "__main__.py":
+        return  # the command line may call everything
+    shelf = place(path.relative_to(PACKAGE).parts)
+    for target in imported(path):
+        assert place(target) in MAY[shelf] or target[0] in GROUND, f"{path.name} <- {target}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_modules_are_readable_in_one_sitting(path):
-    assert len(path.read_text().splitlines()) <= 330
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 330
 
 
-def test_only_widgets_know_widgets():
-    for path, name in modules().items():
-        if name != "widgets":
-            assert "ipywidgets" not in path.read_text(), path
+def test_the_house_is_small():
+    assert len(FILES) <= 38
+    assert sum(len(p.read_text(encoding="utf-8").splitlines()) for p in FILES) <= 7100
+
+
+def test_only_the_dashboards_know_widgets_and_only_they_load_them():
+    for path in FILES:
+        if "live" not in path.parts:
+            assert "ipywidgets" not in path.read_text(encoding="utf-8"), path
+    code = "import sys, sahelpers as sa; print(*(n for n in sys.modules if 'sahelpers.' in n))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "sahelpers.story" in done.stdout.split()
+    assert not re.search(r"sahelpers\.(study|live)", done.stdout)
 
 
 def tracked():
     """Text files under version control."""
+    if shutil.which("git") is None or not (CHECKOUT / ".git").exists():
+        pytest.skip("needs git and a clone: this is a downloaded archive")
     listed = subprocess.run(
         ["git", "ls-files"], cwd=CHECKOUT, capture_output=True, text=True, check=True
     )
     paths = [CHECKOUT / line for line in listed.stdout.splitlines()]
-    return [
-        p for p in paths if p.suffix in {".py", ".md", ".ipynb", ".toml", ".txt", ".yml", ".cff"}
-    ]
+    kinds = {".py", ".md", ".ipynb", ".toml", ".txt", ".yml", ".cff"}
+    return [p for p in paths if p.suffix in kinds and p.exists()]
 
 
 def test_one_address_everywhere():
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
     address = project["urls"]["Repository"]
     name = address.removeprefix("https://github.com/")
+    pattern = r"github(?:\.com|/colab)?[/\w.]*?/([\w.-]+/selective-amnesia-mnist)"
     for path in tracked():
-        for found in re.findall(
-            r"github(?:\.com|/colab)?[/\w.]*?/([\w.-]+/selective-amnesia-mnist)", path.read_text()
-        ):
+        for found in re.findall(pattern, path.read_text(encoding="utf-8")):
             assert found == name, path
 
 
@@ -95,10 +90,9 @@ def test_requirements_have_lower_bounds_and_a_reason():
             assert re.fullmatch(r"[\w-]+>=[\d.]+ +# .+", line), line
 
 
-def test_every_public_name_is_there():
+def test_every_public_name_is_there_and_they_are_few():
     import sahelpers as sa
 
-    tree = ast.parse((PACKAGE / "__init__.py").read_text())
-    names = [a.name for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) for a in n.names]
-    assert len(names) == len(set(names))
-    assert all(hasattr(sa, name) for name in names)
+    assert sorted(sa.__all__) == sorted(set(sa.__all__))
+    assert all(hasattr(sa, name) for name in (*sa.__all__, "study", "live"))
+    assert len({*sa.__all__, "study", "live"}) <= 60

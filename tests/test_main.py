@@ -1,15 +1,21 @@
 """The commands behind the Makefile, on a story of one small notebook."""
 
+import gc
 import json
+import logging
+import os
 import shutil
+import signal
 import sys
+import threading
 
 import nbformat
 import pytest
 
 import sahelpers as sa
 from sahelpers import __main__ as commands
-from sahelpers.data import CHECKOUT
+from sahelpers.config import CHECKOUT
+from sahelpers.study import grid, report
 
 TWIN = """# %% [markdown]
 # # A story
@@ -63,24 +69,74 @@ def test_a_failing_notebook_keeps_the_old_page(notebooks, monkeypatch):
     assert (notebooks / "01_story.ipynb").read_text() == "old"
 
 
+DRAWING = """# %%
+import matplotlib.pyplot as plt
+
+# %%
+plt.plot([1, 2])
+plt.show()
+"""
+
+
+def test_a_notebook_draws_into_its_page_whatever_the_shell_asks_for(notebooks, monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    (notebooks / "01_story.py").write_text(DRAWING)
+    call(monkeypatch, "notebooks")
+    written = nbformat.read(notebooks / "01_story.ipynb", as_version=4)
+    assert "image/png" in written.cells[1].outputs[-1].data
+
+
+def test_a_notebook_that_draws_without_a_picture_is_an_error(notebooks, monkeypatch):
+    (notebooks / "01_story.py").write_text(
+        DRAWING.replace("import m", 'import matplotlib\nmatplotlib.use("agg")\nimport m', 1)
+    )
+    with pytest.raises(RuntimeError, match=r"01_story\.py draws, but no picture came out of it"):
+        call(monkeypatch, "notebooks")
+    assert not (notebooks / "01_story.ipynb").exists()
+
+
+def test_ctrl_c_ends_an_execution_plainly(notebooks, monkeypatch):
+    started = notebooks / "started"
+    (notebooks / "01_story.py").write_text(
+        "# %%\nimport pathlib, time\npathlib.Path('started').touch()\ntime.sleep(300)\n"
+    )
+
+    def press():
+        for _ in range(1200):
+            if started.exists():
+                return os.kill(os.getpid(), signal.SIGINT)
+            threading.Event().wait(0.1)
+
+    thread = threading.Thread(target=press)
+    thread.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            call(monkeypatch, "notebooks")
+    finally:
+        thread.join()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        gc.collect()  # while asyncio is silent
+        logging.getLogger("asyncio").disabled = False
+    assert not (notebooks / "01_story.ipynb").exists()
+
+
 @pytest.fixture
 def small(tmp_path, monkeypatch, mnist):
     """Defaults that take seconds."""
     monkeypatch.setenv("SA_CHECKPOINTS", str(tmp_path / "checkpoints"))
-    changes = {
-        "BaselineConfig": {"epochs": 1, "batch_size": 50, "latent_dim": 3},
-        "FisherConfig": {"n_fisher_samples": 50},
-        "AmnesiaConfig": {"epochs_unl": 1, "replay_samples": 320, "batch_size": 32, "cooldown": 2},
-        "JudgeConfig": {"epochs": 1, "batch_size": 100},
-    }
-    for name, change in changes.items():
-        config = getattr(sa, name)(**change)
-        monkeypatch.setattr(sa, name, lambda config=config: config)
+    few = mnist.take(300)
+    story = sa.Story(
+        (few, few),
+        baseline=sa.BaselineConfig(epochs=1, batch_size=50, latent_dim=3),
+        fisher=sa.FisherConfig(n_fisher_samples=50),
+        amnesia=sa.AmnesiaConfig(epochs_unl=1, replay_samples=320, batch_size=32, cooldown=2),
+        judge=sa.JudgeConfig(epochs=1, batch_size=100),
+    )
+    monkeypatch.setattr(report, "Story", lambda: story)
     shares = {"baseline": {"blind": 0.75}, "forgotten": {"blind": 0.0}}
-    monkeypatch.setattr(commands, "probe", lambda *a: shares)
-    monkeypatch.setattr(sa, "load_dataset", lambda **k: mnist.take(300))
-    report = commands.report
-    monkeypatch.setattr(commands, "report", lambda forget_class: report(forget_class, n=10))
+    monkeypatch.setattr(report, "probe", lambda *a: shares)
+    measure = report.measure
+    monkeypatch.setattr(report, "measure", lambda c, folder: measure(c, folder, n=10))
 
 
 def test_run_leaves_a_report_and_does_nothing_twice(notebooks, small, monkeypatch, capsys):
@@ -112,21 +168,62 @@ def test_run_leaves_a_report_and_does_nothing_twice(notebooks, small, monkeypatc
 def test_probes_score_every_model_with_every_judge(tiny, scoring, monkeypatch):
     quick = sa.ProbeConfig(n_restarts=4, steps=2)
     kind = type("Quick", (), {"__new__": lambda *a, **k: quick, "prototype": lambda **k: quick})
-    monkeypatch.setattr(sa, "ProbeConfig", kind)
-    found = commands.probe({"baseline": tiny, "forgotten": tiny}, tiny, scoring, 3)
+    monkeypatch.setattr(report, "ProbeConfig", kind)
+    found = report.probe({"baseline": tiny, "forgotten": tiny}, scoring, 3)
     assert found["baseline"] == found["forgotten"]
     assert set(found["baseline"]) == {"prototype", "blind"}
     assert all(0 <= share <= 1 for share in found["baseline"].values())
 
 
-@pytest.mark.parametrize("grid", ["audit", "scoreboard"])
-def test_the_grids_get_their_options(grid, monkeypatch):
+@pytest.mark.parametrize("part", ["audit", "scoreboard"])
+def test_the_grids_get_their_options(part, monkeypatch):
     got = []
-    monkeypatch.setattr(getattr(commands, grid.replace("audit", "audit_grid")), "run",
-                        lambda *a: got.append(a))  # fmt: skip
-    call(monkeypatch, grid, "--digits", "3", "7", "--seeds", "5")
-    assert [3, 7] in got[0]
-    assert [5] in got[0]
+    monkeypatch.setattr(grid.Grid, "run", lambda *a: got.append(a))
+    call(monkeypatch, part, "--digits", "3", "7", "--seeds", "5", "--jobs", "3", "--arch", "conv")
+    made, *where = got[0]
+    assert (made.part, made.forget_classes, made.seeds) == (part, (3, 7), (5,))
+    assert (made.baseline.arch, made.baseline.epochs) == ("conv", 10)
+    assert where == ["loky", 3, None]
+    assert "selective amnesia" in made.methods
+    assert made.only["paper"] == ((0, 3, 5), (42,))
+    call(monkeypatch, part, "--methods", "paper", "label column", "--backend", "sequential")
+    assert (got[-1][0].methods, got[-1][0].only) == (("paper", "label column"), {})
+
+
+@pytest.mark.parametrize("part", ["audit", "scoreboard"])
+def test_a_plan_runs_nothing(part, monkeypatch, capsys):
+    monkeypatch.setattr(grid.Grid, "run", None)
+    call(monkeypatch, part, "--plan", "--seeds", "7", "--methods", "label column")
+    assert "10 of 10 runs are missing" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("part", ["audit", "scoreboard"])
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--jobs", "0"], "--jobs=0 must be a whole number from 1"),
+        (["--methods", "magic"], "method 'magic' is not one of"),
+        (["--digits", "12"], "class 12 is not a class"),
+        (["--dataset", "cifar"], "invalid choice: 'cifar'"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(part, words, said, monkeypatch, capsys):
+    with pytest.raises(SystemExit) as ended:
+        call(monkeypatch, part, *words)
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_command_of_which_every_run_failed_says_so(tmp_path, monkeypatch):
+    def nothing(run):
+        raise OSError("no disk")
+
+    monkeypatch.setattr(grid, "prepare", nothing)
+    monkeypatch.setattr(grid, "compute", nothing)
+    monkeypatch.setattr(commands, "from_options", lambda part, options: grid.Grid(
+        part, ("label column",), (3, 5), (1,), folder=tmp_path))  # fmt: skip
+    with pytest.raises(RuntimeError, match="2 of 2 runs failed"):
+        call(monkeypatch, "scoreboard", "--backend", "sequential")
 
 
 def test_a_command_is_needed(monkeypatch, capsys):

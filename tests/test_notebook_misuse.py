@@ -32,15 +32,18 @@ def leftovers(checkout):
 
 
 def test_out_of_order_then_interrupted_then_twice(checkout, cells, truth):
-    training = next(k for k, cell in enumerate(cells) if "sa.get_baseline" in cell)
+    parameters, training = (
+        next(k for k, cell in enumerate(cells) if words in cell)
+        for words in ("sa.Story.from_knobs", "story.baseline")
+    )
     with checkout.kernel() as kernel:
         with pytest.raises(Refused, match="NameError: name 'sa' is not defined"):
-            kernel.run(cells[training])
-        kernel.run(*cells[:2])
-        with pytest.raises(Refused, match="NameError: name 'DATASET' is not defined"):
+            kernel.run(cells[parameters])
+        kernel.run(*cells[:parameters])
+        with pytest.raises(Refused, match="NameError: name 'story' is not defined"):
             kernel.run(cells[training])
         assert not list(checkout.checkpoints.iterdir())
-        kernel.run(*cells[2:training])
+        kernel.run(*cells[parameters:training])
         kernel.strike = (TRAINING, 0.3, signal.SIGINT)
         with pytest.raises(Refused, match="KeyboardInterrupt"):
             kernel.run(cells[training])

@@ -2,14 +2,19 @@
 
 import json
 import re
+import sys
+from functools import reduce
+from types import ModuleType
 
 import jupytext
 import nbformat
 import pytest
 from jupytext.config import load_jupytext_config
 
-from sahelpers.data import CHECKOUT
+import sahelpers as sa
+from sahelpers.config import CHECKOUT
 
+ADDRESS = "https://github.com/OWNER/selective-amnesia-mnist"
 NOTEBOOKS = sorted((CHECKOUT / "notebooks").glob("*.ipynb"))
 TAGS = {"nbval-ignore-output", "nbval-skip", "raises-exception"}
 each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
@@ -21,6 +26,12 @@ def read(path):
 
 def code_cells(path):
     return [c for c in read(path).cells if c.cell_type == "code"]
+
+
+def twin_cells(path):
+    """The sources of the twin's code cells."""
+    cells = jupytext.read(path.with_suffix(".py")).cells
+    return [c.source for c in cells if c.cell_type == "code"]
 
 
 def test_the_story_is_complete():
@@ -75,7 +86,42 @@ def test_nothing_of_one_machine(path):
 
 
 def test_the_same_setup_cell_in_all():
-    assert len({code_cells(path)[0].source for path in NOTEBOOKS}) == 1
+    assert len({twin_cells(path)[0] for path in NOTEBOOKS}) == 1
+
+
+def test_a_clone_that_fails_says_from_where_and_what_to_do(tmp_path, monkeypatch):
+    """Git finds nothing at the address."""
+    monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
+    monkeypatch.setenv("GIT_CONFIG_KEY_0", f"url.{(tmp_path / 'nothing').as_uri()}.insteadOf")
+    monkeypatch.setenv("GIT_CONFIG_VALUE_0", ADDRESS)
+    monkeypatch.setitem(sys.modules, "google.colab", ModuleType("google.colab"))
+    monkeypatch.chdir(tmp_path)
+    before = list(sys.path)
+    setup = twin_cells(NOTEBOOKS[0])[0]
+    with pytest.raises(RuntimeError, match=rf"{ADDRESS} .*set address.*run this cell again"):
+        exec(setup, {})
+    assert sys.path == before
+
+
+@each
+def test_only_public_names_and_what_a_module_holds(path):
+    code = "\n".join(twin_cells(path))
+    for name in set(re.findall(r"\bsa\.([\w.]+)", code)):
+        first, *rest = name.split(".")
+        value = getattr(sa, first)
+        assert first in sa.__all__ or isinstance(value, ModuleType), name
+        if isinstance(value, ModuleType):  # and what it names exists there
+            reduce(getattr, rest, value)
+
+
+@each
+def test_each_knob_is_written_once(path):
+    """A capital of the story's call is no other name of the notebook."""
+    code = "\n".join(twin_cells(path))
+    knobs = re.findall(r"^    ([A-Z_]+)=", code, re.MULTILINE)
+    assert len(knobs) == len(set(knobs))
+    typed = re.findall(r"^([A-Z_]+) =", code, re.MULTILINE)
+    assert set(typed) & set(knobs) <= {"SEED"}
 
 
 @each

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 import sahelpers as sa
-from sahelpers import plots, plots_probing
-from sahelpers.excess import NO_MORE, OPEN, REMAINS, Finding
+from sahelpers import plots
 from sahelpers.recovery import RecoveryCurve
+from sahelpers.study import excess_intervals
+from sahelpers.study.statistics import NO_MORE, OPEN, REMAINS, Finding
 
 
 @pytest.fixture(autouse=True)
@@ -98,7 +99,7 @@ def test_the_fishers_layers_and_pixels():
 
 def test_probes_in_rows():
     images = flat(0.1, 0.2, 0.3)
-    ax = plots_probing.image_rows({"blind": images, "prototype": images}, count=4)
+    ax = plots.image_rows({"blind": images, "prototype": images}, count=4)
     shown = sheet(ax)
     assert [shown[44, 14], shown[14, 74], shown[14, 104]] == pytest.approx([0.1, 0.3, 1])
     assert [t.get_text() for t in ax.get_yticklabels()] == ["blind", "prototype"]
@@ -106,7 +107,7 @@ def test_probes_in_rows():
 
 def test_rates_of_every_model_and_attack():
     rates = {"baseline": {"blind": 1.0, "guided": 0.5}, "control": {"blind": 0.25, "guided": 0.0}}
-    ax = plots_probing.rate_bars(rates)
+    ax = plots.rate_bars(rates)
     heights = [[bar.get_height() for bar in group] for group in ax.containers]
     assert heights == [[1.0, 0.5], [0.25, 0.0]]
     assert texts(ax) == ["1.00", "0.50", "0.25", "0.00"]
@@ -114,8 +115,8 @@ def test_rates_of_every_model_and_attack():
 
 
 def test_recovery_with_its_area():
-    curve = RecoveryCurve([0, 10], [0.0, 1.0], flat(0.0))
-    ax = plots_probing.recovery_curves({"forgotten": curve})
+    curve = RecoveryCurve([0, 10], [0.0, 1.0])
+    ax = plots.recovery_curves({"forgotten": curve})
     assert ax.get_lines()[0].get_xydata().tolist() == [[0, 0], [10, 1]]
     assert f"forgotten (area {curve.area:.2f})" == ax.get_legend().get_texts()[0].get_text()
 
@@ -130,7 +131,7 @@ def test_an_interval_has_the_colour_of_its_verdict_and_the_baseline_beside_it():
         "bad": finding(0.2, 0.3, REMAINS),
         "open": finding(-0.2, 0.0, OPEN),
     }
-    ax = plots_probing.excess_intervals(rows)
+    ax = excess_intervals(rows)
     ends = [line for line in ax.get_lines() if list(line.get_ydata()) in ([0, 0], [1, 1], [2, 2])]
     assert [list(line.get_xdata()) for line in ends] == [[-0.2, 0.0], [0.2, 0.3], [-0.2, 0.0]]
     colors = [line.get_color() for line in ends]
@@ -145,5 +146,5 @@ def test_the_axes_given_are_used():
     ax = plt.figure().subplots()
     assert plots.image_grid(flat(0.0), 1, ax) is ax
     assert plots.curves({"a": [1.0]}, ax) is ax
-    assert plots_probing.rate_bars({"m": {"a": 1.0}}, ax) is ax
+    assert plots.rate_bars({"m": {"a": 1.0}}, ax) is ax
     assert plt.get_fignums() == [ax.figure.number]

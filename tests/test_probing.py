@@ -7,8 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import sahelpers
 import sahelpers as sa
-from sahelpers.probing import SEARCHES, any_of, guided_attack, reachable
+from sahelpers.probing import SEARCHES, guided_attack, pass_at_k, reachable
 
 torch.set_num_threads(1)  # tiny tensors: threads that wait for each other cost far more
 CLASS, LATENT = 2, 3
@@ -30,26 +31,25 @@ def tiny_judge(role, seed=0):
         return sa.Judge(role, num_classes=4).eval()
 
 
-def probe(kind, model, config, start=None):
+def probe(kind, model, config, **more):
     if kind == "prototype":
-        return sa.invert_prototypes(model, tiny_model(1), CLASS, config, start)
+        return sa.invert_prototypes(model, CLASS, config, baseline=tiny_model(1), **more)
     if kind == "blind":
-        return sa.invert_blind(model, CLASS, config, start)
-    return guided_attack(model, tiny_judge("guide"), CLASS, config, kind.split()[1], start)
+        return sa.invert_blind(model, CLASS, config, **more)
+    more["over"] = kind.split()[1]
+    return guided_attack(model, CLASS, config, guide=tiny_judge("guide"), **more)
 
 
 @pytest.mark.parametrize("kind", PROBES)
 def test_a_batch_equals_one_restart_at_a_time(kind):
     model, config = tiny_model(), sa.ProbeConfig(steps=20)
     start = torch.randn((5, LATENT), generator=sa.seeded(3), dtype=torch.float64)
-    together = probe(kind, model, config, start)
-    alone = [probe(kind, model, config, z[None]) for z in start]
+    together = probe(kind, model, config, start=start)
+    alone = [probe(kind, model, config, start=z[None]) for z in start]
     order = torch.cat([one.loss for one in alone]).argsort()
     for name in ("images", "z", "label", "loss"):
         apart = torch.cat([getattr(one, name) for one in alone])[order]
         torch.testing.assert_close(getattr(together, name), apart, rtol=0, atol=1e-8)
-    assert len(together.curve) == 20
-    assert together.neighbours.shape == (7, 1, 28, 28)
 
 
 def test_the_prototype_probe_written_out_by_hand():
@@ -78,7 +78,7 @@ def test_the_prototype_probe_written_out_by_hand():
             step = lr * (first / (1 - 0.9**t)) / ((second / (1 - 0.999**t)).sqrt() + 1e-8)
             moved.append((value - step, first, second))
         state = [(moved[0][0].clamp(-3, 3), *moved[0][1:]), moved[1]]
-    found = sa.invert_prototypes(model, tiny_model(1), CLASS, config)
+    found = sa.invert_prototypes(model, CLASS, config, baseline=tiny_model(1))
     torch.testing.assert_close(found.z[0], state[0][0].detach(), rtol=0, atol=1e-9)
     torch.testing.assert_close(found.label[0], state[1][0].softmax(0).detach(), rtol=0, atol=1e-9)
 
@@ -103,7 +103,7 @@ def test_the_blind_loss_is_the_formula():
 def test_each_search_moves_what_it_says(over):
     model, config = tiny_model(), sa.ProbeConfig(steps=10)
     start = torch.randn((3, LATENT), generator=sa.seeded(1), dtype=torch.float64)
-    found = guided_attack(model, tiny_judge("guide"), CLASS, config, over, start)
+    found = probe(f"guided {over}", model, config, start=start)
     moved = torch.cdist(found.z, start).min(1).values > 1e-3
     assert moved.all() if over in ("both", "z") else not moved.any()
     own = model.label_vectors(torch.full((3,), CLASS))
@@ -122,10 +122,50 @@ def test_each_search_moves_what_it_says(over):
 def test_the_guided_loss_falls_and_weights_stay():
     model = tiny_model()
     before = copy.deepcopy(model.state_dict())
-    found = guided_attack(model, tiny_judge("guide"), CLASS, sa.ProbeConfig(steps=60))
-    assert found.curve[-1] < found.curve[0]
+    first, found = (
+        guided_attack(model, CLASS, sa.ProbeConfig(steps=steps), guide=tiny_judge("guide"))
+        for steps in (1, 60)
+    )
+    assert found.loss.mean() < first.loss.mean()
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize("kind", PROBES)
+def test_a_search_that_is_watched_tells_its_steps_and_ends_when_told(kind, monkeypatch):
+    model, told = tiny_model(), []
+    bars = {}
+    plain = sahelpers.probing.progress
+
+    def progress(items, what, total=None, silent=False):
+        bars["silent"] = silent
+        return plain(items, what, total, silent)
+
+    monkeypatch.setattr("sahelpers.probing.progress", progress)
+
+    def on_step(done):
+        told.append(done)
+        return done < 4  # None, as a function without an answer gives, does not end it
+
+    ended = probe(kind, model, sa.ProbeConfig(n_restarts=2, steps=9), on_step=on_step)
+    assert told == [1, 2, 3, 4]
+    assert bars == {"silent": True}
+    short = probe(kind, model, sa.ProbeConfig(n_restarts=2, steps=4), on_step=lambda done: None)
+    for name in ("images", "z", "label", "loss"):
+        assert torch.equal(getattr(ended, name), getattr(short, name))
+    probe(kind, model, sa.ProbeConfig(n_restarts=2, steps=1))
+    assert bars == {"silent": False}
+
+
+def test_without_a_configuration_the_presets_are_used(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "sahelpers.probing._search", lambda model, c, config, *_: asked.append(config)
+    )
+    sa.invert_prototypes(tiny_model(), CLASS, baseline=tiny_model(1))
+    sa.invert_blind(tiny_model(), CLASS)
+    guided_attack(tiny_model(), CLASS, guide=tiny_judge("guide"))
+    assert asked == [sa.ProbeConfig.prototype(), sa.ProbeConfig(), sa.ProbeConfig()]
 
 
 def test_success_needs_every_judge():
@@ -159,13 +199,13 @@ def test_reachable_is_the_share_of_the_prior():
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=8), st.data())
-def test_any_of_is_the_share_of_all_subsets(flags, data):
+def test_pass_at_k_is_the_share_of_all_subsets(flags, data):
     from itertools import combinations
 
-    tries = data.draw(st.integers(1, len(flags)))
-    subsets = list(combinations(flags, tries))
+    k = data.draw(st.integers(1, len(flags)))
+    subsets = list(combinations(flags, k))
     expected = sum(any(s) for s in subsets) / len(subsets)
-    assert any_of(torch.tensor(flags), tries) == pytest.approx(expected)
+    assert pass_at_k(torch.tensor(flags), k) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -173,10 +213,13 @@ def test_any_of_is_the_share_of_all_subsets(flags, data):
     [
         (lambda: sa.ProbeConfig(n_restarts=0), "n_restarts=0"),
         (lambda: sa.ProbeConfig(steps=0), "steps=0"),
-        (lambda: probe("blind", tiny_model(), sa.ProbeConfig(), torch.zeros(2, 9)), r"\(2, 9\)"),
+        (
+            lambda: probe("blind", tiny_model(), sa.ProbeConfig(), start=torch.zeros(2, 9)),
+            r"\(2, 9\)",
+        ),
         (lambda: sa.invert_blind(tiny_model(), 4, sa.ProbeConfig()), "class 4"),
         (
-            lambda: guided_attack(tiny_model(), tiny_judge("open"), CLASS, sa.ProbeConfig()),
+            lambda: guided_attack(tiny_model(), CLASS, guide=tiny_judge("open")),
             "cannot guide as well",
         ),
         (lambda: probe("guided w", tiny_model(), sa.ProbeConfig()), "over='w'"),
@@ -185,7 +228,7 @@ def test_any_of_is_the_share_of_all_subsets(flags, data):
             "not the one that guides",
         ),
         (lambda: sa.success(torch.zeros(1, 1, 28, 28), {}, 0), "at least one"),
-        (lambda: any_of(torch.tensor([True]), 2), "tries=2"),
+        (lambda: pass_at_k(torch.tensor([True]), 2), "k=2"),
     ],
 )
 def test_refusals_name_what_is_wrong(call, words):

@@ -11,6 +11,11 @@ from sahelpers.recovery import RecoveryCurve, reset_label
 torch.set_num_threads(1)  # tiny tensors: threads that wait for each other cost far more
 
 
+@pytest.fixture(autouse=True)
+def few_samples(monkeypatch):
+    monkeypatch.setattr("sahelpers.recovery.SAMPLES", 16)
+
+
 def tiny_model(arch="mlp", seed=0):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -28,10 +33,12 @@ def some_images(n=6, label=2):
     return sa.LabelledImages(images, torch.full((n,), label), tuple("abcd"))
 
 
-def test_relearning_is_plain_training():
+def test_relearning_is_plain_training(monkeypatch):
     model, data, judges = tiny_model(), some_images(), tiny_judges()
     before = copy.deepcopy(model.state_dict())
-    found = sa.relearn(model, data, 2, judges, steps=5, batch_size=4, samples=16, seed=3)
+    monkeypatch.setattr("sahelpers.recovery.BATCH", 4)
+    given = {"data": data, "judges": judges, "steps": 5}
+    found = sa.relearn(model, 2, **given, seed=3)
     twin, generator = copy.deepcopy(model), sa.seeded(3)
     adam = torch.optim.Adam(twin.parameters(), lr=1e-3)
     z = torch.randn((16, 3), generator=sa.seeded(4))
@@ -49,19 +56,18 @@ def test_relearning_is_plain_training():
             adam.step()
     assert found.steps == list(range(6))
     assert found.probability == pytest.approx(expected, abs=1e-5)
-    torch.testing.assert_close(found.images, images, atol=1e-5, rtol=0)
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 
 def test_a_long_curve_is_measured_twelve_times_at_most():
-    kind = {"samples": 16, "batch_size": 2}
-    found = sa.relearn(tiny_model(), some_images(), 2, tiny_judges(), steps=25, **kind)
+    given = {"data": some_images(), "judges": tiny_judges()}
+    found = sa.relearn(tiny_model(), 2, **given, steps=25)
     assert found.steps == [0, 3, 6, 9, 12, 15, 18, 21, 24, 25]
     assert len(found.probability) == 10
 
 
 def test_area_and_steps_of_a_known_curve():
-    curve = RecoveryCurve([0, 10, 40], [0.0, 0.5, 1.0], torch.zeros(16, 1, 28, 28))
+    curve = RecoveryCurve([0, 10, 40], [0.0, 0.5, 1.0])
     assert curve.area == pytest.approx((10 * 0.25 + 30 * 0.75) / 40)
     assert (curve.steps_to(0.5), curve.steps_to(0.9), curve.steps_to(1.1)) == (10, 40, None)
 
@@ -84,7 +90,8 @@ def test_reset_label_is_the_mean_of_the_other_labels(arch):
 def test_relearning_over_the_label_trains_its_weights_alone(arch):
     """A twin whose label weights are a parameter of their own, and nothing else is."""
     model, data, judges = tiny_model(arch), some_images(), tiny_judges()
-    found = sa.relearn(model, data, 2, judges, steps=3, samples=16, seed=3, over="label")
+    given = {"data": data, "judges": judges, "steps": 3}
+    found = sa.relearn(model, 2, **given, over="label", seed=3)
     twin = reset_label(model, 2).requires_grad_(False)
     firsts = [twin.encoder[0], twin.decoder[0]]
     frozen = [first.weight.clone() for first in firsts]
@@ -109,15 +116,12 @@ def test_relearning_over_the_label_trains_its_weights_alone(arch):
             loss.backward()
             adam.step()
     assert found.probability == pytest.approx(expected, abs=1e-5)
-    torch.testing.assert_close(found.images, images, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         ({"steps": 0}, "steps=0"),
-        ({"batch_size": 0}, "batch_size=0"),
-        ({"samples": 3}, "samples=3"),
         ({"over": "gate"}, "over='gate' is not one of all, label"),
         ({"over": "label", "data": some_images(label=1)}, "no image of class 2: over='label'"),
         (
@@ -138,4 +142,4 @@ def test_refusals_name_what_is_wrong(change, words):
 
 def test_no_image_is_refused():
     with pytest.raises(ValueError, match="no image"):
-        sa.relearn(tiny_model(), some_images().only(3), 2, tiny_judges())
+        sa.relearn(tiny_model(), 2, data=some_images().only(3), judges=tiny_judges())

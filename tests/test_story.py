@@ -1,9 +1,25 @@
 """The chain from data to a forgotten class, on a small configuration."""
 
+import copy
+import os
+import random
+import shutil
+import warnings
+from dataclasses import replace
+
 import pytest
 import torch
 
 import sahelpers as sa
+from sahelpers import amnesia, fisher, training
+from sahelpers.store import load, save
+from sahelpers.store.archive import same
+from sahelpers.store.files import digest
+
+BASE = sa.BaselineConfig(epochs=1, batch_size=50, latent_dim=3)
+FISH = sa.FisherConfig(n_fisher_samples=50)
+QUICK = sa.AmnesiaConfig(epochs_unl=1, replay_samples=320, batch_size=32, cooldown=2)
+JUDGE = sa.JudgeConfig(epochs=1, batch_size=50)
 
 
 @pytest.fixture
@@ -12,81 +28,360 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_every_link_is_made_once_and_then_loaded(folder, mnist, monkeypatch):
-    train = mnist.take(400)
-    base = sa.BaselineConfig(epochs=1, batch_size=50, latent_dim=3)
-    fish = sa.FisherConfig(n_fisher_samples=50)
-    quick = sa.AmnesiaConfig(epochs_unl=1, replay_samples=320, batch_size=32, cooldown=2)
-    judge = sa.JudgeConfig(epochs=1, batch_size=50)
+@pytest.fixture
+def pair(mnist):
+    return mnist.take(400), mnist.take(100, seed=1)
 
+
+def story(pair, **changes):
+    usual = {"baseline": BASE, "fisher": FISH, "amnesia": QUICK, "judge": JUDGE}
+    return sa.Story(pair, **(usual | changes))
+
+
+def names(folder):
+    return sorted(p.name for p in folder.iterdir())
+
+
+def test_every_link_is_made_once_and_then_loaded(folder, pair, monkeypatch):
     def chain():
-        baseline = sa.get_baseline(base, train)
-        fishers = sa.get_fishers(baseline, base, fish, train)
-        result = sa.get_forgotten(baseline, fishers, (5, 2), base, fish, quick)
-        control = sa.get_control(base, train, 3)
-        judges = sa.get_judges(judge, train, ("tuning",))
-        return baseline, fishers, result, control, judges
+        s = story(pair)
+        return s.baseline, s.fishers, s.forgotten((5, 2)), s.control(3), s.judge("tuning")
 
     first = chain()
-    stems = sorted(p.name.rsplit("-", 1)[0] for p in folder.iterdir())
+    stems = [name.rsplit("-", 1)[0] for name in names(folder)]
     assert stems == ["fisher", "judge_tuning", "vae_baseline", "vae_forget_2-5", "vae_without_3"]
-    monkeypatch.setattr(sa.story, "train_baseline", None)  # nothing is made again
-    monkeypatch.setattr(sa.story, "forget", None)
+    for maker in ("train_baseline", "train_judge", "class_fishers", "forget"):
+        monkeypatch.setattr(sa.story, maker, None)  # nothing is made again
     again = chain()
-    labels = torch.arange(10)
-    for link in (0, 2, 3):
-        images = [chain[link].model.sample(labels, sa.seeded(0)) for chain in (first, again)]
-        assert torch.equal(*images)
-    assert first[2].forgotten == again[2].forgotten == (2, 5)
+    assert all(same(a.to_state(), b.to_state()) for a, b in zip(first, again, strict=True))
+    assert first[2].forget_class == again[2].forget_class == (2, 5)
     assert first[1].without(3).n == again[1].without(3).n == 45
 
 
-def test_default_names(folder):
-    default = sa.checkpoint_path("vae_forget_3", *(c() for c in (sa.BaselineConfig,)))
-    assert default == folder / "vae_forget_3.pt"
+def test_in_one_story_a_link_is_read_once(folder, pair):
+    s = story(pair)
+    assert s.baseline is s.baseline
+    assert s.forgotten(3) is s.forgotten((3,))
+    assert s.control(3) is s.control([3])
+    assert s.guide is s.judge("guide")
+    assert s.hidden(3) is s.hidden(3)
+    assert s.control(3, seed=5) is not s.control(3)
 
 
-def test_an_interrupted_baseline_is_finished_from_its_part(folder, mnist, monkeypatch):
-    train, base = mnist.take(200), sa.BaselineConfig(epochs=3, batch_size=50, latent_dim=3)
-    part = sa.checkpoints.part_path(sa.checkpoint_path("vae_baseline", base))
-    whole = sa.train_baseline(train, base).to_state()
+def test_nothing_is_made_before_it_is_asked_for(folder, pair):
+    story(pair)
+    assert names(folder) == []
+
+
+def test_the_default_story_has_plain_names(folder, monkeypatch):
+    s = sa.Story()
+    monkeypatch.setattr(sa.Story, "_baseline_digest", "0")
+    monkeypatch.setattr(sa.Story, "fishers", sa.ClassFishers((sa.Fisher({}, 1, {}, ""),)))
+    assert s.forgotten_recipe((2, 5)).path == folder / "vae_forget_2-5.pt"
+    assert s._training_recipe("vae_baseline", s.config.baseline).path.name == "vae_baseline.pt"
+    other = sa.Story((s.train.take(1000), s.test))
+    path = other._training_recipe("vae_baseline", other.config.baseline).path
+    assert path.name.startswith("vae_baseline-")  # the full model's place is not taken
+
+
+def test_the_test_curve_is_always_there(folder, pair):
+    """Whatever is asked for first, notebook 01 finds `held_out`."""
+    s = story(pair)
+    s.forgotten(3), s.control(3)
+    fresh = story(pair)
+    assert len(fresh.baseline.history["held_out"]) == BASE.epochs
+    assert len(fresh.control(3).history["held_out"]) == BASE.epochs
+
+
+@pytest.mark.parametrize("link", ["baseline", "judge", "fishers", "forgotten", "control"])
+def test_other_data_under_one_configuration_are_another_file(folder, pair, mnist, link):
+    ask = {
+        "baseline": lambda s: s.baseline,
+        "judge": lambda s: s.judge("plain"),
+        "fishers": lambda s: s.fishers,
+        "forgotten": lambda s: s.forgotten(3).model,
+        "control": lambda s: s.control(3),
+    }[link]
+    other = mnist.take(300, seed=7), pair[1]
+    first, second = (ask(story(data)).to_state() for data in (pair, other))
+    assert not same(first, second)
+    shutil.rmtree(folder)
+    assert same(ask(story(other)).to_state(), second)  # as from a clean folder
+
+
+def test_other_class_names_are_other_data(folder, pair):
+    renamed = [sa.LabelledImages(d.images, d.labels, tuple("abcdefghij")) for d in pair]
+    story(pair).baseline, story(tuple(renamed)).baseline
+    assert len(names(folder)) == 2
+
+
+def test_what_is_made_for_another_model_is_another_file(folder, pair):
+    models = [sa.CVAE("mlp", 3) for _ in range(2)]
+    found = [story(pair, baseline=m).fishers for m in models]
+    assert not same(found[0].to_state(), found[1].to_state())
+    results = [story(pair, baseline=m).forgotten(3) for m in models]
+    assert not same(results[0].model.to_state(), results[1].model.to_state())
+    assert same(story(pair, baseline=models[0]).forgotten(3).to_state(), results[0].to_state())
+    assert len(names(folder)) == 4
+    trained = story(pair, baseline=models[0]).baseline
+    assert trained.model is models[0]
+    assert trained.history == {}
+
+
+def test_a_replaced_baseline_makes_its_children_anew(folder, pair):
+    s = story(pair)
+    old = s.forgotten(3)
+    path = s._training_recipe("vae_baseline", BASE).path
+    state, mark = load(path)
+    with torch.no_grad():
+        state["model"]["tensors"]["decoder.0.bias"] += 0.01  # as another number of threads might
+    save(path, state, mark)
+    with pytest.warns(UserWarning, match="made anew") as caught:
+        new = story(pair).forgotten(3)
+    said = [str(w.message) for w in caught]
+    assert len(said) == 2  # one line for each child
+    assert all("is made anew: it was made from another baseline" in line for line in said)
+    assert not same(new.model.to_state(), old.model.to_state())
+    shutil.rmtree(folder)
+    save(path, state, mark)
+    assert same(story(pair).forgotten(3).model.to_state(), new.model.to_state())
+
+
+@pytest.mark.parametrize(
+    ("module", "made", "message"),
+    [
+        (training, "vae_baseline", "version 1 of its recipe, which is 9 now"),
+        (fisher, "fisher", "version 1 of its recipe, which is 9 now"),
+        (amnesia, "vae_forget_3", "version 1 of its recipe, which is 9 now"),
+    ],
+)
+def test_a_raised_recipe_version_makes_anew_and_says_so(
+    folder, pair, monkeypatch, module, made, message
+):
+    story(pair).forgotten(3)
+    monkeypatch.setattr(module, "VERSION", 9)
+    with pytest.warns(UserWarning, match=rf"{made}.*{message}"):
+        story(pair).forgotten(3)
+
+
+def test_a_given_model_of_other_classes_is_refused(pair):
+    with pytest.raises(ValueError, match="baseline has 4 classes, not 10"):
+        story(pair, baseline=sa.CVAE("mlp", 3, num_classes=4))
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"fisher": BASE}, TypeError, "fisher is of type BaselineConfig, not FisherConfig"),
+        ({"baseline": 3}, TypeError, "baseline is of type int, not BaselineConfig"),
+    ],
+)
+def test_wrong_configurations_are_named(pair, changes, error, words):
+    with pytest.raises(error, match=words):
+        story(pair, **changes)
+
+
+def test_knobs_in_capitals_become_configurations(monkeypatch, pair):
+    monkeypatch.setattr(sa.story, "load_dataset", lambda name, split: pair[split == "test"])
+    s = sa.Story.from_knobs(
+        DATASET="mnist", LATENT_DIM=3, BATCH_SIZE=50, N_FISHER_SAMPLES=70, EWC_LAMBDA=5.0, SEED=7,
+        DEVICE="cpu",
+    )  # fmt: skip
+    assert s.config.baseline == sa.BaselineConfig(latent_dim=3, batch_size=50, seed=7)
+    assert s.config.fisher == sa.FisherConfig(n_fisher_samples=70, seed=7)
+    assert s.config.amnesia == sa.AmnesiaConfig(ewc_lambda=5.0, seed=7)
+    assert s.config.judge == sa.JudgeConfig()
+    with pytest.raises(TypeError, match=r"LATENT_DIMS: no such knob; there are DATASET, .*LATENT"):
+        sa.Story.from_knobs(LATENT_DIMS=3)
+    with pytest.raises(ValueError, match="gamma=-1 must be a number from 0"):
+        sa.Story.from_knobs(GAMMA=-1)
+
+
+def test_a_hidden_model_differs_in_its_label_weights_only(folder, pair):
+    s = story(pair)
+    hidden, before = s.hidden(3).state_dict(), s.baseline.model.state_dict()
+    changed = [k for k in before if not torch.equal(hidden[k], before[k])]
+    assert changed == ["encoder.0.weight", "decoder.0.weight"]
+
+
+def test_a_control_kept_from_elsewhere_is_the_storys(folder, pair, monkeypatch):
+    s = story(pair)
+    trained = sa.train_baseline(*pair, replace(BASE, exclude=(3,)))
+    s.keep_control(3, trained)
+    monkeypatch.setattr(sa.story, "train_baseline", None)
+    assert same(s.control(3).to_state(), trained.to_state())
+
+
+def test_an_interrupted_baseline_is_finished_from_its_part(folder, pair, monkeypatch):
+    base = replace(BASE, epochs=3)
+    whole = sa.train_baseline(*pair, base).to_state()
 
     def interrupted(items, what):
         yield next(iter(items))
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(sa.training, "progress", interrupted)
+        patch.setattr(training, "progress", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            sa.get_baseline(base, train)
-    assert part.exists()
-    assert sa.archive.same(sa.get_baseline(base, train).to_state(), whole)
-    assert [p.name for p in folder.iterdir() if p.suffix == ".pt"] == [
-        sa.checkpoint_path("vae_baseline", base).name
-    ]
+            story(pair, baseline=base).baseline  # noqa: B018
+    assert [name.endswith(".part.pt") for name in names(folder)] == [True]
+    assert same(story(pair, baseline=base).baseline.to_state(), whole)
+    assert [name.endswith(".part.pt") for name in names(folder)] == [False]
 
 
-def test_a_model_is_no_fisher_and_a_fisher_no_model(folder, mnist):
-    train, base = mnist.take(400), sa.BaselineConfig(epochs=1, batch_size=50, latent_dim=3)
-    fish = sa.FisherConfig(n_fisher_samples=50)
-    model, fisher = (
-        sa.checkpoint_path("vae_baseline", base),
-        sa.checkpoint_path("fisher", base, fish),
-    )
-    baseline = sa.get_baseline(base, train)
-    fishers = sa.get_fishers(baseline, base, fish, train).to_state()
-    sa.save(fisher, baseline.to_state(), sa.fingerprint(base, fish))
+def test_a_model_is_no_fisher_and_a_fisher_no_model(folder, pair):
+    s = story(pair)
+    s.fishers  # noqa: B018
+    paths = {p.name.split("-")[0]: p for p in folder.iterdir()}
+    (model, its), (fishers, theirs) = (load(paths[k]) for k in ("vae_baseline", "fisher"))
+    save(paths["fisher"], model, theirs)
     with pytest.raises(sa.CheckpointError, match="does not hold a ClassFishers"):
-        sa.get_fishers(baseline, base, fish, train)
-    sa.save(model, fishers, sa.fingerprint(base))
+        story(pair).fishers  # noqa: B018
+    save(paths["vae_baseline"], fishers, its)
     with pytest.raises(sa.CheckpointError, match="does not hold a TrainedCVAE"):
-        sa.get_baseline(base, train)
+        story(pair).baseline  # noqa: B018
 
 
-def test_corrupt_checkpoint_is_named_and_not_overwritten(folder, mnist):
-    base = sa.BaselineConfig(epochs=1, batch_size=50, latent_dim=3)
-    path = sa.checkpoint_path("vae_baseline", base)
+def test_corrupt_checkpoint_is_named_and_not_overwritten(folder, pair):
+    path = story(pair)._training_recipe("vae_baseline", BASE).path
     path.write_bytes(b"not a checkpoint")
     with pytest.raises(sa.CheckpointError, match=path.name):
-        sa.get_baseline(base, mnist.take(100))
+        story(pair).baseline  # noqa: B018
     assert path.read_bytes() == b"not a checkpoint"
+
+
+def test_the_default_type_of_torch_does_not_matter(folder, pair):
+    """A good file is not called bad, and what is made is the same."""
+    made = story(pair).forgotten(3).to_state()  # kept with the seconds that it took
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert same(story(pair).forgotten(3).to_state(), made)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+# Any order of what a day may bring: whatever is asked for equals what a clean folder gives.
+# `make stress` tries two hundred sequences.
+
+ASKED = {
+    "baseline": lambda s: s.baseline.to_state(),
+    "fishers": lambda s: s.fishers.to_state(),
+    "forgotten": lambda s: s.forgotten(3).model.to_state(),
+    "control": lambda s: s.control(3).to_state(),
+    "judge": lambda s: s.judge("tuning").to_state(),
+    "hidden": lambda s: s.hidden(3).to_state(),
+}
+MODULES = {"training": training, "fisher": fisher, "amnesia": amnesia}
+
+
+class Day:
+    """Small stories under changing data, knobs, code and files; models stand for their recipe."""
+
+    def __init__(self, folder, monkeypatch, mnist):
+        self.folder, self.patch = folder, monkeypatch
+        self.data = [(mnist.take(60, seed=k), mnist.take(20, seed=9)) for k in range(3)]
+        self.which, self.seed, self.lam = 0, 1, 1.0
+        self.code = dict.fromkeys(MODULES, 1)
+        self.replaced = {}  # path -> content that somebody put there
+        self.cache = {}
+        for name, maker in (
+            ("train_baseline", self.train), ("train_judge", self.judge),
+            ("class_fishers", self.fisher), ("forget", self.forget),
+        ):  # fmt: skip
+            monkeypatch.setattr(sa.story, name, maker)
+
+    # Makers that take no time: every number depends on all that the recipe names.
+    def numbers(self, *parts):
+        seed = int(digest(list(parts))[:12], 16)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return sa.CVAE("mlp", 1).eval()
+
+    def train(self, train, test, config, resume=None):
+        model = self.numbers("t", self.code["training"], train.images, test.images, repr(config))
+        return sa.TrainedCVAE(model, {"held_out": [0.0]})
+
+    def judge(self, train, role, config, resume=None):
+        seed = int(digest([train.images, role, repr(config), self.code["training"]])[:12], 16)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return sa.Judge(role).eval()
+
+    def fisher(self, model, train, config):
+        twin = self.numbers("f", self.code["fisher"], model.to_state(), train.images, repr(config))
+        value = {"w": twin.decoder[0].weight.detach()[:2, :2].abs().clone()}
+        return sa.ClassFishers((sa.Fisher(value, 1, {"w": 0.0}, "square"),) * 10)
+
+    def forget(self, model, fisher, forget_class, config):
+        parts = self.code["amnesia"], model.to_state(), fisher.to_state(), repr(config)
+        twin = self.numbers("a", *parts, forget_class)
+        return sa.AmnesiaResult(twin, forget_class, {}, "done", 0.0, 0)
+
+    def story(self):
+        return sa.Story(
+            self.data[self.which],
+            baseline=replace(BASE, seed=self.seed),
+            fisher=FISH,
+            amnesia=replace(QUICK, ewc_lambda=self.lam),
+            judge=JUDGE,
+        )
+
+    def ask(self, what):
+        return ASKED[what](self.story())
+
+    def clean(self, what):
+        """The same from a folder that holds nothing but the files that somebody put there."""
+        key = (what, self.which, self.seed, self.lam, *self.code.values(), digest(self.replaced))
+        if key not in self.cache:
+            with self.patch.context() as patch:
+                other = self.folder.parent / f"clean-{len(self.cache)}"
+                other.mkdir()
+                for name, (state, mark) in self.replaced.items():
+                    save(other / name, state, mark)
+                patch.setenv("SA_CHECKPOINTS", str(other))
+                self.cache[key] = self.ask(what)
+                shutil.rmtree(other)
+        return self.cache[key]
+
+    def change(self, draw):
+        what = draw.choice(["data", "seed", "knob", "code", "parent", "delete", "nothing"])
+        if what == "data":
+            self.which = draw.randrange(3)
+        elif what == "seed":
+            self.seed = draw.randrange(1, 4)
+        elif what == "knob":
+            self.lam = draw.choice([1.0, 2.0])
+        elif what == "code":
+            name = draw.choice(list(MODULES))
+            self.code[name] += 1
+            self.patch.setattr(MODULES[name], "VERSION", self.code[name])
+            if name == "training":
+                self.replaced = {}  # what an older version made counts no more
+        elif what == "parent":
+            path = self.story()._training_recipe("vae_baseline", self.story().config.baseline).path
+            if path.exists():
+                state, mark = copy.deepcopy(load(path))
+                if mark["version"] == self.code["training"]:
+                    state["model"]["tensors"]["decoder.0.bias"] += draw.random()
+                    save(path, state, mark)
+                    self.replaced[path.name] = (state, mark)
+        elif what == "delete" and (files := sorted(self.folder.glob("*.pt"))):
+            gone = draw.choice(files)
+            gone.unlink()
+            self.replaced.pop(gone.name, None)
+
+
+@pytest.mark.parametrize("number", range(int(os.environ.get("SA_SEQUENCES", "20"))))
+def test_any_sequence_of_a_day_gives_what_a_clean_folder_would(
+    tmp_path_factory, monkeypatch, mnist, number
+):
+    folder = tmp_path_factory.mktemp("day")
+    monkeypatch.setenv("SA_CHECKPOINTS", str(folder))
+    for module in MODULES.values():
+        monkeypatch.setattr(module, "VERSION", 1)
+    day, draw = Day(folder, monkeypatch, mnist), random.Random(number)
+    with warnings.catch_warnings(action="ignore", category=UserWarning):
+        for _ in range(6):
+            day.change(draw)
+            what = draw.choice(list(ASKED))
+            assert same(day.ask(what), day.clean(what)), f"sequence {number}: {what}"

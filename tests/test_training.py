@@ -2,7 +2,9 @@ import pytest
 import torch
 
 import sahelpers as sa
-from sahelpers.archive import same
+from sahelpers.store import load, save
+from sahelpers.store.archive import same
+from sahelpers.training import train_judge
 
 SHORT = {"epochs": 1, "batch_size": 20, "latent_dim": 3}
 
@@ -14,7 +16,7 @@ def data(mnist):
 
 def test_same_seed_same_weights_and_another_seed_others(data):
     state = torch.get_rng_state()
-    runs = [sa.train_baseline(data, sa.BaselineConfig(seed=s, **SHORT)) for s in (1, 1, 2)]
+    runs = [sa.train_baseline(data, data, sa.BaselineConfig(seed=s, **SHORT)) for s in (1, 1, 2)]
     first, again, other = (r.model.state_dict() for r in runs)
     assert all(torch.equal(first[k], again[k]) for k in first)
     assert any(not torch.equal(first[k], other[k]) for k in first)
@@ -24,7 +26,7 @@ def test_same_seed_same_weights_and_another_seed_others(data):
 @pytest.mark.parametrize("n", [1, 2, 19, 20, 41])
 def test_any_number_of_images_will_do(data, n):
     config = sa.BaselineConfig(epochs=1, batch_size=20, latent_dim=3)
-    trained = sa.train_baseline(data.take(n), config)
+    trained = sa.train_baseline(data.take(n), data, config)
     assert all(torch.isfinite(p).all() for p in trained.model.parameters())
 
 
@@ -32,17 +34,17 @@ def test_any_number_of_images_will_do(data, n):
 def test_training_lowers_the_bound_on_held_out_images(data, mnist, arch):
     held_out = mnist.take(200, seed=9)
     config = sa.BaselineConfig(arch=arch, epochs=3, batch_size=20, latent_dim=3)
-    trained = sa.train_baseline(data, config, held_out)
+    trained = sa.train_baseline(data, held_out, config)
     curve = trained.history["held_out"]
     assert len(curve) == len(trained.history["kl"]) == 3
     assert curve[-1] < curve[0] < 784 * 0.6931
-    value = sa.negative_elbo(trained.model, held_out.images, held_out.labels, sa.seeded(0)).mean()
+    value = sa.measure_elbo(trained.model, held_out).mean()
     assert curve[-1] == pytest.approx(float(value), rel=1e-5)
     assert not trained.model.training
 
 
 def test_class_gaussians_are_fitted_for_the_classes_seen_only(data):
-    trained = sa.retrain_without(data, sa.BaselineConfig(**SHORT), (3, 5))
+    trained = sa.train_baseline(data, data, sa.BaselineConfig(exclude=(3, 5), **SHORT))
     for label in range(10):
         untouched = torch.equal(trained.model.prior_mean[label], torch.zeros(3))
         assert untouched == (label in (3, 5))
@@ -50,16 +52,16 @@ def test_class_gaussians_are_fitted_for_the_classes_seen_only(data):
 
 def test_control_never_sees_the_class(data):
     """Other pixels in the left-out class change nothing."""
-    config = sa.BaselineConfig(**SHORT)
+    config = sa.BaselineConfig(exclude=(3,), **SHORT)
     spoiled = data.images.clone()
     spoiled[data.labels == 3] = 0.5
-    a = sa.retrain_without(data, config, 3).model.state_dict()
-    b = sa.retrain_without(sa.LabelledImages(spoiled, data.labels), config, 3).model.state_dict()
+    others = sa.LabelledImages(spoiled, data.labels)
+    a, b = (sa.train_baseline(d, data, config).model.state_dict() for d in (data, others))
     assert all(torch.equal(a[k], b[k]) for k in a)
 
 
 def test_state_round_trip(data):
-    trained = sa.train_baseline(data, sa.BaselineConfig(**SHORT))
+    trained = sa.train_baseline(data, data, sa.BaselineConfig(**SHORT))
     twin = sa.TrainedCVAE.from_state(trained.to_state())
     assert twin.history == trained.history
     assert torch.equal(twin.model.prior_mean, trained.model.prior_mean)
@@ -75,9 +77,9 @@ def train(what, data, held_out, resume=None):
     """The state of a training of three passes."""
     if what == "judge":
         config = sa.JudgeConfig(epochs=3, batch_size=30)
-        return sa.train_judge(data, "open", config, resume=resume).to_state()
+        return train_judge(data, "open", config, resume=resume).to_state()
     config = sa.BaselineConfig(**{**SHORT, "epochs": 3}, arch=what)
-    return sa.train_baseline(data, config, held_out, resume=resume).to_state()
+    return sa.train_baseline(data, held_out, config, resume=resume).to_state()
 
 
 @pytest.mark.parametrize("what", ["mlp", "conv", "judge"])
@@ -97,43 +99,45 @@ def test_an_interrupted_training_ends_in_the_same_bits(data, mnist, tmp_path, mo
 
 
 def test_keeping_the_state_changes_nothing(data, tmp_path):
-    assert same(train("mlp", data, None, tmp_path / "x.part.pt"), train("mlp", data, None))
+    assert same(train("mlp", data, data, tmp_path / "x.part.pt"), train("mlp", data, data))
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty", "other", "misfit"])
 def test_a_part_file_that_does_not_fit_is_not_used(data, mnist, tmp_path, damage):
-    part, whole = tmp_path / "x.part.pt", train("mlp", data, None)
-    train("mlp", mnist.take(600, seed=5) if damage == "other" else data, None, part)
+    part, whole = tmp_path / "x.part.pt", train("mlp", data, data)
+    train("mlp", mnist.take(600, seed=5) if damage == "other" else data, data, part)
     content = bytearray(part.read_bytes())
     if damage == "misfit":  # the right mark, but of another network
-        mark = torch.load(part, weights_only=True)["fingerprint"]
-        state = sa.load(part)
+        state, mark = load(part)
         state["optimizer"]["param_groups"][0]["params"].pop()
-        sa.save(part, state, mark)
+        save(part, state, mark)
     elif damage != "other":
         content[len(content) // 2] ^= 8
         part.write_bytes({"flip": content, "cut": content[:-1], "empty": b""}[damage])
     with pytest.warns(UserWarning, match=r"starts afresh: .*"):
-        assert same(train("mlp", data, None, part), whole)
+        assert same(train("mlp", data, data, part), whole)
 
 
 def test_a_part_that_cannot_be_written_does_not_stop_the_training(data, tmp_path):
     part = tmp_path / "file" / "x.part.pt"
     part.parent.write_text("where a folder should be")
     with pytest.warns(UserWarning, match="goes on, but could not be resumed") as caught:
-        assert same(train("mlp", data, None, part), train("mlp", data, None))
+        assert same(train("mlp", data, data, part), train("mlp", data, data))
     assert len(caught) == 1
 
 
-def test_wrong_class_count_is_named(data):
-    with pytest.raises(ValueError, match=r"num_classes=11, but the data has 10"):
-        sa.train_baseline(data, sa.BaselineConfig(num_classes=11, **SHORT))
+def test_test_images_of_other_classes_are_refused(data):
+    others = sa.LabelledImages(data.images, data.labels, tuple("abcdefghij"))
+    with pytest.raises(ValueError, match=r"test has 600 images of the classes \('a', 'b'"):
+        sa.train_baseline(data, others, sa.BaselineConfig(**SHORT))
+    with pytest.raises(ValueError, match="test has 0 images"):
+        sa.train_baseline(data, data.only(()), sa.BaselineConfig(**SHORT))
 
 
 @pytest.mark.parametrize("role", ["open", "tuning"])
 def test_a_judge_learns(data, mnist, role):
     config = sa.JudgeConfig(epochs=3, batch_size=30, lr=2e-3)
-    judge = sa.train_judge(data, role, config)
+    judge = train_judge(data, role, config)
     answers = judge.probabilities(mnist.images[:500]).argmax(1)
     assert (answers == mnist.labels[:500]).float().mean() > 0.6
     assert not judge.training
@@ -153,7 +157,21 @@ def test_junk_is_junk_in_six_kinds(digits):
 
 def test_bfloat16_products_change_the_bound_by_little(data, mnist):
     held_out, config = mnist.take(200, seed=9), sa.BaselineConfig(epochs=3, batch_size=20)
-    plain, half = (sa.train_baseline(data, config, held_out, bf16=b) for b in (False, True))
+    plain, half = (sa.train_baseline(data, held_out, config, bf16=b) for b in (False, True))
     assert plain.model.dtype == half.model.dtype == torch.float32
     assert not torch.equal(plain.model.decoder[0].weight, half.model.decoder[0].weight)
     assert half.history["held_out"][-1] == pytest.approx(plain.history["held_out"][-1], rel=0.02)
+
+
+@pytest.mark.parametrize(("arch", "promised"), [("mlp", True), ("conv", False)])
+def test_only_the_default_training_promises_a_time(data, monkeypatch, arch, promised):
+    said = []
+
+    def bar(items, what):
+        said.append(what)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sa.training, "progress", bar)
+    with pytest.raises(KeyboardInterrupt):
+        sa.train_baseline(data, data, sa.BaselineConfig(arch=arch))
+    assert ("minutes" in said[0]) is promised

@@ -16,12 +16,11 @@ import torch
 from IPython.core.events import EventManager, available_events
 
 import sahelpers as sa
-from sahelpers.controllers import amnesia as amnesia_controller
-from sahelpers.controllers import release_idle_threads, steps_of
-from sahelpers.data import CHECKOUT
-from sahelpers.widgets import base
-from sahelpers.widgets.base import Dashboard
-from sahelpers.widgets.pictures import curves, image_rows, rendered, table
+from sahelpers.config import CHECKOUT
+from sahelpers.live import base
+from sahelpers.live import forget as module
+from sahelpers.live.base import Dashboard, curves, image_rows, rendered, table
+from sahelpers.live.worker import release_idle_threads, steps_of
 
 QUICK = sa.AmnesiaConfig(epochs_unl=1, replay_samples=160, batch_size=8, cooldown=5, tolerance=0.0)
 LONG = replace(QUICK, epochs_unl=100_000)
@@ -36,15 +35,19 @@ def where(request, monkeypatch):
 
 
 @pytest.fixture
-def small(monkeypatch, tmp_path):
-    monkeypatch.setattr(amnesia_controller, "JUDGED", 4)
-    monkeypatch.setattr(amnesia_controller, "FRAME_SECONDS", 0.1)
+def story(tiny, tiny_fishers, scoring, mnist, monkeypatch, tmp_path):
+    """A story whose models are all there, untrained."""
+    monkeypatch.setattr(module, "JUDGED", 4)
+    monkeypatch.setattr(module, "FRAME_SECONDS", 0.1)
     monkeypatch.setenv("SA_CHECKPOINTS", str(tmp_path))
+    made = sa.Story((mnist, mnist), baseline=tiny, amnesia=QUICK)
+    made.fishers, made.judges = tiny_fishers, scoring
+    return made
 
 
 @pytest.fixture
-def board(tiny, tiny_fishers, scoring, small):
-    made = sa.widgets.AmnesiaDashboard(tiny, tiny_fishers, scoring, 3, QUICK)
+def board(story):
+    made = sa.live.AmnesiaDashboard(story)
     yield made
     made.worker.stop()
     assert made.worker.wait(20)
@@ -74,7 +77,7 @@ def every_widget(widget):
 
 
 def test_only_what_works_everywhere_is_used():
-    files = sorted((CHECKOUT / "sahelpers" / "widgets").glob("*.py"))
+    files = sorted((CHECKOUT / "sahelpers" / "live").glob("*.py"))
     assert len(files) == 6
     for file in files:
         names = {
@@ -128,9 +131,9 @@ def test_a_click_forgets(where, board, tiny, tiny_fishers):
     assert not board.save.disabled
 
 
-def test_in_colab_the_click_itself_does_the_work(monkeypatch, tiny, tiny_fishers, scoring, small):
+def test_in_colab_the_click_itself_does_the_work(monkeypatch, story):
     monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
-    board = sa.widgets.AmnesiaDashboard(tiny, tiny_fishers, scoring, 3, QUICK)
+    board = sa.live.AmnesiaDashboard(story)
     threads = []
     board.progress.observe(lambda _: threads.append(threading.current_thread()), "value")
     board.forget.click()
@@ -138,6 +141,18 @@ def test_in_colab_the_click_itself_does_the_work(monkeypatch, tiny, tiny_fishers
     assert not board.worker.busy
     assert len(threads) >= 2
     assert set(threads) == {threading.main_thread()}
+
+
+def test_the_grid_is_new_before_the_judges_look(board, monkeypatch):
+    grid, seen = board.grid.value, []
+    judge = board.controller.judge
+    monkeypatch.setattr(board.controller, "judge", lambda: seen.append(board.grid.value) or judge())
+    for _ in range(2):
+        board.forget.click()
+        done(board)
+    assert seen == [board.grid.value] * 2
+    assert seen[0] != grid
+    assert board.table.value
 
 
 def test_buttons_say_what_can_be_done(board):
@@ -215,7 +230,7 @@ def test_the_last_of_many_quick_moves_wins(board):
     done(board)
     chosen = tuple(k for k, b in enumerate(board.classes) if b.value)
     ((classes, config),) = board.controller.chain
-    assert classes == chosen == board.controller.result.forgotten
+    assert classes == chosen == board.controller.result.forget_class
     assert config.gray_value == board.knobs["gray_value"].value == 19 % 7 / 20
     assert board.controller.result.reason != "stopped"
     until(lambda: threading.active_count() < threads)
@@ -260,7 +275,7 @@ def test_save_asks_before_it_replaces(board, tmp_path):
 
 
 def test_a_slider_moves_the_picture(where, tiny):
-    walk = sa.widgets.LatentExplorer({"before": tiny, "after": tiny})
+    walk = sa.live.LatentExplorer({"before": tiny, "after": tiny})
     first = pixels(walk.picture)
     walk.z[0].value = 2.5
     done(walk)
@@ -272,7 +287,7 @@ def test_a_slider_moves_the_picture(where, tiny):
 
 
 def test_a_mixed_label_is_named_and_drawn(tiny):
-    walk = sa.widgets.LatentExplorer({"before": tiny}, 3, 8)
+    walk = sa.live.LatentExplorer({"before": tiny}, 3, 8)
     walk.mix.value, walk.second.value = 0.25, 5
     said = done(walk)
     assert "0.75 of class 3 and 0.25 of class 5" in said
@@ -280,7 +295,7 @@ def test_a_mixed_label_is_named_and_drawn(tiny):
 
 
 def test_draws_move_the_sliders_too(tiny):
-    walk = sa.widgets.LatentExplorer({"before": tiny})
+    walk = sa.live.LatentExplorer({"before": tiny})
     walk.draw.click()
     done(walk)
     shown = [slider.value for slider in walk.z]
@@ -289,7 +304,7 @@ def test_draws_move_the_sliders_too(tiny):
 
 
 def test_the_last_position_is_drawn(tiny):
-    walk = sa.widgets.LatentExplorer({"before": tiny})
+    walk = sa.live.LatentExplorer({"before": tiny})
     for k in range(20):
         walk.z[k % 3].value = k / 10
     done(walk)
@@ -300,7 +315,7 @@ def test_the_last_position_is_drawn(tiny):
 
 
 def test_one_slider_per_direction_up_to_twenty():
-    walk = sa.widgets.LatentExplorer({"before": sa.CVAE(latent_dim=24).eval()})
+    walk = sa.live.LatentExplorer({"before": sa.CVAE(latent_dim=24).eval()})
     assert len(walk.z) == 20
     walk.draw.click()
     done(walk)
@@ -311,11 +326,11 @@ def test_one_slider_per_direction_up_to_twenty():
 
 
 @pytest.fixture
-def prober(tiny, scoring):
+def prober(story, tiny, monkeypatch):
     torch.manual_seed(2)
-    guide = sa.Judge("guide").eval()
+    monkeypatch.setattr(sa.Story, "guide", sa.Judge("guide").eval())
     models = {"forgotten": tiny, "control": sa.CVAE(latent_dim=3).eval()}
-    return sa.widgets.ProbeDashboard(models, tiny, scoring, guide)
+    return sa.live.ProbeDashboard(story, models=models)
 
 
 @pytest.mark.parametrize("attack", ["prototype", "blind", "guided"])

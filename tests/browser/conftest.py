@@ -3,7 +3,7 @@
 import lab  # pytest puts the folder of a test file on the path
 import pytest
 
-from sahelpers.data import CHECKOUT
+from sahelpers.config import CHECKOUT
 
 SHOTS = CHECKOUT / "results" / "run" / "browser"
 

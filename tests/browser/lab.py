@@ -37,22 +37,19 @@ expect.set_options(timeout=PATIENCE)
 BADGE = '<svg xmlns="http://www.w3.org/2000/svg" width="100" height="20"/>'
 FAILURE = "[data-mime-type='application/vnd.jupyter.error']"  # a cell's traceback
 MODELS = """\
+import ipywidgets
 import sahelpers as sa
 
-train = sa.load_dataset()
-base, fish = sa.BaselineConfig(), sa.FisherConfig()
-baseline = sa.get_baseline(base, train)
-fishers = sa.get_fishers(baseline, base, fish, train)
-result = sa.get_forgotten(baseline, fishers, 3, base, fish, sa.AmnesiaConfig())
-judges = sa.get_judges(sa.JudgeConfig(), train, ("open", "plain"))
-guide = sa.get_judges(sa.JudgeConfig(), train, ("guide",))["guide"]
-before_after = {"before": baseline.model, "after": result.model}
+ipywidgets.Image(value=bytes(100_000))  # pyzmq starts threads of its own for the first large one
+story = sa.Story()
+before_after = {"before": story.baseline.model, "after": story.forgotten(3).model}
+guide = story.guide
 """
 SCRATCH = [
     MODELS,
-    "amnesia = sa.widgets.AmnesiaDashboard(baseline.model, fishers, judges)\namnesia",
-    "walk = sa.widgets.LatentExplorer(before_after)\nwalk",
-    "probe = sa.widgets.ProbeDashboard(before_after, baseline.model, judges, guide)\nprobe",
+    "amnesia = sa.live.AmnesiaDashboard(story)\namnesia",
+    "walk = sa.live.LatentExplorer(before_after)\nwalk",
+    "probe = sa.live.ProbeDashboard(story, models=before_after)\nprobe",
 ]
 AMNESIA, WALK, PROBE = 1, 2, 3  # cells of the scratch notebook
 

@@ -8,8 +8,8 @@ import lab
 import pytest
 from playwright.sync_api import expect
 
-from sahelpers.data import CHECKOUT
-from sahelpers.widgets.amnesia import KNOBS
+from sahelpers.config import CHECKOUT
+from sahelpers.live.forget import KNOBS
 
 FOCUSED = """board => {
     const e = document.activeElement;
@@ -78,6 +78,20 @@ def fits(page, board, shot, name):
     page.set_viewport_size(lab.SIZE)
 
 
+def beside_their_rows(board, *names):
+    """Whether each name stands to the left of its row of the first picture."""
+    picture = board.locator("img").first.bounding_box()
+    for k, name in enumerate(names):
+        box = board.get_by_text(name, exact=True).bounding_box()
+        middle = picture["y"] + picture["height"] * (k + 0.5) / len(names)
+        if not (
+            box["x"] + box["width"] <= picture["x"] + 1
+            and box["y"] <= middle <= box["y"] + box["height"]
+        ):
+            return False
+    return True
+
+
 def test_forgetting_by_mouse(scratch, shot):
     board = lab.run_cell(scratch, lab.AMNESIA)
     grid = board.locator("img").last
@@ -91,6 +105,9 @@ def test_forgetting_by_mouse(scratch, shot):
     assert any(re.search(r"step \d+: [\d.]+ from the surrogate", text) for text in said)
     assert pictures >= 4  # both grids and two frames at least
     fits(scratch, board, shot, "amnesia")
+    scratch.set_viewport_size({"width": 1280, "height": 900})  # with the file browser beside it
+    wait_until(lambda: beside_their_rows(board, "3 forget", "0 kept"))
+    shot(scratch, "amnesia-1280")
 
 
 def test_stop_in_the_middle_and_forget_again(scratch):
@@ -173,7 +190,7 @@ def test_twenty_quick_moves_while_it_runs(scratch):
     rests(board)
     # from 0.5 up and three down, five times, in steps of 0.05, never below 0
     expect(board.locator("textarea")).to_have_value(
-        "result = sa.forget(baseline.model, fishers.without((3, 5)), (3, 5), "
+        "result = sa.forget(story.baseline.model, story.fishers.without((3, 5)), (3, 5), "
         "sa.AmnesiaConfig(gray_value=0.0))"
     )
     expect(row(board, "GRAY_VALUE").locator(".widget-readout")).to_have_text("0")
@@ -240,7 +257,7 @@ def test_the_app_shows_the_same_dashboards_without_code(page, tmp_path, shot):
 
 def notebooks_with_a_dashboard():
     found = sorted((CHECKOUT / "notebooks").glob("*.ipynb"))
-    return [n.name for n in found if "sa.widgets." in json.dumps(json.loads(n.read_text()))]
+    return [n.name for n in found if "sa.live." in json.dumps(json.loads(n.read_text()))]
 
 
 @pytest.mark.parametrize("name", notebooks_with_a_dashboard())

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import json
 import os
+import re
 import shutil
 import struct
 import sys
@@ -20,7 +21,8 @@ from nbclient.exceptions import CellExecutionError
 from torchvision import datasets
 
 import sahelpers as sa
-from sahelpers.data import CHECKOUT
+from sahelpers.config import CHECKOUT
+from sahelpers.store.files import Recipe, load
 
 SMALL = {"EPOCHS": "40", "BATCH_SIZE": "20", "LATENT_DIM": "3", "PER_CLASS": "50"}
 CONFIG = sa.BaselineConfig(epochs=40, batch_size=20, latent_dim=3)
@@ -67,20 +69,18 @@ class Checkout:
         for part in ("sahelpers", "notebooks"):
             shutil.copytree(CHECKOUT / part, self.root / part)
         self.files = _write_mnist(self.root / "data" / "MNIST" / "raw")
-        self.path = sa.checkpoint_path("vae_baseline", CONFIG, root=self.checkpoints)
+        train, test = small_data()
+        data = {"train": train.digest, "test": test.digest}
+        name = Recipe("vae_baseline", 0, (CONFIG,), data).path.name  # of any version
+        self.path = self.checkpoints / name
 
     def cells(self, name="01_baseline", until=None):
         """The sources of a notebook's code cells with small parameters, up to one with `until`."""
+        knob = re.compile(rf"^( *)({'|'.join(SMALL)})( ?= ?)[^,# \n]+", re.MULTILINE)
         sources = []
         for cell in jupytext.read(self.root / "notebooks" / f"{name}.py").cells:
             if cell.cell_type == "code":
-                lines = cell.source.splitlines()
-                words = [line.split(" ")[0] for line in lines]
-                changed = [
-                    f"{word} = {SMALL[word]}" if word in SMALL else line
-                    for word, line in zip(words, lines, strict=True)
-                ]
-                sources.append("\n".join(changed))
+                sources.append(knob.sub(lambda m: m[1] + m[2] + m[3] + SMALL[m[2]], cell.source))
                 if until is not None and until in cell.source:
                     break
         return sources
@@ -107,7 +107,7 @@ class Checkout:
 
     def model(self):
         """The tensors of the baseline that is kept."""
-        return sa.load(self.path)["model"]["tensors"]
+        return load(self.path)[0]["model"]["tensors"]
 
 
 def _write_mnist(raw):
@@ -140,7 +140,7 @@ def undisturbed():
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     train, test = small_data()
-    state = sa.train_baseline(train, CONFIG, test).to_state()
+    state = sa.train_baseline(train, test, CONFIG).to_state()
     torch.set_num_threads(threads)
     return state["model"]["tensors"]
 

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 from stress import scenarios as s
 
-from sahelpers.data import CHECKOUT
+from sahelpers.config import CHECKOUT
 
 
 def main() -> int:
@@ -84,7 +84,7 @@ def main() -> int:
             lambda f: s.killed_fisher(f, size, expected, moment(0.5), made),
         )
         attempt("killed while saving", 20, lambda f: s.killed_saving(f, size, draw.uniform(0, 0.5)))
-        attempt("killed in a table", 20, lambda f: s.killed_table(f, size, draw.uniform(0, 0.8)))
+        attempt("killed in a table", 20, lambda f: s.killed_journal(f, size, draw.uniform(0, 0.8)))
         attempt(
             "disk full, file size limit",
             5,

@@ -5,7 +5,6 @@ AssertionError unless earlier files are whole and the next run ends in the same 
 nothing happened to.  `test_faults.py` runs a few of them, `tests/stress/run.py` all.
 """
 
-import hashlib
 import json
 import multiprocessing
 import os
@@ -26,12 +25,13 @@ import pytest
 import torch
 
 import sahelpers as sa
-from sahelpers import scoreboard
-from sahelpers.checkpoints import part_path
-from sahelpers.data import CHECKOUT
+from sahelpers.config import CHECKOUT
+from sahelpers.store.files import Recipe, digest, load, part_path, save
+from sahelpers.study.grid import append, read_journal
+from sahelpers.study.report import KEY
 
 CONTEXT = multiprocessing.get_context("forkserver")  # torch is imported once, for all children
-CONTEXT.set_forkserver_preload(["sahelpers.scoreboard"])
+CONTEXT.set_forkserver_preload(["sahelpers.study.grid"])
 NOBODY = 65534
 
 
@@ -43,20 +43,28 @@ class Size:
     epochs: int = 4
     fisher: int = 500
 
-    def configs(self) -> tuple[sa.BaselineConfig, sa.FisherConfig, sa.JudgeConfig]:
-        base = sa.BaselineConfig(epochs=self.epochs, batch_size=50, latent_dim=3)
-        judge = sa.JudgeConfig(epochs=1, batch_size=50)
-        return base, sa.FisherConfig(n_fisher_samples=self.fisher), judge
+    def story(self) -> sa.Story:
+        """Few images of MNIST's test split, and little work with them."""
+        train = sa.load_dataset(split="test").take(self.images)
+        return sa.Story(
+            (train, train.take(100)),
+            baseline=sa.BaselineConfig(epochs=self.epochs, batch_size=50, latent_dim=3),
+            fisher=sa.FisherConfig(n_fisher_samples=self.fisher),
+            judge=sa.JudgeConfig(epochs=1, batch_size=50),
+        )
 
     def paths(self, folder: Path) -> dict[str, Path]:
-        base, fisher, judge = self.configs()
-        baseline = sa.checkpoint_path("vae_baseline", base, root=folder)
-        return {
-            "baseline": baseline,
-            "part": part_path(baseline),
-            "fisher": sa.checkpoint_path("fisher", base, fisher, root=folder),
-            "judge": sa.checkpoint_path("judge_tuning", judge, root=folder),
+        """Where the files of `chain` lie; the version that makes them is not in their names."""
+        story = self.story()
+        made = story.config
+        data = {"train": story.train.digest, "test": story.test.digest}
+        recipes = {
+            "baseline": Recipe("vae_baseline", 0, (made.baseline,), data),
+            "fisher": Recipe("fisher", 0, (made.baseline, made.fisher), data),
+            "judge": Recipe("judge_tuning", 0, (made.judge,), {"train": story.train.digest}),
         }
+        paths = {what: folder / recipe.path.name for what, recipe in recipes.items()}
+        return paths | {"part": part_path(paths["baseline"])}
 
 
 # ---- what the children do
@@ -64,50 +72,28 @@ class Size:
 
 def chain(folder: Path, size: Size) -> str:
     """Baseline, Fisher and a judge; returns a digest of all their bits."""
-    base, fisher, judge = size.configs()
-    train = sa.load_dataset(split="test").take(size.images)
-    baseline = sa.get_baseline(base, train)
-    fishers = sa.get_fishers(baseline, base, fisher, train)
-    judges = sa.get_judges(judge, train, ["tuning"])
-    return digest([baseline.to_state(), fishers.to_state(), judges["tuning"].to_state()])
+    story = size.story()
+    made = (story.baseline, story.fishers, story.judge("tuning"))
+    return digest([link.to_state() for link in made])
 
 
 def save_for_ever(folder: Path, size: Size) -> None:
     """Replace one file by another of 20 megabytes until somebody ends it."""
     k = 0
     while True:
-        sa.save(folder / "x.pt", {"t": torch.full((5_000_000,), float(k))}, "m")
+        save(folder / "x.pt", {"t": torch.full((5_000_000,), float(k))}, {})
         k += 1
 
 
-def fill_table(folder: Path, size: Size) -> None:
-    """Rows 0 to 199 of a scoreboard, those that are not there yet."""
-    table = folder / "table.csv"
-    there = {row["class"] for row in scoreboard.read(table)}
+def fill_journal(folder: Path, size: Size) -> None:
+    """Lines 0 to 199 of a journal, those that are not there yet."""
+    path = folder / "journal.jsonl"
+    key = dict.fromkeys(("part", *KEY), "x")
+    there = {line["class"] for line in read_journal(path)}
     for k in range(200):
-        if str(k) not in there:
+        if k not in there:
             time.sleep(0.002)
-            scoreboard.append(table, {"method": "m", "class": k, "seconds": k / 7})
-
-
-def digest(value: Any) -> str:
-    total = hashlib.sha256()
-
-    def add(part: Any) -> None:
-        if isinstance(part, torch.Tensor):
-            total.update(part.contiguous().numpy().tobytes())
-        elif isinstance(part, dict):
-            for key in sorted(part):
-                add(key)
-                add(part[key])
-        elif isinstance(part, (list, tuple)):
-            for item in part:
-                add(item)
-        else:
-            total.update(repr(part).encode())
-
-    add(value)
-    return total.hexdigest()
+            append(path, key | {"class": k, "values": {"seconds": k / 7}})
 
 
 def small_files(limit: int) -> None:
@@ -180,7 +166,7 @@ class Case:
         self.log = folder / "log"
         self.log.touch()
         self.children = 0
-        sa.save(self.folder / "earlier.pt", {"t": torch.arange(1000)}, "earlier")
+        save(self.folder / "earlier.pt", {"t": torch.arange(1000)}, {})
         self.earlier = (self.folder / "earlier.pt").read_bytes()
 
     def start(
@@ -215,7 +201,7 @@ class Case:
         """Earlier files are as they were, and every other one can be read."""
         assert (self.folder / "earlier.pt").read_bytes() == self.earlier
         for path in self.folder.glob("*.pt"):
-            sa.load(path)
+            load(path)
 
     def check_end(self, expected: str) -> None:
         """The next run ends in these bits and leaves nothing lying about."""
@@ -275,24 +261,24 @@ def killed_saving(folder: Path, size: Size, seconds: float) -> bool:
     case = Case(folder, size)
     hit = case.kill(save_for_ever, seconds)
     if (case.folder / "x.pt").exists():
-        values = sa.load(case.folder / "x.pt")["t"].unique()
+        values = load(case.folder / "x.pt")[0]["t"].unique()
         assert len(values) == 1
-    sa.save(case.folder / "x.pt", {"t": torch.ones(1)}, "m")
+    save(case.folder / "x.pt", {"t": torch.ones(1)}, {})
     assert sorted(p.name for p in case.folder.iterdir()) == ["earlier.pt", "x.pt"]
     return hit
 
 
-def killed_table(folder: Path, size: Size, seconds: float) -> bool:
-    """SIGKILL while a long table is written: what was complete stays, the rest is done later."""
+def killed_journal(folder: Path, size: Size, seconds: float) -> bool:
+    """SIGKILL while many lines are written: what was complete stays, the rest is done later."""
     case = Case(folder, size)
-    hit = case.kill(fill_table, seconds)
-    table = case.folder / "table.csv"
-    before = scoreboard.read(table)
-    assert [row["class"] for row in before] == [str(k) for k in range(len(before))]
-    assert "error" not in case.run(fill_table)
-    after = scoreboard.read(table)
+    hit = case.kill(fill_journal, seconds)
+    path = case.folder / "journal.jsonl"
+    before = read_journal(path)
+    assert [line["class"] for line in before] == list(range(len(before)))
+    assert "error" not in case.run(fill_journal)
+    after = read_journal(path)
     assert after[: len(before)] == before
-    assert [row["class"] for row in after] == [str(k) for k in range(200)]
+    assert [line["class"] for line in after] == list(range(200))
     return hit
 
 

@@ -1,0 +1,283 @@
+"""What is measured of a model that has forgotten a class, and every attack on it."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import product
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.nn.utils import parameters_to_vector
+
+from ..checks import door
+from ..config import Config, ProbeConfig, check_classes, knob
+from ..data import LabelledImages
+from ..elbo import log_likelihood, measure_elbo
+from ..judges import (
+    SCORING,
+    Judge,
+    Latents,
+    Verdict,
+    check_guide,
+    check_judges,
+    collateral,
+    draw_images,
+    fixed_latents,
+    frechet_distance,
+    judge_samples,
+)
+from ..models import CVAE, check_model, seeded
+from ..probing import SEARCHES, guided_attack, invert_blind, invert_prototypes, reachable, success
+from ..recovery import relearn
+from ..story import Story
+from .statistics import FOOLED, KEPT, AuditReport, Values, compare_all
+
+T = TypeVar("T")
+PRIORS = ("class", "standard")  # the baseline's Gaussians of the classes, and N(0, I)
+WHATS = ("p", "argmax", "argmax_stretched", "kept_change", "worst_drop")  # three of the class
+JUDGED = [f"{what}_{role}_{prior}" for role in SCORING for prior in PRIORS for what in WHATS]
+REAL = ["frechet_before", "frechet_after", "elbo_kept_change", "elbo_forgotten_change"]
+BOUNDS = ["iwae_kept_change", "iwae_forgotten_change"]
+ATTACKS = ["attack", "relearn"]
+RELEARN_SIZES = (1, 10, 100)  # real images that the audit hands to the model
+
+
+@dataclass(frozen=True)
+class Effort(Config):
+    """How much is drawn and tried for every model, in the scoreboard and in the audit."""
+
+    samples: int = knob(2000, 1, 1_000_000, help="samples per class for the judges")
+    frechet_samples: int = knob(1000, 2, 100_000, help="samples per kept class")
+    iwae_images: int = knob(100, 1, 1000, help="real images of c_f, and as many kept ones")
+    iwae_draws: int = knob(500, 1, 100_000, help="draws of z per image")
+    restarts: int = knob(128, 1, 100_000, help="starts of every search")
+    attack_steps: int = knob(100, 1, 100_000, help="steps of the guided attacks")
+    inversion_steps: int = knob(300, 1, 100_000, help="steps of the two inversions")
+    relearn_images: int = knob(10, 1, 1000, help="real images relearned in the scoreboard")
+    relearn_steps: int = knob(60, 1, 100_000, help="steps of relearning")
+    relearn_runs: int = knob(3, 1, 1000, help="runs of it in the scoreboard, from other images")
+    repeats: int = knob(5, 2, 1000, help="runs of it in the audit, per number of images")
+    seed: int = knob(42, 0, 2**31 - 1, help="starts, images")
+
+    def search(self, steps: int) -> ProbeConfig:
+        """The configuration of a search of so many steps."""
+        return ProbeConfig(n_restarts=self.restarts, steps=steps, seed=self.seed)
+
+
+@dataclass(eq=False)
+class Reference:
+    """What a seed's models are compared with: its story, and what is said of the baseline."""
+
+    story: Story
+    effort: Effort
+    _known: dict[Any, Any] = field(default_factory=dict)
+
+    @cached_property
+    def drawn(self) -> dict[str, tuple[Latents, dict[str, Verdict]]]:
+        """From each prior: latents, and what every scoring judge says of the baseline there."""
+        model, found = self.story.baseline.model, {}
+        for prior in PRIORS:
+            z = fixed_latents(model, self.effort.samples, prior)
+            found[prior] = z, {r: judge_samples(model, j, z) for r, j in self.story.judges.items()}
+        return found
+
+    @cached_property
+    def elbo(self) -> Tensor:
+        """Negative, of every test image (N,), nats."""
+        return measure_elbo(self.story.baseline.model, self.story.test)
+
+    def samples(self, model: CVAE, label: int, knows_label: bool) -> dict[str, float]:
+        """What every scoring judge says of the samples, from both priors: the columns JUDGED.
+
+        z of kept classes comes from the model's own Gaussians, z of the class from the baseline's.
+        knows_label: False for a model that was never trained with the class: what it draws there
+        is arbitrary, and nan is reported.
+        """
+        row: dict[str, float] = {}
+        for prior, (before, verdicts) in self.drawn.items():
+            own, z = before.labels == label, fixed_latents(model, self.effort.samples, prior).z
+            latents = Latents(torch.where(own[:, None], before.z, z), before.labels)
+            for role, judge in self.story.judges.items():
+                after = judge_samples(model, judge, latents)
+                stretched = judge_samples(model, judge, before.where(own), stretch=True)
+                kept = collateral(verdicts[role], after, label)
+                tables = after.probability, after.argmax, stretched.argmax
+                asked = [float(t[label, label]) if knows_label else math.nan for t in tables]
+                values = *asked, kept.mean_after - kept.mean_before, kept.worst_drop
+                row |= zip((f"{w}_{role}_{prior}" for w in WHATS), values, strict=True)
+        return row
+
+    def real(self, model: CVAE, label: int) -> dict[str, float]:
+        """Frechet distance of kept classes to real images; change of the negative ELBO of real
+        ones: the columns REAL."""
+        own = self.story.test.labels == label
+        change = measure_elbo(model, self.story.test) - self.elbo
+        changes = float(change[~own].mean()), float(change[own].mean())
+        return dict(zip(REAL, (*self._both(self._frechet, model, label), *changes), strict=True))
+
+    def bounds(self, model: CVAE, label: int) -> dict[str, float]:
+        """How much lower the importance-weighted bound on log p of real images is, nats: BOUNDS."""
+        before, after = self._both(self._bounds, model, label)
+        return {name: b - a for name, b, a in zip(BOUNDS, before, after, strict=True)}
+
+    def attacks(self, model: CVAE, label: int) -> dict[str, float]:
+        """Share of guided restarts that find the class, and how soon a few real images bring it
+        back: what the audit calls "guided both" and "relearn 10"; the columns ATTACKS."""
+        story, effort = self.story, self.effort
+        probe = guided_attack(model, label, effort.search(effort.attack_steps), guide=story.guide)
+        hits, real = success(probe.images, story.judges, label), (story.test, effort.relearn_images)
+        areas = _areas(model, label, effort, story.judges, *real, effort.relearn_runs)
+        return {"attack": float(hits.float().mean()), "relearn": sum(areas) / len(areas)}
+
+    def _both(self, measure: Callable[[CVAE, int], T], model: CVAE, label: int) -> tuple[T, T]:
+        """What `measure` says of the baseline, computed once per class, and of the model."""
+        if (measure, label) not in self._known:
+            self._known[measure, label] = measure(self.story.baseline.model, label)
+        return self._known[measure, label], measure(model, label)
+
+    def _frechet(self, model: CVAE, label: int) -> float:
+        fixed, real = fixed_latents(model, self.effort.frechet_samples), self.story.test
+        images = draw_images(model, fixed.where(fixed.labels != label))
+        return frechet_distance(self.story.judges["plain"], images, real.without(label).images)
+
+    def _bounds(self, model: CVAE, label: int) -> list[float]:
+        """Of kept images and of images of the class, binarised."""
+        test, k, found = self.story.test, self.effort.iwae_draws, []
+        for real in (test.without(label), test.only(label)):
+            some = real.take(min(self.effort.iwae_images, len(real)))
+            bits, others = (some.images > 0.5).float(), (self.story.baseline.model,)
+            bound = log_likelihood(model, bits, some.labels, k, others, seeded(1))
+            found.append(float(bound.mean()))
+        return found
+
+
+def _areas(
+    model: CVAE,
+    label: int,
+    effort: Effort,
+    judges: Mapping[str, Judge],
+    real: LabelledImages,
+    size: int,
+    runs: int,
+    over: str = "all",
+) -> list[float]:
+    """Area under P(c_f) of relearning runs, from `size` images of the class, other ones each."""
+    few, areas = real.only(label), []
+    given: Any = {"judges": judges, "steps": effort.relearn_steps, "over": over}
+    for seed in range(effort.seed, effort.seed + runs):
+        data = few.take(min(size, len(few)), seed)
+        areas.append(relearn(model, label, data=data, seed=seed, **given).area)
+    return areas
+
+
+@door
+def attack_all(
+    model: CVAE,
+    forget_class: int,
+    effort: Effort,
+    *,
+    baseline: CVAE,
+    judges: Mapping[str, Judge],
+    guide: Judge,
+    real: LabelledImages,
+) -> Values:
+    """Every attack on one model: success (0 or 1) of each restart, area of each relearning run.
+
+    The arguments are those of `audit`.  Two entries are checks of the guided attacks: on the class
+    after it, a kept one, they must succeed; and the guide must not take what the model draws for
+    the class already, while no scoring judge does, or there is no slope to climb.
+    """
+    inversion, guided = effort.search(effort.inversion_steps), effort.search(effort.attack_steps)
+    found = {
+        "prototype": invert_prototypes(model, forget_class, inversion, baseline=baseline),
+        "blind": invert_blind(model, forget_class, inversion),
+    } | {
+        f"guided {over}": guided_attack(model, forget_class, guided, guide=guide, over=over)
+        for over in SEARCHES
+    }
+    values: Values = {}
+    for name, probe in found.items():
+        hit = success(probe.images, judges, forget_class)
+        values[name] = hit.int().tolist()
+        if name in ("guided z", "guided both"):
+            values[f"{name}, reachable"] = (hit & reachable(probe.z)).int().tolist()
+    kept = (forget_class + 1) % model.num_classes
+    images = guided_attack(model, kept, guided, guide=guide).images
+    values[KEPT] = success(images, judges, kept).int().tolist()
+    values[FOOLED] = fooled(model, forget_class, effort, judges=judges, guide=guide)
+    for size, over in product(RELEARN_SIZES, ("all", "label")):
+        areas = _areas(model, forget_class, effort, judges, real, size, effort.repeats, over)
+        name = f"relearn {size}" + ", label only" * (over == "label")
+        values[name] = [round(area, 4) for area in areas]
+    return values
+
+
+def fooled(
+    model: CVAE, forget_class: int, effort: Effort, *, judges: Mapping[str, Judge], guide: Judge
+) -> list[float]:
+    """For every restart 1 if the guide, and not all scoring judges, sees the class in a sample."""
+    wanted = torch.full((effort.restarts,), forget_class, device=model.device)
+    drawn = model.sample(wanted, "standard", seeded(effort.seed))
+    believed = guide.probabilities(drawn)[:, forget_class] >= 0.5
+    return list((believed & ~success(drawn, judges, forget_class)).int().tolist())
+
+
+@door
+def audit(
+    model: CVAE,
+    forget_class: int,
+    config: Effort | None = None,
+    *,
+    baseline: CVAE,
+    controls: Sequence[CVAE],
+    judges: Mapping[str, Judge],
+    guide: Judge,
+    real: LabelledImages,
+) -> AuditReport:
+    """Attack the model, the baseline and every control in the same way, and compare.
+
+    controls: models retrained without the class, by different seeds; a verdict needs three.
+    judges: score.  guide: leads the guided attack.  real: at least 100 images of the class (others
+    are left out), for relearning.
+    Raises ValueError for a control that was trained with the class or that is given twice.
+    """
+    check_model(baseline, "baseline", model.num_classes)
+    (forget_class,) = check_classes((forget_class,), model.num_classes)
+    check_judges(judges, model.num_classes)
+    check_guide(guide, model.num_classes)
+    if (n := len(real.only(forget_class))) < RELEARN_SIZES[-1]:
+        raise ValueError(
+            f"real has {n} images of class {forget_class}: {RELEARN_SIZES[-1]} are relearned"
+        )
+    seen = [parameters_to_vector(model.parameters())]
+    for k, control in enumerate(controls):
+        check_control(control, forget_class, f"controls[{k}]")
+        weights = parameters_to_vector(control.parameters())
+        if any(torch.equal(weights, other) for other in seen):
+            raise ValueError(
+                f"controls[{k}] has the weights of the model or of a control before it: make each "
+                "with a seed of its own"
+            )
+        seen.append(weights)
+    if not controls:
+        raise ValueError("controls is empty: give models retrained without the class, best three")
+    given: Any = {"baseline": baseline, "judges": judges, "guide": guide, "real": real}
+    effort = Effort() if config is None else config
+    found = [attack_all(m, forget_class, effort, **given) for m in (model, baseline, *controls)]
+    return compare_all(forget_class, found[:1], found[1:2], found[2:])
+
+
+def check_control(control: CVAE, forget_class: int, name: str = "control") -> None:
+    """Raise ValueError if the control has a Gaussian of z for the class.
+
+    Training fits one for every class it saw.  Forgetting resets it: forgotten models pass.
+    """
+    check_model(control, name)
+    check_classes(forget_class, control.num_classes)
+    if control.prior_mean[forget_class].any():
+        raise ValueError(
+            f"{name} was trained with class {forget_class}: a control has never seen it; "
+            f"make one with Story(...).control({forget_class})"
+        )

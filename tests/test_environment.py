@@ -1,0 +1,304 @@
+"""Traps of a fresh or unusual machine.  Each test names the one that it holds.
+
+Nothing is downloaded and nothing large is installed: what is asked is the Makefile, .ci/run, pip
+and pytest themselves, in folders of their own.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+import sahelpers as sa
+from sahelpers import __main__ as commands
+from sahelpers.config import CHECKOUT
+
+needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+
+
+def call(*words, cwd, **env):
+    """Run a command with these changes of the environment (None removes); returns when it ends."""
+    merged = {k: v for k, v in {**os.environ, **env}.items() if v is not None}
+    done = subprocess.run(
+        [str(word) for word in words], cwd=cwd, env=merged, capture_output=True, text=True
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def write_command(path, *lines):
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("\n".join(["#!/bin/sh", *lines, ""]))
+    path.chmod(0o755)
+
+
+@pytest.fixture
+def makefile(tmp_path):
+    """A folder with what `make` reads, but no environment."""
+    for name in ("Makefile", "requirements.txt", "pyproject.toml"):
+        shutil.copy(CHECKOUT / name, tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def old_python(tmp_path):
+    """A `python3` that runs code as a 3.10 does, and does nothing else."""
+    old = "import sys; sys.version_info = (3, 10, 12, 'final', 0); exec(sys.argv[1])"
+    write_command(
+        tmp_path / "old" / "python3",
+        f'if [ "$1" = -c ]; then exec "{sys.executable}" -c "{old}" "$2"; fi',
+        'if [ "$1" = --version ]; then echo Python 3.10.12; exit; fi',
+        f'touch "{tmp_path}/went-on"',
+    )
+    return f"{tmp_path}/old{os.pathsep}{os.environ['PATH']}"
+
+
+@needs_make
+def test_an_old_python_is_refused_before_pip_searches(makefile, old_python):
+    """Under Python 3.10, pip searched for ten minutes and then gave no reason."""
+    code, told = call("make", "check", cwd=makefile, PATH=old_python)
+    assert code != 0
+    assert "Python 3.10.12; Python 3.11 or newer is needed" in told
+    assert "make PYTHON=/path/to/python3.12 check" in told
+    assert not (makefile / "went-on").exists()
+    assert not (makefile / ".venv").exists()
+
+
+@needs_make
+def test_another_python_can_be_named(makefile, old_python):
+    python = f"PYTHON={sys.executable}"
+    code, told = call("make", "-n", "check", python, cwd=makefile, PATH=old_python)
+    assert code == 0
+    assert f"{sys.executable} -m venv --clear .venv" in told
+
+
+@needs_make
+def test_an_environment_that_is_there_is_kept_unless_it_is_too_old(makefile, old_python):
+    """What a reader installed first, such as torch for CPUs, stays."""
+    shutil.copytree(makefile / "old", makefile / ".venv" / "bin")
+    (makefile / ".venv" / "bin" / "python3").rename(makefile / ".venv" / "bin" / "python")
+    write_command(makefile / "new" / "python3", f'echo "$@" >> "{makefile}/new-did"')
+    make = ("make", ".venv/.ready", f"PYTHON={makefile}/new/python3")
+    call(*make, cwd=makefile)
+    assert "-m venv --clear .venv" in (makefile / "new-did").read_text()
+    (makefile / "new-did").unlink()
+    (makefile / ".venv" / ".ready").unlink()
+    write_command(makefile / ".venv" / "bin" / "python", f'echo "$@" >> "{makefile}/kept-did"')
+    call(*make, cwd=makefile)
+    assert not (makefile / "new-did").exists()
+    assert "-m pip install -q -e .[dev]" in (makefile / "kept-did").read_text()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="GNU's OpenMP only")
+def test_waiting_threads_sleep():
+    """Beside one busy process, threads that spin made a pass last 161 s instead of 9."""
+    code, told = call(
+        sys.executable, "-c", "import sahelpers", cwd=CHECKOUT, OMP_WAIT_POLICY=None,
+        GOMP_SPINCOUNT=None, OMP_DISPLAY_ENV="verbose",
+    )  # fmt: skip
+    assert code == 0
+    assert set(re.findall(r"GOMP_SPINCOUNT = '(\d+)'", told)) == {"1000"}
+    assert set(re.findall(r"OMP_WAIT_POLICY = '(\w+)'", told)) == {"PASSIVE"}
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"  # by conftest.py
+    assert os.environ["GOMP_SPINCOUNT"] == "1000"
+
+
+@needs_make
+def test_make_sets_what_its_commands_inherit(makefile):
+    (makefile / "show.mk").write_text(
+        "show:\n\t@echo $$OMP_WAIT_POLICY,$$GOMP_SPINCOUNT,$$MPLBACKEND\n"
+    )
+    show = ("make", "-s", "-f", "Makefile", "-f", "show.mk", "show")
+    unset = dict.fromkeys(("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"))
+    assert call(*show, cwd=makefile, **unset, MPLBACKEND="agg") == (0, "PASSIVE,1000,\n")
+    mine = {"OMP_WAIT_POLICY": "ACTIVE", "GOMP_SPINCOUNT": "7"}
+    assert call(*show, cwd=makefile, **mine) == (0, "ACTIVE,7,\n")
+
+
+TWIN = """# %%
+import matplotlib.pyplot as plt
+
+# %%
+plt.plot([1, 2])
+plt.show()
+"""
+
+
+def test_a_notebook_has_its_figures_whatever_the_backend(tmp_path, monkeypatch):
+    """With MPLBACKEND=agg in the environment, notebooks were executed without a figure."""
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    shutil.copy(CHECKOUT / "notebooks" / "jupytext.toml", tmp_path)
+    (tmp_path / "figure.py").write_text(TWIN)
+    outputs = commands.execute(tmp_path / "figure.py").cells[1].outputs
+    assert ["image/png" in output.get("data", {}) for output in outputs] == [True]
+
+
+def test_pytest_in_notebooks_finds_its_rules_and_figures(tmp_path):
+    """There, the relative path of the rules led nowhere; MPLBACKEND=agg took the figures away."""
+    v4 = nbformat.v4
+    address = v4.new_output("stream", text="<object object at 0x7f0123456789>\n")
+    picture = v4.new_output(
+        "display_data", {"image/png": "", "text/plain": "<Figure size 640x480 with 1 Axes>"}
+    )
+    cells = [
+        v4.new_code_cell("print(object())", execution_count=1, outputs=[address]),
+        v4.new_code_cell(TWIN, execution_count=2, outputs=[picture]),
+    ]
+    nbformat.write(v4.new_notebook(cells=cells), tmp_path / "tiny.ipynb")
+    code, told = call(
+        sys.executable, "-m", "pytest", "-c", CHECKOUT / "pyproject.toml", "--rootdir", CHECKOUT,
+        "-p", "conftest", "--nbval", "-p", "no:cacheprovider", tmp_path / "tiny.ipynb",
+        cwd=CHECKOUT / "notebooks", MPLBACKEND="agg", PYTHONPATH=str(CHECKOUT),
+    )  # fmt: skip
+    assert code == 0, told
+    assert "2 passed" in told
+
+
+def test_pytest_in_notebooks_collects_every_cell():
+    code, told = call(
+        sys.executable, "-m", "pytest", "--nbval", "--collect-only", "-q", "-p",
+        "no:cacheprovider", cwd=CHECKOUT / "notebooks",
+    )  # fmt: skip
+    assert code == 0, told
+    pages = sorted((CHECKOUT / "notebooks").glob("*.ipynb"))
+    for page in pages:
+        cells = [c for c in nbformat.read(page, 4).cells if c.cell_type == "code"]
+        assert f"{page.name}::Cell {len(cells) - 1}\n" in told
+        assert f"{page.name}::Cell {len(cells)}\n" not in told
+
+
+INSTALLED = """
+import pathlib, sahelpers as sa, sahelpers.live, sahelpers.study
+from sahelpers.store import Recipe, save
+print(sa.__file__)
+path = Recipe("thing", 1, ()).path
+save(path, {}, {})
+print(path)
+try:
+    sa.load_dataset()
+except sa.DataError as error:
+    print(error)
+"""
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """A folder into which pip installed the package from a wheel, as it would anywhere."""
+    root = tmp_path_factory.mktemp("installed")
+    (root / "source").mkdir()
+    for name in ("pyproject.toml", "requirements.txt", "README.md", "LICENSE"):
+        shutil.copy(CHECKOUT / name, root / "source")
+    shutil.copytree(
+        CHECKOUT / "sahelpers", root / "source" / "sahelpers",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )  # fmt: skip
+    pip = (sys.executable, "-m", "pip")
+    build = ("wheel", "-q", "--no-deps", "--no-index", "--no-build-isolation", "-w", root)
+    code, told = call(*pip, *build, root / "source", cwd=root)
+    assert code == 0, told
+    install = ("install", "-q", "--no-deps", "--no-index", "--target", root / "site")
+    code, told = call(*pip, *install, *root.glob("*.whl"), cwd=root)
+    assert code == 0, told
+    return root
+
+
+def run_installed(root, *words):
+    """Run Python with the installed package, in an empty folder and home."""
+    elsewhere = root / "elsewhere"
+    elsewhere.mkdir(exist_ok=True)
+    away = dict.fromkeys(("SA_DATA", "SA_CHECKPOINTS", "XDG_CACHE_HOME"))
+    return call(
+        sys.executable, *words, cwd=elsewhere, HOME=str(root / "home"),
+        PYTHONPATH=str(root / "site"), PYTHONDONTWRITEBYTECODE="1", **away,
+    )  # fmt: skip
+
+
+def test_a_wheel_holds_the_whole_package(installed):
+    inside, outside = (
+        {p.relative_to(root).as_posix() for p in root.rglob("*.*") if p.suffix in (".py", ".md")}
+        for root in (installed / "site" / "sahelpers", CHECKOUT / "sahelpers")
+    )
+    assert inside == outside - {"README.md"}
+    (about,) = (installed / "site").glob("*.dist-info")
+    assert f"-{sa.__version__}." in about.name
+
+
+def test_an_installed_package_keeps_its_files_in_a_folder_of_the_user(installed):
+    """`pip install .` made data and checkpoints appear in site-packages."""
+    before = sorted((installed / "site").rglob("*"))
+    code, told = run_installed(installed, "-c", INSTALLED)
+    assert code == 0, told
+    package, checkpoint, missing = told.splitlines()[-3:]
+    cache = installed / "home" / ".cache" / "sahelpers"
+    assert Path(package).parent == installed / "site" / "sahelpers"
+    assert Path(checkpoint).parent == cache / "checkpoints"
+    assert missing.startswith(str(cache / "data" / "MNIST"))
+    assert sorted((installed / "site").rglob("*")) == before
+
+
+COMMANDS = """
+import sys
+from sahelpers.__main__ import main
+for command in ("notebooks", "run"):
+    sys.argv[1:] = [command]
+    try:
+        main()
+    except SystemExit as end:
+        print(f"{command} ended with {end.code}")
+"""
+
+
+def test_an_installed_package_says_that_notebooks_need_the_repository(installed):
+    """`python -m sahelpers notebooks` did nothing, without a word, and succeeded."""
+    code, told = run_installed(installed, "-c", COMMANDS)
+    assert code == 0, told
+    assert told.count("needs the repository") == 2
+    assert "notebooks ended with 2\nrun ended with 2\n" in told
+    assert list((installed / "elsewhere").iterdir()) == []
+
+
+@needs_git
+def test_what_is_built_or_fetched_is_ignored_by_git(tmp_path):
+    """`build/` and the folders of other data sets were taken for changes."""
+    shutil.copy(CHECKOUT / ".gitignore", tmp_path)
+    assert call("git", "init", "-q", cwd=tmp_path)[0] == 0
+    away = ["build/lib/x.py", "dist/x.whl", "checkpoints/x.pt", "data/MNIST/raw/train-images-ubyte"]
+    away += [f"data/{name}/raw/x.gz" for name in ("FashionMNIST", "KMNIST", "QMNIST")]
+    kept = ["data/README.md", "data/MNIST/raw/x.gz", "checkpoints/README.md", "sahelpers/x.py"]
+    _, told = call("git", "check-ignore", *away, *kept, cwd=tmp_path)
+    assert told.splitlines() == away
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+@pytest.mark.parametrize("fresh", [True, False])
+def test_ci_installs_what_a_fresh_debian_lacks_and_nothing_else(tmp_path, fresh):
+    """The first attempt at the mirror fails, as it may; the second is enough."""
+    (tmp_path / ".ci").mkdir()
+    shutil.copy(CHECKOUT / ".ci" / "run", tmp_path / ".ci")
+    there, log = tmp_path / "bin", tmp_path / "log"
+    write_command(there / "sleep", "exit 0")
+    write_command(there / "sudo", 'exec "$@"')
+    for name in ("bash", "dirname", "env", "id", "mv", "sh", "touch"):
+        (there / name).symlink_to(shutil.which(name))
+    write_command(there / "make.new", f'echo "make $*" >> "{log}"')
+    write_command(
+        there / "apt-get",
+        f'if [ ! -e "{tmp_path}/tried" ]; then touch "{tmp_path}/tried"; exit 1; fi',
+        f'if [ "$1" = install ]; then echo "$*" >> "{log}"; fi',
+        f'case "$*" in *make) mv "{there}/make.new" "{there}/make";; esac',
+    )
+    if not fresh:
+        (there / "make.new").rename(there / "make")
+        for name in ("git", "python3", "chromium"):
+            write_command(there / name, "exit 0")
+    code, told = call("bash", ".ci/run", cwd=tmp_path, PATH=str(there), CHROMIUM=None)
+    assert code == 0, told
+    wanted = [f"install -y -qq {name}" for name in ("make", "git", "python3-venv", "chromium")]
+    made = ["make test", "make test-browser"]
+    inserted = [*wanted[:3], made[0], wanted[3], made[1]]
+    assert log.read_text().splitlines() == (inserted if fresh else made)
