@@ -288,6 +288,14 @@ def test_remains_of_a_killed_writer_are_removed_and_nobody_elses(folder):
     assert sorted(p.name for p in folder.iterdir()) == ["other.pt.tmp", "x.pt"]
 
 
+def test_remains_of_one_killed_after_writing_are_removed_when_the_file_is_read(folder):
+    load_or_make(recipe(), lambda: Thing(torch.ones(1)), Thing)
+    for name in ("x.pt.lock", "x.part.pt", "x.part.pt.lock", "y.pt.lock"):
+        (folder / name).touch()
+    load_or_make(recipe(), lambda: pytest.fail("made"), Thing)
+    assert sorted(p.name for p in folder.iterdir()) == ["x.pt", "y.pt.lock"]
+
+
 def test_the_second_waits_and_takes_what_the_first_made(folder):
     calls, begun, go_on = [], threading.Event(), threading.Event()
 

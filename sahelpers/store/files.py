@@ -181,6 +181,7 @@ def load_or_make(recipe: Recipe, make: Callable[[], S], kind: type[S]) -> S:
     """
     path = recipe.path
     if os.path.lexists(path) and (found := _kept(recipe, path, kind)) is not None:
+        _tidy(path)
         return found
     with _locked(path):
         if os.path.lexists(path):  # made by another process in the meantime, or outdated
@@ -191,11 +192,25 @@ def load_or_make(recipe: Recipe, make: Callable[[], S], kind: type[S]) -> S:
         result = _restored(path, unpack(raw)["state"], kind)
         try:
             _write(path, raw, durable=True)
-            for done in path.parent.glob(glob.escape(part_path(path).name) + "*"):
+            for done in _parts(path):
                 done.unlink(missing_ok=True)
         except CheckpointError as error:
             warnings.warn(f"The result is used but not kept: {error}", stacklevel=2)
         return result
+
+
+def _parts(path: Path) -> list[Path]:
+    """What is left of the training that ended in path."""
+    return list(path.parent.glob(glob.escape(part_path(path).name) + "*"))
+
+
+def _tidy(path: Path) -> None:
+    """Remove what a process left beside path that was killed just after it had written it."""
+    lock = FileLock(f"{path}.lock")
+    if os.path.exists(lock.lock_file) or _parts(path):
+        with suppress(OSError, NotImplementedError, Timeout), lock.acquire(timeout=0):
+            for done in (*_parts(path), Path(lock.lock_file)):
+                done.unlink(missing_ok=True)
 
 
 def _kept(recipe: Recipe, path: Path, kind: type[S]) -> S | None:
