@@ -103,7 +103,9 @@ class LabelledImages:
         return self._where(order[:n])
 
     def to(self, device: torch.device | str) -> "LabelledImages":
-        """The same on another device."""
+        """The same on another device; itself, with its digest, where it is there already."""
+        if self.images.device == self.labels.device == torch.device(device):
+            return self
         return LabelledImages(self.images.to(device), self.labels.to(device), self.class_names)
 
     def _members(self, classes: int | Iterable[int]) -> Tensor:

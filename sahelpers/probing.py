@@ -61,7 +61,7 @@ def invert_prototypes(
     config: `ProbeConfig.prototype()` when left out.
     """
     config = config or ProbeConfig.prototype()
-    forget_class = _check(model, forget_class, config, start, on_step)
+    forget_class = _check(model, forget_class, start, on_step)
     check_model(baseline, "baseline", model.num_classes)
     generator = seeded(config.seed)
     labels = torch.full((512,), forget_class, device=baseline.device)
@@ -91,7 +91,7 @@ def invert_blind(
     - W_CONTRAST contrast - W_ORIENT orientation entropy.
     """
     config = config or ProbeConfig()
-    forget_class = _check(model, forget_class, config, start, on_step)
+    forget_class = _check(model, forget_class, start, on_step)
     wanted = model.label_vectors(torch.tensor([forget_class]))
 
     def loss(images: Tensor, z: Tensor, y: Tensor) -> Tensor:
@@ -128,7 +128,7 @@ def guided_attack(
     Raises ValueError for a judge that scores: guiding and scoring at once proves nothing.
     """
     config = config or ProbeConfig()
-    forget_class = _check(model, forget_class, config, start, on_step)
+    forget_class = _check(model, forget_class, start, on_step)
     check_guide(guide, model.num_classes)
     if over not in SEARCHES:
         raise ValueError(f"over={over!r} is not one of {', '.join(SEARCHES)}")
@@ -142,9 +142,7 @@ def guided_attack(
     return _search(model, forget_class, config, loss, seeded(config.seed), start, on_step, over)
 
 
-def _check(
-    model: CVAE, forget_class: int, config: ProbeConfig, start: Tensor | None, on_step: OnStep
-) -> int:
+def _check(model: CVAE, forget_class: int, start: Tensor | None, on_step: OnStep) -> int:
     """Refuse what does not go together, before any work; the class as a plain number."""
     if start is not None:
         check_tensor(start, ("R", model.latent_dim), "start", model.device, model.dtype)

@@ -199,7 +199,7 @@ class Story:
         stem: in place of `vae_forget_<classes>`.
         """
         gone = check_classes(forget_class, self.train.num_classes)
-        parents = {"baseline": self._baseline_digest, "Fisher": digest(self.fishers.to_state())}
+        parents = {"baseline": self._baseline_digest, "Fisher": self._fisher_digest}
         return self._recipe(
             stem or f"vae_forget_{_numbers(gone)}",
             amnesia.VERSION,
@@ -210,11 +210,19 @@ class Story:
     @property
     def _usual(self) -> bool:
         """Whether the data are the default ones."""
-        return {"train": self.train.digest, "test": self.test.digest} == MNIST_DIGEST
+        return self._data == MNIST_DIGEST
 
     @cached_property
     def _baseline_digest(self) -> str:
         return digest(self.baseline.model.to_state())
+
+    @cached_property
+    def _fisher_digest(self) -> str:
+        return digest(self.fishers.to_state())
+
+    @property
+    def _data(self) -> dict[str, str]:
+        return {"train": self.train.digest, "test": self.test.digest}
 
     def _recipe(
         self, stem: str, version: int, configs: tuple[Config, ...], parents: dict[str, str]
@@ -224,10 +232,8 @@ class Story:
         if self._given is not None:
             data = {"train": self.train.digest, "model": self._baseline_digest}
             return Recipe(stem, version, configs, data, parents)
-        data = {"train": self.train.digest, "test": self.test.digest}
-        return Recipe(
-            stem, version, (self.config.baseline, *configs), data, parents, usual=self._usual
-        )
+        configs = self.config.baseline, *configs
+        return Recipe(stem, version, configs, self._data, parents, usual=self._usual)
 
     def _control(self, forget_class: Classes, seed: int | None) -> tuple[str, BaselineConfig]:
         gone = check_classes(forget_class, self.train.num_classes)
@@ -236,8 +242,7 @@ class Story:
         return f"vae_without_{_numbers(gone)}", config
 
     def _training_recipe(self, stem: str, config: BaselineConfig) -> Recipe:
-        data = {"train": self.train.digest, "test": self.test.digest}
-        return Recipe(stem, training.VERSION, (config,), data, usual=self._usual)
+        return Recipe(stem, training.VERSION, (config,), self._data, usual=self._usual)
 
     def _trained(self, stem: str, config: BaselineConfig) -> TrainedCVAE:
         """What is kept, or else trained; an interrupted training goes on from its part file."""
