@@ -17,7 +17,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 1000
 unexport MPLBACKEND      # notebooks choose their own, or they would show no figures
 
-.PHONY: run check test test-browser test-colab notebooks lab app scoreboard audit bench clean
+.PHONY: run check test test-browser test-colab notebooks lab app scoreboard claim audit bench clean
 .PHONY: coverage misuse stress mutants portability test-lowest
 
 run: $(READY)            # the whole story on real MNIST: results/run/ and a table
@@ -57,7 +57,10 @@ app: $(READY)            # notebook 03 as a page without code: text, pictures, d
 scoreboard: $(READY)     # every method, ten digits, three seeds: hours; resumable; RESULTS.md
 	$(PY) -m sahelpers scoreboard
 
-audit: $(READY)          # every attack beside its control, ten digits, three seeds; resumable
+claim: $(READY)          # the named attacks of docs/protocol.md, ten digits, three seeds; resumable
+	$(PY) -m sahelpers claim
+
+audit: $(READY)          # all other attacks beside their controls; resumable
 	$(PY) -m sahelpers audit
 
 bench: $(READY)          # every claim of speed: results/benchmarks.json and a table

@@ -19,16 +19,14 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/selective-amnesia-mnist/blob/main/notebooks/04_probing.ipynb)
 #
-# After forgetting, the samples of the class are gray: that is what the model draws when asked politely, not what it could still draw. This notebook attacks it, and asks each
-# time whether the attack finds more than in a model that never saw the class.
+# After forgetting, the samples of the class are gray. Is it gone?
 #
-# You will
+# * **Gray proves nothing.** It is what the model draws when asked politely, not what it could still draw. So we attack.
+# * **An attack without a control proves nothing.** A decoder of nine digits can be talked into a tenth: only what an attack finds beyond a model that never saw the class is memory.
+# * **Without a model that is known to hide, it proves nothing.** An attack that finds nothing there cannot acquit anybody.
+# * Three attacks have all of this, and the audit at the end rests on them, the *named* ones: fitting the class's label to 10 and to 100 real images, and the cost of real images under the other labels.
 #
-# * search latent and label for the lost digit in three ways,
-# * see why a success means nothing without a control: a decoder of nine digits can be talked into a tenth,
-# * and why a failure means nothing without a model that is known to hide the digit: an attack must find that one,
-# * retrain on a few real images, all weights or those of the label alone, and measure how quickly the digit returns,
-# * walk along the label, and send real images through encoder and decoder.
+# You will search latent and label for the lost digit in three ways, retrain on a few real images, walk along the label, look for real images under the other labels, and read the audit.
 #
 # Time on two CPU cores: about two minutes when the checkpoints exist.
 
@@ -81,7 +79,7 @@ INVERSION = sa.ProbeConfig(
 GUIDED = replace(INVERSION, n_restarts=128, steps=100)  # not in the reference
 RELEARN_IMAGES = 10  # real images of the class handed to the model
 RELEARN_STEPS = 60  # of Adam at 1e-3, or at 0.05 for the label's weights
-RELEARN_LONG = 600  # steps of the long run
+REAL_IMAGES = 100  # real images sent through the models
 
 # %% [markdown]
 # ## Four models and their judges
@@ -89,8 +87,8 @@ RELEARN_LONG = 600  # steps of the long run
 # The **baseline** knows the class, the **forgotten** model has gone through `03_amnesia`, and the **control** was trained from scratch on the other nine digits. What an attack
 # finds in the control is not memory.
 #
-# The weights that read one label are its *gate*. In the **hidden** model the class is known to be there: it is the baseline with the class's gate replaced by the mean of the others'. Its samples are no longer the class,
-# and everything behind the gate is untouched. An attack that does not tell it from the control cannot tell hidden from erased.
+# The weights that read one label are its *gate*. In the **hidden** model the class is known to be there: it is the baseline with the class's gate replaced by the mean of the others'. Few of its samples are still the class,
+# and everything behind the gate is untouched.
 #
 # An attack has succeeded when **both** scoring judges give the class a probability of at least 0.5. A third judge, of another architecture, guides the attack of a later section and
 # never scores.
@@ -118,7 +116,7 @@ sa.plots.image_rows(rows, title=f"asked for {target}, z from N(0, I)")
 plt.show()
 
 # %% [markdown]
-# *What to see: the class in the first row, gray in the third; hidden model and control draw shapes of other digits.*
+# *What to see: the class in the first row, gray in the third; hidden model and control draw shapes of other digits, or nearly so.*
 #
 # ## Prototype inversion, by hand
 #
@@ -171,8 +169,8 @@ sa.plots.image_rows(shown, title="prototype inversion: targets, best restarts")
 plt.show()
 
 # %% [markdown]
-# *What to see: all rows come close to the class, the control's closer than the forgotten model's.* The search mixes the labels of kept digits: a decoder of strokes can
-# draw many things, which is not remembering them. Without the last row one would have cried "it remembers".
+# *What to see: how close even the last row comes, of a model that never saw the class.* The search mixes the labels of kept digits: a decoder of strokes can
+# draw many things, which is not remembering them.
 #
 # ## Blind inversion
 #
@@ -213,7 +211,7 @@ sa.plots.image_rows(best, title="blind inversion, best restarts")
 plt.show()
 
 # %% [markdown]
-# *What to see: the baseline often draws the class, the others draw other digits.*
+# *What to see: the search asks for a digit, not for this one, and what it ends at is often another.*
 #
 # ## Guided attack, by hand
 #
@@ -268,7 +266,7 @@ ax.set_xscale("log")
 plt.show()
 
 # %% [markdown]
-# *What to see: with enough tries every decoder gives in, the control as well; so we compare rates per restart.* Is the attack broken on the control, so that it only looks
+# *What to see: a decoder in which one restart in ten succeeds gives in to almost everybody who tries a hundred times; so we compare rates per restart.* Is the attack broken on the control, so that it only looks
 # innocent? On a digit that it was trained on the attack must succeed.
 
 # %%
@@ -283,7 +281,7 @@ for where, truth in zip(("the class, baseline", "a kept digit, control"), works,
     print(f"found in 95 % of restarts ({where}): {'holds' if truth else 'does not hold'}")
 
 # %% [markdown]
-# One blind spot remains. A ten-way judge must call flat gray *something*, and the guide calls it an 8 with certainty, so from the gray of a forgotten model a search for an 8 finds no slope to climb. About that digit it
+# One blind spot remains. A ten-way judge must call flat gray *something*, and from the gray of a forgotten model a search for that very digit finds no slope to climb. About that digit it
 # says little; the others must speak.
 #
 # ## Relearning, by hand
@@ -291,7 +289,7 @@ for where, truth in zip(("the class, baseline", "a kept digit, control"), works,
 # Weights can be attacked as well: hand the model a few real images of the class and train on. Where the class is only hidden it should be back in a few steps. Two ways:
 #
 # * train **all** weights, as anybody would;
-# * train only the weights that read the class's **label**. An attacker who suspects a shut gate throws its weights away, begins with the mean of the others' and fits new ones, a few hundred numbers, to
+# * train only the weights that read the class's **label**: a named attack. Whoever suspects a shut gate throws its weights away, begins with the mean of the others' and fits new ones, a few hundred numbers, to
 #   his images, while everything else stays as it is (*textual inversion*, by which erased concepts were found again in diffusion models, Pham et al. 2023).
 #
 # Three steps of Adam on the negative ELBO:
@@ -356,21 +354,8 @@ for ax, (words, curves) in zip(axes, relearned.items(), strict=True):
 plt.show()
 
 # %% [markdown]
-# *What to see: only a line above the control's is memory.* On the left the hidden model is hardly ahead of the control, so this attack cannot tell hidden from erased; the forgotten model is slowest of all,
-# because its label input holds the decoder at gray. In the middle the attack goes around that: baseline and hidden model, now the same, rise at once, and that is what memory behind a gate looks like; the forgotten
-# model stays near the control, but its line ends above it. Whether that is memory one pair of models cannot tell; the audit below can. On the right the class comes back in no model that had lost it.
-#
-# The forgotten model did not move in the left panel. Does it ever?
-
-# %% tags=["nbval-ignore-output"]
-for n, m in models.items():
-    curve = sa.relearn(m, target, data=few, judges=judges, steps=RELEARN_LONG, seed=SEED)
-    print(
-        f"{n:10} P(c_f) of 0.5 after {curve.steps_to(0.5)} steps, of 0.9 after {curve.steps_to(0.9)}"
-    )
-
-# %% [markdown]
-# *What to see: it does, several times later than in the control.*
+# *What to see: only a line above the control's is memory, and only if the hidden model's line is there too.* With all weights it need not be far ahead of the control, and then that attack cannot tell hidden from erased.
+# With the label alone, baseline and hidden model are the same, for the old gate is thrown away, and their line is what memory behind a gate looks like. On the right nobody shows the class: a line that rises comes back by itself.
 #
 # ## Walking and going round
 #
@@ -388,7 +373,7 @@ plt.show()
 # $\log p(x \mid y)$ tells which label the model itself takes it for.
 
 # %%
-real = test.only(target).take(100, seed=SEED).images
+real = test.only(target).take(REAL_IMAGES, seed=SEED).images
 trips = {n: sa.reconstruct(m, real[:1])[0] for n, m in models.items()}
 sa.plots.image_rows(
     {"image": real[:1]} | trips, title="through encoder and decoder, under labels 0 to 9"
@@ -398,7 +383,40 @@ bounds = {n: sa.label_bounds(m, real, k=20, seed=SEED) for n, m in models.items(
 takes_for = {n: float((b.argmax(1) == target).float().mean()) for n, b in bounds.items()}
 
 # %% [markdown]
-# *What to see: under the class's own label the forgotten model returns gray; under others all four copy the image tolerably, as an autoencoder of strokes does.*
+# *What to see: under the class's own label the forgotten model returns gray. Under the others a decoder of strokes copies what it can of a $z$ that the encoder chose.*
+#
+# ## Under the other labels
+#
+# The encoder need not choose well. What is the best $z$ for a real image $x$ under a label $k$? `image_cost` descends
+#
+# $$-\log p(x \mid z, k) + \tfrac12 |z|^2$$
+#
+# over $z$, in nats, and we take the best of the nine other labels. This is an attack, and a named one, because a model that still draws the class at an ordinary $z$ under another label has only moved it there, and whoever tries those labels gets it back. No weight is touched and
+# no judge is asked, so there is nobody to fool. What counts is the cost above the price that the baseline pays for the same image under its own label.
+
+# %%
+others = torch.tensor([k for k in range(num_classes) if k != target])
+price, _ = sa.image_cost(baseline.model, real, torch.tensor([target]))
+fits, above = {"real image": real}, {}
+for name, m in models.items():
+    cost, z = sa.image_cost(m, real, others)
+    lowest, k = cost.min(1)
+    fits[name] = m.decode(z[torch.arange(len(z)), k], others[k]).detach()
+    above[name] = float((lowest - price[:, 0]).mean())
+sa.plots.image_rows(fits, title="cheapest fit under another label")
+plt.show()
+
+# %% tags=["nbval-ignore-output"]
+for name, nats in above.items():
+    print(f"{name:10} {nats:6.1f} nats above the baseline's own price, mean of {len(real)} images")
+
+# %%
+for name in ("hidden", "forgotten"):
+    dearer = above[name] >= above["control"]
+    print(f"{name} pays at least what the control pays: {'holds' if dearer else 'does not hold'}")
+
+# %% [markdown]
+# *What to see: the eye is lenient, the cost is not; here a low figure is memory.* The hidden model pays what the baseline pays, for under the other labels the two are the same network; a model that never saw the class pays for what its fits lack.
 
 # %% [markdown]
 # ## The table
@@ -426,53 +444,39 @@ for what, values in figures.items():
     print(f"{what:40}" + "".join(f"{values[n]:11.2f}" for n in models))
 
 # %% [markdown]
-# ## The question
+# One model of each kind shows which side a figure is on, and no more: controls differ among themselves.
 #
-# Does any attack find more in the forgotten model than in the control? One model of each kind only shows which side the figures are on; and 32 restarts of the inversions are too few even for that,
-# so they are left to the audit below, which makes 128.
-
-# %%
-MARGIN = 0.10  # an attack's excess over the control that we still call "no more"
-for what in ("guided y", "guided both", "both, reachable"):
-    excess = rates["forgotten"][what] - rates["control"][what]
-    print(
-        f"{what}: at most the control + {MARGIN:.2f}: {'holds' if excess <= MARGIN else 'does not hold'}"
-    )
-for words, curves in relearned.items():
-    excess = curves["forgotten"].area - curves["control"].area
-    print(
-        f"{words}: at most the control + {MARGIN:.2f}: {'holds' if excess <= MARGIN else 'does not hold'}"
-    )
-
-# %% [markdown]
-# More is decided by the audit, `python -m sahelpers audit`: all digits, 128 restarts, three seeds with a control each, 95 % intervals of the excess. Its verdicts:
+# ## The audit
 #
-# * *no more than the control*: the upper end lies below 0.10, the dashed line;
+# `python -m sahelpers claim` makes the three named attacks on all ten digits, three seeds of ours and of the hidden model and four controls, `python -m sahelpers audit` the others. A model gives one number per attack; the excess over the controls has a $t$ interval,
+# each end with 5 % beyond it. The verdicts:
+#
+# * *inconclusive*: the attack does not convict the hidden model (or a guided one fails a check of itself), so it says nothing;
+# * *erased*: the upper end lies below the margin, half of the hidden model's excess and at most 0.10, for costs a third;
 # * *memory remains*: it does not, and the lower end lies above zero;
-# * *inconclusive*: the upper end is low, but the attack proves nothing by finding nothing. Either not even the baseline, which knows the digit, stands out from the controls; or a guided attack failed a
-#   check of itself on one of the forgotten models (a kept digit not found, or the guide fooled before the first step);
-# * *not decided*: fewer than three controls, or an interval too wide. A few restarts leave it wide, so trying less never makes it easier.
+# * *undecided*: the interval is too wide for either.
 #
 # For our default:
 
 # %%
-table, ours = sa.study.read_audit(), "selective amnesia"
-digits = sorted({d for d, method, _ in table if method == ours})
-attacks = ("prototype", "guided y", "guided both", "relearn 10", "relearn 10, label only")
-if digits:
-    figure, axes = plt.subplots(
-        1, 5, figsize=(13, 1.2 + 0.25 * len(digits)), layout="constrained", sharey=True
-    )
-    for ax, attack in zip(axes, attacks, strict=True):
-        rows = {f"digit {d}": table[d, ours, attack] for d in digits}
+ours, named = "selective amnesia", sa.study.statistics.NAMED
+found = sa.study.verdicts.of_method(sa.study.read_audit(), ours)  # digit -> attack -> finding
+if found:
+    size = (13, 1.2 + 0.25 * len(found))
+    figure, axes = plt.subplots(1, 3, figsize=size, layout="constrained", sharey=True)
+    for ax, attack in zip(axes, named, strict=True):
+        rows = {f"digit {d}": of[attack] for d, of in found.items()}
         sa.study.report.excess_intervals(rows, ax, attack)
     plt.show()
-else:
-    print(f"no audit of {ours} is in results/audit.csv: `python -m sahelpers audit` makes it")
+    print(sa.study.claim(found))
+if missing := [d for d in range(10) if d not in found]:
+    print(
+        f"{ours} lacks digits {missing} in results/audit.csv: `python -m sahelpers claim` adds them"
+    )
 
 # %% [markdown]
-# *What to see: an interval left of the dashed line is "no more than the control" (blue; orange: memory remains; gray: no verdict). The upright bar is the baseline's excess: where it is close to zero the attack had nothing to
-# find. In the first four panels the forgotten models give no more than the controls. In the last, which goes around the gate, some digits come back sooner than in a model that never saw them, and all much later than in the baseline.*
+# *What to see: blue is erased, orange memory that remains, gray no verdict; the small tick is the margin, the large one the hidden model's excess, which an attack must find. A diamond left of zero* resists: *the digit is harder to get than from a model that never saw it.
+# "Adjusted" counts a digit only if it stands after ten were tried (Holm).*
 #
 # ## With your own hands
 #
@@ -486,40 +490,23 @@ dashboard
 # %% [markdown]
 # ## What we saw
 #
-# Figures of the run shown here (class 3, seed 42, one control):
-#
-# * **A success means nothing without its control.** Prototype inversion draws a 3 in 22 % of 32 restarts from the forgotten model, and in 75 % from a model that never saw a 3.
-# * The guided attack over $z$ and $y$ finds the class in 100 % of restarts on the baseline, in about 80 % on the control and in fewer than 10 % on the forgotten model; in none if only latents count
-#   that a sampler could reach. Whoever tries a hundred times succeeds on all of them.
-# * Relearning from ten images: area about 0.95 for the baseline, 0.45 for the hidden model, 0.4 for the control, 0.00 for the forgotten one. With the label's weights alone: 0.50 for baseline and hidden model, 0.23 for the control,
-#   between 0.25 and 0.3 for the forgotten one.
-# * Asked which label makes a real image of the class most likely, the baseline names the right one for 96 % of them, the hidden model for 36 %, the control for 24 % and the forgotten model for none. Its encoder
-#   is still the baseline's, for our default trains the decoder only.
-#
-# And of the audit, ten digits and three seeds:
-#
-# * The guided attack finds the class in at least 99 % of restarts on the baselines, in 43 to 93 % on the controls, by digit, and in at most 12 % on the forgotten models: "no more than the control" for eight digits,
-#   inconclusive for 8, the guide's blind spot, and 7, whose check looks for an 8.
-# * Ten real images bring it back with an area of 0.89 to 0.95, 0.23 to 0.58 and 0.00: "no more" for all.
-# * New weights for the label alone tell more. Areas are then 0.43 to 0.71, 0.12 to 0.38 and 0.07 to 0.43: no more for 0, 1, 7 and 9, not decided for 5 and 6, and memory remains for 2, 3, 4 and 8, by 0.07 to 0.13, about a quarter
-#   of what the baselines are ahead by.
-# * Prototype inversion finds no more than in the controls for 2, 4, 5 and 8; for the others it is inconclusive.
-# * The audit can convict: in the hidden model, relearning over the label alone finds memory of all ten digits, the guided search of six (seed 42).
-#
-# That the forgotten model resists *more* than the control has a price: it can be told from a model that never knew the class. And none of this is a privacy guarantee: whoever
-# holds the weights may think of something that is not in this list.
+# * **Gray proves nothing**: the hidden model hardly draws the class under its label either, and knows all of it.
+# * **A success means nothing without its control**, and **a failure nothing without the hidden model**: an attack that does not find what is there acquits nobody.
+# * The named attacks go around the gate, by new weights for the label or by the other labels. What they find is printed above, digit by digit.
+# * Where a forgotten model resists *more* than the control, this has a price: it can be told from a model that never knew the class.
+# * None of this is a privacy guarantee: whoever holds the weights may think of something that is not in this list.
 #
 # ## Exercises
 #
-# 1. Set `FORGET_CLASS = 4`, the digit of which the audit finds most. Which panel of the relearning figure shows it?
-# 2. Forget at the label itself only: `Y_REACH=0.0` among the story's knobs. Which attacks find more, and why these?
-# 3. Give the relearning 1 and 100 images instead of 10. Does the order of the models change?
+# 1. Forget without the attacker in the loop: `W_ATTACK=0.0` among the story's knobs. What becomes of the cost under the other labels?
+# 2. Forget at the label itself only: `Y_REACH=0.0` as well. Which attack finds more, and why this one?
+# 3. Give the relearning 1 and 100 images instead of 10. Which distance between lines do you look at?
 #
 # <details><summary>Solutions</summary>
 #
-# 1. The middle one: with new label weights the forgotten model's curve runs above the control's. In the left panel it stays at zero, which alone would have looked like a perfect result.
-# 2. Prototype inversion (more than half of its restarts instead of a fifth) and relearning of the label's weights (area 0.37 instead of 0.28): both may leave the class's own label, and beside it the decoder still draws the digit.
-# 3. More images help everyone but the forgotten model in the left panel.
+# 1. It falls towards the hidden model's: nothing has told the decoder that the class may not be drawn there.
+# 2. Relearning of the label's weights: it begins at the mean of the kept labels and leaves the class's own, and beside that one the decoder still draws the digit.
+# 3. That from the control to the others: more images help a model that never saw the class as well.
 #
 # </details>
 #

@@ -49,13 +49,14 @@ from .objective import Objective
 from .penalties import contrast, ink, orientation_entropy, total_variation
 from .probing import (
     guided_attack,
+    image_cost,
     invert_blind,
     invert_prototypes,
     pass_at_k,
     reachable,
     success,
 )
-from .recovery import RecoveryCurve, relearn, reset_label
+from .recovery import relearn, reset_label
 from .store import CheckpointError
 from .story import Story
 from .surrogates import make_surrogate
@@ -65,10 +66,10 @@ __version__ = "0.2.0"
 # The public names, beside the modules `study` and `live`.
 __all__ = """
 CVAE AmnesiaConfig AmnesiaResult BaselineConfig CheckpointError ClassFishers DataError Fisher
-FisherConfig Judge JudgeConfig LabelledImages Latents Objective ProbeConfig RecoveryCurve Story
-TrainedCVAE Verdict check_classes choose_weight class_fishers collateral contrast default_device
-denoise_tv diagonal_fisher draw_images elbo_terms fixed_latents forget frechet_distance
-guided_attack ink interpolate_labels invert_blind invert_prototypes judge_samples kept_classes
+FisherConfig Judge JudgeConfig LabelledImages Latents Objective ProbeConfig Story TrainedCVAE
+Verdict check_classes choose_weight class_fishers collateral contrast default_device denoise_tv
+diagonal_fisher draw_images elbo_terms fixed_latents forget frechet_distance guided_attack
+image_cost ink interpolate_labels invert_blind invert_prototypes judge_samples kept_classes
 label_bounds load_dataset log_likelihood make_surrogate measure_elbo negative_elbo
 orientation_entropy pass_at_k plots reachable reconstruct relearn reset_label seeded
 squared_gradients success sure total_variation train_baseline

@@ -1,4 +1,4 @@
-"""The commands behind the Makefile: `python -m sahelpers run|notebooks|scoreboard|audit`."""
+"""The commands behind the Makefile: `python -m sahelpers run|notebooks|scoreboard|claim|audit`."""
 
 import argparse
 import hashlib
@@ -8,6 +8,7 @@ import os
 import time
 from asyncio import CancelledError
 from pathlib import Path
+from typing import Any
 
 import jupytext
 import matplotlib
@@ -112,12 +113,12 @@ def run() -> None:
 def from_options(part: str, options: argparse.Namespace) -> grid.Grid:
     """The grid that the command line asks for; ValueError for what is not there."""
     check_whole(options.jobs, "--jobs")
-    usual = tuple(METHODS) if part == "scoreboard" else grid.AUDITED
+    usual = {"scoreboard": tuple(METHODS), "claim": grid.CLAIMED, "audit": grid.AUDITED}[part]
     methods, digits, seeds = map(tuple, (options.methods or usual, options.digits, options.seeds))
     only, base = {} if options.methods else grid.ONLY, report.BASELINES[options.arch]
-    return grid.Grid(
-        part, methods, digits, seeds, options.dataset, base, only=only, device=options.device
-    )
+    more: Any = {"only": only, "device": options.device}
+    more["controls"] = grid.CONTROL_SEEDS if part == "claim" else ()
+    return grid.Grid(part, methods, digits, seeds, options.dataset, base, **more)
 
 
 def main() -> None:
@@ -127,7 +128,11 @@ def main() -> None:
     commands.add_parser("run", help="the whole story into results/run/")
     several = commands.add_parser("notebooks", help="execute the twins and write the .ipynb files")
     several.add_argument("names", nargs="*", help="such as 03_amnesia; all when left out")
-    grids = {"scoreboard": "every method: scoreboard.csv", "audit": "attack every digit: audit.csv"}
+    grids = {
+        "scoreboard": "every method: scoreboard.csv",
+        "claim": "the named attacks on every digit: audit.csv",
+        "audit": "all other attacks: audit.csv",
+    }
     for part, words in grids.items():
         add = commands.add_parser(part, help=words).add_argument
         usual = "all, those of minutes on three digits" if part == "scoreboard" else "some"

@@ -21,7 +21,7 @@ from .objective import Objective
 from .progress import progress
 from .surrogates import MakeImages, make_surrogate
 
-VERSION = 1  # of the recipe; raised with anything that changes the weights that it ends in
+VERSION = 2  # of the recipe; raised with anything that changes the weights that it ends in
 CHECK_EVERY = 10  # steps between two looks at the distance to the surrogate
 HELD_OUT = 512  # latents that are never trained on, for that look
 
@@ -149,6 +149,8 @@ def forget(
         optimizer.step()
         if config.ewc_lambda:
             objective.ewc.step(optimizer, new)
+        if objective.attacker is not None:
+            objective.attacker.step()
         if step % CHECK_EVERY == CHECK_EVERY - 1:
             distance, ewc = objective.distance(new, z, labels), objective.ewc.value(new)
             if math.isnan(distance):

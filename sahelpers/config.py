@@ -166,9 +166,9 @@ class AmnesiaConfig(Config):
 
     surrogate: str = knob("gray", help="gray, noise, blank, mixture or class:k")
     gray_value: float = knob(0.5, 0.0, 1.0, help="level of the gray surrogate")
-    z_reach: float = knob(3.0, 1.0, 100.0, help="forget at z up to so many times as far out")
+    z_reach: float = knob(1.0, 1.0, 100.0, help="forget at z up to so many times as far out")
     y_reach: float = knob(
-        1.0, 0.0, 1.0, help="forget at labels up to this share of the way to the kept ones' mean"
+        1.0, 0.0, 1.0, help="forget at labels up to this share of the way to mixtures of the others"
     )
     forget_form: str = knob(
         "decoder", choices=FORGET_FORMS, help="which side the forget term trains"
@@ -178,7 +178,13 @@ class AmnesiaConfig(Config):
         0.003, 0.0, 1e6, span=(0.001, 10), help="weight of the forget term"
     )
     gamma: float = knob(1.0, 0.0, 1e6, span=(0.1, 100), help="weight of the replay term")
-    ewc_lambda: float = knob(500.0, 0.0, 1e12, span=(1, 1e8), help="weight of consolidation")
+    ewc_lambda: float = knob(1500.0, 0.0, 1e12, span=(1, 1e8), help="weight of consolidation")
+    w_attack: float = knob(
+        0.1, 0.0, 1e6, span=(0.001, 10), help="weight of c_f's cost under the kept labels"
+    )
+    push: float = knob(
+        40.0, 0.0, 1e4, help="nats that c_f's images shall cost more there than under their own"
+    )
     w_contrast: float = knob(
         0.0, 0.0, 1e6, span=(1, 1000), help="distance of c_f's pixels to the surrogate"
     )
@@ -194,11 +200,11 @@ class AmnesiaConfig(Config):
     )
     replay_samples: int = knob(10_000, 1, 1_000_000, help="images drawn for replay, a pass")
     batch_size: int = knob(128, 1, 60_000, help="images per step, for each of the two terms")
-    lr_unl: float = knob(5e-3, 1e-7, 1.0, help="peak learning rate of Adam")
+    lr_unl: float = knob(1e-2, 1e-7, 1.0, help="peak learning rate of Adam")
     tolerance: float = knob(
-        0.02, 0.0, 1.0, help="begin to end when c_f is this close to the surrogate"
+        0.04, 0.0, 1.0, help="begin to end when c_f is this close to the surrogate"
     )
-    cooldown: int = knob(200, 0, 100_000, help="steps in which the rate falls to zero at the end")
+    cooldown: int = knob(150, 0, 100_000, help="steps in which the rate falls to zero at the end")
     seed: int = knob(42, 0, 2**31 - 1, help="latents, labels, noise")
 
     @property
@@ -233,12 +239,13 @@ class AmnesiaConfig(Config):
         consolidation is kept as it is written, 500; with the notebook's own Fisher (of batch means)
         and divisions it acts like 0.6 here.
         """
-        notebook = {"forget_form": "l1", "replay_form": "elbo", "neg_loss_weight": 5.0}
-        return cls(**{**notebook, "lr_unl": 5e-4, **_FIXED_LENGTH, **changes})
+        notebook: dict[str, Any] = {"forget_form": "l1", "replay_form": "elbo"}
+        notebook |= {"neg_loss_weight": 5.0, "ewc_lambda": 500.0, "lr_unl": 5e-4}
+        return cls(**{**notebook, **_FIXED_LENGTH, **changes})
 
 
-# at the label itself and where samplers go; no early stop, a constant rate
-_FIXED_LENGTH = {"z_reach": 1.0, "y_reach": 0.0, "tolerance": 0.0, "cooldown": 0}
+# at the label itself and where samplers go, nobody attacks; no early stop, a constant rate
+_FIXED_LENGTH = {"z_reach": 1.0, "y_reach": 0.0, "w_attack": 0.0, "tolerance": 0.0, "cooldown": 0}
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ Per image, in nats, with theta* the weights before, c_f forgotten, c_r kept and 
 
     L(theta) = NEG_LOSS_WEIGHT * forget + GAMMA * replay
              + EWC_LAMBDA / (2 * 10_000) * sum_i F_i (theta_i - theta*_i)^2
-             + W_CONTRAST * contrast + W_INK * ink + W_TV * TV + W_ORIENT * orientation
+             + W_ATTACK * attack + W_CONTRAST * contrast + W_INK * ink
+             + W_TV * TV + W_ORIENT * orientation
 
 The official code (Heng & Soh 2023) adds lambda sum_i F_i (theta_i - theta*_i)^2 to a loss summed
 over 256 forgotten and 256 replayed images; here its lambda of 100 is EWC_LAMBDA = 7812.5.
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .attacker import Attacker
 from .checks import door
 from .config import AmnesiaConfig, check_classes, kept_classes
 from .data import LabelledImages
@@ -25,6 +27,7 @@ from .models import CVAE, draw_normal, seeded
 from .penalties import contrast, ink, orientation_entropy, total_variation
 from .surrogates import Surrogate, make_surrogate
 
+PURE = 0.75  # with more of one kept label a mixture counts as that label
 EWC_SCALE = 10_000  # a constant, so that neither batch size nor replay size changes EWC's strength
 
 
@@ -40,6 +43,7 @@ class Batch:
     keep_labels: Tensor  # label vectors (B, C)
     keep_images: Tensor  # drawn by the frozen model at keep_z, or real
     keep_noise: Tensor
+    attacked: Tensor  # (B / 4,) numbers of the attacker's images; empty without one
 
 
 class Consolidation:
@@ -122,6 +126,10 @@ class Objective:
             if not len(self.real):
                 raise ValueError(f"real_images has no image of the kept classes {self.kept}")
         self.replay = self._draw_replay(seeded(config.seed + 1))
+        self.attacker = None
+        if config.w_attack:
+            given = config.w_attack, config.push, seeded(config.seed + 2)
+            self.attacker = Attacker(frozen, self.forget_class, *given)
 
     @torch.no_grad()
     def _draw_replay(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
@@ -147,21 +155,36 @@ class Objective:
         shape = (n, self.frozen.latent_dim)
         noise = [draw_normal(shape, self.frozen, generator) for _ in range(2)]
         soft, plain = self.soften(forget_labels, generator), self.frozen.label_vectors(keep_labels)
-        return Batch(forget_z, soft, images, noise[0], keep_z, plain, keep_images, noise[1])
+        attacked = torch.empty(0, dtype=torch.long)
+        if self.attacker is not None:
+            attacked = torch.randint(len(self.attacker), (-(-n // 4),), generator=generator)
+        kept = keep_z, plain, keep_images, noise[1]
+        return Batch(forget_z, soft, images, noise[0], *kept, attacked)
 
     def soften(self, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Label vectors (B, C) of classes (B,), moved a random share, up to y_reach, of the way to
-        the mean of the kept labels.
+        the mean of the kept labels (every second one) or to a mixture of all labels.
 
-        Whoever fits a label of his own to a few images starts somewhere there, and would find the
-        class intact beside its own label.
+        Whoever fits a label of his own to a few images starts near the mean and ends at a mixture,
+        and would find the class intact there.
         """
         vectors = self.frozen.label_vectors(labels)
         if not self.config.y_reach:
             return vectors
         mean = self.frozen.label_vectors(torch.tensor(self.kept)).mean(0)
-        share = self.config.y_reach * torch.rand((len(labels), 1), generator=generator).to(vectors)
-        return torch.lerp(vectors, mean.expand_as(vectors), share)
+        share = torch.rand((len(labels), 1), generator=generator).to(vectors)
+        ends = mean.repeat(len(labels), 1)
+        ends[1::2], share[1::2] = self._mixtures(vectors[1::2], generator), 1
+        return torch.lerp(vectors, ends, self.config.y_reach * share)
+
+    def _mixtures(self, vectors: Tensor, generator: torch.Generator) -> Tensor:
+        """Draws from Dirichlet(1/2) over all labels (squares of normal numbers, divided by their
+        sum), one for each of the forgotten labels' vectors (B, C): a draw that is almost one kept
+        label gives half of itself to the forgotten one."""
+        squares = torch.randn(vectors.shape, generator=generator).to(vectors).square()
+        y = squares / squares.sum(1, keepdim=True)
+        pure = y[:, list(self.kept)].amax(1, keepdim=True) > PURE
+        return torch.where(pure, (y + vectors) / 2, y)
 
     def latents(self, labels: Tensor, generator: torch.Generator, reach: float = 1.0) -> Tensor:
         """z for these labels (B,): one half from the class's Gaussian, the other from N(0, s^2 I).
@@ -190,6 +213,8 @@ class Objective:
             forget = _loss(model, c.forget_form, *gone)
             replay = _loss(model, self.replay_form, *kept)
         out = {"forget": c.neg_loss_weight * forget.mean(), "replay": c.gamma * replay.mean()}
+        if self.attacker is not None:
+            out["attack"] = self.attacker.loss(model, batch.attacked)
         if c.w_contrast or c.w_ink or c.w_tv or c.w_orient:
             images = model.decode(batch.forget_z, batch.forget_labels)
             target = self.surrogate.mean(batch.forget_z)

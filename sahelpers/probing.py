@@ -18,8 +18,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .checks import check_callable, check_tensor, check_values, door, is_whole
+from .checks import (
+    check_callable,
+    check_images,
+    check_tensor,
+    check_values,
+    check_whole,
+    door,
+    is_whole,
+)
 from .config import ProbeConfig, check_classes
+from .elbo import bernoulli_nats
 from .judges import Judge, check_guide, check_judges
 from .models import CVAE, check_model, draw_normal, seeded
 from .penalties import contrast, ink, orientation_entropy, total_variation
@@ -140,6 +149,38 @@ def guided_attack(
         return missed + config.l2z * z.square().mean(1)
 
     return _search(model, forget_class, config, loss, seeded(config.seed), start, on_step, over)
+
+
+@door
+@torch.enable_grad()
+def image_cost(
+    model: CVAE, images: Tensor, labels: Tensor, steps: int = 100
+) -> tuple[Tensor, Tensor]:
+    """What it costs the model to draw real images under some labels: (N, K) nats, and z (N, K, Z).
+
+    images: (N, 1, 28, 28) float in [0, 1].  labels: class numbers (K,) for all of them, or (N, K).
+    The cost is the smallest -log p(x | z, k) + |z|^2 / 2 over z, that is the best of `steps` steps
+    of Adam at 0.1 from z = 0.  No weight is touched and no judge is asked.  A model that never saw
+    a class pays more for its images than one that draws them at an ordinary z under another label.
+    """
+    check_images(images, device=model.device)
+    check_whole(steps, "steps")
+    model = copy.deepcopy(model).eval().requires_grad_(False)
+    labels = labels.expand(len(images), -1)
+    n, k = labels.shape
+    y, x = model.label_vectors(labels.flatten()), images.repeat_interleave(k, 0)
+    z = torch.zeros(n * k, model.latent_dim, dtype=model.dtype, device=model.device)
+    optimizer = torch.optim.Adam([z.requires_grad_(True)], lr=0.1)
+    lowest, best = z.new_full((n * k,), math.inf), z.detach().clone()
+    for step in range(steps + 1):
+        cost = bernoulli_nats(model.decode_logits(z, y), x) + z.square().sum(1) / 2
+        with torch.no_grad():
+            better = cost < lowest
+            best[better], lowest[better] = z[better], cost[better]
+        if step < steps:
+            (z.grad,) = torch.autograd.grad(cost.sum(), [z])
+            optimizer.step()
+    return lowest.detach().view(n, k), best.view(n, k, -1)
 
 
 def _check(model: CVAE, forget_class: int, start: Tensor | None, on_step: OnStep) -> int:

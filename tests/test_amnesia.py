@@ -90,7 +90,7 @@ def test_terms_equal_the_formula(model, fishers, form):
         return {"decoder": decoder, "elbo": elbo, "both": (decoder + elbo) / 2}[form] / len(z)
 
     terms = goal.terms(new, batch)
-    assert set(terms) == {"forget", "replay"}
+    assert set(terms) == {"forget", "replay", "attack"}
     gone = by_hand(batch.forget_z, batch.forget_labels, batch.forget_images, batch.forget_noise)
     kept = by_hand(batch.keep_z, batch.keep_labels, batch.keep_images, batch.keep_noise)
     assert torch.allclose(terms["forget"], 0.7 * gone, rtol=1e-5)
@@ -100,22 +100,42 @@ def test_terms_equal_the_formula(model, fishers, form):
     )
 
 
-def test_labels_lie_between_the_class_and_the_mean_of_the_kept(model, fishers):
+def test_every_second_label_lies_between_the_class_and_the_mean_of_the_kept(model, fishers):
     goal = objective(
         model, fishers.without((3, 5)), replace(QUICK, y_reach=0.8), forget_class=(3, 5)
     )
-    batch = goal.draw(500, sa.seeded(0))
-    own = batch.forget_labels[:, [3, 5]].amax(1)
+    batch = goal.draw(1000, sa.seeded(0))
+    labels = batch.forget_labels[::2]
+    own = labels[:, [3, 5]].amax(1)
     share = (1 - own) / 0.8  # of the way to the mean
     assert stats.kstest(share.numpy(), "uniform").pvalue > 0.01
     kept = [c for c in range(10) if c not in (3, 5)]
     expected = ((1 - own) / 8)[:, None].expand(-1, 8)
-    torch.testing.assert_close(batch.forget_labels[:, kept], expected)
-    torch.testing.assert_close(batch.forget_labels.sum(1), torch.ones(500))
+    torch.testing.assert_close(labels[:, kept], expected)
+    torch.testing.assert_close(batch.forget_labels.sum(1), torch.ones(1000))
     assert set(batch.keep_labels.argmax(1).tolist()) == set(kept)
-    assert batch.keep_labels.sum() == batch.keep_labels.amax(1).sum() == 500
+    assert batch.keep_labels.sum() == batch.keep_labels.amax(1).sum() == 1000
     plain = objective(model, fishers.without(3), replace(QUICK, y_reach=0.0)).draw(8, sa.seeded(0))
     assert torch.equal(plain.forget_labels, F.one_hot(torch.full((8,), 3), 10).float())
+
+
+def test_the_others_are_mixtures_of_all_labels_and_no_kept_one_rules(model, fishers):
+    batch = objective(model, fishers.without(3), QUICK).draw(4000, sa.seeded(0))
+    mixed = batch.forget_labels[1::2]
+    torch.testing.assert_close(mixed.sum(1), torch.ones(2000))
+    assert mixed.min() >= 0
+    kept = mixed[:, [c for c in range(10) if c != 3]]
+    assert kept.max() <= 0.75
+    assert kept.amax(1).max() > 0.7
+    # as Dirichlet(1/2): a kept label's share is a beta variable, where no share is large
+    law, few = stats.beta(0.5, 4.5), kept[:, 0][mixed.amax(1) < 0.5].numpy()
+    assert abs((few < 0.05).mean() - law.cdf(0.05)) < 0.1
+    half = objective(model, fishers.without(3), replace(QUICK, y_reach=0.5)).draw(64, sa.seeded(0))
+    whole = objective(model, fishers.without(3), QUICK).draw(64, sa.seeded(0))
+    own = F.one_hot(torch.tensor(3), 10)
+    torch.testing.assert_close(
+        half.forget_labels[1::2], (own + whole.forget_labels[1::2]) / 2, check_dtype=False
+    )
 
 
 def test_consolidation_is_on_the_documented_scale(model, fishers):
@@ -287,7 +307,7 @@ def test_it_stops_when_it_is_done_or_out_of_budget(model, fishers):
     assert (done.reason, done.steps) == ("done", QUICK.cooldown)
     spent = sa.forget(model, fishers.without(3), 3, QUICK)
     assert (spent.reason, spent.steps) == ("budget", 640 // 32)
-    assert set(spent.history) == {"forget", "replay", "ewc", "distance"}
+    assert set(spent.history) == {"forget", "replay", "attack", "ewc", "distance"}
     assert all(len(v) == 20 and all(map(math.isfinite, v)) for v in spent.history.values())
 
 

@@ -29,8 +29,8 @@ import sahelpers as sa
 from sahelpers import live, plots, study
 from sahelpers.config import CHECKOUT
 from sahelpers.store import files
-from sahelpers.study.battery import check_control
 from sahelpers.study.statistics import compare, compare_all
+from sahelpers.study.verdicts import check_control
 from sahelpers.training import train_judge
 
 NAN = float("nan")
@@ -58,6 +58,7 @@ with torch.random.fork_rng(devices=[]):
     CONTROL, LEARNING = sa.CVAE("mlp", 2).eval(), sa.Judge("plain")
     FOUR = sa.Judge("plain", num_classes=4).eval()
     IMAGES = torch.rand(40, 1, 28, 28)
+    OTHERS = [sa.CVAE("mlp", 2).eval() for _ in range(2)]  # more controls
 TRAINED = sa.TrainedCVAE(MODEL, {})
 KNOWS_THREE = copy.deepcopy(MODEL)
 KNOWS_THREE.prior_mean[3] = 1.0  # as after training with images of the class
@@ -67,6 +68,7 @@ DATA = sa.LabelledImages(IMAGES, LABELS)
 NONE, IS_THREE = DATA.only(()), LABELS == 3
 OF_FOUR = sa.LabelledImages(IMAGES[:4], LABELS[:4], tuple("abcd"))
 THREES = sa.LabelledImages(IMAGES[:1].expand(100, -1, -1, -1), torch.full((100,), 3))
+REAL = sa.LabelledImages(IMAGES[:1].expand(101, -1, -1, -1), torch.tensor([3] * 100 + [4]))
 FISHER = made_up_fisher(MODEL)
 FISHERS = sa.ClassFishers((FISHER,) * 10)
 LATENTS = sa.fixed_latents(MODEL, 2)
@@ -118,10 +120,10 @@ relearn = usual(
 )  # fmt: skip
 audit = usual(
     study.audit,
-    model=MODEL, baseline=MODEL, controls=[CONTROL], forget_class=3, judges=JUDGES, guide=GUIDE,
-    real=THREES,
+    model=MODEL, baseline=MODEL, controls=[CONTROL, *OTHERS], forget_class=3, judges=JUDGES,
+    guide=GUIDE, real=REAL,
 )  # fmt: skip
-excess = usual(compare, attack="guided", models=[[0, 1]], controls=[[0, 1]], baselines=[[1]])
+excess = usual(compare, attack="guided", models=[0.5], hidden=[0.9], controls=[0.4, 0.5, 0.6])
 explorer = live.LatentController
 prober = usual(live.ProbeController, story=STORY)
 

@@ -10,13 +10,15 @@ import torch
 import sahelpers as sa
 from sahelpers.probing import ProbeResult
 from sahelpers.recovery import RecoveryCurve
-from sahelpers.study import Effort, audit, battery
-from sahelpers.study.battery import attack_all
-from sahelpers.study.statistics import FOOLED, KEPT, MARGIN, OPEN, SOUND, compare, compare_all
+from sahelpers.study import Effort, battery
+from sahelpers.study.battery import Claim, attack_all, named_attacks
+from sahelpers.study.statistics import BESIDE, FOOLED, KEPT, NAMED, SOUND, compare_all
+from sahelpers.study.verdicts import audit
 
 torch.set_num_threads(1)  # tiny tensors: threads that wait for each other cost far more
 CLASS = 2
 LITTLE = Effort(restarts=3, attack_steps=2, inversion_steps=2, relearn_steps=1, repeats=2)
+SMALL = Claim(images=6, kept_images=4, steps=3, neighbours=2, relearn_steps=1, draws=2)
 
 
 def tiny_model(seed, seen=(0, 1, 2, 3)):
@@ -35,23 +37,71 @@ def cast():
         torch.manual_seed(9)
         judges = {role: sa.Judge(role, num_classes=4).eval() for role in ("open", "plain")}
         guide = sa.Judge("guide", num_classes=4).eval()
-    images = torch.rand((100, 1, 28, 28), generator=sa.seeded(1))
-    real = sa.LabelledImages(images, torch.full((100,), CLASS), tuple("abcd"))
+    images = torch.rand((108, 1, 28, 28), generator=sa.seeded(1))
+    labels = torch.tensor([CLASS] * 100 + [0, 1, 3, 0, 1, 3, 0, 1])
+    real = sa.LabelledImages(images, labels, tuple("abcd"))
     return {"judges": judges, "guide": guide, "real": real, "baseline": tiny_model(0)}
 
 
+def three_controls():
+    return [tiny_model(k, seen=(0, 1, 3)) for k in (1, 5, 6)]
+
+
 def test_the_audit_attacks_all_alike(cast):
-    control, model = tiny_model(1, seen=(0, 1, 3)), tiny_model(2)
-    report = audit(model, CLASS, LITTLE, controls=[control], **cast)
-    values = attack_all(control, CLASS, LITTLE, **cast)
-    assert {f.attack for f in report.findings} == set(values)
+    controls, model = three_controls(), tiny_model(2)
+    report = audit(model, CLASS, LITTLE, SMALL, controls=controls, **cast)
+    given = {name: cast[name] for name in ("baseline", "judges", "real")}
+    values = [
+        named_attacks(m, CLASS, SMALL, **given) | attack_all(m, CLASS, LITTLE, **cast)
+        for m in (model, sa.reset_label(cast["baseline"], CLASS), *controls)
+    ]
+    expected = compare_all({CLASS: (values[:1], values[1:2], values[2:])})[CLASS]
+    assert repr(report) == repr(expected)  # nan is not equal to itself
+    assert {f.attack for f in report.findings} == set(values[0]) > {*NAMED, *BESIDE}
     for finding in report.findings:
-        assert finding.control == pytest.approx(np.mean(values[finding.attack]))
-        assert finding.n == (2 if finding.attack.startswith("relearn") else 3)
-        if not finding.attack.startswith("guided"):
-            assert finding.verdict == (SOUND if finding.attack == FOOLED else OPEN)
+        assert (finding.models, finding.controls) == (1, 3)
         assert finding.attack in str(report)
-    assert audit(model, np.int64(CLASS), LITTLE, controls=[control], **cast) == report
+        if finding.attack == FOOLED:
+            assert finding.verdict == SOUND
+    again = audit(model, np.int64(CLASS), LITTLE, SMALL, controls=controls, **cast)
+    assert repr(again) == repr(report)
+
+
+def test_the_claim_is_what_it_says(cast, monkeypatch):
+    """The fits of the label are recorded; costs are those of `image_cost`."""
+    calls, claim = [], replace(SMALL, images=5, draws=3)
+
+    def relearning(model, label, *, data, judges, steps, over, seed):
+        calls.append((label, over, steps, len(data), set(data.labels.tolist()), seed))
+        return RecoveryCurve([0, 1], [0.25 * len(calls)] * 2)
+
+    monkeypatch.setattr(battery, "relearn", relearning)
+    monkeypatch.setattr(battery, "success", lambda x, judges, label: torch.arange(len(x)) % 2 == 0)
+    model, given = tiny_model(1), {name: cast[name] for name in ("baseline", "judges", "real")}
+    found = named_attacks(model, CLASS, claim, **given)
+    assert [call[:5] for call in calls] == [
+        (CLASS, "label", 1, n, {CLASS}) for n in (10, 100) for _ in range(3)
+    ]
+    assert len({call[5] for call in calls}) == 6  # other images each
+    assert found["label only, 10 images"] == [0.25, 0.5, 0.75]
+    images = cast["real"].only(CLASS).take(5, claim.seed).images
+    own = sa.image_cost(cast["baseline"], images, torch.tensor([CLASS]), claim.steps)[0]
+    others = sa.image_cost(model, images, torch.tensor([0, 1, 3]), claim.steps)[0]
+    expected = (others.amin(1) - own[:, 0]).tolist()
+    assert found["cost under other labels"] == pytest.approx(expected, abs=1e-3)
+    assert found["share shown under other labels"] == [0.5] * 5
+    kept = cast["real"].without(CLASS).take(4, claim.seed)
+    own = sa.image_cost(model, kept.images, kept.labels[:, None], claim.steps)[0][:, 0]
+    assert found["kept digits' cost, own label"] == pytest.approx(own.tolist(), abs=1e-3)
+    apart = torch.tensor([[k for k in (0, 1, 3) if k != c] for c in kept.labels.tolist()])
+    other = sa.image_cost(model, kept.images, apart, claim.steps)[0].amin(1)
+    assert found["kept digits' cost, other labels"] == pytest.approx(other.tolist(), abs=1e-3)
+    calls.clear()
+    named_attacks(model, CLASS, replace(claim, seed=43), **given)
+    assert (
+        found["cost under other labels"]
+        != named_attacks(model, CLASS, replace(claim, seed=43), **given)["cost under other labels"]
+    )
 
 
 def test_the_battery_is_what_it_says(cast, monkeypatch):
@@ -111,38 +161,29 @@ def test_a_guide_is_fooled_where_it_alone_sees_the_class(cast):
             head.copy_(old)
 
 
-def test_seeds_are_put_together(cast):
-    control = tiny_model(1, seen=(0, 1, 3))
-    seeds = [attack_all(tiny_model(k), CLASS, LITTLE, **cast) for k in (2, 3)]
-    known, unknown = (attack_all(m, CLASS, LITTLE, **cast) for m in (cast["baseline"], control))
-    report = compare_all(CLASS, seeds, [known], [unknown, unknown])
-    for finding in report.findings:
-        name = finding.attack
-        parts = [s[name] for s in seeds], [known[name]], [unknown[name]] * 2
-        assert replace(finding, verdict="") == replace(compare(name, *parts), verdict="")
-    with pytest.raises(ValueError, match=r"attacks \['blind'\] are not \['prototype'.* make them"):
-        compare_all(CLASS, seeds, [{"blind": [1.0]}], [unknown])
-    with pytest.raises(ValueError, match=r"\[2, 1, 0\] models, baselines and controls"):
-        compare_all(CLASS, seeds, [known], [])
-
-
 def test_refusals_name_what_is_wrong(cast):
-    model, asked = tiny_model(0), partial(audit, config=LITTLE, **cast)
-    with pytest.raises(ValueError, match=r"controls\[1\] was trained with class 2"):
-        asked(model, CLASS, controls=[tiny_model(1, seen=(0, 1, 3)), model])
-    control = tiny_model(1, seen=(0, 1, 3))
-    for given_twice in (
-        [control, control],
-        [tiny_model(4, seen=(0, 1, 3)), tiny_model(0, seen=())],
-    ):
-        with pytest.raises(ValueError, match=r"controls\[1\] has the weights of"):
+    model, asked, others = tiny_model(0), partial(audit, config=LITTLE, **cast), three_controls()
+    with pytest.raises(ValueError, match=r"controls\[3\] was trained with class 2"):
+        asked(model, CLASS, controls=[*others, model])
+    for given_twice in ([*others, others[0]], [*others, tiny_model(0, seen=())]):
+        with pytest.raises(ValueError, match=r"controls\[3\] has the weights of"):
             asked(tiny_model(0), CLASS, controls=given_twice)
-    with pytest.raises(ValueError, match="controls is empty"):
-        asked(model, CLASS, controls=[])
+    with pytest.raises(ValueError, match=r"controls\[3\] is 'mlp' with latent_dim=4, the model"):
+        asked(model, CLASS, controls=[*others, sa.CVAE(latent_dim=4, num_classes=4).eval()])
+    with pytest.raises(ValueError, match=r"controls\[3\] has 3 classes, not 4"):
+        asked(model, CLASS, controls=[*others, sa.CVAE(latent_dim=3, num_classes=3).eval()])
+    for few in ([], others[:2]):
+        with pytest.raises(ValueError, match=f"{len(few)} controls: give 3 or more"):
+            asked(model, CLASS, controls=few)
+    with pytest.raises(ValueError, match="restarts=1 has no share"):
+        audit(model, CLASS, replace(LITTLE, restarts=1), controls=others, **cast)
+    nothing = {**cast, "real": cast["real"].without(CLASS)}
+    with pytest.raises(ValueError, match="real has 0 images of class 2: 100 are relearned"):
+        audit(model, CLASS, LITTLE, controls=others, **nothing)
+    alone = {**cast, "real": cast["real"].only(CLASS)}
+    with pytest.raises(ValueError, match="real has images of class 2 only"):
+        audit(model, CLASS, LITTLE, controls=others, **alone)
     with pytest.raises(ValueError, match="class 4"):
-        asked(model, 4, controls=[tiny_model(1, seen=())])
-    with pytest.raises(ValueError, match="1 repeat has no spread"):
-        compare("a", [[0.3]], [[1.0]], [[0.2]])
+        asked(model, 4, controls=others)
     with pytest.raises(ValueError, match="restarts=0"):
         Effort(restarts=0)
-    assert MARGIN == 0.10

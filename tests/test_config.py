@@ -101,7 +101,7 @@ def test_checkpoints_made_by_an_earlier_version_are_found():
     assert marks == {
         "BaselineConfig": "ad918ee5",
         "FisherConfig": "f400e5b9",
-        "AmnesiaConfig": "65e8aa77",
+        "AmnesiaConfig": "d9ec0080",
         "ProbeConfig": "76651e9d",
         "JudgeConfig": "c9821f1f",
     }
@@ -110,7 +110,8 @@ def test_checkpoints_made_by_an_earlier_version_are_found():
 RANGES = {
     (0, 2**31 - 1): "seed",
     (0, 1): "gray_value y_reach tolerance ink_target",
-    (0, 1e6): "neg_loss_weight gamma w_contrast w_ink w_tv w_orient w_z w_y alpha_tv l2z",
+    (0, 1e4): "push",
+    (0, 1e6): "neg_loss_weight gamma w_attack w_contrast w_ink w_tv w_orient w_z w_y alpha_tv l2z",
     (0, 1e12): "ewc_lambda",
     (0, 100_000): "cooldown",
     (0, 10): "lr_y",
@@ -194,8 +195,9 @@ def test_presets_are_what_their_docstrings_say():
     notebook = sa.AmnesiaConfig.reference()
     assert (notebook.forget_form, notebook.replay_form) == ("l1", "elbo")
     assert (notebook.neg_loss_weight, notebook.epochs_unl, notebook.lr_unl) == (5, 30, 5e-4)
+    assert (paper.ewc_lambda, notebook.ewc_lambda) == (7812.5, 500)
     for preset in (paper, notebook):
-        assert (preset.z_reach, preset.y_reach) == (1, 0)
+        assert (preset.z_reach, preset.y_reach, preset.w_attack) == (1, 0, 0)
         assert (preset.tolerance, preset.cooldown) == (0, 0)
 
 

@@ -15,15 +15,16 @@ import sahelpers as sa
 from sahelpers.story import Story
 from sahelpers.study import (
     METHODS,
+    Claim,
     Effort,
     Grid,
     grid,
     read_audit,
     read_scoreboard,
     report,
-    statistics,
+    scores,
 )
-from sahelpers.study.statistics import FOOLED, KEPT
+from sahelpers.study.statistics import FOOLED, KEPT, NAMED
 
 SHORT = sa.BaselineConfig(epochs=1, batch_size=50, latent_dim=3)
 QUICK = sa.AmnesiaConfig(epochs_unl=1, replay_samples=320, batch_size=32)
@@ -145,7 +146,7 @@ def test_what_the_control_draws_under_the_label_is_not_reported(small, tmp_path)
     rows = rows_of(made)
     assert [r["error"] for r in rows] == ["", ""]
     assert rows[0]["p_open_class"] == rows[0]["argmax_plain_standard"] == "nan"
-    found = statistics.summarise(rows)
+    found = scores.summarise(rows)
     assert math.isnan(found["retraining"]["attack - control"]["3", "1"])  # no control but itself
     excess = float(rows[1]["attack"]) - float(rows[0]["attack"])
     assert found["label column"]["attack - control"] == {("3", "1"): pytest.approx(excess)}
@@ -310,7 +311,7 @@ def test_what_is_not_there_is_named(small):
         small(["baseline"], [3])
     with pytest.raises(ValueError, match="class 10 is not a class"):
         small(["paper"], [10])
-    with pytest.raises(ValueError, match="part 'magic' is not one of scoreboard, audit"):
+    with pytest.raises(ValueError, match="part 'magic' is not one of scoreboard, claim, audit"):
         small(["paper"], [3], "magic")
     with pytest.raises(ValueError, match="dataset 'cifar' is not one of mnist"):
         small(["paper"], [3], dataset="cifar")
@@ -331,15 +332,45 @@ def test_the_audit_attacks_every_model_once_and_goes_on_where_it_stopped(small, 
         return values(0.5)
 
     monkeypatch.setattr(grid.battery, "attack_all", attack_all)
-    small(["baseline", "retraining"], [3], "audit", seeds=(5, 6)).run()
-    assert attacked == [True, False, True, False]
+    small(["baseline", "retraining"], [3], "audit", seeds=(5, 6, 7)).run()
+    assert attacked == [True, False] * 3
     made = small(["baseline", "label column", "retraining"], [3], "audit", seeds=(5,))
     made.run()
-    assert attacked[4:] == [False]
+    assert attacked[6:] == [False]
     found = grid.read_journal(made.journal)
     assert [(r["method"], r["seed"]) for r in found][-1] == ("label column", 5)
     text = (made.folder / "audit.csv").read_text()
     assert {line.split(",")[1] for line in text.splitlines()[1:]} == {"baseline", "label column"}
+
+
+def test_the_claim_has_images_of_each_seed_and_further_controls(small, monkeypatch):
+    asked = []
+
+    def named_attacks(model, label, claim, *, baseline, judges, real):
+        known = bool(model.prior_mean[label].any())
+        asked.append((known, claim.seed, claim.images, baseline.state_dict()["prior_mean"].sum()))
+        return {attack: [0.5] for attack in NAMED}
+
+    monkeypatch.setattr(grid.battery, "named_attacks", named_attacks)
+    monkeypatch.setattr(Story, "guide", None)  # it is not asked
+    few, methods = Claim(images=7), ["label column", "retraining"]
+    made = small(methods, [3], "claim", seeds=(1, 2), controls=(2, 9), claim=few)
+    assert [(run.method, run.seed) for run in made.runs()] == [
+        ("label column", 1), ("retraining", 1), ("label column", 2), ("retraining", 2),
+        ("retraining", 9),
+    ]  # fmt: skip
+    made.run()
+    assert made.missing() == []
+    first = story_of(small, SHORT.seed).baseline.model.prior_mean.sum()
+    assert [a[:3] for a in asked] == [(False, seed, 7) for seed in (1, 1, 2, 2, 9)]
+    assert all(a[3] == first for a in asked)  # one baseline sets every price
+    baselines = list(made.folder.glob("checkpoints/vae_baseline*.pt"))
+    assert len(baselines) == 3  # of the seeds 1, 2 and the first; a lone control needs none
+    marks = {run.key["fingerprint"].split("-")[0] for run in made.runs()}
+    assert len(marks) == 1
+    assert marks.isdisjoint(run.key["fingerprint"] for run in small(methods, [3], "audit").runs())
+    only = small(["paper", "retraining"], [3], "claim", controls=(9,), only={"paper": ((3,), (4,))})
+    assert [(run.method, run.seed) for run in only.runs()] == [("retraining", 1), ("retraining", 9)]
 
 
 def test_one_attack_that_fails_leaves_the_others(tmp_path, monkeypatch):
@@ -356,10 +387,12 @@ def test_one_attack_that_fails_leaves_the_others(tmp_path, monkeypatch):
     made = Grid("audit", methods, (3,), (42, 43), folder=tmp_path)
     with pytest.raises(RuntimeError, match="3 of 6 runs failed, named above"):
         made.run()
-    assert read_audit(tmp_path)[3, "label column", "guided both"].controls == 1
+    assert read_audit(tmp_path) == {}  # one control is too few for a verdict
     healed = True
     made.run()
-    assert read_audit(tmp_path)[3, "label column", "guided both"].controls == 2
+    assert made.missing() == []
+    replace(made, seeds=(42, 43, 44)).run()
+    assert read_audit(tmp_path)[3, "label column", "guided both"].controls == 3
     with pytest.raises(ValueError, match="class 12"):
         Grid("audit", methods, (3, 12), folder=tmp_path)
 

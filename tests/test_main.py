@@ -175,7 +175,7 @@ def test_probes_score_every_model_with_every_judge(tiny, scoring, monkeypatch):
     assert all(0 <= share <= 1 for share in found["baseline"].values())
 
 
-@pytest.mark.parametrize("part", ["audit", "scoreboard"])
+@pytest.mark.parametrize("part", ["audit", "claim", "scoreboard"])
 def test_the_grids_get_their_options(part, monkeypatch):
     got = []
     monkeypatch.setattr(grid.Grid, "run", lambda *a: got.append(a))
@@ -186,18 +186,19 @@ def test_the_grids_get_their_options(part, monkeypatch):
     assert where == ["loky", 3, None]
     assert "selective amnesia" in made.methods
     assert made.only["paper"] == ((0, 3, 5), (42,))
+    assert made.controls == (grid.CONTROL_SEEDS if part == "claim" else ())
     call(monkeypatch, part, "--methods", "paper", "label column", "--backend", "sequential")
     assert (got[-1][0].methods, got[-1][0].only) == (("paper", "label column"), {})
 
 
-@pytest.mark.parametrize("part", ["audit", "scoreboard"])
+@pytest.mark.parametrize("part", ["audit", "claim", "scoreboard"])
 def test_a_plan_runs_nothing(part, monkeypatch, capsys):
     monkeypatch.setattr(grid.Grid, "run", None)
     call(monkeypatch, part, "--plan", "--seeds", "7", "--methods", "label column")
     assert "10 of 10 runs are missing" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("part", ["audit", "scoreboard"])
+@pytest.mark.parametrize("part", ["audit", "claim", "scoreboard"])
 @pytest.mark.parametrize(
     ("words", "said"),
     [

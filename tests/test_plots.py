@@ -9,7 +9,7 @@ import sahelpers as sa
 from sahelpers import plots
 from sahelpers.recovery import RecoveryCurve
 from sahelpers.study import excess_intervals
-from sahelpers.study.statistics import NO_MORE, OPEN, REMAINS, Finding
+from sahelpers.study.statistics import ERASED, INCONCLUSIVE, NATS, OPEN, REMAINS, Finding
 
 
 @pytest.fixture(autouse=True)
@@ -121,25 +121,46 @@ def test_recovery_with_its_area():
     assert f"forgotten (area {curve.area:.2f})" == ax.get_legend().get_texts()[0].get_text()
 
 
-def test_an_interval_has_the_colour_of_its_verdict_and_the_baseline_beside_it():
-    def finding(low, high, verdict):
-        middle = (low + high) / 2
-        return Finding("a", 8, 0.9, 0.5, 0.4, 0.6, 0.5, 2, middle, low, high, verdict)
+def finding(low, high, verdict, attack="a", resists=0):
+    """Hidden models at 0.9, controls at 0.5, a margin of 0.1."""
+    middle = (low + high) / 2
+    groups = 0.9, 0.5 + middle, 0.5, 3, 4
+    ends = middle, low, high, 0.3, 0.1, 0.01, 0.5
+    return Finding(attack, 8, *groups, *ends, resists, verdict)
 
+
+def marks(ax, size):
+    """Places of the upright bars of this height."""
+    shown = (line for line in ax.get_lines() if line.get_marker() == "|")
+    return [line.get_xdata()[0] for line in shown if line.get_markersize() == size]
+
+
+def test_an_interval_has_the_colour_of_its_verdict_and_what_remembers_beside_it():
     rows = {
-        "good": finding(-0.2, 0.0, NO_MORE),
+        "good": finding(-0.2, 0.0, ERASED, resists=1),
         "bad": finding(0.2, 0.3, REMAINS),
-        "open": finding(-0.2, 0.0, OPEN),
+        "open": finding(-0.2, 0.2, OPEN),
+        "blind": finding(-0.2, 0.0, INCONCLUSIVE),
     }
     ax = excess_intervals(rows)
-    ends = [line for line in ax.get_lines() if list(line.get_ydata()) in ([0, 0], [1, 1], [2, 2])]
-    assert [list(line.get_xdata()) for line in ends] == [[-0.2, 0.0], [0.2, 0.3], [-0.2, 0.0]]
+    ends = [x for x in ax.get_lines() if list(x.get_ydata()) in [[row, row] for row in range(4)]]
+    assert [list(x.get_xdata()) for x in ends] == [[f.low, f.high] for f in rows.values()]
     colors = [line.get_color() for line in ends]
     assert colors[:2] == [plots.PALETTE[0], plots.PALETTE[1]]
-    assert colors[2] not in colors[:2]
-    knowing = [line.get_xdata()[0] for line in ax.get_lines() if line.get_marker() == "|"]
-    assert knowing == pytest.approx([0.4] * 3)
-    assert [t.get_text() for t in ax.get_yticklabels()] == ["good", "bad", "open"]
+    assert colors[2] == colors[3] not in colors[:2]
+    means = [x for x in ax.get_lines() if x.get_marker() in ("D", plots.MARKERS[0])]
+    assert [x.get_marker() for x in means] == ["D", *[plots.MARKERS[0]] * 3]
+    assert [x.get_xdata()[0] for x in means] == pytest.approx([f.excess for f in rows.values()])
+    assert marks(ax, 9) == pytest.approx([0.4] * 4)  # the hidden models' excess
+    assert marks(ax, 5) == pytest.approx([0.1] * 4)  # the margin
+    assert [t.get_text() for t in ax.get_yticklabels()] == list(rows)
+    assert ax.get_xlim() == (-1.05, 1.05)
+
+
+def test_a_cost_is_memory_where_it_is_small():
+    ax = excess_intervals({"digit": finding(-0.2, 0.0, ERASED, attack=NATS[0])})
+    assert marks(ax, 9) == pytest.approx([-0.4])
+    assert "nats" in ax.get_xlabel()
 
 
 def test_the_axes_given_are_used():

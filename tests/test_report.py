@@ -1,14 +1,26 @@
 """The tables from the journal: nothing vanishes, and the audit's is the report of each digit."""
 
 import csv
+import math
+from dataclasses import replace
 
 import pytest
 
 import sahelpers as sa
 from sahelpers.config import CHECKOUT
-from sahelpers.study import Grid, grid, read_audit, read_scoreboard, report
-from sahelpers.study.report import write_table
-from sahelpers.study.statistics import FOOLED, KEPT, compare_all
+from sahelpers.study import (
+    Grid,
+    excess_intervals,
+    grid,
+    read_audit,
+    read_scoreboard,
+    report,
+)
+from sahelpers.study.report import audited, write_table
+from sahelpers.study.statistics import BESIDE, FOOLED, KEPT, NATS, compare, compare_all
+
+OURS, CONTROL, HIDDEN = "selective amnesia", "retraining", "label column"
+SHARES = {OURS: 0.25, HIDDEN: 1.0, CONTROL: 0.5}
 
 
 def values(share, n=8):
@@ -23,13 +35,18 @@ def record(digit, method, seed, found, part="audit", **changes):
     return run.key | {"values": found} | changes
 
 
-def lines():
-    """Two seeds of each model of digit 3; digit 5 has no control yet."""
-    made = []
-    for seed in (42, 43):
-        for method, share in (("baseline", 1.0), ("selective amnesia", 0.25), ("retraining", 0.5)):
-            made.append(record(3, method, seed, values(share)))
-    return [*made, record(5, "selective amnesia", 42, values(0.5))]
+def lines(digits=(3,)):
+    """Two seeds of ours, one hidden model and three controls; digit 5 has no control yet."""
+    made = [record(5, OURS, 42, values(0.5)), record(5, HIDDEN, 42, values(0.5))]
+    for digit in digits:
+        for method, seeds in ((OURS, (42, 43)), (HIDDEN, (42,)), (CONTROL, (42, 43, 44))):
+            made += [record(digit, method, seed, values(SHARES[method])) for seed in seeds]
+    return made
+
+
+def groups(models=SHARES[OURS]):
+    """What `lines` holds of one digit."""
+    return [values(models)] * 2, [values(SHARES[HIDDEN])], [values(SHARES[CONTROL])] * 3
 
 
 def rows_of(path):
@@ -40,49 +57,131 @@ def rows_of(path):
 def test_the_table_is_the_report_of_each_digit_and_model(tmp_path):
     write_table("audit", lines(), tmp_path)
     rows = rows_of(tmp_path / "audit.csv")
-    assert {(r["digit"], r["method"]) for r in rows} == {
-        ("3", "baseline"),
-        ("3", "selective amnesia"),
-    }
-    found = compare_all(3, *([values(share)] * 2 for share in (0.25, 1.0, 0.5)))
-    mine = [r for r in rows if r["method"] == "selective amnesia"]
-    for row, finding in zip(mine, found.findings, strict=True):
+    assert {(r["digit"], r["method"]) for r in rows} == {("3", HIDDEN), ("3", OURS)}
+    mine = [r for r in rows if r["method"] == OURS]
+    for row, finding in zip(mine, compare_all({3: groups()})[3].findings, strict=True):
         assert row["attack"] == finding.attack
         assert row["verdict"] == finding.verdict
-        assert float(row["excess_high"]) == pytest.approx(finding.excess_high, abs=1e-4)
-        assert (row["seeds"], row["controls"]) == ("2", "2")
+        assert float(row["high"]) == pytest.approx(finding.high, abs=1e-4)
+        assert (row["models"], row["controls"]) == ("2", "3")
         assert (row["dataset"], row["arch"]) == ("mnist", "mlp")
 
 
 def test_the_table_survives_a_file(tmp_path):
     assert read_audit(tmp_path) == {}
-    write_table("audit", lines(), tmp_path)
+    more = {NATS[0]: [100.0, 101.5], BESIDE[0]: [0.25, 0.5]}
+    write_table("audit", [r | {"values": r["values"] | more} for r in lines()], tmp_path)
     table = read_audit(tmp_path)
-    found = compare_all(3, *([values(share)] * 2 for share in (0.25, 1.0, 0.5)))
+    (found,) = compare_all({3: tuple([v | more for v in g] for g in groups())}).values()
+    assert any(f.resists for f in found.findings)
+    assert any(math.isnan(f.margin) for f in found.findings)
     for finding in found.findings:
-        back = table[3, "selective amnesia", finding.attack]
+        back = table[3, OURS, finding.attack]
         for name, value in vars(finding).items():
-            assert getattr(back, name) == (
-                pytest.approx(value, abs=1e-4) if isinstance(value, float) else value
-            )
+            assert type(getattr(back, name)) is type(value)
+            if isinstance(value, float):
+                value = pytest.approx(value, abs=1e-4, nan_ok=True)
+            assert getattr(back, name) == value
+
+
+def test_spreads_are_pooled_over_the_digits_of_the_journal(tmp_path):
+    wild = [record(4, CONTROL, 42 + k, values((0.125, 0.5, 0.875)[k])) for k in range(3)]
+    calm = [r for r in lines((3, 4)) if (r["class"], r["method"]) != (4, CONTROL)]
+    write_table("audit", lines((3, 4)), tmp_path)
+    alike = read_audit(tmp_path)[3, OURS, "guided both"]
+    write_table("audit", calm + wild, tmp_path)
+    pooled = read_audit(tmp_path)[3, OURS, "guided both"]
+    assert pooled.excess == alike.excess
+    assert pooled.high - pooled.low > 5 * (alike.high - alike.low)
 
 
 def test_a_line_of_another_recipe_does_not_count_and_does_not_vanish(tmp_path):
-    old = [
-        record(3, method, seed, values(1.0), fingerprint="0ld")
-        for method in ("selective amnesia", "baseline", "retraining")
-        for seed in (42, 43, 44)
-    ]
+    old = [r | {"values": values(1.0), "fingerprint": "0ld"} for r in lines()]
+    old = [r | {"fingerprint": "0ld-way"} if r["method"] != CONTROL else r for r in old]
     write_table("audit", old + lines(), tmp_path)
-    finding = read_audit(tmp_path)[3, "selective amnesia", "guided both"]
-    assert finding.model == 0.25
-    kept = [r for r in rows_of(tmp_path / "audit.csv") if r["fingerprint"] == "0ld"]
+    assert read_audit(tmp_path)[3, OURS, "guided both"].model == 0.25
+    kept = [r for r in rows_of(tmp_path / "audit.csv") if r["fingerprint"] == "0ld-way"]
     assert {
-        (r["method"], r["model"], r["seeds"]) for r in kept if r["attack"] == "guided both"
+        (r["method"], r["model"], r["models"]) for r in kept if r["attack"] == "guided both"
     } == {
-        ("selective amnesia", "1.0", "3"),
-        ("baseline", "1.0", "3"),
+        (OURS, "1.0", "2"),
+        (HIDDEN, "1.0", "1"),
     }
+
+
+def test_hidden_models_count_however_others_forget_and_the_newest_of_a_seed(tmp_path):
+    """Another default of `forget` has another second half; what is hidden does not depend on it."""
+    shared = lines()[0]["fingerprint"].partition("-")[0]
+    before = [
+        r | {"fingerprint": f"{shared}-before", "values": values(0.75)}
+        for r in lines()
+        if r["method"] == HIDDEN
+    ]
+    without = [r for r in lines() if r["method"] != HIDDEN]
+    for records, hidden in ((without + before, 0.75), (before + lines(), 1.0)):
+        write_table("audit", records, tmp_path)
+        found = read_audit(tmp_path)[3, OURS, "guided both"]
+        assert (found.hidden, found.control) == (hidden, 0.5)
+
+
+def test_both_parts_are_in_one_table_each_with_its_own_controls(tmp_path):
+    claims = [
+        record(r["class"], r["method"], r["seed"], {NATS[0]: [100.0]}, "claim") for r in lines()
+    ]
+    for part in ("audit", "claim"):
+        write_table(part, [*claims, *lines()], tmp_path)
+        attacks = {a for digit, method, a in read_audit(tmp_path) if (digit, method) == (3, OURS)}
+        assert attacks == {*values(1.0), NATS[0]}
+    keys = [key[:2] for key in audited([*claims, *lines()])]
+    assert sorted(keys) == sorted((p, m) for p in ("audit", "claim") for m in (OURS, HIDDEN))
+
+
+@pytest.mark.parametrize("short", [(HIDDEN, 42), (CONTROL, 44)])
+def test_without_a_hidden_model_or_a_third_control_there_is_no_row(tmp_path, short):
+    rest = [r for r in lines() if (r["method"], r["seed"]) != short]
+    write_table("audit", rest, tmp_path)
+    assert read_audit(tmp_path) == {}
+
+
+def test_an_attack_that_some_have_not_faced_yet_has_no_row(tmp_path):
+    late = [record(3, OURS, 43, values(0.25) | {"new": [0.5]})]
+    write_table(
+        "audit", [r for r in lines() if (r["method"], r["seed"]) != (OURS, 43)] + late, tmp_path
+    )
+    assert {a for _, method, a in read_audit(tmp_path) if method == OURS} == set(values(0.25))
+
+
+def finding(attack="a", middle=0.5):
+    controls = (0.29, 0.3, 0.31)
+    return compare(attack, [middle, middle + 0.01], [0.9, 0.92], controls)
+
+
+def test_the_picture_shows_ends_margin_and_what_is_known():
+    findings = {"remains": finding(), "erased": finding(middle=0.3), "resists": finding(middle=0)}
+    ax = excess_intervals(findings)
+    ends, mean, known, margin = ax.lines[:4]
+    first = findings["remains"]
+    assert list(ends.get_xdata()) == [first.low, first.high]
+    assert list(mean.get_xdata()) == [first.excess]
+    assert list(known.get_xdata()) == [pytest.approx(first.hidden - first.control)]
+    assert list(margin.get_xdata()) == [first.margin]
+    colors = [ax.lines[k].get_color() for k in (0, 4, 8)]
+    assert colors[0] != colors[1] == colors[2] != "gray"
+    assert [ax.lines[k].get_marker() for k in (1, 5, 9)] == ["o", "o", "D"]
+    assert ax.get_xlim() == (-1.05, 1.05)
+
+
+def test_the_picture_of_costs_has_limits_of_its_own():
+    cost = compare(NATS[0], [104.0, 106.0], [95.0, 97.0], [110.0, 111.0, 112.0])
+    ax = excess_intervals({"3": cost})
+    assert ax.get_xlim()[1] > 15
+    assert list(ax.lines[2].get_xdata()) == [pytest.approx(15)]  # the hidden ones' memory
+    assert "nats" in ax.get_xlabel()
+
+
+def test_the_page_states_the_bound_of_a_zero():
+    page = report.markdown([])
+    assert "A share of zero is 0 of 2,000 samples of each model: at most 0.15 %" in page
 
 
 def test_the_scoreboard_keeps_rows_of_other_recipes_before_todays(tmp_path):
@@ -95,11 +194,6 @@ def test_the_scoreboard_keeps_rows_of_other_recipes_before_todays(tmp_path):
         (new["fingerprint"], "0.123457", "7"),
     ]
     assert list(rows[0]) == report.COLUMNS
-
-
-def test_without_a_control_the_table_is_empty_and_readable(tmp_path):
-    write_table("audit", [record(3, "baseline", 42, values(1.0))], tmp_path)
-    assert read_audit(tmp_path) == {}
 
 
 @pytest.mark.parametrize("text", ["digit,method\n3,ours\n", "digit,n\n\x00,1\n", "digit\nthree\n"])
@@ -135,10 +229,19 @@ def test_the_tables_are_in_step_with_the_journal_and_the_page_with_the_tables(tm
         made, kept = (folder / f"{part}.csv" for folder in (tmp_path, report.RESULTS))
         assert made.read_text() == kept.read_text()
     page = (CHECKOUT / "RESULTS.md").read_text(encoding="utf-8")
-    assert page == report.markdown(read_scoreboard(), read_audit())
+    assert page == report.markdown(read_scoreboard(), read_audit(), report.audited(records))
 
 
-def test_the_repository_lacks_no_run_of_the_scoreboard():
-    whole = Grid("scoreboard", tuple(sa.study.METHODS), tuple(range(10)), only=grid.ONLY)
-    assert len(whole.runs()) == 366
+def test_every_digit_and_seed_has_faced_the_named_attacks():
+    controls = grid.CONTROL_SEEDS
+    whole = Grid("claim", grid.CLAIMED, tuple(range(10)), only=grid.ONLY, controls=controls)
+    assert len(whole.runs()) == 10 * (3 + 3 + 4)
     assert whole.missing() == []
+
+
+def test_what_the_scoreboard_lacks_are_the_parts_of_todays_default():
+    """Whose outputs are there, without the attacks; other methods are complete."""
+    whole = Grid("scoreboard", tuple(sa.study.METHODS), tuple(range(10)), only=grid.ONLY)
+    parts = {"selective amnesia", "without attacker", "without EWC", "without replay"}
+    assert {run.method for run in whole.missing()} <= parts
+    assert replace(whole, methods=("selective amnesia",), expensive=()).missing() == []

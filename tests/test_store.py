@@ -84,6 +84,19 @@ def test_an_older_version_is_named_and_made_again(folder):
     assert load_or_make(recipe(version=2), lambda: pytest.fail("made"), Thing).value == 1
 
 
+def test_a_file_of_earlier_defaults_is_named_and_made_again(folder):
+    """A plain name stands for the default knobs, and these may change with the recipe."""
+    before, now = recipe(version=1), recipe(version=2)
+    save(now.path, Thing(torch.zeros(1)).to_state(), {**before.mark, "configs": [["Config", {}]]})
+    with pytest.warns(UserWarning, match=r"^x\.pt is made anew: .* version 1 .* which is 2 now\.$"):
+        found = load_or_make(now, lambda: Thing(torch.ones(1)), Thing)
+    assert found.value == 1
+    for version, name in ((2, "configs"), (1, "data")):
+        save(now.path, Thing(torch.zeros(1)).to_state(), {**now.mark, "version": version, name: {}})
+        with pytest.raises(CheckpointError, match="another configuration or other data"):
+            load_or_make(now, lambda: pytest.fail("made"), Thing)
+
+
 def test_a_file_of_an_earlier_release_is_named_and_made_again(folder, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setitem(files.pack.__globals__, "FORMAT", FORMAT - 1)

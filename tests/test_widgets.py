@@ -107,7 +107,7 @@ def test_every_control_has_a_label(board):
                                      "Textarea", "FloatProgress"):  # fmt: skip
             assert widget.description
             named += 1
-    assert named == 10 + 1 + 9 + 5 + 1 + 1
+    assert named == 10 + 1 + 10 + 5 + 1 + 1
 
 
 def test_a_click_forgets(where, board, tiny, tiny_fishers):

@@ -27,7 +27,7 @@ FRAME_SECONDS = 0.4  # between two pictures of a run
 JUDGED = 200  # samples per class behind the dashboard's table
 COLUMNS = 8  # images in a row of a frame
 ROWS = 4  # images per class in the grid
-KNOBS = ["gray_value", "neg_loss_weight", "gamma", "ewc_lambda"]
+KNOBS = ["gray_value", "neg_loss_weight", "gamma", "ewc_lambda", "w_attack"]
 KNOBS += ["w_contrast", "w_ink", "w_tv", "w_orient", "epochs_unl"]
 ENDED = {"done": "Done", "budget": "EPOCHS_UNL used up", "stopped": "Stopped"}
 

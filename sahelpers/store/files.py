@@ -223,11 +223,13 @@ def _kept(recipe: Recipe, path: Path, kind: type[S]) -> S | None:
         warnings.warn(f"{path.name} is made anew: {error.__cause__}.", stacklevel=3)
         return None
     try:
-        same_place = all(mark[name] == value for name, value in recipe.ingredients.items())
+        other = [name for name, value in recipe.ingredients.items() if mark[name] != value]
+        if other == ["configs"] and mark["version"] < recipe.version:
+            other = []  # the default knobs were others then
         outdated, release = recipe.outdated(mark), mark["torch"]
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise CheckpointError(f"{path} does not say what it was made from. {REMEDY}") from error
-    if not same_place:
+    if other:
         raise CheckpointError(
             f"{path} was made with another configuration or other data than its name says. {REMEDY}"
         )

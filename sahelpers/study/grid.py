@@ -28,28 +28,33 @@ from ..data import LabelledImages, class_names, load_dataset
 from ..story import Story
 from ..training import TrainedCVAE
 from . import battery, report
-from .battery import Effort, Reference
-from .methods import BASELINE, CONTROL, METHODS, Method, recipe
+from .battery import Claim, Effort, Reference
+from .methods import BASELINE, CONTROL, HIDDEN, METHODS, Method, recipe
+from .statistics import NAMED
 from .workers import about, each, reset_peak, say
 
+PARTS = ("scoreboard", "claim", "audit")
 SEEDS = (42, 43, 44)
+CONTROL_SEEDS = (48,)  # of further models that are retrained for the claim
 # minutes each: a whole table has them on these classes and seeds only
 ONLY = dict.fromkeys(("paper", "reference"), ((0, 3, 5), (42,)))
 EXPENSIVE = (  # the methods whose runs get the bound and the attacks in the scoreboard
     "selective amnesia", "without EWC", "paper", "paper, 1,000 steps", "reference", "label column",
     "saliency mask", CONTROL,
 )  # fmt: skip
-AUDITED = (BASELINE, "selective amnesia", "paper, 1,000 steps", "label column", CONTROL)
+CLAIMED = (HIDDEN, "selective amnesia", CONTROL)
+AUDITED = (BASELINE, "selective amnesia", "paper, 1,000 steps", HIDDEN, CONTROL)
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Runs of one part, "scoreboard" or "audit", on one data set.
+    """Runs of one part, "scoreboard", "claim" or "audit", on one data set.
 
     baseline, amnesia: configurations whose seed is replaced by each of `seeds`.
     expensive: methods whose runs in the scoreboard get the importance-weighted bound, the guided
     attack and relearning.  only: classes and seeds that a method is restricted to.
-    folder: of journal.jsonl, which holds the lines of both parts, and of the tables.
+    controls: further seeds, of retrained models alone.
+    folder: of journal.jsonl, which holds the lines of all parts, and of the tables.
     Raises ValueError for a part, method, data set or class that does not exist.
     """
 
@@ -62,6 +67,8 @@ class Grid:
     amnesia: AmnesiaConfig = field(default_factory=AmnesiaConfig)
     judge: JudgeConfig = field(default_factory=JudgeConfig)
     effort: Effort = field(default_factory=Effort)
+    claim: Claim = field(default_factory=Claim)
+    controls: tuple[int, ...] = ()
     expensive: tuple[str, ...] = EXPENSIVE
     only: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
     folder: Path = report.RESULTS
@@ -69,7 +76,7 @@ class Grid:
 
     def __post_init__(self) -> None:
         allowed = list(METHODS) if self.part == "scoreboard" else [BASELINE, *METHODS]
-        given = [("part", self.part, ["scoreboard", "audit"]), ("dataset", self.dataset, DATASETS)]
+        given = [("part", self.part, PARTS), ("dataset", self.dataset, DATASETS)]
         for what, value, choices in [*given, *(("method", m, allowed) for m in self.methods)]:
             if value not in choices:
                 raise ValueError(f"{what} {value!r} is not one of {', '.join(choices)}")
@@ -78,16 +85,18 @@ class Grid:
 
     @property
     def journal(self) -> Path:
-        """The file with a line for every run that has ended, of both parts."""
+        """The file with a line for every run that has ended, of all parts."""
         return self.folder / "journal.jsonl"
 
     def runs(self) -> "list[Run]":
         """All runs, seed by seed."""
         everywhere = self.forget_classes, self.seeds
         found = []
-        for seed, method, label in product(self.seeds, self.methods, self.forget_classes):
-            classes, seeds = self.only.get(method, everywhere)
-            if label in classes and seed in seeds:
+        seeds = self.seeds + tuple(s for s in self.controls if s not in self.seeds)
+        for seed, method, label in product(seeds, self.methods, self.forget_classes):
+            classes, chosen = self.only.get(method, everywhere)
+            chosen = seeds if method == CONTROL and chosen is self.seeds else chosen
+            if label in classes and seed in chosen:
                 found.append(Run(self, method, METHODS.get(method, _nothing), label, seed))
         return found
 
@@ -119,7 +128,7 @@ class Grid:
         print(self.plan(jobs), flush=True)
         missing, names = self.missing(), class_names(self.dataset)
         left, failed = list(missing), list[BaseException]()
-        by_cost = sorted(missing, key=lambda run: run.expensive)
+        by_cost = sorted(missing, key=lambda run: (run.method != CONTROL, run.expensive))
         firsts = list({run.seed: run for run in by_cost}.values())  # of each seed the last
         try:
             for part in (firsts[:1], firsts[1:]):  # the judges are made once, with the first
@@ -183,27 +192,29 @@ class Run:
     def key(self) -> dict[str, Any]:
         """What identifies it in the journal."""
         g = self.grid
-        made = recipe(self.method, g.baseline, g.amnesia, g.judge, g.effort)
+        judged = g.judge, g.claim if g.part == "claim" else g.effort
+        made = recipe(self.method, g.baseline, g.amnesia, *judged)
         names = self.method, self.forget_class, self.seed, g.dataset, g.baseline.arch, made
         return {"part": g.part, **dict(zip(report.KEY, names, strict=True))}
 
     @property
     def asked(self) -> set[str]:
         """The values that its line has, whatever comes out."""
-        if self.grid.part == "audit":
-            return {"guided both"}
+        if self.grid.part != "scoreboard":
+            return set(NAMED if self.grid.part == "claim" else ["guided both"])
         more = [*battery.BOUNDS, *battery.ATTACKS] if self.expensive else []
         return {*battery.JUDGED, *battery.REAL, *report.COST, *more}
 
     @property
     def expensive(self) -> bool:
-        """Whether it is attacked."""
-        return self.grid.part == "audit" or self.method in self.grid.expensive
+        """Whether it is attacked with a guide."""
+        part = self.grid.part
+        return part == "audit" or (part == "scoreboard" and self.method in self.grid.expensive)
 
-    def reference(self) -> Reference:
-        """What the runs of its seed share."""
-        g = self.grid
-        own = replace(g.baseline, seed=self.seed), replace(g.amnesia, seed=self.seed), g.judge
+    def reference(self, seed: int | None = None) -> Reference:
+        """What the runs of a seed share, its own if none is given."""
+        g, seed = self.grid, self.seed if seed is None else seed
+        own = replace(g.baseline, seed=seed), replace(g.amnesia, seed=seed), g.judge
         return _reference(g.dataset, g.device, g.effort, *own)
 
 
@@ -213,15 +224,16 @@ def _data(dataset: str) -> tuple[LabelledImages, LabelledImages]:
     return load_dataset(dataset), load_dataset(dataset, "test")
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 def _reference(dataset: str, device: str, effort: Effort, *own: Any) -> Reference:
     configs = dict(zip(("baseline", "amnesia", "judge"), own, strict=True))
     return Reference(Story(_data(dataset), device=device, **configs), effort)
 
 
 def prepare(run: Run) -> None:
-    """Make or load what runs share: judges, baseline, Fishers."""
-    for name in ("judges", "fishers", "guide")[: 2 + run.expensive]:
+    """Make or load what runs share: judges, baseline, Fishers (a control's seed may have none)."""
+    lone = run.method == CONTROL and run.grid.part == "claim"
+    for name in ("judges", *(["guide"] * run.expensive), *(["fishers"] * (not lone))):
         getattr(run.reference().story, name)
 
 
@@ -230,19 +242,22 @@ def compute(run: Run) -> dict[str, Any]:
     begin = time.perf_counter()
     reset_peak()
     prepare(run)
-    values = attack(run) if run.grid.part == "audit" else measure(run)
+    values = measure(run) if run.grid.part == "scoreboard" else attack(run)
     version = f"{__version__} (torch {torch.__version__})"
     seconds = time.perf_counter() - begin
     return {"values": values, "cell_seconds": seconds, "version": version, **about()}
 
 
 def attack(run: Run) -> battery.Values:
-    """Every attack on the run's model; baseline and control are the story's."""
-    story, label = run.reference().story, run.forget_class
+    """The attacks of the claim, or all others, on the run's model; a control is the story's."""
+    g, story, label = run.grid, run.reference().story, run.forget_class
     made = story.control(label) if run.method == CONTROL else run.function(story, (label,))
-    given: Any = {"judges": story.judges, "guide": story.guide, "real": story.test}
-    given["baseline"] = story.baseline.model
-    return battery.attack_all(made.model, label, run.grid.effort, **given)
+    given: Any = {"judges": story.judges, "real": story.test}
+    if g.part == "claim":
+        given["baseline"] = run.reference(g.baseline.seed).story.baseline.model  # one for all seeds
+        return battery.named_attacks(made.model, label, replace(g.claim, seed=run.seed), **given)
+    given |= {"guide": story.guide, "baseline": story.baseline.model}
+    return battery.attack_all(made.model, label, g.effort, **given)
 
 
 def measure(run: Run) -> dict[str, Any]:

@@ -38,6 +38,8 @@ Classes = tuple[int, ...]
 Method = Callable[[Story, Classes], AmnesiaResult]
 
 CONTROL = "retraining"  # the method that never saw the class, among METHODS
+OURS = "selective amnesia"
+HIDDEN = "label column"  # the one whose models are known to remember
 BASELINE = "baseline"  # what the audit calls the model that has forgotten nothing
 STEPS = 380  # of those that descend by `_descend`
 FORGET_WEIGHT = 0.005  # of the forget term at the label itself, where these steps suffice with it
@@ -143,14 +145,15 @@ def retraining(story: Story, forget_class: Classes) -> AmnesiaResult:
 
 
 METHODS: dict[str, Method] = {
-    "selective amnesia": selective_amnesia,
+    OURS: selective_amnesia,
+    "without attacker": partial(selective_amnesia, w_attack=0.0),
     "without EWC": partial(selective_amnesia, ewc_lambda=0.0),
     "without replay": partial(selective_amnesia, gamma=0.0),
     "paper": paper,
     "paper, 1,000 steps": partial(paper, passes=10, fisher_images=5_000),
     "reference": reference,
     "reference, 3 passes": partial(reference, passes=3),
-    "label column": label_column,
+    HIDDEN: label_column,
     "gradient ascent": gradient_ascent,
     "fine-tuning": fine_tuning,
     "random labels": random_labels,
@@ -186,8 +189,9 @@ def _terms(story: Story, forget_class: Classes, surrogate: str) -> Callable[...,
     """Our two terms without consolidation, at the label itself, towards this surrogate: a function
     of a model, a generator and the number of examples."""
     frozen = copy.deepcopy(story.baseline.model).eval().requires_grad_(False)
-    changes: Any = {"ewc_lambda": 0.0, "y_reach": 0.0, "neg_loss_weight": FORGET_WEIGHT}
-    config = replace(story.config.amnesia, surrogate=surrogate, **changes)
+    changes: Any = {"ewc_lambda": 0.0, "w_attack": 0.0, "y_reach": 0.0, "z_reach": 3.0}
+    changes |= {"surrogate": surrogate, "neg_loss_weight": FORGET_WEIGHT}
+    config = replace(story.config.amnesia, **changes)
     objective = Objective(frozen, story.fishers.without(()), forget_class, config)
     return lambda model, generator, n=BATCH: objective.terms(model, objective.draw(n, generator))
 

@@ -10,6 +10,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
+from itertools import chain
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,10 +25,11 @@ from ..models import CVAE
 from ..probing import invert_blind, invert_prototypes, success
 from ..store.files import replace_text
 from ..story import Story
-from . import statistics
-from .battery import ATTACKS, BOUNDS, JUDGED, REAL, Effort
-from .methods import BASELINE, CONTROL, recipe
-from .statistics import Audit, Finding, Row, Summary
+from . import scores, statistics, verdicts
+from .battery import ATTACKS, BOUNDS, JUDGED, REAL, Claim, Effort
+from .methods import CONTROL, HIDDEN, OURS, recipe
+from .scores import Audit, Figure, Row, Summary
+from .statistics import ERASED, REMAINS, Finding, Groups, Values
 
 T = TypeVar("T")
 RESULTS = CHECKOUT / "results"
@@ -36,52 +38,85 @@ KEY = ["method", "class", "seed", "dataset", "arch", "fingerprint"]
 COST = ["steps", "seconds", "real_images", "reason"]
 ABOUT = ["cell_seconds", "peak_mb", "version", "machine", "error"]
 COLUMNS = [*KEY, *JUDGED, *REAL, *COST, *BOUNDS, *ATTACKS, *ABOUT]
-AUDIT_KEY = ["digit", "method", "seeds", "dataset", "arch", "fingerprint"]
+AUDIT_KEY = ["digit", "method", "dataset", "arch", "fingerprint"]
 AUDIT_COLUMNS = [*AUDIT_KEY, *(f.name for f in fields(Finding))]
+
+TODAY = recipe(OURS, BASELINES["mlp"], AmnesiaConfig(), JudgeConfig(), Claim())
+CLAIMED = "claim", OURS, "mnist", "mlp", TODAY
+AUDITS = ("audit", "claim")  # parts of the journal whose lines are attacks
 
 Record = Mapping[str, Any]  # a line of the journal
 
 
 def current(row: Record) -> bool:
-    """Whether a row's recipe is today's default of its architecture."""
-    baseline = BASELINES[row["arch"]]
-    usual = recipe(row["method"], baseline, AmnesiaConfig(), JudgeConfig(), Effort())
-    return bool(row["fingerprint"] == usual)
+    """Whether a row's recipe is today's default of its architecture, with any part's effort."""
+    made = row["method"], BASELINES[row["arch"]], AmnesiaConfig(), JudgeConfig()
+    return row["fingerprint"] in [recipe(*made, effort) for effort in (Effort(), Claim())]
 
 
 def write_table(part: str, records: Sequence[Record], folder: Path) -> None:
-    """The folder's scoreboard.csv or audit.csv from the journal's lines, those of today's recipes
-    last; RESULTS.md after the repository's own.  Floats have six digits, in the audit four places.
+    """The folder's scoreboard.csv, or audit.csv for the parts audit and claim, from the journal's
+    lines, those of today's recipes last; RESULTS.md after the repository's own.  Floats have six
+    digits, in the audit four places.
     """
-    records = sorted((r for r in records if r["part"] == part), key=current)
+    name, parts = ("audit", AUDITS) if part in AUDITS else (part, (part,))
+    everything, records = records, sorted((r for r in records if r["part"] in parts), key=current)
     stream, columns, rows = io.StringIO(), COLUMNS, [{**r, **r.get("values", {})} for r in records]
     shown: Callable[[float], object] = "{:.6g}".format
-    if part == "audit":
+    if part in AUDITS:
         columns, rows, shown = AUDIT_COLUMNS, _audit_rows(records), lambda v: round(v, 4)
     writer = csv.DictWriter(stream, columns, "", "ignore", lineterminator="\n")
     writer.writeheader()
     for row in rows:
         writer.writerow({k: shown(v) if isinstance(v, float) else v for k, v in row.items()})
-    replace_text(folder / f"{part}.csv", stream.getvalue())
+    replace_text(folder / f"{name}.csv", stream.getvalue())
     if folder == RESULTS:
-        replace_text(CHECKOUT / "RESULTS.md", markdown(read_scoreboard(), read_audit()))
+        page = markdown(read_scoreboard(), read_audit(), audited(everything))
+        replace_text(CHECKOUT / "RESULTS.md", page)
 
 
-def _audit_rows(records: Sequence[Record]) -> list[dict[str, Any]]:
-    """One row per digit, model and attack, where there are a baseline and a control of its recipe;
-    against the controls of all seeds of that digit."""
-    groups, rows = defaultdict(list), []
-    for r in sorted(records, key=itemgetter("class", "method", "seed")):
-        if "values" in r:
-            groups[itemgetter("class", "method", *KEY[3:])(r)].append(r["values"])
-    for (digit, method, *where, mark), several in list(groups.items()):
-        own = (*where, mark.partition("-")[0])
-        baselines, controls = (groups[digit, name, *own] for name in (BASELINE, CONTROL))
-        if method != CONTROL and baselines and controls:
-            made = digit, method, len(several), *where, mark
-            found = statistics.compare_all(digit, several, baselines, controls).findings
-            rows += [dict(zip(AUDIT_KEY, made, strict=True)) | vars(f) for f in found]
-    return rows
+def audited(records: Iterable[Record]) -> dict[tuple[str, ...], dict[int, Groups]]:
+    """What `statistics.compare_all` takes, from the journal's lines of the parts audit and claim:
+    (part, method, dataset, arch, fingerprint) -> digit -> (models, hidden, controls).
+
+    Hidden models and controls are those of the same part and baseline; the newest line counts of a
+    hidden model, however others forget beside it.  Digits without a hidden model or with fewer than
+    three controls are left out, and attacks that not all models of a digit have faced.
+    """
+    lines = defaultdict[tuple[str, ...], dict[int, dict[int, Values]]](lambda: defaultdict(dict))
+    for r in sorted(records, key=itemgetter("class", "seed")):
+        if "values" in r and r["part"] in AUDITS:
+            mark = r["fingerprint"]
+            for made in {mark, mark.partition("-")[0] if r["method"] == HIDDEN else mark}:
+                key = r["part"], r["method"], r["dataset"], r["arch"], made
+                lines[key][r["class"]][r["seed"]] = r["values"]
+    found = defaultdict[tuple[str, ...], dict[int, Groups]](dict)
+    for (part, method, *data, mark), digits in lines.items():
+        own = *data, mark.partition("-")[0]
+        hidden, controls = (lines.get((part, name, *own), {}) for name in (HIDDEN, CONTROL))
+        if method == CONTROL or (method, *data, mark) == (HIDDEN, *own):
+            continue
+        for digit, seeds in digits.items():
+            several = seeds, hidden.get(digit, {}), controls.get(digit, {})
+            groups = [list(of.values()) for of in several]
+            if groups[1] and len(groups[2]) >= statistics.MIN_CONTROLS:
+                faced = set.intersection(*(set(values) for values in chain(*groups)))
+                models, knowing, rest = (
+                    [{k: v for k, v in values.items() if k in faced} for values in group]
+                    for group in groups
+                )
+                found[part, method, *data, mark][digit] = models, knowing, rest
+    return found
+
+
+def _audit_rows(records: Iterable[Record]) -> list[dict[str, Any]]:
+    """One row per digit, model and attack, sorted by digit and method."""
+    rows = []
+    for (_, *made), digits in audited(records).items():
+        for digit, report in statistics.compare_all(digits).items():
+            head = dict(zip(AUDIT_KEY, (digit, *made), strict=True))
+            rows += [head | vars(finding) for finding in report.findings]
+    return sorted(rows, key=itemgetter("digit", "method"))
 
 
 def read_scoreboard(folder: Path = RESULTS) -> list[dict[str, str]]:
@@ -119,11 +154,18 @@ def _read(path: Path, columns: list[str], make: Callable[[dict[str, str]], T]) -
         ) from error
 
 
-def markdown(rows: Sequence[Row], audit: Audit | None = None) -> str:
-    """RESULTS.md: two tables, one line per method, and how the rows were made."""
+def markdown(
+    rows: Sequence[Row],
+    audit: Audit | None = None,
+    groups: Mapping[tuple[str, ...], Mapping[int, Groups]] | None = None,
+) -> str:
+    """RESULTS.md: the claim, two tables with one line per method, and how the rows were made.
+
+    groups: what `audited` found in the journal, for the controls that are left out in turn.
+    """
     whole = [row for row in rows if not row["error"]]
-    found = statistics.summarise(whole, audit)
-    above = statistics.dominance(found)
+    found = scores.summarise(whole, audit)
+    above = scores.dominance(found)
     counts = {
         name: [str(len(above[name])), str(sum(name in below for below in above.values()))]
         for name in found
@@ -133,8 +175,12 @@ def markdown(rows: Sequence[Row], audit: Audit | None = None) -> str:
     if failed := len(rows) - len(whole):
         notes.append(f"{failed} runs failed.\n")
     page = Path(__file__).with_name("results.md").read_text(encoding="utf-8")
-    bars, others = _table(found, statistics.BARS), _table(found, statistics.OTHERS, counts)
-    return page.format(bars=bars, others=others) + "".join(notes)
+    bars, others = _table(found, scores.BARS), _table(found, scores.OTHERS, counts)
+    n = Effort().samples
+    bound = f"{100 * verdicts.exact(0, n, statistics.TAIL)[1]:.2f}"
+    parts = {"claim": verdicts.claim_table(audit or {}), "bars": bars, "others": others}
+    parts["left_out"] = verdicts.left_out_words((groups or {}).get(CLAIMED, {}))
+    return page.format(**parts, n=f"{n:,}", bound=bound) + "".join(notes)
 
 
 def _table(
@@ -144,46 +190,50 @@ def _table(
     head = ["method", "runs", *figures, *(["dominates", "dominated by"] if more else [])]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for method, values in found.items():
-        shown = [_shown(list(values[figure].values())) for figure in figures]
+        shown = [_shown(values[figure]) for figure in figures]
         cells = [method, str(len(values["seconds"])), *shown, *(more[method] if more else [])]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
-def _shown(values: Sequence[float]) -> str:
-    """`mean (low to high) [worst]`, and of how many runs if not of all; no interval of so few."""
-    known = [v + 0.0 for v in values if not math.isnan(v)]  # + 0.0: no minus before a zero
+def _shown(figure: Figure) -> str:
+    """`mean (low to high) [worst]`, and of how many runs if not of all."""
+    known = [v for v in figure.values() if not math.isnan(v)]
     if not known:
         return "-"
-    mean, low, high = statistics.interval(known)
-    n = f" n={len(known)}" if len(known) < len(values) else ""
+    mean, low, high = (round(v, 2) + 0.0 for v in scores.interval(figure))  # no minus zero
+    n = f" n={len(known)}" if len(known) < len(figure) else ""
     if max(known) >= 1000:
         return f"{mean:.0f}{n}"
-    between = f" ({low:.2f} to {high:.2f})" if len(known) >= 5 else ""
+    between = "" if math.isnan(low) else f" ({low:.2f} to {high:.2f})"
     return f"{mean:.2f}{between} [{max(known):.2f}]{n}"
 
 
 def excess_intervals(
     findings: Mapping[str, Finding], ax: Axes | None = None, title: str = ""
 ) -> Axes:
-    """Excess over the controls with its 95 % interval, one row per entry.
+    """Excess over the controls between its ends, one row per entry; in nats if all entries are.
 
-    Blue: no more than the control; orange: memory remains; gray: no verdict.  The upright bar is
-    the baseline's excess, what the attack finds where the class is known; dashed: the margin.
+    Blue: erased; orange: memory remains; gray: no verdict.  A diamond resists: told from a model
+    that never knew.  The upright bar is the hidden models' excess, what the attack finds where the
+    class is known; the small tick is the margin.
     """
     plots.check_some(findings, "findings", Finding)
     ax = plots.new_axes(ax, 4.5, 0.3 * len(findings) + 1.0)
-    colors = {statistics.NO_MORE: plots.PALETTE[0], statistics.REMAINS: plots.PALETTE[1]}
+    colors = {ERASED: plots.PALETTE[0], REMAINS: plots.PALETTE[1]}
     for row, f in enumerate(findings.values()):
-        color = colors.get(f.verdict, "gray")
-        ax.plot([f.excess_low, f.excess_high], [row, row], color=color, lw=2)
-        ax.plot(f.excess, row, plots.MARKERS[0], color=color, ms=5)
-        ax.plot(f.baseline - f.control, row, "|", color="black", ms=9, mew=2)
+        color, sign = colors.get(f.verdict, "gray"), -1 if f.attack in statistics.NATS else 1
+        ax.plot([f.low, f.high], [row, row], color=color, lw=2)
+        ax.plot(f.excess, row, "D" if f.resists else plots.MARKERS[0], color=color, ms=5)
+        ax.plot(sign * (f.hidden - f.control), row, "|", color="black", ms=9, mew=2)
+        ax.plot(f.margin, row, "|", color="black", ms=5, mew=0.8)
     ax.axvline(0, color="black", lw=0.8)
-    ax.axvline(statistics.MARGIN, color="black", lw=0.8, ls="--")
     ax.set_yticks(range(len(findings)), list(findings))
     ax.set_ylim(len(findings) - 0.5, -0.5)
-    ax.set(xlabel="excess over the controls", xlim=(-1.05, 1.05))
+    if all(f.attack in statistics.COSTS for f in findings.values()):
+        ax.set(xlabel="excess over the controls, nats")
+    else:
+        ax.set(xlabel="excess over the controls", xlim=(-1.05, 1.05))
     ax.set_title(title, fontsize=10)
     return ax
 

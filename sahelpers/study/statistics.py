@@ -1,130 +1,135 @@
-"""What many runs say: a model against its controls, figures per method, who dominates whom.
+"""What many models say: the model under test against those that remember and those that never knew.
 
-Only the difference to models that never saw the class is evidence.  "No more than the control" is
-a claim of non-inferiority: the upper end of the interval of (model - control) is at most MARGIN.
-An interval that a few restarts leave wide does not meet it, so fewer restarts never make it easier
-(areas have a floor under the spread of their repeats).  And an attack that does not tell the
-controls from the baseline, which knows the class, proves nothing by finding nothing: the lower end
-of the baseline's own excess must lie above zero.
+Every model gives one number per attack, and models are the sample: restarts, repeats and images of
+one model are not trials.  All ends are one-sided, 5 %, of t intervals for differences of groups of
+models.  An attack speaks for a digit only if it convicts the hidden model there, which is known to
+remember; "erased" is then a claim of non-inferiority to models that never saw the digit.
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from operator import itemgetter
 from statistics import fmean
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from scipy.special import stdtr, stdtrit
 
-from ..judges import SCORING
-from ..models import seeded
-from .methods import CONTROL, METHODS
-
-MARGIN = 0.10  # an excess over the controls up to here counts as none
-MIN_CONTROLS = 3  # with fewer nothing is decided
-DRAWS = 20_000  # of the means of an attack
-SPREAD = 0.02  # standard deviation of areas at least: a few repeats may agree by chance
-NO_MORE = "no more than the control"
-REMAINS = "memory remains"
+MARGIN = 0.10  # of shares and areas at most: an excess over the controls up to here counts as none
+MIN_CONTROLS = 3  # fewer say too little about how models that never saw the class differ
+SPREAD, NATS_SPREAD = 0.005, 0.05  # standard deviations at least: a few models may agree by chance
+TAIL = 0.05  # of every one-sided statement
+ERASED, REMAINS, OPEN = "erased", "memory remains", "undecided"
 INCONCLUSIVE = "inconclusive"  # the attack cannot tell, or failed a check of itself
 SOUND = "sound"  # of such a check
-OPEN = "not decided at this n"
+BESIDE_ONLY = "beside"  # no attack: it has no verdict
 KEPT, FOOLED = "guided both, kept class", "guide fooled at the start"  # checks of guided attacks
 SOUND_FROM = 0.9  # share of restarts that must find a kept class, or begin with a guide not fooled
+NATS = ("cost under other labels",)  # attacks whose number is a cost: smaller is more memory
+BESIDE = (
+    "share shown under other labels", "kept digits' cost, own label",
+    "kept digits' cost, other labels",
+)  # fmt: skip
+COSTS = (*NATS, *BESIDE[1:])  # in nats; all else are shares and areas from 0 to 1
+NAMED = ("label only, 10 images", "label only, 100 images", *NATS)  # the named claim
 
-# attack -> 0 or 1 for every restart, or an area from 0.0 to 1.0 for every relearning run
-Values = dict[str, list[float]]
-Attacked = Sequence[Values]  # one entry per seed, and the same of one attack:
-Group = Sequence[Sequence[float]]
+Values = dict[str, list[float]]  # attack -> numbers of one model (restarts, repeats or images)
+Attacked = Sequence[Values]  # one entry per model
+Groups = tuple[Attacked, Attacked, Attacked]  # models, hidden, controls
+Spread = tuple[float, int]  # standard deviation and its degrees of freedom
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One attack: mean over seeds and restarts (or repeats) of models, baselines and controls.
+    """One attack on one digit: means of the groups, the model's excess, and the verdict.
 
-    low, high: 95 % interval of the model's mean.  excess: model minus controls, with its interval.
-    n: restarts or repeats per model; controls: how many were attacked.
+    n: values per model.  models, controls: how many there were.  excess: memory of the models
+    beyond that of the controls, in shares or nats, positive where more is remembered; low, high:
+    its ends.  power: lower end of the hidden models' excess.  margin: up to here an excess counts
+    as none.  p_erased, p_remains: one-sided p values of an excess below margin and above 0.
+    resists: 1 if high lies below -margin: told from a model that never knew.
     """
 
     attack: str
     n: int
-    baseline: float
+    hidden: float
     model: float
-    low: float
-    high: float
     control: float
+    models: int
     controls: int
     excess: float
-    excess_low: float
-    excess_high: float
+    low: float
+    high: float
+    power: float
+    margin: float
+    p_erased: float
+    p_remains: float
+    resists: int
     verdict: str
 
 
-def ends(draws: Tensor) -> tuple[float, float]:
-    """The ends of the middle 95 % of draws (D,)."""
-    low, high = draws.quantile(torch.tensor([0.025, 0.975], dtype=draws.dtype)).tolist()
-    return low, high
+def pooled(groups: Iterable[Sequence[float]]) -> Spread:
+    """Standard deviation within groups of numbers, (0, 0) where none has two."""
+    known = [(group, fmean(group)) for group in groups]
+    df = sum(len(group) - 1 for group, _ in known)
+    squares = sum((x - mean) ** 2 for group, mean in known for x in group)
+    return math.sqrt(squares / max(df, 1)), df
 
 
-def interval(values: Iterable[float]) -> tuple[float, float, float]:
-    """Mean and its 95 % bootstrap interval over runs, those without a number left out."""
-    known = torch.tensor([v for v in values if not math.isnan(v)])
-    if not len(known):
-        return math.nan, math.nan, math.nan
-    picked = torch.randint(len(known), (2000, len(known)), generator=seeded(0))
-    return float(known.mean()), *ends(known[picked].mean(1))
+def compare(
+    attack: str,
+    models: Sequence[float],
+    hidden: Sequence[float],
+    controls: Sequence[float],
+    spreads: Sequence[Spread] = ((0.0, 0),) * 3,
+    n: int = 1,
+) -> Finding:
+    """Excess over the controls, ends and verdict of one attack; one number per model.
 
-
-def draw_means(values: Sequence[float], rng: np.random.Generator) -> NDArray[np.float64]:
-    """(DRAWS,) draws of the mean that these values leave possible.
-
-    Whole numbers are successes and failures: Beta(s + 1/2, f + 1/2), which stays wide when there
-    are few of them, where resampling five failures would give zero for sure.  Floats are areas: the
-    mean plus a t variable with the standard error as its unit, cut at 0 and 1; their standard
-    deviation counts as SPREAD at least.
+    spreads: of the three groups, pooled over digits; the larger of a group's own and the pooled one
+    counts, and that of the controls for a lone model without any.  n: values behind each number.
+    Raises ValueError for a group without a number, for fewer than three controls, for a share
+    outside [0, 1] and for a cost that is not finite.
     """
-    x = np.asarray(values)
-    if x.dtype.kind in "bi":
-        return rng.beta(x.sum() + 0.5, (1 - x).sum() + 0.5, DRAWS)
-    if len(x) < 2:
-        raise ValueError(f"{len(x)} repeat has no spread: give at least 2")
-    error = max(float(x.std(ddof=1)), SPREAD) / len(x) ** 0.5
-    drawn: NDArray[np.float64] = float(x.mean()) + error * rng.standard_t(len(x) - 1, DRAWS)
-    return drawn.clip(0, 1)
-
-
-def compare(attack: str, models: Group, baselines: Group, controls: Group) -> Finding:
-    """Mean, excess over the controls, intervals and verdict of one attack; one sequence per seed.
-
-    A draw of a group's mean takes seeds with replacement, each with a draw of its own mean: a seed
-    picked twice brings the same draw twice.  That is a little wide, which makes up for what three
-    seeds make too narrow (tests/test_statistics.py measures the coverage).
-    """
-    rng, draws, means = np.random.default_rng(0), [], []
-    groups = {"models": models, "baselines": baselines, "controls": controls}
+    groups = {"models": models, "hidden": hidden, "controls": controls}
     for name, group in groups.items():
-        if not len(group) or not all(len(values) for values in group):
-            raise ValueError(f"{name}={group!r} holds no number: give at least one for each seed")
-        if not all(0 <= value <= 1 for values in group for value in values):
-            raise ValueError(f"{name} of {attack!r} holds a number that is not from 0 to 1")
-        drawn = np.stack([draw_means(values, rng) for values in group])  # (seeds, DRAWS)
-        picked = torch.from_numpy(rng.integers(len(group), size=drawn.shape).T)
-        draws.append(torch.from_numpy(drawn.T).gather(1, picked).mean(1))
-        means.append(float(np.mean([np.mean(values) for values in group])))
-    (mine, knowing, theirs), (model, baseline, control) = draws, means
-    low, high = ends(mine - theirs)
+        if not group:
+            raise ValueError(f"{name} of {attack!r} holds no number: give one for each model")
+        if not all(math.isfinite(x) and (attack in COSTS or 0 <= x <= 1) for x in group):
+            allowed = "nats" if attack in COSTS else "shares or areas from 0 to 1"
+            raise ValueError(f"{name} of {attack!r} holds {list(group)}: give {allowed}")
     if len(controls) < MIN_CONTROLS:
-        verdict = OPEN
-    elif high > MARGIN:
-        verdict = REMAINS if low > 0 else OPEN
+        raise ValueError(f"{len(controls)} controls of {attack!r}: give at least three")
+    least = NATS_SPREAD if attack in COSTS else SPREAD
+    found = [max(pooled([g]), s) for g, s in zip(groups.values(), spreads, strict=True)]
+    used = [spread if spread[1] else found[2] for spread in found]
+    parts = [max(s, least) ** 2 / len(g) for (s, _), g in zip(used, groups.values(), strict=True)]
+
+    def error(k: int) -> tuple[float, float]:
+        """Of group k minus controls: standard error, degrees of freedom (Welch-Satterthwaite)."""
+        both = parts[k] + parts[2]
+        return math.sqrt(both), both**2 / sum(parts[j] ** 2 / used[j][1] for j in (k, 2))
+
+    model, knowing, control = map(fmean, groups.values())
+    sign = -1 if attack in NATS else 1
+    excess, known = sign * (model - control), sign * (knowing - control)
+    (se, df), (known_se, known_df) = error(0), error(1)
+    reach = se * float(stdtrit(df, 1 - TAIL))
+    low, high = excess - reach, excess + reach
+    power = known - known_se * float(stdtrit(known_df, 1 - TAIL))
+    margin = max(0.0, known / 3 if attack in NATS else min(MARGIN, known / 2))
+    if attack in BESIDE:
+        margin, verdict = math.nan, BESIDE_ONLY
+    elif power <= 0:
+        verdict = INCONCLUSIVE
+    elif high <= margin:
+        verdict = ERASED
     else:
-        verdict = NO_MORE if ends(knowing - theirs)[0] > 0 else INCONCLUSIVE
-    of_model = len(models[0]), baseline, model, *ends(mine)
-    return Finding(attack, *of_model, control, len(controls), model - control, low, high, verdict)
+        verdict = REMAINS if low > 0 else OPEN
+    chances = float(stdtr(df, (excess - margin) / se)), float(stdtr(df, -excess / se))
+    of_groups = knowing, model, control, len(models), len(controls)
+    ends = excess, low, high, power, margin
+    return Finding(attack, n, *of_groups, *ends, *chances, int(high < -margin), verdict)
 
 
 @dataclass(frozen=True)
@@ -135,142 +140,58 @@ class AuditReport:
     findings: tuple[Finding, ...]
 
     def __str__(self) -> str:
-        head = f"{'attack':26}{'n':>5}{'baseline':>10}{'model':>7}{'control':>9}  excess"
+        head = f"{'attack':32}{'n':>5}{'hidden':>8}{'model':>8}{'control':>8}  excess, margin"
         lines = [f"class {self.forget_class}", head]
         for f in self.findings:
             lines.append(
-                f"{f.attack:26}{f.n:5}{f.baseline:10.2f}{f.model:7.2f}{f.control:9.2f}  "
-                f"{f.excess:+.2f} [{f.excess_low:+.2f}, {f.excess_high:+.2f}]  {f.verdict}"
+                f"{f.attack:32}{f.n:5}{f.hidden:8.2f}{f.model:8.2f}{f.control:8.2f}  "
+                f"{f.excess:+.2f} [{f.low:+.2f}, {f.high:+.2f}], {f.margin:.2f}  "
+                f"{f.verdict}{', resists' * f.resists}"
             )
         return "\n".join(lines)
 
 
-def compare_all(
-    forget_class: int, models: Attacked, baselines: Attacked, controls: Attacked
-) -> AuditReport:
-    """The report on what `attack_all` found: one entry per seed in each of the three groups.
+def compare_all(digits: Mapping[int, Groups]) -> dict[int, AuditReport]:
+    """The reports on one method: for every digit what was found on (models, hidden, controls).
 
-    Where a check of the guided attacks fails on a model, they have not shown that nothing is there.
+    Spreads are pooled over the digits, apart for the three groups.  Where a check of the guided
+    attacks fails on a model, they have not shown that nothing is there.
+    Raises ValueError for an empty group, for attacks that differ within a digit and as `compare`.
     """
-    groups = (models, baselines, controls)
-    if not all(groups):
-        counts = [len(group) for group in groups]
-        raise ValueError(f"{counts} models, baselines and controls: give at least one of each")
-    names = list(models[0])
-    for values in chain(*groups):
-        if set(values) != set(names):
-            raise ValueError(f"attacks {list(values)} are not {names}: make them alike")
-    sound = {
-        KEPT: min(fmean(values[KEPT]) for values in models) >= SOUND_FROM,
-        FOOLED: max(fmean(values[FOOLED]) for values in models) <= 1 - SOUND_FROM,
+    found = defaultdict[str, dict[int, list[list[float]]]](dict)
+    for digit, groups in digits.items():
+        if not all(groups):
+            counts = [len(group) for group in groups]
+            raise ValueError(
+                f"{counts} models, hidden ones and controls of class {digit}: give some of each"
+            )
+        names = list(groups[0][0])
+        for values in chain(*groups):
+            if set(values) != set(names) or not all(values.values()):
+                raise ValueError(
+                    f"attacks {list(values)} are not {names}: make them alike, none empty"
+                )
+        for name in names:
+            found[name][digit] = [[fmean(values[name]) for values in group] for group in groups]
+    spreads = {
+        name: [pooled(several) for several in zip(*of.values(), strict=True)]
+        for name, of in found.items()
     }
-    findings = []
-    for name in names:
-        found = compare(name, *([values[name] for values in group] for group in groups))
-        if name in sound:
-            found = replace(found, verdict=SOUND if sound[name] else INCONCLUSIVE)
-        elif name.startswith("guided") and found.verdict != REMAINS and not all(sound.values()):
-            found = replace(found, verdict=INCONCLUSIVE)
-        findings.append(found)
-    return AuditReport(forget_class, tuple(findings))
-
-
-Row = Mapping[str, str]  # of the scoreboard
-Audit = Mapping[tuple[int, str, str], Finding]  # (class, method, attack)
-Figure = dict[tuple[str, str], float]  # (class, seed) -> number
-Summary = dict[str, dict[str, Figure]]  # method -> figure -> its runs
-
-BARS = {  # figure: (columns of the CSV, factor, what is allowed)
-    "argmax = c_f, %": (("argmax_open_class", "argmax_open_standard"), 100, 1.0),
-    "stretched, %": (("argmax_stretched_open_class", "argmax_stretched_open_standard"), 100, 1.0),
-    "P(c_f)": (("p_open_class", "p_open_standard"), 1, 0.01),
-    "kept mean lost, points": (tuple(f"kept_change_{r}_class" for r in SCORING), -1, 0.5),
-    "worst class lost, points": (tuple(f"worst_drop_{r}_class" for r in SCORING), 1, 2.0),
-    "kept ELBO lost, nats": (("elbo_kept_change",), 1, 1.0),
-    "kept Frechet, % worse": (("frechet_change",), 100, 5.0),
-}
-_OTHERS = {
-    "attack - control": "attack_excess",
-    "relearning - control": "relearn_excess",
-    "kept IWAE lost, nats": "iwae_kept_change",
-    "c_f's IWAE lost, nats": "iwae_forgotten_change",
-    "c_f's ELBO lost, nats": "elbo_forgotten_change",
-    "seconds": "seconds",
-    "real images": "real_images",
-    "peak MB": "peak_mb",
-}
-OTHERS = {figure: ((column,), 1, math.inf) for figure, column in _OTHERS.items()}
-AXES = ("argmax = c_f, %", "worst class lost, points", "attack - control", "seconds")
-AUDITED = {"attack": "guided both", "relearn": "relearn 10"}  # column: its name in the audit
-
-
-def summarise(rows: Sequence[Row], audit: Audit | None = None) -> Summary:
-    """The figures of BARS and OTHERS for every method, one number per run; nan: not measured.
-
-    rows: of the table, without failures.  audit: fills in what a run's own attack would say.
-    Other data sets and architectures than MNIST and MLP count as methods of their own; so do other
-    recipes than the method's last in the table, under their fingerprints.
-    """
-    order = {name: k for k, name in enumerate(METHODS)}
-    kind = itemgetter("method", "dataset", "arch")
-    last = {kind(row): row["fingerprint"] for row in rows}
-    found: Summary = {}
-    unused = dict(audit or {})
-    for row in sorted(rows, key=lambda r: (order.get(r["method"], 99), *_where(r), r["seed"])):
-        words = [] if kind(row)[1:] == ("mnist", "mlp") else [row["dataset"], row["arch"]]
-        words += [] if last[kind(row)] == row["fingerprint"] else [row["fingerprint"]]
-        name = row["method"] + f" ({', '.join(words)})" * bool(words)
-        where = _where(row)
-        others = [r for r in rows if r["method"] == CONTROL and _where(r) == where and r is not row]
-        derived = {
-            "frechet_change": _number(row, "frechet_after") / _number(row, "frechet_before") - 1
+    reports = {}
+    for digit, (models, _, _) in digits.items():
+        checks = {name: found[name][digit][0] for name in (KEPT, FOOLED) if name in models[0]}
+        sound = {
+            name: min(shares) >= SOUND_FROM if name == KEPT else max(shares) <= 1 - SOUND_FROM
+            for name, shares in checks.items()
         }
-        for what, attack in AUDITED.items():
-            theirs = [_number(r, what) for r in others if r[what]]
-            excess = _number(row, what) - fmean(theirs or [math.nan])
-            key = int(row["class"]), row["method"], attack
-            if math.isnan(excess) and not words and key in unused:
-                excess = unused.pop(key).excess  # of all its seeds: counts once for the class
-            derived[f"{what}_excess"] = excess
-        for figure, (columns, factor, _) in (BARS | OTHERS).items():
-            number = max(factor * derived.get(c, _number(row, c)) for c in columns)
-            runs = found.setdefault(name, {}).setdefault(figure, {})
-            runs[row["class"], row["seed"]] = number
-    return found
-
-
-def _where(row: Row) -> tuple[str, ...]:
-    """What a run shares with its controls: the first half of its fingerprint is the baseline's."""
-    return row["dataset"], row["arch"], row["class"], row["fingerprint"].partition("-")[0]
-
-
-def _number(row: Row, column: str) -> float:
-    return float(row.get(column) or "nan")
-
-
-def dominance(found: Summary) -> dict[str, list[str]]:
-    """The methods that each method dominates: in the means of AXES over the runs that both have,
-    no worse in any and better in one, with argmax or attack among them.
-
-    Smaller is better, but an attack that finds less than in the control counts as zero.  Other
-    data, networks and recipes are apart.
-    """
-
-    def beats(one: str, other: str) -> bool:
-        pairs = {axis: common_means(found[one][axis], found[other][axis]) for axis in AXES}
-        a, b = pairs["attack - control"]
-        pairs["attack - control"] = (max(a, 0.0), max(b, 0.0))  # NaN stays
-        known = {axis: pair for axis, pair in pairs.items() if not math.isnan(pair[0])}
-        some = not known.keys().isdisjoint(("argmax = c_f, %", "attack - control"))
-        better = any(a < b for a, b in known.values())
-        return some and better and all(a <= b for a, b in known.values())
-
-    grid = {name: name.partition(" (")[2] for name in found}
-    return {a: [b for b in found if b != a and grid[a] == grid[b] and beats(a, b)] for a in found}
-
-
-def common_means(one: Figure, other: Figure) -> tuple[float, float]:
-    """Means of two methods' figure over the runs in which both have a number; nan without any."""
-    runs = [c for c in one if c in other and not math.isnan(one[c] + other[c])]
-    mine, theirs = (fmean([figure[c] for c in runs] or [math.nan]) for figure in (one, other))
-    return mine, theirs
+        findings = []
+        for name in models[0]:
+            mine, hidden, controls = found[name][digit]
+            of = compare(name, mine, hidden, controls, spreads[name], len(models[0][name]))
+            if name in sound:
+                of = replace(of, verdict=SOUND if sound[name] else INCONCLUSIVE, resists=0)
+            elif name.startswith("guided") and of.verdict != REMAINS and not all(sound.values()):
+                of = replace(of, verdict=INCONCLUSIVE)
+            findings.append(of)
+        reports[digit] = AuditReport(digit, tuple(findings))
+    return reports

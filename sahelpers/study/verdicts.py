@@ -1,0 +1,315 @@
+"""The audit of one model, and what findings on many digits say together: the named claim."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, product
+from typing import Any, NamedTuple
+
+import torch
+from scipy.special import betaincinv
+from torch.nn.utils import parameters_to_vector
+
+from ..checks import door
+from ..config import check_classes
+from ..data import LabelledImages
+from ..judges import Judge, check_guide, check_judges
+from ..models import CVAE, check_model
+from ..recovery import reset_label
+from .battery import RELEARN_SIZES, Claim, Effort, attack_all, named_attacks
+from .methods import OURS
+from .scores import Audit
+from .statistics import (
+    BESIDE,
+    ERASED,
+    FOOLED,
+    INCONCLUSIVE,
+    KEPT,
+    MIN_CONTROLS,
+    NAMED,
+    OPEN,
+    REMAINS,
+    TAIL,
+    Attacked,
+    AuditReport,
+    Finding,
+    Groups,
+    compare_all,
+)
+
+
+@door
+def audit(
+    model: CVAE,
+    forget_class: int,
+    config: Effort | None = None,
+    claim: Claim | None = None,
+    *,
+    baseline: CVAE,
+    controls: Sequence[CVAE],
+    judges: Mapping[str, Judge],
+    guide: Judge,
+    real: LabelledImages,
+) -> AuditReport:
+    """Attack the model, the hidden model and every control in the same way, and compare.
+
+    The hidden model is the baseline with the class's label reset: it is known to remember.
+    controls: models retrained without the class, three or more, by different seeds.
+    judges: score.  guide: leads the guided attack.  real: at least 100 images of the class and some
+    of others, for relearning and for the cost under other labels.
+    Raises ValueError for fewer controls, for one of another shape, that was trained with the class
+    or that is given twice, for one restart and for too few real images.
+    """
+    check_model(baseline, "baseline", model.num_classes)
+    (forget_class,) = check_classes((forget_class,), model.num_classes)
+    check_judges(judges, model.num_classes)
+    check_guide(guide, model.num_classes)
+    effort = Effort() if config is None else config
+    if (n := len(real.only(forget_class))) < RELEARN_SIZES[-1]:
+        raise ValueError(
+            f"real has {n} images of class {forget_class}: {RELEARN_SIZES[-1]} are relearned"
+        )
+    if n == len(real):
+        raise ValueError(f"real has images of class {forget_class} only: some of others are asked")
+    if effort.restarts < 2:
+        raise ValueError(f"restarts={effort.restarts} has no share to speak of: give 2 or more")
+    if len(controls) < MIN_CONTROLS:
+        raise ValueError(
+            f"{len(controls)} controls: give {MIN_CONTROLS} or more models retrained without the "
+            f"class, such as Story(...).control({forget_class}, seed) of different seeds"
+        )
+    seen = [parameters_to_vector(model.parameters())]
+    for k, control in enumerate(controls):
+        check_control(control, forget_class, f"controls[{k}]", model)
+        weights = parameters_to_vector(control.parameters())
+        if any(torch.equal(weights, other) for other in seen):
+            raise ValueError(
+                f"controls[{k}] has the weights of the model or of a control before it: make each "
+                "with a seed of its own"
+            )
+        seen.append(weights)
+    given: Any = {"baseline": baseline, "judges": judges, "real": real}
+    claim = Claim() if claim is None else claim
+    found = [
+        named_attacks(m, forget_class, claim, **given)
+        | attack_all(m, forget_class, effort, guide=guide, **given)
+        for m in (model, reset_label(baseline, forget_class), *controls)
+    ]
+    return compare_all({forget_class: (found[:1], found[1:2], found[2:])})[forget_class]
+
+
+def check_control(
+    control: CVAE, forget_class: int, name: str = "control", model: CVAE | None = None
+) -> None:
+    """Raise ValueError if the control has a Gaussian of z for the class, or another shape than the
+    model that it stands beside.
+
+    Training fits one for every class it saw.  Forgetting resets it: forgotten models pass.
+    """
+    check_model(control, name, None if model is None else model.num_classes)
+    if model is not None and (control.arch, control.latent_dim) != (model.arch, model.latent_dim):
+        raise ValueError(
+            f"{name} is {control.arch!r} with latent_dim={control.latent_dim}, the model "
+            f"{model.arch!r} with {model.latent_dim}: retrain controls by the model's own recipe"
+        )
+    check_classes(forget_class, control.num_classes)
+    if control.prior_mean[forget_class].any():
+        raise ValueError(
+            f"{name} was trained with class {forget_class}: a control has never seen it; "
+            f"make one with Story(...).control({forget_class})"
+        )
+
+
+def exact(successes: int, n: int, tail: float = TAIL / 2) -> tuple[float, float]:
+    """Lowest and highest share (Clopper-Pearson) under which so many successes of n, or more
+    extreme ones, have a chance of `tail`: 95 % between both, or one-sided with tail 0.05."""
+    if not 0 <= successes <= n or n < 1:
+        raise ValueError(f"{successes} successes of {n}: give from 0 to n, and n from 1 on")
+    s, f = successes, n - successes
+    low = float(betaincinv(s, f + 1, tail)) if s else 0.0
+    return low, float(betaincinv(s + 1, f, 1 - tail)) if f else 1.0
+
+
+class LeftOut(NamedTuple):
+    """Of `tried` controls of all digits played as the model: how many met an attack with power, and
+    how many of these it convicted, with the exact 95 % interval of that share."""
+
+    convicted: int
+    powered: int
+    tried: int
+    low: float
+    high: float
+
+
+def left_out(digits: Mapping[int, tuple[Attacked, Attacked]]) -> dict[str, LeftOut]:
+    """Every control in turn as the model against the others of its digit, for every attack.
+
+    digits: (hidden, controls) of each.  In round k the k-th control of every digit is left out.
+    Raises ValueError as `compare_all`: four controls of a digit are the fewest.
+    """
+    verdicts = defaultdict[str, list[str]](list)
+    for k in range(max((len(c) for _, c in digits.values()), default=0)):
+        rest = {
+            digit: (controls[k : k + 1], hidden, [*controls[:k], *controls[k + 1 :]])
+            for digit, (hidden, controls) in digits.items()
+            if k < len(controls)
+        }
+        for finding in chain(*(report.findings for report in compare_all(rest).values())):
+            verdicts[finding.attack].append(finding.verdict)
+    found = {}
+    for attack, given in verdicts.items():
+        if attack not in (*BESIDE, KEPT, FOOLED):
+            convicted, powered = given.count(REMAINS), len(given) - given.count(INCONCLUSIVE)
+            ends = exact(convicted, powered) if powered else (0.0, 1.0)
+            found[attack] = LeftOut(convicted, powered, len(given), *ends)
+    return found
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """The p values adjusted for their number (Holm 1979), in the same order."""
+    adjusted, highest = [0.0] * len(p), 0.0
+    for rank, k in enumerate(sorted(range(len(p)), key=p.__getitem__)):
+        highest = max(highest, min(1.0, (len(p) - rank) * p[k]))
+        adjusted[k] = highest
+    return adjusted
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What one attack says over digits: those with each verdict as it is, and those of which
+    "erased" or "memory remains" holds after adjustment for the number of digits (Holm)."""
+
+    attack: str
+    digits: Mapping[str, tuple[int, ...]]  # by verdict
+    sure: Mapping[str, tuple[int, ...]]  # by ERASED and REMAINS
+    powered: tuple[int, ...]
+
+    @property
+    def erased(self) -> bool:
+        """Whether there is power on some digit, and each of these is erased."""
+        return bool(self.powered) and set(self.powered) == set(self.digits[ERASED])
+
+
+def _tally(attack: str, findings: Mapping[int, Finding], among: Iterable[int]) -> Tally:
+    """among: the digits for whose number p values are adjusted."""
+    verdicts = {
+        v: tuple(d for d, f in findings.items() if f.verdict == v)
+        for v in (ERASED, REMAINS, OPEN, INCONCLUSIVE)
+    }
+    asked, sure = list(among), {}
+    for verdict, column in ((ERASED, "p_erased"), (REMAINS, "p_remains")):
+        p = holm([getattr(findings[d], column) for d in asked])
+        few = {d for d, value in zip(asked, p, strict=True) if value <= TAIL}
+        sure[verdict] = tuple(d for d in verdicts[verdict] if d in few)
+    return Tally(attack, verdicts, sure, tuple(d for d, f in findings.items() if f.power > 0))
+
+
+@dataclass(frozen=True)
+class ClaimReport:
+    """The named claim, one entry per named attack, and all other attacks; printed as a table."""
+
+    named: tuple[Tally, ...]
+    others: tuple[Tally, ...]
+
+    @property
+    def erased(self) -> bool:
+        """Whether every named attack finds every digit erased on which it has power."""
+        return all(tally.erased for tally in self.named)
+
+    @property
+    def remains(self) -> dict[str, tuple[int, ...]]:
+        """Of the other attacks, those by which memory remains after adjustment, with the digits."""
+        return {t.attack: t.sure[REMAINS] for t in self.others if t.sure[REMAINS]}
+
+    def __str__(self) -> str:
+        def shown(digits: Sequence[int]) -> str:
+            return " ".join(map(str, digits)) or "-"
+
+        lines = []
+        for t in self.named:
+            lines.append(t.attack)
+            for verdict, digits in t.digits.items():
+                after = f"; adjusted: {shown(t.sure[verdict])}" if verdict in t.sure else ""
+                lines.append(f"  {verdict}: {shown(digits)}{after}")
+        lines.append(f"Every digit with power is erased: {'yes' if self.erased else 'no'}.")
+        for t in self.others:
+            lines.append(
+                f"{t.attack}: power on {len(t.powered)} digits; memory remains on "
+                f"{shown(t.sure[REMAINS])} (adjusted)"
+            )
+        return "\n".join(lines)
+
+
+def claim(findings: Mapping[int, Mapping[str, Finding]]) -> ClaimReport:
+    """What one method's findings, digit -> attack -> finding, say of the named claim.
+
+    The claim takes each digit as it is; lists of single digits are adjusted by `holm`: of a named
+    attack over the digits with power, of another one over all digits that it was tried on.
+    Raises ValueError where a digit lacks a named attack.
+    """
+    by_attack = defaultdict[str, dict[int, Finding]](dict)
+    for digit, of in findings.items():
+        if lacking := set(NAMED) - set(of):
+            raise ValueError(f"digit {digit} lacks {sorted(lacking)}: audit it by all of {NAMED}")
+        for attack, finding in of.items():
+            by_attack[attack][digit] = finding
+    named = [
+        _tally(attack, by_attack[attack], [d for d, f in by_attack[attack].items() if f.power > 0])
+        for attack in NAMED
+    ]
+    apart = (*NAMED, *BESIDE, KEPT, FOOLED)
+    others = [_tally(a, of, of) for a, of in by_attack.items() if a not in apart]
+    return ClaimReport(tuple(named), tuple(others))
+
+
+def of_method(audit: Audit, method: str) -> dict[int, dict[str, Finding]]:
+    """What `claim` takes: the digits of a method that have faced the named attacks."""
+    found = defaultdict[int, dict[str, Finding]](dict)
+    for (digit, name, attack), finding in audit.items():
+        if name == method:
+            found[digit][attack] = finding
+    return {digit: of for digit, of in sorted(found.items()) if set(of) >= set(NAMED)}
+
+
+def in_words(findings: Mapping[int, Mapping[str, Finding]]) -> str:
+    """One sentence for each named attack: on how many digits it finds what, and which are those
+    where it does not find the digit erased."""
+    said = []
+    for tally in claim(findings).named:
+        parts = [
+            f"{verdict} on {len(digits)}"
+            + f" ({', '.join(map(str, digits))})" * (verdict != ERASED)
+            for verdict, digits in tally.digits.items()
+            if digits
+        ]
+        resist = sum(of[tally.attack].resists for of in findings.values())
+        told = f"; it resists on {resist}" if resist else ""
+        said.append(f"{tally.attack.capitalize()}: {', '.join(parts)} of {len(findings)}{told}.")
+    return " ".join(said)
+
+
+def claim_table(audit: Audit) -> str:
+    """The named attacks on ours, digit by digit, and in words on every method that faced them."""
+    columns = "attack | digit | hidden | ours | controls | excess | low | high | margin | verdict"
+    lines = [f"| {columns} |", "|---" * 10 + "|"]
+    for attack, (digit, of) in product(NAMED, of_method(audit, OURS).items()):
+        f = of[attack]
+        numbers = [f.hidden, f.model, f.control, f.excess, f.low, f.high, f.margin]
+        shown = " | ".join(f"{v:.2f}" for v in numbers)
+        lines.append(f"| {attack} | {digit} | {shown} | {f.verdict}{', resists' * f.resists} |")
+    words = [
+        f"* {method}: {in_words(found)}"
+        for method in dict.fromkeys(method for _, method, _ in audit)
+        if (found := of_method(audit, method))
+    ]
+    return "\n".join([*lines, "", *words]) + "\n"
+
+
+def left_out_words(digits: Mapping[int, Groups]) -> str:
+    """How many controls each named attack convicts, where every digit has four or more."""
+    four = {d: (g[1], g[2]) for d, g in digits.items() if len(g[2]) > MIN_CONTROLS}
+    return "".join(
+        f"* {attack}: {found.convicted} of {found.powered} controls convicted, a share of "
+        f"{found.low:.3f} to {found.high:.3f} (exact, 95 %)\n"
+        for attack, found in left_out(four).items()
+    )

@@ -1,0 +1,73 @@
+"""What findings on many digits say in words, and that README and RESULTS.md say the same."""
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from sahelpers.config import CHECKOUT
+from sahelpers.study.methods import OURS
+from sahelpers.study.report import read_audit
+from sahelpers.study.statistics import ERASED, INCONCLUSIVE, NAMED, OPEN, REMAINS, Finding
+from sahelpers.study.verdicts import claim_table, in_words, of_method
+
+FINDING = Finding("a", 1, 0.5, 0.1, 0.1, 3, 4, 0.0, -0.05, 0.05, 0.2, 0.1, 0.01, 0.5, 0, ERASED)
+
+
+def table(**verdicts):
+    """digit -> attack -> finding; digits are named d0, d1 and so on."""
+    return {
+        int(name[1:]): {
+            attack: replace(FINDING, attack=attack, verdict=verdict, resists=verdict == ERASED)
+            for attack in NAMED
+        }
+        for name, verdict in verdicts.items()
+    }
+
+
+def test_words_name_the_digits_that_are_not_erased():
+    said = in_words(table(d0=ERASED, d1=ERASED, d4=REMAINS, d5=OPEN, d7=OPEN, d9=INCONCLUSIVE))
+    assert said.count(".") == len(NAMED)
+    assert said.startswith(
+        "Label only, 10 images: erased on 2, memory remains on 1 (4), undecided on 2 (5, 7), "
+        "inconclusive on 1 (9) of 6; it resists on 2. Label only, 100 images: "
+    )
+    assert in_words(table(d3=REMAINS)).startswith(
+        "Label only, 10 images: memory remains on 1 (3) of 1. "
+    )
+
+
+def test_a_digit_counts_when_it_has_faced_all_named_attacks():
+    audit = {(d, OURS, a): f for d, of in table(d3=OPEN, d1=ERASED).items() for a, f in of.items()}
+    del audit[3, OURS, NAMED[1]]
+    audit[1, OURS, "guided both"] = FINDING
+    audit[2, "paper", NAMED[0]] = FINDING
+    assert list(of_method(audit, OURS)) == [1]
+    assert of_method(audit, "paper") == {}
+    lines = claim_table(audit).splitlines()
+    assert len(lines) == 2 + len(NAMED) + 2
+    assert lines[2].endswith(
+        "| 0.50 | 0.10 | 0.10 | 0.00 | -0.05 | 0.05 | 0.10 | erased, resists |"
+    )
+    assert lines[-1] == f"* {OURS}: {in_words(of_method(audit, OURS))}"
+
+
+@pytest.mark.parametrize("page", ["README.md", "RESULTS.md"])
+def test_the_pages_say_what_the_table_says(page):
+    text = (CHECKOUT / page).read_text(encoding="utf-8")
+    said = in_words(of_method(read_audit(), OURS))
+    assert said
+    assert " ".join(said.split()) in " ".join(text.split())
+
+
+VERDICTS = rf"({ERASED} on|{REMAINS} on|{OPEN} on|{INCONCLUSIVE} on|{REMAINS} for|{OPEN} for)"
+
+
+def test_no_page_types_a_verdict_by_hand():
+    """Verdicts on digits stand in generated text alone."""
+    said = " ".join(in_words(of_method(read_audit(), OURS)).split())
+    pages = [CHECKOUT / "README.md", *(CHECKOUT / "notebooks").glob("*.py")]
+    for page in pages:
+        text = " ".join(page.read_text(encoding="utf-8").replace("\n# ", " ").split())
+        found = re.findall(VERDICTS + r" [\d(]", text.replace(said, ""))
+        assert not found, (page.name, found)
