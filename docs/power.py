@@ -1,6 +1,6 @@
 """How often the audit errs and how often it finds erasure: the simulation behind protocol.md.
 
-    python docs/power.py [--journal results/journal.jsonl] [--method NAME] [--audits 2000]
+    python docs/power.py --digits 2 4 8 [--method NAME] [--audits 2000]
 
 The truth is what the journal holds of the named attacks: per digit means and spreads of hidden
 models and controls.  Models under test spread as controls do, or as those of --method; fewer
@@ -23,7 +23,7 @@ Law = tuple[float, float]  # mean and standard deviation
 Laws = dict[str, tuple[float, Law, Law]]  # attack -> models' spread, hidden, controls
 
 
-def measured(journal: Path, method: str | None) -> list[tuple[int, Laws]]:
+def measured(journal: Path, method: str | None, only: list[int]) -> list[tuple[int, Laws]]:
     """Ten digits of the MLP's baseline by today's recipe, each with its laws."""
     configs = report.BASELINES["mlp"], AmnesiaConfig(), JudgeConfig(), battery.Claim()
     own = methods.recipe(methods.CONTROL, *configs)
@@ -34,7 +34,7 @@ def measured(journal: Path, method: str | None) -> list[tuple[int, Laws]]:
     if not digits:
         raise SystemExit(f"{journal} lacks the named attacks: run `python -m sahelpers claim`")
     found = list[tuple[int, Laws]]()
-    for digit, of in sorted(digits.items()):
+    for digit, of in sorted((d, of) for d, of in digits.items() if d in only):
         found.append((digit, {}))
         for attack in NAMED:
             numbers = [[fmean(values[attack]) for values in group] for group in of]
@@ -66,9 +66,11 @@ def main() -> None:
     add = parser.add_argument
     add("--journal", type=Path, default=report.RESULTS / "journal.jsonl")
     add("--method", help="whose spreads are those of the models under test")
+    add("--digits", type=int, nargs="+", default=list(range(10)), help="whose spreads are taken")
     add("--audits", type=int, default=2000, help="simulated for every number of controls")
     options = parser.parse_args()
-    truth, rng = measured(options.journal, options.method), np.random.default_rng(0)
+    truth = measured(options.journal, options.method, options.digits)
+    rng = np.random.default_rng(0)
     print("| controls | attack | largest error | least power (digit) | all digits pass |")
     print("|---" * 5 + "|")
     for controls in range(3, 7):

@@ -98,6 +98,9 @@ def forget(
 ) -> AmnesiaResult:
     """Forget one class or several; the input model is untouched.
 
+    The label learns to draw the surrogate, what the frozen model draws of the others is replayed,
+    and an `Attacker` looks for the class under the kept labels, where it becomes expensive.
+
     fisher: of the same model; `Story.fishers.without(forget_class)` leaves the class itself free.
     surrogate: in place of config.surrogate; a name, or a function (n, generator) -> images
     (n, 1, 28, 28).

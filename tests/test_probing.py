@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -234,3 +235,27 @@ def test_pass_at_k_is_the_share_of_all_subsets(flags, data):
 def test_refusals_name_what_is_wrong(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+def test_the_cost_of_an_image_is_the_least_over_z(model, mnist):
+    images, labels = mnist.only(3).take(4).images, torch.tensor([1, 8, 5])
+    cost, z = sa.image_cost(model, images, labels)
+    assert (cost.shape, z.shape) == ((4, 3), (4, 3, 3))
+
+    @torch.no_grad()
+    def price(n, k, at):
+        logits = model.decode_logits(at[None], labels[k : k + 1])
+        drawn = F.binary_cross_entropy_with_logits(logits, images[n : n + 1], reduction="sum")
+        return float(drawn + 0.5 * at.square().sum())
+
+    generator = sa.seeded(0)
+    for n, k in ((0, 0), (3, 2), (1, 1)):
+        assert price(n, k, z[n, k]) == pytest.approx(float(cost[n, k]), rel=1e-5)
+        tried = [torch.zeros(3), *torch.randn((40, 3), generator=generator)]
+        near = [z[n, k] + 0.2 * torch.randn(3, generator=generator) for _ in range(20)]
+        assert cost[n, k] <= min(price(n, k, at) for at in (*tried, *near)) + 1e-3
+    longer, _ = sa.image_cost(model, images, labels, steps=400)
+    assert (cost - longer).max() < 1
+    own, _ = sa.image_cost(model, images, labels[[0, 1, 2, 0]][:, None])
+    assert own[:, 0].tolist() == pytest.approx([float(cost[n, n % 3]) for n in range(4)], rel=1e-5)
+    assert all(p.requires_grad for p in model.parameters())

@@ -297,11 +297,8 @@ def claim_table(audit: Audit) -> str:
         numbers = [f.hidden, f.model, f.control, f.excess, f.low, f.high, f.margin]
         shown = " | ".join(f"{v:.2f}" for v in numbers)
         lines.append(f"| {attack} | {digit} | {shown} | {f.verdict}{', resists' * f.resists} |")
-    words = [
-        f"* {method}: {in_words(found)}"
-        for method in dict.fromkeys(method for _, method, _ in audit)
-        if (found := of_method(audit, method))
-    ]
+    methods = dict.fromkeys(method for _, method, _ in audit)
+    words = [f"* {m}: {in_words(found)}" for m in methods if (found := of_method(audit, m))]
     return "\n".join([*lines, "", *words]) + "\n"
 
 
