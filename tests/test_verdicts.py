@@ -60,6 +60,13 @@ def test_the_pages_say_what_the_table_says(page):
     assert " ".join(said.split()) in " ".join(text.split())
 
 
+def test_without_its_attacker_the_audit_convicts():
+    """README says so: memory under the other labels, on every digit that was tried."""
+    found = of_method(read_audit(), "without attacker")
+    assert len(found) >= 4
+    assert {of["cost under other labels"].verdict for of in found.values()} == {REMAINS}
+
+
 VERDICTS = rf"({ERASED} on|{REMAINS} on|{OPEN} on|{INCONCLUSIVE} on|{REMAINS} for|{OPEN} for)"
 
 
