@@ -29,7 +29,7 @@
 # * turn the weight of consolidation from zero to far too large, and see what it holds and what slips through,
 # * forget more digits one after the other, and measure how far the likelihood of real images falls.
 #
-# Time on two CPU cores: some seven minutes with the checkpoints of notebooks 01, 02 and 04, else three more.
+# Time on two CPU cores: some eight minutes with the checkpoints of notebooks 01, 02 and 04, else three more.
 
 # %%
 # Colab gets the repository here; elsewhere this cell does nothing.
