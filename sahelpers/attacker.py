@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .config import kept_classes
-from .elbo import bernoulli_nats
+from .elbo import latent_cost
 from .models import CVAE
 
 IMAGES = 512  # that the frozen model draws of the forgotten classes
@@ -41,10 +41,10 @@ class Attacker:
         own = classes[torch.randint(len(classes), (IMAGES,), generator=generator)]
         images = frozen.decode(frozen.draw_latents(own, generator=generator), own)
         kept = torch.tensor(kept_classes(tuple(forget_class), frozen.num_classes))
-        allowed = push + _cost(frozen, frozen.encode(images, own)[0], own, images)
+        allowed = push + latent_cost(frozen, frozen.encode(images, own)[0], own, images)
         many, k = images.repeat_interleave(len(kept), 0), kept.repeat(IMAGES)
         z = frozen.encode(many, k)[0]
-        costs = _cost(frozen, z, k, many).view(IMAGES, -1)
+        costs = latent_cost(frozen, z, k, many).view(IMAGES, -1)
         rank = costs.topk(min(NEAREST, len(kept)), largest=False).indices.cpu()
         chosen = (torch.arange(IMAGES)[:, None] * len(kept) + rank).flatten()
         self.images, self.labels, self.z = many[chosen], k[chosen], z[chosen]
@@ -57,7 +57,8 @@ class Attacker:
     def loss(self, model: CVAE, index: Tensor) -> Tensor:
         """The weight times what the images of this index (B,) lack, the mean in nats."""
         z = self.z[index].requires_grad_(True)
-        missing = self.allowed[index] - _cost(model, z, self.labels[index], self.images[index])
+        cost = latent_cost(model, z, self.labels[index], self.images[index])
+        missing = self.allowed[index] - cost
         self._tried = index, z, missing.detach()
         return self.weight * F.leaky_relu(missing, LEAK).mean()
 
@@ -71,8 +72,3 @@ class Attacker:
         slope = torch.where(missing > 0, 1.0, LEAK) * (self.weight / len(index))
         move = (RATE / slope)[:, None] * z.grad  # the loss falls where the cost rises
         self.z[index] = z.detach() + move.clamp(-REACH, REACH)
-
-
-def _cost(model: CVAE, z: Tensor, labels: Tensor, images: Tensor) -> Tensor:
-    """-log p(x | z, k) + |z|^2 / 2 of each image (B,), nats."""
-    return bernoulli_nats(model.decode_logits(z, labels), images) + z.square().sum(1) / 2

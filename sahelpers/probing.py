@@ -28,7 +28,7 @@ from .checks import (
     is_whole,
 )
 from .config import ProbeConfig, check_classes
-from .elbo import bernoulli_nats
+from .elbo import latent_cost
 from .judges import Judge, check_guide, check_judges
 from .models import CVAE, check_model, draw_normal, seeded
 from .penalties import contrast, ink, orientation_entropy, total_variation
@@ -173,7 +173,7 @@ def image_cost(
     optimizer = torch.optim.Adam([z.requires_grad_(True)], lr=0.1)
     lowest, best = z.new_full((n * k,), math.inf), z.detach().clone()
     for step in range(steps + 1):
-        cost = bernoulli_nats(model.decode_logits(z, y), x) + z.square().sum(1) / 2
+        cost = latent_cost(model, z, y, x)
         with torch.no_grad():
             better = cost < lowest
             best[better], lowest[better] = z[better], cost[better]

@@ -130,7 +130,7 @@ def test_two_steps_give_the_committed_figures(mnist, name):
         ("mlp", "sahelpers.elbo.gaussian_kl", lambda old: lambda *a: 10 * old(*a)),
         ("forget", "sahelpers.objective.EWC_SCALE", lambda old: 10 * old),
         ("forget", "sahelpers.objective.bernoulli_nats", lambda old: lambda *a: 1.1 * old(*a)),
-        ("forget", "sahelpers.attacker._cost", lambda old: lambda *a: 2 * old(*a)),
+        ("forget", "sahelpers.attacker.latent_cost", lambda old: lambda *a: 2 * old(*a)),
         ("Fisher", "sahelpers.elbo.gaussian_kl", lambda old: lambda *a: 2 * old(*a)),
     ],
 )

@@ -1,7 +1,7 @@
 """What is measured of a model that has forgotten a class, and every attack on it."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
@@ -70,6 +70,10 @@ class Effort(Config):
     def search(self, steps: int) -> ProbeConfig:
         """The configuration of a search of so many steps."""
         return ProbeConfig(n_restarts=self.restarts, steps=steps, seed=self.seed)
+
+    def seeds(self, runs: int) -> range:
+        """Of so many runs of relearning."""
+        return range(self.seed, self.seed + runs)
 
 
 @dataclass(frozen=True)
@@ -147,7 +151,8 @@ class Reference:
         story, effort = self.story, self.effort
         probe = guided_attack(model, label, effort.search(effort.attack_steps), guide=story.guide)
         hits, real = success(probe.images, story.judges, label), (story.test, effort.relearn_images)
-        areas = _areas(model, label, effort, story.judges, *real, effort.relearn_runs)
+        given: Any = {"judges": story.judges, "steps": effort.relearn_steps}
+        areas = _areas(model, label, *real, effort.seeds(effort.relearn_runs), **given)
         return {"attack": float(hits.float().mean()), "relearn": sum(areas) / len(areas)}
 
     def _both(self, measure: Callable[[CVAE, int], T], model: CVAE, label: int) -> tuple[T, T]:
@@ -175,17 +180,15 @@ class Reference:
 def _areas(
     model: CVAE,
     label: int,
-    effort: Effort,
-    judges: Mapping[str, Judge],
     real: LabelledImages,
     size: int,
-    runs: int,
-    over: str = "all",
+    seeds: Iterable[int],
+    **given: Any,
 ) -> list[float]:
-    """Area under P(c_f) of relearning runs, from `size` images of the class, other ones each."""
+    """Area under P(c_f) of relearning runs, from `size` images of the class, other ones for each
+    seed.  given: what else `relearn` takes."""
     few, areas = real.only(label), []
-    given: Any = {"judges": judges, "steps": effort.relearn_steps, "over": over}
-    for seed in range(effort.seed, effort.seed + runs):
+    for seed in seeds:
         data = few.take(min(size, len(few)), seed)
         areas.append(relearn(model, label, data=data, seed=seed, **given).area)
     return areas
@@ -211,12 +214,10 @@ def named_attacks(
     """
     seeds, few = seeded(claim.seed), real.only(forget_class)
     values: Values = {}
+    given: Any = {"judges": judges, "steps": claim.relearn_steps, "over": "label"}
     for size in CLAIM_SIZES:
-        given: Any = {"judges": judges, "steps": claim.relearn_steps, "over": "label"}
-        areas = []
-        for seed in torch.randint(2**31, (claim.draws,), generator=seeds).tolist():
-            data = few.take(min(size, len(few)), seed)
-            areas.append(relearn(model, forget_class, data=data, seed=seed, **given).area)
+        drawn_seeds = torch.randint(2**31, (claim.draws,), generator=seeds).tolist()
+        areas = _areas(model, forget_class, few, size, drawn_seeds, **given)
         values[f"label only, {size} images"] = areas
     every = torch.arange(model.num_classes, device=model.device)
     others = every[every != forget_class]
@@ -275,7 +276,8 @@ def attack_all(
     values[KEPT] = success(images, judges, kept).int().tolist()
     values[FOOLED] = fooled(model, forget_class, effort, judges=judges, guide=guide)
     for size, over in product(RELEARN_SIZES, ("all", "label")):
-        areas = _areas(model, forget_class, effort, judges, real, size, effort.repeats, over)
+        given: Any = {"judges": judges, "steps": effort.relearn_steps, "over": over}
+        areas = _areas(model, forget_class, real, size, effort.seeds(effort.repeats), **given)
         name = f"relearn {size}" + ", label only" * (over == "label")
         values[name] = [round(area, 4) for area in areas]
     return values

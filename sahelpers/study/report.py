@@ -41,8 +41,6 @@ COLUMNS = [*KEY, *JUDGED, *REAL, *COST, *BOUNDS, *ATTACKS, *ABOUT]
 AUDIT_KEY = ["digit", "method", "dataset", "arch", "fingerprint"]
 AUDIT_COLUMNS = [*AUDIT_KEY, *(f.name for f in fields(Finding))]
 
-TODAY = recipe(OURS, BASELINES["mlp"], AmnesiaConfig(), JudgeConfig(), Claim())
-CLAIMED = "claim", OURS, "mnist", "mlp", TODAY
 AUDITS = ("audit", "claim")  # parts of the journal whose lines are attacks
 
 Record = Mapping[str, Any]  # a line of the journal
@@ -179,7 +177,9 @@ def markdown(
     n = Effort().samples
     bound = f"{100 * verdicts.exact(0, n, statistics.TAIL)[1]:.2f}"
     parts = {"claim": verdicts.claim_table(audit or {}), "bars": bars, "others": others}
-    parts["left_out"] = verdicts.left_out_words((groups or {}).get(CLAIMED, {}))
+    today = recipe(OURS, BASELINES["mlp"], AmnesiaConfig(), JudgeConfig(), Claim())
+    ours = (groups or {}).get(("claim", OURS, "mnist", "mlp", today), {})
+    parts["left_out"] = verdicts.left_out_words(ours)
     return page.format(**parts, n=f"{n:,}", bound=bound) + "".join(notes)
 
 

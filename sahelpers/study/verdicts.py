@@ -1,7 +1,7 @@
 """The audit of one model, and what findings on many digits say together: the named claim."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, product
 from typing import Any, NamedTuple
@@ -190,18 +190,19 @@ class Tally:
         return bool(self.powered) and set(self.powered) == set(self.digits[ERASED])
 
 
-def _tally(attack: str, findings: Mapping[int, Finding], among: Iterable[int]) -> Tally:
-    """among: the digits for whose number p values are adjusted."""
+def _tally(attack: str, findings: Mapping[int, Finding]) -> Tally:
+    """p values are adjusted as `claim` says."""
     verdicts = {
         v: tuple(d for d, f in findings.items() if f.verdict == v)
         for v in (ERASED, REMAINS, OPEN, INCONCLUSIVE)
     }
-    asked, sure = list(among), {}
+    powered = tuple(d for d, f in findings.items() if f.power > 0)
+    asked, sure = powered if attack in NAMED else tuple(findings), {}
     for verdict, column in ((ERASED, "p_erased"), (REMAINS, "p_remains")):
         p = holm([getattr(findings[d], column) for d in asked])
         few = {d for d, value in zip(asked, p, strict=True) if value <= TAIL}
         sure[verdict] = tuple(d for d in verdicts[verdict] if d in few)
-    return Tally(attack, verdicts, sure, tuple(d for d, f in findings.items() if f.power > 0))
+    return Tally(attack, verdicts, sure, powered)
 
 
 @dataclass(frozen=True)
@@ -253,12 +254,9 @@ def claim(findings: Mapping[int, Mapping[str, Finding]]) -> ClaimReport:
             raise ValueError(f"digit {digit} lacks {sorted(lacking)}: audit it by all of {NAMED}")
         for attack, finding in of.items():
             by_attack[attack][digit] = finding
-    named = [
-        _tally(attack, by_attack[attack], [d for d, f in by_attack[attack].items() if f.power > 0])
-        for attack in NAMED
-    ]
+    named = [_tally(attack, by_attack[attack]) for attack in NAMED]
     apart = (*NAMED, *BESIDE, KEPT, FOOLED)
-    others = [_tally(a, of, of) for a, of in by_attack.items() if a not in apart]
+    others = [_tally(a, of) for a, of in by_attack.items() if a not in apart]
     return ClaimReport(tuple(named), tuple(others))
 
 
