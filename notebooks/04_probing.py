@@ -510,4 +510,4 @@ dashboard
 #
 # </details>
 #
-# Next: [5. Total variation](05_denoising.ipynb), the prior that kept these searches smooth, and what it is good for besides.
+# Next: [A4. Total variation](A4_denoising.ipynb), the prior that kept these searches smooth, and what it is good for besides.

@@ -15,9 +15,9 @@
 # ---
 
 # %% [markdown]
-# # 6. The scoreboard: ten digits, three seeds, every method
+# # A5. The scoreboard: ten digits, three seeds, every method
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/selective-amnesia-mnist/blob/main/notebooks/06_scoreboard.ipynb)
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/selective-amnesia-mnist/blob/main/notebooks/A5_scoreboard.ipynb)
 #
 # One digit forgotten once is an anecdote. This notebook reads a table of runs, each a method that forgot a digit in the model of one seed, and asks what it takes to be called best. The first output below says
 # what the table holds, and everything after it is computed from that.

@@ -15,9 +15,9 @@
 # ---
 
 # %% [markdown]
-# # 5. Total variation: a denoiser, and the prior of the probes
+# # A4. Total variation: a denoiser, and the prior of the probes
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/selective-amnesia-mnist/blob/main/notebooks/05_denoising.ipynb)
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/selective-amnesia-mnist/blob/main/notebooks/A4_denoising.ipynb)
 #
 # The probes of the last notebook kept their images smooth with total variation (TV). This notebook looks at TV by itself: what it measures, how it removes noise, how well
 # compared with other filters, and whether it can bring a forgotten digit back to light.
@@ -392,4 +392,4 @@ for what, value in by_plain.items():
 #
 # </details>
 #
-# Next: [6. The scoreboard](06_scoreboard.ipynb), all ten digits, three seeds, every method.
+# Next: [A5. The scoreboard](A5_scoreboard.ipynb), all ten digits, three seeds, every method.
