@@ -15,7 +15,7 @@ from .judges import Judge, check_judges
 from .models import CVAE, draw_normal, seeded
 from .progress import progress
 
-LR = {"all": 1e-3, "label": 0.05}  # of Adam; the first is the reference training's
+LR = {"all": 1e-3, "label": 0.05, "first layer": 1e-3}  # of Adam; 1e-3 is the reference's
 BATCH = 100  # images in a step
 SAMPLES = 128  # that are judged at every look
 LOOKS = 12  # times that a curve is measured at most, the start not counted
@@ -85,7 +85,8 @@ def relearn(
     are fewer).
     over: "all" trains every weight; "label" begins at `reset_label` and trains the weights of the
     class's own label input alone, as an attacker does who suspects that the class lies intact
-    behind it (textual inversion; Pham et al. 2023 attack diffusion models so, arXiv 2308.01508).
+    behind it (textual inversion; Pham et al. 2023 attack diffusion models so, arXiv 2308.01508);
+    "first layer" trains the decoder's first layer alone.
     The steps until it is back are compared with those of a model that never knew the class.
     """
     (c,) = check_classes((forget_class,), model.num_classes)
@@ -101,6 +102,7 @@ def relearn(
         raise ValueError(f"data has no image of class {c}: over='label' trains nothing without one")
     model = (reset_label(model, c) if over == "label" else copy.deepcopy(model)).train()
     model.requires_grad_(over == "all")
+    model.decoder[0].requires_grad_(over != "label")
     for weight in _first_weights(model) if over == "label" else ():
         chosen = torch.zeros_like(weight)
         chosen[:, c - model.num_classes] = 1

@@ -118,11 +118,22 @@ def test_relearning_over_the_label_trains_its_weights_alone(arch):
     assert found.probability == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.parametrize("arch", ["mlp", "conv"])
+def test_relearning_of_the_first_layer_trains_nothing_else(arch, monkeypatch):
+    model, moved = tiny_model(arch), []
+    monkeypatch.setattr(torch.optim.Adam, "step", lambda self: moved.extend(self.param_groups))
+    given = {"data": some_images(), "judges": tiny_judges(), "steps": 1}
+    sa.relearn(model, 2, **given, over="first layer")
+    first = model.decoder[0]
+    assert [p.shape for p in moved[0]["params"]] == [p.shape for p in first.parameters()]
+    assert all(p.grad is not None and p.grad.any() for p in moved[0]["params"])
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         ({"steps": 0}, "steps=0"),
-        ({"over": "gate"}, "over='gate' is not one of all, label"),
+        ({"over": "gate"}, "over='gate' is not one of all, label, first layer"),
         ({"over": "label", "data": some_images(label=1)}, "no image of class 2: over='label'"),
         (
             {

@@ -1,0 +1,201 @@
+"""The sealed examination of docs/protocol.md: does what is missing, then writes its tables.
+
+    python docs/examination.py [--jobs 2]
+
+Ours and hidden models of three seeds that nothing was tuned on, for each digit and for two digits
+forgotten at once, beside the controls of the claim, by the named attacks and by two families that
+were sealed with them: damage of the decoder's weights, and relearning of its first layer.
+results/examination.jsonl has a line per model and is what the tables are made of; a command that
+was stopped goes on from it.  results/examination.md becomes a part of RESULTS.md.
+"""
+
+import argparse
+import copy
+import json
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from itertools import product
+from statistics import fmean
+from typing import Any, NamedTuple
+
+import torch
+
+import sahelpers as sa
+from sahelpers.config import AmnesiaConfig, BaselineConfig, JudgeConfig
+from sahelpers.models import CVAE, seeded
+from sahelpers.probing import success
+from sahelpers.recovery import relearn
+from sahelpers.store.files import replace_text
+from sahelpers.study import battery, grid, methods, report, statistics, verdicts
+from sahelpers.study.methods import CONTROL, HIDDEN, OURS
+from sahelpers.study.statistics import BESIDE, NAMED, Groups, Values
+from sahelpers.study.workers import each
+
+SEEDS = (45, 46, 47)  # of ours and hidden
+CONTROLS = {1: (*grid.SEEDS, *grid.CONTROL_SEEDS), 2: grid.SEEDS}  # by the number of classes
+PAIR = (2, 5)
+CLASSES = [*((digit,) for digit in range(10)), PAIR]
+DAMAGE = {"noise": (0.1, 0.2, 0.4), "pruning": (0.2, 0.4, 0.6), "rounding": (4, 3, 2)}
+DAMAGED = tuple(f"damage: {kind}" for kind in DAMAGE)
+LAYER = tuple(f"first layer, {size} images" for size in battery.CLAIM_SIZES)
+SAMPLES, RUNS, STEPS = 1000, 5, 60
+JOURNAL = report.RESULTS / "examination.jsonl"
+
+
+class Model(NamedTuple):
+    """One model that is examined, on each of the classes that it forgot."""
+
+    classes: tuple[int, ...]
+    method: str
+    seed: int
+
+
+def models() -> list[Model]:
+    """All of them, ours and hidden ones first."""
+    tested = [Model(c, m, s) for s, m, c in product(SEEDS, (OURS, HIDDEN), CLASSES)]
+    return tested + [Model(c, CONTROL, s) for c in CLASSES for s in CONTROLS[len(c)]]
+
+
+@torch.no_grad()
+def damage(model: CVAE, kind: str, strength: float, seed: int) -> CVAE:
+    """A copy whose decoder is damaged.
+
+    noise: Gaussian, `strength` times each tensor's root mean square.  pruning: of each weight
+    tensor the smallest share `strength` becomes zero.  rounding: each weight tensor to `strength`
+    bits, levels even in number on both sides of zero up to its largest magnitude.
+    """
+    model, generator = copy.deepcopy(model), seeded(seed)
+    for weight in model.decoder.parameters():
+        if kind == "noise":
+            noise = torch.randn(weight.shape, generator=generator)
+            weight += strength * weight.square().mean().sqrt() * noise
+        elif weight.dim() > 1 and kind == "pruning":
+            k = round(strength * weight.numel())
+            weight[weight.abs() <= weight.abs().flatten().kthvalue(k).values] = 0
+        elif weight.dim() > 1 and kind == "rounding":
+            step = weight.abs().max() / (2 ** (int(strength) - 1) - 1)
+            weight.copy_((weight / step).round() * step)
+    return model
+
+
+@lru_cache(maxsize=1)
+def story(seed: int) -> sa.Story:
+    """The default one but for the seed of its models; judges do not depend on it."""
+    return sa.Story(baseline=BaselineConfig(seed=seed), amnesia=AmnesiaConfig(seed=seed))
+
+
+@lru_cache(maxsize=1)
+def price() -> CVAE:
+    """The baseline above whose cost every image's is counted."""
+    return sa.Story().baseline.model
+
+
+def examine(piece: Model) -> dict[str, Values]:
+    """What the attacks find, by digit.  A control of one digit has faced the named ones already."""
+    own, (classes, method, seed) = story(piece.seed), piece
+    if method == OURS:
+        model = own.forgotten(classes).model
+    else:
+        model = own.hidden(classes) if method == HIDDEN else own.control(classes).model
+    judges, found = own.judges, {}
+    for digit in classes:
+        values: Values = {}
+        if not (method == CONTROL and len(classes) == 1):
+            given: Any = {"baseline": price(), "judges": judges, "real": own.test}
+            values |= battery.named_attacks(model, digit, battery.Claim(seed=seed), **given)
+        wanted = torch.full((SAMPLES,), digit)
+        for kind, name in zip(DAMAGE, DAMAGED, strict=True):
+            values[name] = []
+            for strength in DAMAGE[kind]:
+                images = damage(model, kind, strength, seed).sample(
+                    wanted, "standard", seeded(seed)
+                )
+                values[name].append(float(success(images, judges, digit).float().mean()))
+        real, draw = own.test.only(digit), seeded(seed)
+        for size, name in zip(battery.CLAIM_SIZES, LAYER, strict=True):
+            values[name] = []
+            for run in torch.randint(2**31, (RUNS,), generator=draw).tolist():
+                data: Any = {"data": real.take(size, run), "judges": judges, "seed": run}
+                curve = relearn(model, digit, over="first layer", steps=STEPS, **data)
+                values[name].append(round(curve.area, 4))
+        found[str(digit)] = values
+    return found
+
+
+def read() -> dict[Model, dict[str, Values]]:
+    """What the journal holds."""
+    text = JOURNAL.read_text(encoding="utf-8") if JOURNAL.is_file() else ""
+    lines = (json.loads(line) for line in text.splitlines() if line.endswith("}"))
+    return {Model(tuple(r["classes"]), r["method"], r["seed"]): r["values"] for r in lines}
+
+
+def named_controls() -> dict[tuple[int, int], Values]:
+    """What the named attacks found in the claim's controls: (digit, seed) -> values."""
+    configs = report.BASELINES["mlp"], AmnesiaConfig(), JudgeConfig(), battery.Claim()
+    made = methods.recipe(CONTROL, *configs)
+    return {
+        (r["class"], r["seed"]): r["values"]
+        for r in grid.read_journal(report.RESULTS / "journal.jsonl")
+        if (r["part"], r["method"], r["fingerprint"]) == ("claim", CONTROL, made)
+    }
+
+
+def groups(found: dict[Model, dict[str, Values]], classes: tuple[int, ...]) -> dict[int, Groups]:
+    """What `statistics.compare_all` takes, of the ten digits or of the pair."""
+    named, gathered = named_controls(), {}
+    for digit in classes:
+        forgotten = PAIR if classes == PAIR else (digit,)
+        of: dict[str, list[Values]] = {OURS: [], HIDDEN: [], CONTROL: []}
+        for piece, values in found.items():
+            if piece.classes == forgotten:
+                more = named[digit, piece.seed] if NAMED[0] not in values[str(digit)] else {}
+                of[piece.method].append({**more, **values[str(digit)]})
+        gathered[digit] = of[OURS], of[HIDDEN], of[CONTROL]
+    return gathered
+
+
+def tables(found: dict[Model, dict[str, Values]]) -> Iterator[str]:
+    """The two families, a line per attack."""
+    titles = {
+        tuple(range(10)): "One digit, seeds 45 to 47, four controls each",
+        PAIR: "2 and 5 forgotten at once, seeds 45 to 47, three controls retrained without both",
+    }
+    for classes, title in titles.items():
+        reports = statistics.compare_all(groups(found, classes))
+        findings = {d: {f.attack: f for f in of.findings} for d, of in reports.items()}
+        yield f"**{title}.** {verdicts.in_words(findings)}\n"
+        yield "| attack | hidden | ours | controls | erased | remains | undecided | inconclusive |"
+        yield "|---" * 8 + "|"
+        tallies = verdicts.claim(findings)
+        for tally in (*tallies.named, *tallies.others):
+            of = [findings[d][tally.attack] for d in classes]
+            means = (fmean(getattr(f, k) for f in of) for k in ("hidden", "model", "control"))
+            told = [tally.digits[v] for v in tally.digits]
+            shown = (" ".join(map(str, digits)) or "-" for digits in told)
+            numbers = " | ".join(f"{mean:.2f}" for mean in means)
+            yield f"| {tally.attack} | {numbers} | {' | '.join(shown)} |"
+        for attack in BESIDE:
+            of = [findings[d][attack] for d in classes]
+            means = (fmean(getattr(f, k) for f in of) for k in ("hidden", "model", "control"))
+            yield f"| {attack} | {' | '.join(f'{mean:.2f}' for mean in means)} | | | | |"
+        yield ""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Examine what is missing, then write the tables if nothing is."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--jobs", type=int, default=2, help="processes")
+    jobs = parser.parse_args(argv).jobs
+    missing = [piece for piece in models() if piece not in read()]
+    for piece, values in each(examine, missing, "loky", jobs):
+        if isinstance(values, BaseException):
+            raise values
+        grid.append(JOURNAL, {**piece._asdict(), "values": values})
+        print(*piece, flush=True)
+    page = "\n".join(tables(read()))
+    replace_text(report.RESULTS / "examination.md", page)
+    print(page)
+
+
+if __name__ == "__main__":
+    main()

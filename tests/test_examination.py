@@ -1,0 +1,57 @@
+"""The sealed examination: what damages the weights, and that its tables say what was found."""
+
+import importlib.util
+
+import pytest
+import torch
+
+import sahelpers as sa
+from sahelpers.config import CHECKOUT
+
+SPEC = importlib.util.spec_from_file_location("examination", CHECKOUT / "docs/examination.py")
+examination = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(examination)
+
+
+def tiny_model():
+    torch.manual_seed(0)
+    return sa.CVAE(latent_dim=3, num_classes=4).eval().requires_grad_(False)
+
+
+def weights(model):
+    return [p for p in model.decoder.parameters() if p.dim() > 1]
+
+
+def test_noise_has_the_size_that_is_named():
+    model = tiny_model()
+    new = examination.damage(model, "noise", 0.4, seed=1)
+    for before, after in zip(model.decoder.parameters(), new.decoder.parameters(), strict=True):
+        if before.numel() > 1000:
+            change = (after - before).square().mean().sqrt() / before.square().mean().sqrt()
+            assert float(change) == pytest.approx(0.4, rel=0.1)
+    assert all(torch.equal(a, b) for a, b in zip(
+        model.encoder.parameters(), new.encoder.parameters(), strict=True))  # fmt: skip
+
+
+def test_pruning_takes_the_smallest_share():
+    model = tiny_model()
+    for before, after in zip(
+        weights(model), weights(examination.damage(model, "pruning", 0.6, seed=1)), strict=True
+    ):
+        gone = after == 0
+        assert gone.float().mean() == pytest.approx(0.6, abs=1 / gone.numel())
+        assert before[gone].abs().max() < before[~gone].abs().min()
+        assert torch.equal(before[~gone], after[~gone])
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4])
+def test_rounding_leaves_so_many_levels(bits):
+    model = tiny_model()
+    for before, after in zip(
+        weights(model), weights(examination.damage(model, "rounding", bits, seed=1)), strict=True
+    ):
+        levels = after.unique()
+        assert len(levels) <= 2**bits - 1
+        step = before.abs().max() / (2 ** (bits - 1) - 1)
+        assert (before - after).abs().max() <= step / 2 * 1.0001
+        assert torch.allclose(levels / step, (levels / step).round(), atol=1e-5)
