@@ -17,7 +17,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 1000
 unexport MPLBACKEND      # notebooks choose their own, or they would show no figures
 
-.PHONY: run check test test-browser test-colab notebooks lab app scoreboard claim audit bench clean
+.PHONY: run check test test-browser test-colab notebooks lab app models scoreboard claim audit bench clean
 .PHONY: coverage misuse stress mutants portability test-lowest
 
 run: $(READY)            # the whole story on real MNIST: results/run/ and a table
@@ -53,6 +53,9 @@ lab: $(READY)            # JupyterLab on the amnesia notebook
 app: $(READY)            # notebook 03 as a page without code: text, pictures, dashboard (Voila)
 	$(PY) -m pip install -q -e ".[app]"
 	$(PY) -m voila notebooks/03_amnesia.ipynb --strip_sources=True
+
+models: $(READY)         # train what ships in checkpoints/shipped/ anew: minutes; other bits elsewhere
+	$(PY) -m sahelpers models
 
 scoreboard: $(READY)     # every method, ten digits, three seeds: hours; resumable; RESULTS.md
 	$(PY) -m sahelpers scoreboard
@@ -96,7 +99,7 @@ test-lowest: requirements.txt pyproject.toml   # unit tests on the lower bounds 
 	$(PYTHON) -m venv $(LOWEST)
 	$(LOWEST)/bin/python -m pip install -q uv
 	$(LOWEST)/bin/uv pip install -q --python $(LOWEST)/bin/python --resolution lowest-direct \
-		-r requirements.txt hypothesis">=6.100" nbconvert">=7.16.5" pytest">=8.0" \
+		-r requirements.txt hypothesis">=6.100" latex2mathml">=3.77" nbconvert">=7.16.5" pytest">=8.0" \
 		distributed">=2024.8.1"
 	$(LOWEST)/bin/python -m pytest tests -q
 

@@ -1,13 +1,15 @@
-"""The commands behind the Makefile: `python -m sahelpers run|notebooks|scoreboard|claim|audit`."""
+"""The commands behind the Makefile: `python -m sahelpers run|notebooks|models|...`."""
 
 import argparse
 import hashlib
 import json
 import logging
 import os
+import re
 import time
 from asyncio import CancelledError
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import jupytext
@@ -16,16 +18,20 @@ import nbformat
 import torch
 from jupytext.config import load_jupytext_config
 from nbclient import NotebookClient
+from tqdm import tqdm
 
 from .checks import check_whole
 from .config import CHECKOUT, DATASETS, IN_CHECKOUT
+from .store import files
 from .store.files import replace_text
+from .story import Story
 from .study import METHODS, grid, report
 from .study.workers import BACKENDS
 
 NOTEBOOKS = CHECKOUT / "notebooks"
 REPORT = CHECKOUT / "results" / "run"
 STORY = ("01_baseline", "02_fisher", "03_amnesia", "04_probing")
+MATH = re.compile(r"`[^`]*`|\$\$(.+?)\$\$|\$([^$\n]+?)\$|\[!\[Open in Colab\][^\n]*", re.DOTALL)
 INLINE = "module://matplotlib_inline.backend_inline"  # draws into the notebook
 
 
@@ -49,7 +55,9 @@ def execute(twin: Path) -> nbformat.NotebookNode:
         extra_arguments=["--IPKernelApp.log_level=40"],  # errors only
     )
     try:
-        client.execute(env={**os.environ, "MPLBACKEND": INLINE})
+        with tqdm(total=len(notebook.cells), desc=twin.stem, unit="cell", disable=None) as bar:
+            client.on_cell_executed = lambda **_: bar.update()
+            client.execute(env={**os.environ, "MPLBACKEND": INLINE})
     except (AssertionError, CancelledError) as error:
         if isinstance(error, AssertionError) and client.km is not None:
             raise
@@ -79,8 +87,26 @@ def write_notebooks(names: list[str]) -> None:
         print(f"{target.name}: executed in {time.perf_counter() - begin:.0f} s")
 
 
+def page(notebook: nbformat.NotebookNode) -> str:
+    """HTML that needs no network: mathematics as MathML, without the badge."""
+    from latex2mathml.converter import convert
+    from nbconvert import HTMLExporter
+
+    def math(found: re.Match[str]) -> str:
+        if not (block := found[1]) and not found[2]:
+            return "" if found[0].startswith("[") else found[0]
+        text = convert(block or found[2], display="block" if block else "inline")
+        return re.sub(r"[*_|]", lambda c: f"&#{ord(c[0])};", text)  # no Markdown in it
+
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = MATH.sub(math, cell.source)
+    text: str = HTMLExporter().from_notebook_node(notebook)[0]
+    return re.sub(r'<script[^>]* src="https[^>]*>\s*</script>', "", text)
+
+
 def run() -> None:
-    """Make every model of the story, execute its notebooks, leave results/run/, print a table.
+    """Make every model of the story, print a table, execute the notebooks, leave results/run/.
 
     A page is kept when its notebook, the package and the versions of what it uses are unchanged.
     """
@@ -88,9 +114,8 @@ def run() -> None:
     REPORT.mkdir(parents=True, exist_ok=True)
     begin = time.perf_counter()
     summary = report.measure(3, REPORT)
+    report.print_table(summary)
     os.environ["SA_PROGRESS"] = "0"
-    from nbconvert import HTMLExporter
-
     package = sorted((CHECKOUT / "sahelpers").rglob("*.py"))
     for name in STORY:
         twin, target = NOTEBOOKS / f"{name}.py", REPORT / f"{name}.html"
@@ -101,13 +126,27 @@ def run() -> None:
         if target.exists() and target.read_text(encoding="utf-8").endswith(mark):
             print(f"{target.name} is up to date")
             continue
-        page, _ = HTMLExporter().from_notebook_node(execute(twin))
-        replace_text(target, page + mark)
+        replace_text(target, page(execute(twin)) + mark)
         print(f"{target.name} written after {time.perf_counter() - begin:.0f} s")
     summary["seconds_in_all"] = round(time.perf_counter() - begin, 1)
     replace_text(REPORT / "summary.json", json.dumps(summary, indent=1) + "\n")
-    report.print_table(summary)
     print(f"pictures, pages and summary.json are in {REPORT.relative_to(CHECKOUT)}/")
+
+
+def write_models() -> None:
+    """Make what ships in checkpoints/shipped/ from nothing, on one thread, and replace it."""
+    torch.set_num_threads(1)
+    shipped = files.SHIPPED
+    shipped.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=shipped.parent) as folder:
+        os.environ["SA_CHECKPOINTS"], files.SHIPPED = folder, Path(folder)  # nothing that is there
+        story = Story()
+        for name in ("judges", "guide"):
+            getattr(story, name)
+        story.control(3), story.forgotten(3)
+        for path in sorted(set(Path(folder).glob("*.pt")) - {Path(folder, "fisher.pt")}):
+            os.replace(path, shipped / path.name)
+            print(f"{path.name}: {(shipped / path.name).stat().st_size / 1e6:.1f} MB")
 
 
 def from_options(part: str, options: argparse.Namespace) -> grid.Grid:
@@ -127,6 +166,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("run", help="the whole story into results/run/")
     several = commands.add_parser("notebooks", help="execute the twins and write the .ipynb files")
+    commands.add_parser("models", help="train what ships in checkpoints/shipped/, minutes")
     several.add_argument("names", nargs="*", help="such as 03_amnesia; all when left out")
     grids = {
         "scoreboard": "every method: scoreboard.csv",
@@ -160,6 +200,8 @@ def main() -> None:
         parser.error(f"{options.command} needs the repository with its notebooks/: clone it first")
     elif options.command == "run":
         run()
+    elif options.command == "models":
+        write_models()
     else:
         write_notebooks(options.names)
 

@@ -4,6 +4,7 @@ import gc
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import sys
@@ -163,6 +164,19 @@ def test_run_leaves_a_report_and_does_nothing_twice(notebooks, small, monkeypatc
     call(monkeypatch, "run")
     assert "01_story.html written" in capsys.readouterr().out
     assert "35" in (folder / "01_story.html").read_text()
+
+
+def test_a_page_needs_no_network():
+    notebook = nbformat.v4.new_notebook()
+    badge = "[![Open in Colab](https://example.org/badge.svg)](https://example.org)"
+    text = f"{badge}\n\nThe loss $a_i * b_i * c_i$ costs `$5`.\n\n$$\\sum_i F_i\\theta_i^2$$\n"
+    notebook.cells = [nbformat.v4.new_markdown_cell(text)]
+    page = commands.page(notebook)
+    assert page.count("<math") == 2
+    assert page.count('display="block"') == 1
+    assert "<em>" not in page
+    assert "<code>$5</code>" in page
+    assert not re.search(r'(src|href)="https?:', page)
 
 
 def test_probes_score_every_model_with_every_judge(tiny, scoring, monkeypatch):

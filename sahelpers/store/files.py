@@ -13,7 +13,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
@@ -21,10 +21,11 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from ..config import Config, user_folder
+from ..config import CHECKOUT, Config, user_folder
 from ..progress import progress
 from .archive import LIMIT, OlderFormat, check_memory, pack, same, unpack
 
+SHIPPED = CHECKOUT / "checkpoints" / "shipped"  # written by `make models` alone
 REMEDY = "Delete or move the file and run again to make a new one."
 ELSEWHERE = "Set SA_CHECKPOINTS to a folder of yours with some space left."
 
@@ -134,9 +135,8 @@ def save(
     Raises TypeError for what a checkpoint cannot hold, and CheckpointError naming path for NaN or
     infinity in it and when it cannot be written.  Whatever was at path is then still there.
     """
-    raw = _packed(path, state, mark)
     with _locked(path):
-        _write(path, raw, durable)
+        _write(path, _packed(path, state, mark), durable)
 
 
 def replace_text(path: Path, text: str) -> None:
@@ -166,22 +166,25 @@ def load(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def load_or_make(recipe: Recipe, make: Callable[[], S], kind: type[S]) -> S:
-    """What is kept under `recipe.path`, or else make it and keep it.
+    """What is kept under `recipe.path`, or ships under that name, or else make it and keep it.
 
     make: called without arguments when there is no file; a second process that wants the same
     waits until the first has made it, and loads it.  kind: the class of the result, whose
     `from_state` reads the file.  Made or loaded, the result comes from the file's content.
 
-    A whole file of an older format or recipe, or made from parents that have been replaced since,
-    is made anew, and a warning says so; another one tells of another release of torch.
+    A whole file of an older format or recipe, or made from parents that were replaced since, is
+    made anew, and a warning says so; so is what ships damaged.  Another one tells of other torch.
     Raises CheckpointError when the file is damaged, was made with another configuration or data or
     does not hold a `kind`, and before anything is made when nothing can be written.  If writing
     fails afterwards (a full disk), a warning says so and the result is returned all the same: it is
     what the caller waited for.
     """
     path = recipe.path
-    if os.path.lexists(path) and (found := _kept(recipe, path, kind)) is not None:
-        _tidy(path)
+    if os.path.lexists(path):
+        if (found := _kept(recipe, path, kind)) is not None:
+            _tidy(path)
+            return found
+    elif (found := _shipped(recipe, kind)) is not None:
         return found
     with _locked(path):
         if os.path.lexists(path):  # made by another process in the meantime, or outdated
@@ -218,10 +221,9 @@ def _kept(recipe: Recipe, path: Path, kind: type[S]) -> S | None:
     try:
         state, mark = load(path)
     except CheckpointError as error:
-        if not isinstance(error.__cause__, OlderFormat):
-            raise
-        warnings.warn(f"{path.name} is made anew: {error.__cause__}.", stacklevel=3)
-        return None
+        if isinstance(error.__cause__, OlderFormat):
+            return warnings.warn(f"{path.name} is made anew: {error.__cause__}.", stacklevel=3)
+        raise
     try:
         other = [name for name, value in recipe.ingredients.items() if mark[name] != value]
         if other == ["configs"] and mark["version"] < recipe.version:
@@ -234,15 +236,27 @@ def _kept(recipe: Recipe, path: Path, kind: type[S]) -> S | None:
             f"{path} was made with another configuration or other data than its name says. {REMEDY}"
         )
     if outdated:
-        warnings.warn(f"{path.name} is made anew: it was made {outdated}.", stacklevel=3)
-        return None
-    if release != torch.__version__:
+        return warnings.warn(f"{path.name} is made anew: it was made {outdated}.", stacklevel=3)
+    if release != torch.__version__ and path.parent != SHIPPED:
         warnings.warn(
             f"{path.name} was made with torch {release}, this is {torch.__version__}: made anew it "
             "may differ in the last digits.",
             stacklevel=3,
         )
     return _restored(path, state, kind)
+
+
+def _shipped(recipe: Recipe, kind: type[S]) -> S | None:
+    """What ships under the recipe's name, or None if there is none or it must be made anew.
+
+    The Fisher is no parent here: every machine makes its own, and the last digits differ.
+    """
+    path = SHIPPED / recipe.path.name
+    parents = {name: d for name, d in recipe.parents.items() if name != "Fisher"}
+    try:
+        return _kept(replace(recipe, parents=parents), path, kind) if path.is_file() else None
+    except CheckpointError as error:
+        return warnings.warn(f"{path.name} is made anew: {error}", stacklevel=3)
 
 
 def _packed(path: Path, state: dict[str, Any], mark: Mapping[str, Any]) -> bytes:
@@ -290,7 +304,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _write(path: Path, raw: bytes, durable: bool) -> None:
-    """Replace path by these bytes.  The lock is held: a temporary file that is there is stale."""
+    """Replace path by these bytes.  The lock is held: a temporary file there is stale."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         for stale in path.parent.glob(glob.escape(path.name) + ".*tmp"):
