@@ -28,13 +28,13 @@ from sahelpers.recovery import relearn
 from sahelpers.store.files import replace_text
 from sahelpers.study import battery, grid, methods, report, statistics, verdicts
 from sahelpers.study.methods import CONTROL, HIDDEN, OURS
-from sahelpers.study.statistics import BESIDE, NAMED, Groups, Values
+from sahelpers.study.statistics import BESIDE, Groups, Values
 from sahelpers.study.workers import each
 
 SEEDS = (45, 46, 47)  # of ours and hidden
 CONTROLS = {1: (*grid.SEEDS, *grid.CONTROL_SEEDS), 2: grid.SEEDS}  # by the number of classes
 PAIR = (2, 5)
-CLASSES = [*((digit,) for digit in range(10)), PAIR]
+CLASSES: list[tuple[int, ...]] = [*((digit,) for digit in range(10)), PAIR]
 DAMAGE = {"noise": (0.1, 0.2, 0.4), "pruning": (0.2, 0.4, 0.6), "rounding": (4, 3, 2)}
 DAMAGED = tuple(f"damage: {kind}" for kind in DAMAGE)
 LAYER = tuple(f"first layer, {size} images" for size in battery.CLAIM_SIZES)
@@ -51,9 +51,10 @@ class Model(NamedTuple):
 
 
 def models() -> list[Model]:
-    """All of them, ours and hidden ones first."""
+    """All of them; those that the named attacks need come first."""
     tested = [Model(c, m, s) for s, m, c in product(SEEDS, (OURS, HIDDEN), CLASSES)]
-    return tested + [Model(c, CONTROL, s) for c in CLASSES for s in CONTROLS[len(c)]]
+    pairs = [Model(PAIR, CONTROL, s) for s in CONTROLS[2]]
+    return tested + pairs + [Model(c, CONTROL, s) for s, c in product(CONTROLS[1], CLASSES[:-1])]
 
 
 @torch.no_grad()
@@ -129,39 +130,38 @@ def read() -> dict[Model, dict[str, Values]]:
     return {Model(tuple(r["classes"]), r["method"], r["seed"]): r["values"] for r in lines}
 
 
-def named_controls() -> dict[tuple[int, int], Values]:
-    """What the named attacks found in the claim's controls: (digit, seed) -> values."""
+def gathered(classes: tuple[int, ...]) -> dict[int, Groups]:
+    """What `statistics.compare_all` takes, of the ten digits or of the pair, by the attacks that
+    all these models have faced; the claim's controls have faced the named ones there."""
     configs = report.BASELINES["mlp"], AmnesiaConfig(), JudgeConfig(), battery.Claim()
     made = methods.recipe(CONTROL, *configs)
-    return {
-        (r["class"], r["seed"]): r["values"]
-        for r in grid.read_journal(report.RESULTS / "journal.jsonl")
-        if (r["part"], r["method"], r["fingerprint"]) == ("claim", CONTROL, made)
+    found: dict[tuple[int, str], dict[int, Values]] = {
+        (digit, method): {} for digit in classes for method in (OURS, HIDDEN, CONTROL)
     }
+    for r in grid.read_journal(report.RESULTS / "journal.jsonl"):
+        named = (r["part"], r["method"], r["fingerprint"]) == ("claim", CONTROL, made)
+        if named and classes != PAIR:
+            found[r["class"], CONTROL][r["seed"]] = dict(r["values"])
+    for (forgotten, method, seed), of in read().items():
+        if (forgotten == PAIR) == (classes == PAIR):
+            for digit in forgotten:
+                found[digit, method].setdefault(seed, {}).update(of[str(digit)])
+    faced = set.intersection(*(set(v) for several in found.values() for v in several.values()))
+    groups = {
+        key: [{name: numbers for name, numbers in v.items() if name in faced} for v in of.values()]
+        for key, of in found.items()
+    }
+    return {d: (groups[d, OURS], groups[d, HIDDEN], groups[d, CONTROL]) for d in classes}
 
 
-def groups(found: dict[Model, dict[str, Values]], classes: tuple[int, ...]) -> dict[int, Groups]:
-    """What `statistics.compare_all` takes, of the ten digits or of the pair."""
-    named, gathered = named_controls(), {}
-    for digit in classes:
-        forgotten = PAIR if classes == PAIR else (digit,)
-        of: dict[str, list[Values]] = {OURS: [], HIDDEN: [], CONTROL: []}
-        for piece, values in found.items():
-            if piece.classes == forgotten:
-                more = named[digit, piece.seed] if NAMED[0] not in values[str(digit)] else {}
-                of[piece.method].append({**more, **values[str(digit)]})
-        gathered[digit] = of[OURS], of[HIDDEN], of[CONTROL]
-    return gathered
-
-
-def tables(found: dict[Model, dict[str, Values]]) -> Iterator[str]:
+def tables() -> Iterator[str]:
     """The two families, a line per attack."""
     titles = {
         tuple(range(10)): "One digit, seeds 45 to 47, four controls each",
         PAIR: "2 and 5 forgotten at once, seeds 45 to 47, three controls retrained without both",
     }
     for classes, title in titles.items():
-        reports = statistics.compare_all(groups(found, classes))
+        reports = statistics.compare_all(gathered(classes))
         findings = {d: {f.attack: f for f in of.findings} for d, of in reports.items()}
         yield f"**{title}.** {verdicts.in_words(findings)}\n"
         yield "| attack | hidden | ours | controls | erased | remains | undecided | inconclusive |"
@@ -192,7 +192,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise values
         grid.append(JOURNAL, {**piece._asdict(), "values": values})
         print(*piece, flush=True)
-    page = "\n".join(tables(read()))
+    page = "\n".join(tables())
     replace_text(report.RESULTS / "examination.md", page)
     print(page)
 
