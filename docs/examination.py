@@ -34,7 +34,7 @@ from sahelpers.study.workers import each
 SEEDS = (45, 46, 47)  # of ours and hidden
 CONTROLS = {1: (*grid.SEEDS, *grid.CONTROL_SEEDS), 2: grid.SEEDS}  # by the number of classes
 PAIR = (2, 5)
-CLASSES: list[tuple[int, ...]] = [*((digit,) for digit in range(10)), PAIR]
+CLASSES = [*((digit,) for digit in range(10)), PAIR]
 DAMAGE = {"noise": (0.1, 0.2, 0.4), "pruning": (0.2, 0.4, 0.6), "rounding": (4, 3, 2)}
 DAMAGED = tuple(f"damage: {kind}" for kind in DAMAGE)
 LAYER = tuple(f"first layer, {size} images" for size in battery.CLAIM_SIZES)
@@ -54,7 +54,8 @@ def models() -> list[Model]:
     """All of them; those that the named attacks need come first."""
     tested = [Model(c, m, s) for s, m, c in product(SEEDS, (OURS, HIDDEN), CLASSES)]
     pairs = [Model(PAIR, CONTROL, s) for s in CONTROLS[2]]
-    return tested + pairs + [Model(c, CONTROL, s) for s, c in product(CONTROLS[1], CLASSES[:-1])]
+    singles = [Model((d,), CONTROL, s) for s, d in product(CONTROLS[1], range(10))]
+    return [*tested, *pairs, *singles]
 
 
 @torch.no_grad()
@@ -69,7 +70,7 @@ def damage(model: CVAE, kind: str, strength: float, seed: int) -> CVAE:
     for weight in model.decoder.parameters():
         if kind == "noise":
             noise = torch.randn(weight.shape, generator=generator)
-            weight += strength * weight.square().mean().sqrt() * noise
+            weight.add_(strength * weight.square().mean().sqrt() * noise)
         elif weight.dim() > 1 and kind == "pruning":
             k = round(strength * weight.numel())
             weight[weight.abs() <= weight.abs().flatten().kthvalue(k).values] = 0
@@ -198,4 +199,6 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    import examination  # the processes find what they work on under this name
+
+    examination.main()
