@@ -76,7 +76,7 @@ _ = sa.plots.class_columns(drawn.cpu(), labels, rows=4, title="drawn on demand",
 # %% [markdown]
 # *Four samples for each label; none is a training image.*
 #
-# A [`Story`](../sahelpers/story.py) is the chain from the data to a forgotten class. Each link is read from `checkpoints/`, or made when it is first asked for; other values in the cell above make another chain.
+# A [`Story`](../sahelpers/story.py) reads each model from `checkpoints/`, or makes it when it is first asked for; other values above make other models.
 #
 # ## The model
 #
@@ -85,10 +85,10 @@ _ = sa.plots.class_columns(drawn.cpu(), labels, rows=4, title="drawn on demand",
 # label into 784 probabilities of a white pixel; shown as grays, they are the image ([models.py](../sahelpers/models.py)).
 
 # %%
-Image(filename=str(sa.config.CHECKOUT / "docs" / "diagram_cvae.png"))
+Image(str(sa.config.CHECKOUT / "docs" / "diagram_cvae.png"), width=720)
 
 # %% [markdown]
-# *The weights that read one label are its gate, which notebooks 02 to 04 come back to.*
+# *The weights that read one label are its* gate.
 #
 # Training raises a lower bound on $\log p(x\,|\,y)$, the *evidence lower bound* (ELBO). Its negative has two terms, in nats per image:
 #
@@ -117,7 +117,7 @@ assert torch.allclose(reconstruction, by_hand_reconstruction, rtol=1e-4)
 assert torch.allclose(kl, by_hand_kl, rtol=1e-4, atol=1e-6)
 
 # %% [markdown]
-# **Exercise.** An encoder answers $q(z\,|\,x, y) = \mathcal N(0, I)$ for every image. (a) The loss is then lowest, for the KL is 0. (b) The decoder can then draw no more than one average image of each label. (c) The reconstruction is perfect, for $z$ is never off.
+# **Exercise.** An encoder answers $q(z\,|\,x, y) = \mathcal N(0, I)$ for every image.<br>(a) The loss is then lowest, for the KL is 0.<br>(b) The decoder can then draw no more than one average image of each label.<br>(c) The reconstruction is perfect, for $z$ is never off.
 
 # %%
 answer = None  # "a", "b" or "c"
@@ -135,7 +135,7 @@ print(replies.get(answer, "not answered yet"))
 # answer = "b"
 # ```
 #
-# The KL counts what $z$ tells about the image; telling nothing is called posterior collapse. The curves below show what this model pays.
+# The KL counts what $z$ tells about the image; telling nothing is called posterior collapse.
 #
 # </details>
 #
@@ -150,12 +150,12 @@ shown = {"training images": total, "test images": history["held_out"], "KL alone
 _ = sa.plots.curves(shown, xlabel="pass over the data", ylabel="nats per image").set_ylim(0)
 
 # %% [markdown]
-# *The loss on test images, which are never trained on, falls to the end, close to that on training images. The KL settles near 18 nats.*
+# *The loss on test images, which are never trained on, falls to the end. The KL settles near 18 nats.*
 #
 # ## Drawing
 #
-# To draw, choose a label, draw $z$, decode. The textbook draws $z$ from the prior. But the encoded images of one class together fill another region than $\mathcal N(0, I)$, and some draws land where the decoder
-# was never trained. So after training one Gaussian per class is fitted to its encoded training images, and $z$ drawn from that (*ex-post density estimation*, [Ghosh et al. 2020](https://arxiv.org/abs/1903.12436)). These *class Gaussians* are memory too: forgetting a class includes its Gaussian.
+# Choose a label, draw $z$, decode. The textbook draws $z$ from the prior; but the encoded images of one class together fill another region than $\mathcal N(0, I)$, and some draws land where the decoder
+# was never trained. So one Gaussian per class is fitted to its encoded training images ([Ghosh et al. 2020](https://arxiv.org/abs/1903.12436)) and $z$ drawn from that. These *class Gaussians* are memory too: forgetting a class includes its Gaussian.
 
 # %%
 latents = {
@@ -174,7 +174,7 @@ _ = sa.plots.image_rows({name: images.cpu() for name, images in rows.items()}, c
 # %% [markdown]
 # *Above, real digits and their reconstructions from the mean of $q$; below, two drawn digits of each label.*
 #
-# **Exercise.** Training pulled every $q(z\,|\,x,y)$ towards $\mathcal N(0, I)$. Why is $\mathcal N(0, I)$ still the worse source? (a) Its draws lie too far from 0. (b) Each $q$ is pulled, but nothing makes a class's $q$ together fill $\mathcal N(0, I)$. (c) It does not know the label, so the decoder draws any digit.
+# **Exercise.** Training pulled every $q(z\,|\,x,y)$ towards $\mathcal N(0, I)$. Why is $\mathcal N(0, I)$ still the worse source?<br>(a) Its draws lie too far from 0.<br>(b) Each $q$ is pulled, but nothing makes a class's $q$ together fill $\mathcal N(0, I)$.<br>(c) It does not know the label, so the decoder draws any digit.
 
 # %%
 answer = None  # "a", "b" or "c"
@@ -192,7 +192,7 @@ print(replies.get(answer, "not answered yet"))
 # answer = "b"
 # ```
 #
-# The KL is paid per image. A sampler should draw from the average of the $q$ over a class (the aggregate posterior), and the class Gaussian is a first fit of that.
+# The KL is paid per image. A sampler should draw from the average of the $q$ over a class (the aggregate posterior), to which the class Gaussian is fitted.
 #
 # </details>
 #
@@ -200,10 +200,10 @@ print(replies.get(answer, "not answered yet"))
 #
 # Two classifiers decide whether a sample shows its digit, the *judges* ([judges.py](../sahelpers/judges.py)). Neither is used to train or tune the forgetting.
 #
-# * The **plain judge** answers with one of the ten classes. It has to call *anything* a digit, flat gray included.
+# * The **plain judge** answers with one of ten classes. It has to call *anything* a digit, flat gray included.
 # * The **open judge** is a classifier with a reject option ([Chow 1970](https://doi.org/10.1109/TIT.1970.1054406)): an eleventh answer, *none of these*, learned from images that show no digit.
 #
-# Each fails where the other does not: the open judge may reject a digit that is merely faint, the plain one cannot say that a digit is gone. An attack's image counts when both see the digit.
+# The open judge may reject a digit that is merely faint, the plain one cannot say that a digit is gone: so both are asked, and an attack's image counts when both see the digit.
 
 # %%
 judges = story.judges
@@ -218,9 +218,9 @@ for k in range(12):
 _ = ax.text(-2, 30, "open\nplain", ha="right", va="top", fontsize=9)
 
 # %% [markdown]
-# *Noise, clouds, flat gray, faint noise, two digits over each other, shuffled patches: the kinds that the open judge learned to reject, though one overlay here passes for a 4.*
+# *The kinds of images that the open judge learned to reject; one overlay of two digits passes for a 4.*
 #
-# **Exercise.** After forgetting, the label 3 draws flat gray, and the plain judge calls 40 % of these images a 3. (a) 40 % of the 3 is left. (b) The plain judge is badly trained. (c) Nothing follows: ask the open judge.
+# **Exercise.** After forgetting, the label 3 draws flat gray, and the plain judge calls 40 % of these images a 3.<br>(a) 40 % of the 3 is left.<br>(b) The plain judge is badly trained.<br>(c) Nothing follows: ask the open judge.
 
 # %%
 answer = None  # "a", "b" or "c"
@@ -238,7 +238,7 @@ print(replies.get(answer, "not answered yet"))
 # answer = "c"
 # ```
 #
-# A ten-way classifier divides *all* images among ten answers; where gray falls is an accident of its training.
+# A ten-way classifier divides *all* images among ten answers; where gray falls is an accident.
 #
 # </details>
 #
@@ -312,8 +312,7 @@ explorer
 # %% [markdown]
 # ## What we saw
 #
-# * A VAE of two small networks learns MNIST to less than 94 nats per test image.
-# * What it knows of a digit can lie in three places: the gates that read the label, the weights behind them, and the class Gaussian.
-# * A ten-way judge has an opinion on everything. To ask whether a digit is gone, a judge needs the answer *none of these*.
+# * What the model knows of a digit can lie in three places: the gates that read the label, the weights behind them, and the class Gaussian.
+# * To ask whether a digit is gone, a judge needs the answer *none of these*.
 #
 # **Next:** [02_fisher](02_fisher.ipynb): which of the million weights matter for the digits that shall stay?

@@ -76,16 +76,16 @@ if model.arch == "mlp":
 #
 # ## What it is
 #
-# When a weight $\theta_i$ moves a little, the loss $\ell$ of an image moves by its gradient $\partial\ell/\partial\theta_i$ times as much. Some images pull up, others down. The mean of the *square* over images $x$ of the classes $c$ says how much they care, in whichever direction:
+# When a weight $\theta_i$ moves a little, the loss $\ell$ of an image moves by its gradient $\partial\ell/\partial\theta_i$ times as much. The mean of its *square* over images $x$ of the classes $c$ says how much they care, in whichever direction each pulls:
 #
 # $$
 # F_i \;=\; \mathbb E_{c}\,\mathbb E_{x|c}\left[\left(\frac{\partial\,\ell(x, c;\theta)}{\partial\theta_i}\right)^{\!2}\,\right], \qquad \ell = -\mathrm{ELBO} \text{ with one draw of } z
 # $$
 #
 # This is the diagonal of the *empirical* Fisher of a one-draw ELBO. The Fisher information proper takes images that the model itself draws and their log-likelihood, and then equals the expected curvature of the loss. Ours takes training images and a bound: it measures pull and not curvature ([Kunstner et al. 2019](https://arxiv.org/abs/1905.12558)), and it counts the noise of $z$ along
-# with the differences between images. What that changes is measured in [A1](A1_fisher_in_depth.ipynb); recipes in use differ a great deal ([van de Ven 2025](https://arxiv.org/abs/2502.11756)).
+# with the differences between images ([A1](A1_fisher_in_depth.ipynb) measures how much).
 #
-# **Exercise.** At the optimum the mean gradient of every weight is 0. Its Fisher is then (a) 0, too; (b) the larger, the more single images disagree; (c) the same for all weights.
+# **Exercise.** At the optimum the mean gradient of every weight is 0. Its Fisher is then<br>(a) 0, too;<br>(b) the larger, the more single images disagree;<br>(c) the same for all weights.
 
 # %%
 answer = None  # "a", "b" or "c"
@@ -109,7 +109,7 @@ print(replies.get(answer, "not answered yet"))
 #
 # ## Exact, in one matrix product
 #
-# A backward pass over a batch adds up the images' gradients before one can square them, and one pass per image is slow. But if image $b$ sends the vector $a_b$ into a linear layer and the gradient $g_b$ comes back at its output, entry $(j, k)$ of its weight gradient is $g_{bj}\,a_{bk}$, and
+# A backward pass over a batch adds up the images' gradients before they can be squared. But if image $b$ sends the vector $a_b$ into a linear layer and the gradient $g_b$ comes back at its output, entry $(j, k)$ of its weight gradient is $g_{bj}\,a_{bk}$, and
 #
 # $$
 # \sum_b \left(g_{bj}\,a_{bk}\right)^2 \;=\; \sum_b g_{bj}^2\;a_{bk}^2 \;=\; \left[(G\odot G)^{\top}(A\odot A)\right]_{jk}
@@ -128,7 +128,7 @@ assert torch.allclose((G * G).T @ (A * A), one_by_one, rtol=1e-4)
 # %% [markdown]
 # ## One Fisher per class
 #
-# A mean over images is a weighted sum of means over classes. So one Fisher per class is kept ([fisher.py](../sahelpers/fisher.py)), and whatever shall be forgotten, the Fisher of the rest is a sum. The class $c_f$ to forget is *left out*: weights that only it uses shall be free.
+# One Fisher per class is kept ([fisher.py](../sahelpers/fisher.py)): whatever shall be forgotten, the Fisher of the rest is their mean. The class $c_f$ to forget is *left out*: weights that only it uses shall be free.
 
 # %%
 fisher = fishers.without(forgotten)
@@ -185,7 +185,7 @@ else:
 # answer = 0.25
 # ```
 #
-# The strength depends on a batch size that has nothing to do with the model. Published values of $\lambda$ are comparable only after such divisions.
+# Published values of $\lambda$ are comparable only after such divisions.
 #
 # </details>
 #
@@ -201,7 +201,7 @@ fig.colorbar(shown, ax=right, label="log10 F (0.1 and less: darkest)")
 _ = right.set(xlabel="gate of label (decoder)", ylabel="Fisher of the images of class")
 
 # %% [markdown]
-# *Left: the share of each layer, log scale. Most lies in the last layer of the encoder, which gives mean and log-variance of $z$. Right: a gate, the weights that read one label, matters to the images of its own class and to no others: off the diagonal the Fisher is exactly 0.*
+# *Left, log scale: most lies in the last layer of the encoder, which gives mean and log-variance of $z$. Right: a label's gate matters to the images of its class alone; off the diagonal the Fisher is exactly 0.*
 #
 # ## What consolidation does with it
 #
@@ -211,9 +211,9 @@ _ = right.set(xlabel="gate of label (decoder)", ylabel="Fisher of the images of 
 # \frac{\lambda}{2\cdot 10^4}\sum_i F_i\,(\theta_i-\theta^*_i)^2
 # $$
 #
-# The divisor is a convention of this collection. Selective Amnesia ([Heng & Soh 2023](https://arxiv.org/abs/2305.10120)) forgets with it: the decoder is trained to draw flat gray under the label $c_f$, while the springs hold the rest. Here they are alone; the other terms of notebook 03 are switched off.
+# (The divisor is a convention of this collection.) Selective Amnesia ([Heng & Soh 2023](https://arxiv.org/abs/2305.10120)) trains the decoder to draw flat gray under the label $c_f$, while the springs hold the rest. Here they are alone, without the other terms of notebook 03.
 #
-# **Exercise.** Predict. At $\lambda = 10^{12}$ nothing with $F_i > 0$ can move. What happens to the label 3, which was left out of the Fisher? (a) Nothing, it is held as well. (b) It changes through its gate, and what lies behind stays. (c) The 3 is erased from all weights.
+# **Exercise.** Predict. At $\lambda = 10^{12}$ nothing with $F_i > 0$ can move. What happens to the label 3, which was left out of the Fisher?<br>(a) Nothing, it is held as well.<br>(b) It changes through its gate, and what lies behind stays.<br>(c) The 3 is erased from all weights.
 
 # %%
 answer = None  # "a", "b" or "c"
@@ -231,7 +231,7 @@ print(replies.get(answer, "not answered yet"))
 # answer = "b"
 # ```
 #
-# The last two rows below show it: with the old gate put back the 3 is there again.
+# The last two rows below show it.
 #
 # </details>
 
@@ -288,8 +288,7 @@ for claim, true in claims.items():
 # %% [markdown]
 # ## What we saw
 #
-# * The Fisher of each class takes one pass, at one and a half to two times the price of a plain forward and backward pass (`python benchmarks/fisher.py`), because the squares add up to a product of squared matrices.
-# * Squaring batch means makes it too small by the batch size.
-# * Springs protect what the kept classes use. They do not choose *how* the class is forgotten: the free way is the gate, which hides it. Notebook 03 adds what closes it, notebook 04 asks whether that worked.
+# * The exact Fisher takes one pass, at one and a half to two times the price of a plain forward and backward pass (`python benchmarks/fisher.py`). Squared batch means are too small by the batch size.
+# * Springs protect what the kept classes use. They do not choose *how* the class is forgotten, and the free way is the gate, which only hides it. Notebook 03 adds an attacker, notebook 04 asks what is left.
 #
 # **Next:** [03_amnesia](03_amnesia.ipynb): the whole objective, and a digit disappears. **Aside:** [A1_fisher_in_depth](A1_fisher_in_depth.ipynb): noise, layers, overlaps, and seven estimates side by side.

@@ -19,7 +19,7 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/selective-amnesia-mnist/blob/main/notebooks/A1_fisher_in_depth.ipynb)
 #
-# For readers of [02_fisher](02_fisher.ipynb) who want to rely on its estimate: it is checked against a loop, its noise is measured, and six other estimates that go by the same name are set beside it.
+# The estimate of [02_fisher](02_fisher.ipynb) is checked against a loop, its noise is measured, and six others that go by the same name are set beside it.
 #
 # Reading: check and noise 5 minutes, layers and classes 4, seven estimates 6.
 
@@ -79,7 +79,7 @@ if model.arch == "mlp":
 #
 # ## Against a loop
 #
-# By definition: one backward pass per image, square, mean. The helper ([gradients.py](../sahelpers/gradients.py)) gives the same from one pass over all, for every parameter of the network.
+# One backward pass per image, square, mean; the helper ([gradients.py](../sahelpers/gradients.py)) gives the same from one pass over all.
 
 # %%
 tiny = sa.CVAE(model.arch, latent_dim=2, num_classes=model.num_classes).to(device)
@@ -98,7 +98,7 @@ for F, total in zip(by_hand, sums.values(), strict=True):
 # %% [markdown]
 # ## How many images are enough?
 #
-# The standard error of a mean over images falls with $1/\sqrt N$; the helper keeps what it takes to compute it. As a check that owes nothing to the formula, 60 disjoint hundreds of images are estimated one by one: how far do their averages scatter?
+# The standard error of a mean over images falls with $1/\sqrt N$. As a check that owes nothing to the helper's formula, 60 disjoint hundreds of images are estimated one by one: how far do their averages scatter?
 
 # %%
 noise = torch.randn((6000, model.latent_dim), generator=sa.seeded(SEED)).to(device)
@@ -132,7 +132,7 @@ _ = ax.legend(frameon=False, fontsize=8)
 #
 # ## How far do classes overlap?
 #
-# If two classes used different weights, their Fishers would be orthogonal. The cosine between them, over all entries of a half:
+# If two classes used different weights, the cosine between their Fishers would be 0:
 
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
@@ -230,7 +230,7 @@ _ = right.set(xlabel="rank correlation with 'exact, kept',\ndecoder weights", xl
 #
 # ## What they do in a forgetting run
 #
-# The same digit is forgotten with each, in the 40 steps of notebook 02: at its label, without replay, with the same $\lambda$. *Drift* is the root mean square change of the kept images in gray levels, from 0 (black) to 1 (white). Only the decoder is trained, so only its part of a Fisher acts.
+# The same digit is forgotten with each, in the 40 steps of notebook 02: at its label, without replay, with the same $\lambda$. *Drift* is the root mean square change of the kept images in gray levels. Only the decoder is trained, so only its part of a Fisher acts.
 
 # %%
 SHORT = sa.AmnesiaConfig(
