@@ -1,8 +1,11 @@
 """The committed notebooks: one clean run each, in step with their twins, fit to be read."""
 
+import ast
+import io
 import json
 import re
 import sys
+from contextlib import redirect_stdout
 from functools import reduce
 from types import ModuleType
 
@@ -16,8 +19,19 @@ from sahelpers.config import CHECKOUT
 
 ADDRESS = "https://github.com/OWNER/selective-amnesia-mnist"
 NOTEBOOKS = sorted((CHECKOUT / "notebooks").glob("*.ipynb"))
+CORE = ("01_baseline", "02_fisher", "03_amnesia", "04_probing")
+CHAIN = (*CORE, "05_live", "A1_fisher_in_depth", "A2_terms", "A3_probes", "A4_denoising",
+         "A5_scoreboard")  # fmt: skip
+LONG = {"03_amnesia", "04_probing", "A4_denoising", "A5_scoreboard"}  # still to be shortened
 TAGS = {"nbval-ignore-output", "nbval-skip", "raises-exception"}
 each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+to_come = pytest.mark.xfail(strict=True, reason="to be shortened: then take it off LONG")
+
+
+def short(paths):
+    """Parametrise over these notebooks; those that are still too long are expected to fail."""
+    marked = [pytest.param(p, id=p.stem, marks=to_come if p.stem in LONG else ()) for p in paths]
+    return pytest.mark.parametrize("path", marked)
 
 
 def read(path):
@@ -34,9 +48,15 @@ def twin_cells(path):
     return [c.source for c in cells if c.cell_type == "code"]
 
 
+def words(path):
+    """How many words of prose a notebook has."""
+    return sum(len(c.source.split()) for c in read(path).cells if c.cell_type == "markdown")
+
+
 def test_the_story_is_complete():
     names = [p.stem for p in NOTEBOOKS]
-    assert names[:4] == ["01_baseline", "02_fisher", "03_amnesia", "04_probing"]
+    assert names[:4] == list(CORE)
+    assert set(names) <= set(CHAIN)
     assert [p.stem for p in sorted((CHECKOUT / "notebooks").glob("*.py"))] == names
 
 
@@ -62,18 +82,96 @@ def test_only_known_tags(path):
         assert set(cell.metadata.get("tags", [])) <= TAGS
 
 
-@each
+@short(NOTEBOOKS)
 def test_fit_to_be_read(path):
     notebook, cells = read(path), code_cells(path)
+    lines = [len(c.source.splitlines()) for c in cells]
     assert path.stat().st_size < 1_000_000
-    assert 15 <= len(cells) <= 36
-    assert max(len(c.source.splitlines()) for c in cells) <= 30
-    assert sum(len(c.source.splitlines()) for c in cells) <= 420
-    words = sum(len(c.source.split()) for c in notebook.cells if c.cell_type == "markdown")
-    assert 700 <= words <= 2400
     assert any("image/png" in o.get("data", {}) for c in cells for o in c.outputs)
+    if path.stem == "05_live":
+        assert words(path) <= 400
+        assert 3 <= len(cells) <= 12
+        return
     assert notebook.cells[-1].cell_type == "markdown"
-    assert "<details>" in notebook.cells[-1].source
+    if path.stem not in CORE:
+        assert words(path) <= 900
+        assert len(cells) <= 25
+        assert sum(lines) <= 300
+        assert max(lines) <= 30
+        return
+    assert 600 <= words(path) <= 1200
+    assert len(notebook.cells) <= 30
+    assert sum(lines) <= 250
+    assert max(lines) <= 24
+    opening = notebook.cells[:6]  # title, set-up, parameters, and the result as a picture
+    assert any("image/png" in o.get("data", {}) for c in opening for o in c.get("outputs", []))
+    prose = " ".join(c.source for c in opening if c.cell_type == "markdown")
+    assert re.search(r"\b[Rr]eading\b", prose)
+    assert re.search(r"\bmin", prose)
+    following = CHAIN[CHAIN.index(path.stem) + 1]
+    assert f"({following}.ipynb)" in notebook.cells[-1].source
+
+
+@pytest.mark.xfail(strict=True, reason="becomes true when the last notebook is shortened")
+def test_all_together_are_an_afternoon():
+    assert {p.stem for p in NOTEBOOKS} == set(CHAIN)
+    assert sum(map(words, NOTEBOOKS)) <= 6500
+
+
+@each
+def test_links_lead_to_files_that_are_there(path):
+    prose = "\n".join(c.source for c in read(path).cells if c.cell_type == "markdown")
+    for target in re.findall(r"\]\(([^)#]+)", prose):
+        if target.endswith(".ipynb") and "/" not in target:
+            assert target.removesuffix(".ipynb") in CHAIN
+        elif not target.startswith("https://"):
+            assert (path.parent / target).exists(), target
+
+
+def test_every_diagram_is_drawn_by_the_script_and_those_shown_are_there():
+    docs = CHECKOUT / "docs"
+    drawn = set(re.findall(r'save\(ax, "(\w+)"', (docs / "diagrams.py").read_text()))
+    assert {p.stem.removeprefix("diagram_") for p in docs.glob("diagram_*.png")} == drawn
+    code = "\n".join(source for path in NOTEBOOKS for source in twin_cells(path))
+    assert set(re.findall(r"diagram_(\w+)\.png", code)) <= drawn
+
+
+def exercises(path):
+    """Question, code and solution of every exercise."""
+    cells = read(path).cells
+    for k, cell in enumerate(cells):
+        if cell.cell_type == "code" and cell.source.startswith("answer = None  # "):
+            yield cells[k - 1 : k + 2]
+
+
+def reply(code, answer):
+    """The line that an exercise prints for an answer, run alone."""
+    first, rest = code.split("\n", 1)
+    assert first.startswith("answer = None")
+    with redirect_stdout(io.StringIO()) as printed:
+        exec(f"answer = {answer!r}\n{rest}", {})
+    (line,) = printed.getvalue().splitlines()
+    return line
+
+
+@short([p for p in NOTEBOOKS if p.stem in CORE])
+def test_three_exercises_that_answer(path):
+    found = list(exercises(path))
+    assert len(found) == 3
+    for question, cell, solution in found:
+        assert question.cell_type == solution.cell_type == "markdown"
+        assert cell.outputs[0].text == "not answered yet\n"
+        assert solution.source.startswith("<details><summary>Solution</summary>")
+        (typed,) = re.findall(r"```python\nanswer = (.+)\n```", solution.source)
+        right = ast.literal_eval(typed)
+        assert reply(cell.source, None) == "not answered yet"
+        assert reply(cell.source, right).startswith("Right: ")
+        constants = [n.value for n in ast.walk(ast.parse(cell.source)) if type(n) is ast.Constant]
+        alike = str if isinstance(right, str) else (int, float)
+        wrong = [c for c in constants if isinstance(c, alike) and c != right]
+        replies = [reply(cell.source, answer) for answer in wrong]
+        assert not [r for r in replies if r.startswith("Right: ")]
+        assert len({r for r in replies if r.startswith("No: ")}) >= 2
 
 
 @each

@@ -66,7 +66,7 @@ class Checkout:
         self.root = Path(parent) / "Übung fürs Löschen"
         self.checkpoints = self.root / "checkpoints"
         self.checkpoints.mkdir(parents=True)
-        for part in ("sahelpers", "notebooks"):
+        for part in ("sahelpers", "notebooks", "docs"):
             shutil.copytree(CHECKOUT / part, self.root / part)
         self.files = _write_mnist(self.root / "data" / "MNIST" / "raw")
         train, test = small_data()
