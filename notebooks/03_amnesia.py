@@ -19,7 +19,7 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/selective-amnesia-mnist/blob/main/notebooks/03_amnesia.ipynb)
 #
-# The model of [notebook 01](01_baseline.ipynb) draws ten digits; here it forgets one of them in a few hundred steps, without a real image of it. You will take the loss apart, watch one run, and see what the other nine digits pay.
+# The model of [notebook 01](01_baseline.ipynb) draws ten digits; here it forgets one of them in a few hundred steps, without a real image of it. You take the loss apart, watch one run, and see what the other nine pay.
 #
 # | part | reading |
 # |---|---|
@@ -28,7 +28,7 @@
 # | 3. One run | 5 min |
 # | 4. What it costs | 6 min |
 #
-# It runs in 45 seconds on two CPU cores once the models of notebook 01 are there.
+# Running: 45 seconds on two CPU cores, once the models are there.
 
 # %%
 # Colab gets the repository here; elsewhere this cell does nothing.
@@ -64,7 +64,7 @@ import sahelpers as sa
 Image(str(sa.config.CHECKOUT / "results" / "before_after.png"))
 
 # %% [markdown]
-# *What to see: one column has turned gray; at the same latent vectors $z$ the other nine show the same digits in nearly the same strokes.*
+# *What to see: one column has turned gray; at the same latent vectors $z$ the others show the same digits in nearly the same strokes.*
 #
 # ## Parameters
 #
@@ -102,7 +102,7 @@ Image(str(sa.config.CHECKOUT / "docs" / "diagram_objective.png"), width=720)
 # %% [markdown]
 # ## 1. The idea
 #
-# Training a conditional VAE raises the ELBO, a lower bound on $\log p(x|y)$ for an image $x$ under its label $y$, in *nats* (natural logarithms). Lowering the ELBO of the digit $c_f$ proves nothing: what lies above a lower bound need not follow it down.
+# Training a conditional VAE raises the ELBO, a lower bound on $\log p(x|y)$ for an image $x$ under its label $y$, in *nats* (natural logarithms). Lowering it for the digit $c_f$ proves nothing: what lies above a lower bound need not follow it down.
 # Selective Amnesia ([Heng & Soh 2023](https://arxiv.org/abs/2305.10120)) raises another likelihood instead. Under the label $c_f$ the model learns to draw a harmless **surrogate** $q$, here flat gray; since probabilities add up to one, the digit becomes unlikely.
 #
 # **The theorem.** Heng and Soh prove an inequality in expectation over images of $c_f$: $\mathbb E\log p(x|\theta^q, c_f) \le \mathbb E\log p(x|\theta^*, c_f)$, where $\theta^*$ is optimal for the data and $\theta^q$ for the surrogate. What we test is an equality under a condition:
@@ -116,9 +116,9 @@ Image(str(sa.config.CHECKOUT / "docs" / "diagram_objective.png"), width=720)
 # L(\theta) = w_f \underbrace{\mathbb E\big[-\log p(x_q|z, y)\big]}_{\text{1 forget}} + \gamma \underbrace{\mathbb E\big[-\log p(x_{\theta^*}|z, c_r)\big]}_{\text{2 replay}} + \frac{\lambda}{2\cdot 10^4}\underbrace{\sum_i F_i\,(\theta_i-\theta^*_i)^2}_{\text{3 consolidation}} + w_a \underbrace{\mathbb E\big[C^* + \text{push} - C_\theta\big]_+}_{\text{4 attack}}
 # $$
 #
-# * **Forget** at the class's own $z$ and at $z\sim\mathcal N(0, I)$. Half of the labels $y$ lie between $c_f$ and the mean of the kept ones, half are mixtures of all ten: an attacker may fit a label vector of his own.
+# * **Forget** at the class's own $z$ and at $z\sim\mathcal N(0, I)$; half of the labels $y$ lie between $c_f$ and the mean of the kept ones, half are mixtures of all ten, for an attacker may fit a label of his own.
 # * **Replay** what the frozen model drew of kept classes, at the same $z$.
-# * **Consolidation**, EWC ([Kirkpatrick et al. 2017](https://doi.org/10.1073/pnas.1611835114)): the Fisher $F_i$ of [notebook 02](02_fisher.ipynb) says how much weight $i$ matters to kept classes. The ½ is a Gaussian's; $10^4$ spreads one penalty over the replayed images. It is a constant, so neither `REPLAY_SAMPLES` nor the batch changes its strength.
+# * **Consolidation**, EWC ([Kirkpatrick et al. 2017](https://doi.org/10.1073/pnas.1611835114)): the Fisher $F_i$ of [notebook 02](02_fisher.ipynb) says how much weight $i$ matters to kept classes. The ½ is a Gaussian's; $10^4$ spreads the penalty over the replayed images, as a constant, so that neither `REPLAY_SAMPLES` nor the batch changes its strength.
 #
 # By hand, on four examples and slightly shaken weights:
 
@@ -152,7 +152,7 @@ consolidation = torch.tensor(objective.ewc.value(shaken))
 assert torch.allclose(consolidation, (AMNESIA.ewc_lambda / 20_000 * pull).cpu(), rtol=1e-4)
 
 # %% [markdown]
-# **The step of consolidation.** As a gradient, a huge penalty would make Adam shake every weight by the learning rate $\eta$. So Adam moves it to $\hat\theta$ by the other terms, and the penalty follows in closed form, in Adam's metric $P$ (the root of its mean squared gradient). With $s = \lambda/10^4$:
+# **The step of consolidation.** As a gradient, a huge penalty would make Adam shake every weight by the learning rate $\eta$. So Adam moves it to $\hat\theta$ by the other terms; the penalty follows in closed form, in Adam's metric $P$ (the root of its mean squared gradient). With $s = \lambda/10^4$:
 #
 # $$
 # \theta = \arg\min_x\; \tfrac{P}{2\eta}(x-\hat\theta)^2 + \tfrac{sF}{2}(x-\theta^*)^2 \;\;\Rightarrow\;\; \tfrac{P}{\eta}(\theta-\hat\theta) + sF(\theta-\theta^*) = 0 \;\;\Rightarrow\;\; \theta = \frac{\frac P\eta\,\hat\theta + sF\,\theta^*}{\frac P\eta + sF}
@@ -177,7 +177,7 @@ print(replies.get(answer, "No: the answer is one of the three letters."))
 # answer = "b"
 # ```
 #
-# Kept digits put a zero on the input of the label $c_f$, so its weights have $F = 0$ exactly. Forgetting becomes a shut gate before an intact digit; A2 shows the sweep.
+# Kept digits put a zero on the input of the label $c_f$, so its weights have $F = 0$ exactly. Forgetting becomes a shut gate before an intact digit (A2).
 #
 # </details>
 #
@@ -225,11 +225,11 @@ print(replies.get(answer if answer is None else round(answer), "No: think of 784
 # answer = 543.4
 # ```
 #
-# $784\ln 2$. Only the distance to this floor can be learned.
+# $784\ln 2$.
 #
 # </details>
 #
-# `forget` ([amnesia.py](../sahelpers/amnesia.py)) holds its learning rate until the label draws the surrogate to within 0.04 (root mean square over pixels, `tolerance`); then it falls to zero in 150 steps.
+# `forget` ([amnesia.py](../sahelpers/amnesia.py)) holds its learning rate until the label draws the surrogate to within 0.04 (root mean square over pixels), then lowers it to zero in 150 steps.
 
 # %%
 marks = [0, 10, 20, 40, 60, 100, 150, 200, 300, 400]
@@ -277,11 +277,11 @@ for ax, ticks in ((left, (0.1, 1, 10)), (right, (0.03, 0.1, 0.3))):
     sa.plots.label_lines(ax)
 
 # %% [markdown]
-# *What to see: in the pictures, the background brightens before the digit fades; the first step damages the kept digits, which soon look as before. In the curves (weighted, means of thirty steps), forget stays above its floor, since mixtures near a kept label must draw that label's digit; the attacker keeps finding places, so its term does not reach zero.*
+# *What to see: in the pictures, the background brightens before the digit fades; the first step damages the kept digits, which soon look as before. In the curves (weighted, means of thirty steps), forget stays above its floor, since mixtures near a kept label must draw that digit; the attacker keeps finding places.*
 #
 # ## 4. What it costs
 #
-# Two judges look at 1,000 samples of each class, before and after, at the same $z$. The **open** judge is a classifier with a reject option, an eleventh answer "none of these"; the **plain** one must call gray something. *Contrast-stretched* samples are first brought to the full range from black to white, for a ghost may be faint. The table below holds ten digits and three seeds each, from [scoreboard.csv](../results/scoreboard.csv).
+# Two judges look at 1,000 samples of each class, before and after, at the same $z$. The **open** judge is a classifier with a reject option, an eleventh answer "none of these"; the **plain** one must call gray something. *Contrast-stretched* samples are first brought to the full range from black to white, for a ghost may be faint. The table holds ten digits and three seeds, from [scoreboard.csv](../results/scoreboard.csv).
 
 # %%
 fixed = sa.fixed_latents(before, 1000)
@@ -316,7 +316,7 @@ for name, (_, _, allowed) in study.scores.BARS.items() if found else ():
     print(f"{name:24}{statistics.fmean(values):8.2f}{max(values):8.2f}{allowed:8.2f}")
 
 # %% [markdown]
-# *What to see: one bar is gone, and no kept class comes near the dashed line, a loss of one point. Yet the table's last two lines are not zero: real kept digits cost more nats, and samples lie farther from real ones.* Judges do not see the largest price. The forget term uses mixtures of labels, and mixtures of *kept* labels pay for it:
+# *What to see: one bar is gone; no kept class comes near the dashed line, a loss of one point. Yet the table's last two lines are not zero.* And judges do not see every price. The forget term uses mixtures of labels, and mixtures of *kept* labels pay for it:
 
 # %%
 z_walk = torch.randn((1, before.latent_dim), generator=sa.seeded(SEED)).to(device)
@@ -329,7 +329,7 @@ title += f"{drift[-1]:.2f} at the right, {drift[4]:.2f} in the middle (rms)"
 _ = sa.plots.image_rows(walks, 9, title=title)
 
 # %% [markdown]
-# *What to see: the ends are nearly as they were; between them, a gray haze replaces what was drawn before.*
+# *What to see: the ends are nearly as they were; between them lies a gray haze.*
 #
 # **Exercise 3.** In all 30 runs no sample under the forgotten label shows the digit. What follows: (a) the digit is erased, (b) its label no longer leads to it, (c) the model equals one that never saw it?
 
@@ -384,6 +384,6 @@ dashboard = sa.live.AmnesiaDashboard(story, FORGET_CLASS)
 dashboard
 
 # %% [markdown]
-# **What we saw.** A few hundred steps turn one label into flat gray. Kept digits are recognised as before; mixtures of their labels are not what they were. What each term is worth, other surrogates, and the theorem's test: [A2](A2_terms.ipynb). None of this is a privacy guarantee.
+# **What we saw.** A few hundred steps turn one label into flat gray. Kept digits are recognised as before; mixtures of their labels are not what they were. None of this is a privacy guarantee. What each term is worth: [A2](A2_terms.ipynb).
 #
 # **Next:** [04_probing](04_probing.ipynb): is the digit gone, or only hidden?

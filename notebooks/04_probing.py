@@ -28,7 +28,7 @@
 # | 3. Second attack: the other labels | 5 min |
 # | 4. The verdict for ten digits | 8 min |
 #
-# It runs in a minute on two CPU cores once the models are there.
+# Running: a minute on two CPU cores, once the models are there.
 
 # %%
 # Colab gets the repository here; elsewhere this cell does nothing.
@@ -84,7 +84,7 @@ rows = {letter: drawn[name] for letter, name in quiz.items()}
 _ = sa.plots.image_rows(rows, title=f"four models, all asked for a {TARGET}")
 
 # %% [markdown]
-# *What to see: only row C shows the digit.*
+# *What to see: C shows the digit, B gray, A and D mostly shapes of other digits.*
 #
 # **Exercise 1.** Which of the four models remember it, in the sense that the digit is still in their weights?
 
@@ -96,7 +96,7 @@ replies = {
     "ABD": "No: C draws the digit whenever it is asked.",
     "AC": "No: the strokes of A come from other digits. It never saw this one.",
     "BC": "No: gray may be a shut gate, but B pays for the digit like no model that knows it.",
-    "CD": "Right: in D nothing but the weights that read this label were changed.",
+    "CD": "Right: in D only the weights that read this label were changed.",
 }
 print(replies.get(answer, "No: read on, attack, and come back."))
 
@@ -107,7 +107,7 @@ print(replies.get(answer, "No: read on, attack, and come back."))
 # answer = "CD"
 # ```
 #
-# A is the control, B forgot by notebook 03, C is the baseline, D the hidden model. Samples alone could not have told you, which is why the rest of this notebook exists.
+# A is the control, B forgot by notebook 03, C is the baseline, D the hidden model. Samples alone could not tell.
 #
 # </details>
 #
@@ -117,7 +117,7 @@ print(replies.get(answer, "No: read on, attack, and come back."))
 Image(str(sa.config.CHECKOUT / "docs" / "diagram_models.png"), width=720)
 
 # %% [markdown]
-# Samples show what a model draws when it is asked politely, not what its weights hold. To learn that, one attacks: one looks for another way to the digit. Two reference models make an attack an experiment.
+# Samples show what a model draws when asked politely, not what its weights hold. To learn that, one attacks, that is, looks for another way to the digit. Two reference models make of this an experiment.
 #
 # * **An attack without a control proves nothing.** A decoder of nine digits can be talked into a tenth. Only what an attack finds *beyond* a model that never saw the digit is memory.
 # * **Without a model known to hide, it proves nothing either.** An attack that finds nothing there has no *power*, and acquits nobody. In our hidden model the digit's *gate*, the weights that read its label, is replaced by the mean of the other gates (`reset_label` in [recovery.py](../sahelpers/recovery.py)); all else is the baseline.
@@ -141,13 +141,13 @@ print(replies.get(answer, "No: the answer is one of the three letters."))
 # answer = "b"
 # ```
 #
-# The control is there for this: it says how much the other nine digits and the attacker's own effort bring.
+# The control says how much the other nine digits and the attacker's own effort bring.
 #
 # </details>
 #
 # ## 2. First attack: a new gate
 #
-# Whoever suspects a shut gate throws its weights away and fits new ones to ten real images of the digit, while everything else stays as it is: *label only*. (So [Pham et al. 2023](https://arxiv.org/abs/2308.01508) found erased concepts in diffusion models.) The loss is the negative ELBO, the bound of notebook 01, in nats. Three steps by hand:
+# Whoever suspects a shut gate throws its weights away and fits new ones to ten real images of the digit, while everything else stays: *label only*. (So [Pham et al. 2023](https://arxiv.org/abs/2308.01508) found erased concepts in diffusion models.) The loss is the negative ELBO of notebook 01, in nats. Three steps by hand:
 
 # %%
 few = test.only(TARGET).take(N_IMAGES, seed=SEED)
@@ -177,7 +177,7 @@ ax = sa.plots.recovery_curves(curves, title=title)
 _ = ax.set_ylabel(f"P({TARGET}) of the stricter judge")
 
 # %% [markdown]
-# *What to see: baseline and hidden are one line, for the old gate is thrown away; this is what memory behind a gate looks like. The control learns the digit a little, from strokes of others. The forgotten model lies below it.* The *area*, from 0 to 1, is the figure of this attack. The two scoring judges are those of notebook 03, one of them with a reject option.
+# *What to see: baseline and hidden are one line, for the old gate is thrown away; this is what memory behind a gate looks like. The control learns the digit a little, from strokes of others. The forgotten model begins below it and meets it at the end.* The *area*, from 0 to 1, is this attack's figure. The two judges are those of notebook 03, one with a reject option ("none of these").
 #
 # ## 3. Second attack: the other labels
 #
@@ -185,7 +185,7 @@ _ = ax.set_ylabel(f"P({TARGET}) of the stricter judge")
 #
 # $$C = -\log p(x\,|\,z, k) + \tfrac12|z|^2,$$
 #
-# in nats, and keep the cheapest $k$. The second term is the price of an unusual $z$. No weight is touched and no judge is asked, so there is nobody to fool. A *low* cost, above what the baseline pays under the digit's own label, is memory.
+# in nats, and keep the cheapest $k$. The second term is the price of an unusual latent $z$. No weight is touched and no judge asked, so nobody can be fooled. A *low* cost, above what the baseline pays under the digit's own label, is memory.
 
 # %%
 real = test.only(TARGET).take(N_COSTED, seed=SEED).images
@@ -220,11 +220,11 @@ for name in ("hidden", "forgotten"):
     print(f"{name} pays at least what the control pays: {'holds' if dearer else 'does not hold'}")
 
 # %% [markdown]
-# *What to see: a dot per image, a bar per mean. By eye all fits look alike; the cost tells them apart. Hidden pays what the baseline pays, for under the other labels they are the same network. The forgotten model pays more than the control.*
+# *What to see: a dot per image, a bar per mean. The eye hardly tells the fits apart, the cost does. Hidden pays what the baseline pays, for under the other labels they are the same network. The forgotten model pays more than the control.*
 #
 # ## 4. The verdict for ten digits
 #
-# Digit 3 served to tune the method, and one model of each kind is an anecdote: models differ by their seed. `python -m sahelpers claim` therefore attacked three forgotten, three hidden and four control models of *every* digit; its [protocol](../docs/protocol.md) was fixed before. Here are the attacks on 5, on which nothing was tuned, from [journal.jsonl](../results/journal.jsonl):
+# Digit 3 served to tune the method, and one model of each kind is an anecdote. So `python -m sahelpers claim` attacked three forgotten, three hidden and four control models of *every* digit, by a [protocol](../docs/protocol.md) fixed before. Here is 5, on which nothing was tuned, from [journal.jsonl](../results/journal.jsonl):
 
 # %%
 OURS, NAMED = "selective amnesia", sa.study.statistics.NAMED
@@ -244,9 +244,9 @@ plt.show()
 Image(str(sa.config.CHECKOUT / "docs" / "diagram_verdict.png"), width=640)
 
 # %% [markdown]
-# *What to see: one mark is one model. On this digit the hidden models stand apart from the controls in all three attacks, so each attack has power. For areas memory lies to the right, for the cost to the left.*
+# *What to see: one mark is one model. The hidden models stand apart from the controls in all three attacks: each has power. For areas memory lies to the right, for the cost to the left.*
 #
-# The diagram shows how such groups become a word. *Excess* is the memory found beyond the controls' mean, with a $t$ interval whose ends are one-sided 5 %. The *margin* is half of the hidden models' excess and at most 0.10; for costs it is a third of it. A model **resists** when even its upper end lies below minus the margin.
+# The diagram shows how groups become a word. *Excess* is the memory found beyond the controls' mean, with a $t$ interval whose ends are one-sided 5 %. The *margin* is half of the hidden models' excess and at most 0.10; for costs it is a third of it. A model **resists** when even its upper end lies below minus the margin.
 #
 # **Exercise 3.** On some digit an attack finds 0.02 in the forgotten models, 0.02 in the controls and 0.03 ± 0.02 in the hidden ones. Verdict: (a) erased, (b) memory remains, (c) inconclusive?
 
@@ -271,7 +271,7 @@ print(replies.get(answer, "No: the answer is one of the three letters."))
 #
 # </details>
 #
-# Now all ten digits, from [audit.csv](../results/audit.csv). In words ([verdicts.py](../sahelpers/study/verdicts.py) writes them):
+# All ten digits, from [audit.csv](../results/audit.csv); [verdicts.py](../sahelpers/study/verdicts.py) writes the words:
 
 # %%
 audit = sa.study.verdicts.of_method(sa.study.read_audit(), OURS)  # digit -> attack -> finding
@@ -290,7 +290,7 @@ if missing := [d for d in range(10) if d not in audit]:
 # %% [markdown]
 # *What to see: orange is the forgotten models' excess, the pink triangle the hidden models', gray the margin. Zero is a model that never saw the digit. Where a whole interval lies left of the dotted line, a few times in the left panels and for nearly all digits in the right one, the forgotten models* resist: *they pay more for the digit than a model that never knew it, so they can be told from one. That is the trace of the attacker in the loop.*
 #
-# **What has not been run on this default yet:** guided searches, inversions, and relearning with all weights, over ten digits (`python -m sahelpers audit`). [A3](A3_probes.ipynb) shows them on one digit; another attack may find what these three do not.
+# **Not run on this default yet:** guided searches, inversions, and relearning with all weights, over ten digits (`python -m sahelpers audit`). [A3](A3_probes.ipynb) shows them on one; they may find what these three do not.
 
 # %%
 attacked = {name: models[name] for name in ("forgotten", "control")}
@@ -300,6 +300,6 @@ dashboard
 # %% [markdown]
 # **With your own hands:** choose an attack, press *Attack*, and compare the two rows.
 #
-# **What we saw.** Gray proves nothing; a find proves nothing without a control; a failure proves nothing without a model that is known to hide. Three attacks have both, and the words above are theirs. None of this is a privacy guarantee.
+# **What we saw.** Gray proves nothing; a find proves nothing without a control, a failure nothing without a model known to hide. Three attacks have both. None of this is a privacy guarantee.
 #
 # **Next:** [05_live](05_live.ipynb), the dashboards by themselves; [A5](A5_scoreboard.ipynb), all methods side by side.

@@ -19,7 +19,7 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/selective-amnesia-mnist/blob/main/notebooks/A2_terms.ipynb)
 #
-# [Notebook 03](03_amnesia.ipynb) builds the loss; here its weights are turned one at a time, from zero to far too large, other surrogates are tried, and the theorem is measured. Reading: 10 minutes; running: one minute on two CPU cores, because the live runs are short.
+# [Notebook 03](03_amnesia.ipynb) builds the loss. Here its weights go from zero to far too large, other surrogates are tried, and the theorem is measured. Reading: 10 minutes; running: one minute on two CPU cores, for the live runs are short.
 
 # %%
 # Colab gets the repository here; elsewhere this cell does nothing.
@@ -85,7 +85,7 @@ def cost(model, q=gray):
 # %% [markdown]
 # ## Consolidation: how much, and where
 #
-# Two figures say what a setting costs: the *distance* of the forgotten label to its surrogate (is it gone?) and the *drift* of kept images at the same $z$ (was anything else touched?), both root mean squares on pixels from 0 to 1. The third panel asks where the change went: its share in decoder weights that kept classes hardly use, those with less than a thousandth of the mean Fisher. The sweep runs twice, with the default Fisher, which leaves the forgotten class out, and with that of all ten classes, the choice of the official code.
+# Two figures say what a setting of EWC, the penalty of consolidation, costs: the *distance* of the forgotten label to its surrogate and the *drift* of kept images at the same latents $z$, both root mean squares on pixels from 0 to 1. The third panel asks where the change went: its share in *idle* decoder weights, with less than a thousandth of the mean Fisher. The sweep runs twice: with the default Fisher, without the forgotten class, and with that of all ten, the choice of the official code.
 
 # %%
 decoder = [name for name, _ in before.named_parameters() if name.startswith("decoder")]
@@ -122,11 +122,11 @@ for k, (ax, title) in enumerate(zip(axes, titles, strict=True)):
 plt.show()
 
 # %% [markdown]
-# *What to see, to the right: less drift, and less forgetting. At a huge weight nearly all of the change sits in idle weights. With the Fisher without the digit, its own label column is among them ($F = 0$ exactly, so no $\lambda$ holds it); with the Fisher of all ten the column is held, and forgetting all but stops.*
+# *What to see, to the right: less drift, less forgetting. At a huge weight nearly all of the change sits in idle weights. Without the digit in the Fisher its own label column is among them ($F = 0$, so no $\lambda$ holds it); with all ten the column is held, and forgetting all but stops.*
 #
 # ## Replay, and other surrogates
 #
-# The surrogate may be any distribution of images, also a function of your own.
+# The surrogate may be any distribution of images.
 
 
 # %%
@@ -164,7 +164,7 @@ for g, (apart, drift) in zip(GAMMAS, over_gamma, strict=True):
     print(f"{g:<12g}{apart:8.3f}{drift:8.3f}")
 
 # %% [markdown]
-# *What to see: where the target changes at random (noise, shifted stripes, a mixture of classes), a decoder can only learn its mean. The distance is to that mean, and short runs have not reached it everywhere. In the table, without replay the kept images are lost; far more than the default slows the label down.*
+# *What to see: where the target changes at random (noise, shifted stripes, a mixture of classes), a decoder can only learn its mean. The distance is to that mean. In the table, without replay the kept images are lost; far more than the default slows the label down.*
 #
 # ## Term by term, over digits and seeds
 #
@@ -189,11 +189,11 @@ for name, (field, of) in groups.items() if digits else ():
     print(f"{name:21}" + "".join(f"{mean:26.2f}" for mean in means))
 
 # %% [markdown]
-# *What to see: the label's weights are as hard to refit without the attacker as with it. Under the other labels the digit is then hardly dearer than in the hidden models; with the attacker it costs more than in the controls.* Fine-tuning, gradient ascent and other methods: [A5](A5_scoreboard.ipynb).
+# *What to see: without the attacker, the label's weights are about as hard to refit as with it, but under the other labels the digit is hardly dearer than in the hidden models.* Other methods: [A5](A5_scoreboard.ipynb).
 #
 # ## The theorem, measured
 #
-# If the label draws exactly $q$, the log-likelihood of each real image falls by $\log p(x|\theta^*, c_f) - \log q(x)$. For gray, $\log q$ is a sum over pixels; for `class:k` it is $\log p(x|\theta^*, k)$; for `mixture` the logarithm of the mean of these. (For `blank` it is $-\infty$.) We measure by the importance-weighted bound ([Burda et al. 2016](https://arxiv.org/abs/1509.00519)) on binarised test images, with the best of three proposals for $z$ ([elbo.py](../sahelpers/elbo.py)).
+# If the label draws exactly $q$, the log-likelihood of each real image falls by $\log p(x|\theta^*, c_f) - \log q(x)$. For gray, $\log q$ is a sum over pixels; for `class:k` it is $\log p(x|\theta^*, k)$; for `mixture` the logarithm of the mean of these. We measure by the importance-weighted bound ([Burda et al. 2016](https://arxiv.org/abs/1509.00519)) on binarised test images, with the best of three proposals for $z$ ([elbo.py](../sahelpers/elbo.py)).
 
 # %%
 real = test.only(FIRST).take(N_REAL, seed=SEED).images.round()
@@ -231,7 +231,7 @@ ax.margins(x=0.15)
 plt.show()
 
 # %% [markdown]
-# *What to see: the dashed line is the equality. A flat surrogate stays below it: the decoder still knows the digit at latents far from those that it trained on, and the posterior of a real image finds them. A class or a mixture can go beyond: trained on single draws, the decoder learns a mean image, and a blur explains a real digit less well than sharp ones.*
+# *What to see: the dashed line is the equality. A flat surrogate stays below it: far from the latents that it trained on, the decoder still knows the digit, and the posterior of a real image finds it there. A class or a mixture can go beyond, for the decoder learns their blurred mean.*
 
 # %%
 gray_share = float(shares["gray, full length"].mean())

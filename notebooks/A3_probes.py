@@ -78,11 +78,11 @@ found = {name: {} for name in models}  # model -> probe -> success of each resta
 # %% [markdown]
 # ## Prototype inversion
 #
-# An attacker who kept pictures of the digit looks for a latent $z$ and a label $y$ on the *simplex* (weights of the ten labels, none negative, that sum to one) whose image comes close to one of them. A *restart* is one random start of the search; all are one batch ([probing.py](../sahelpers/probing.py)). The loss of a restart is
+# An attacker who kept pictures of the digit looks for a latent $z$ and a label on the *simplex* (weights of the ten labels that sum to one) whose image comes close to one of them. A *restart* is one random start; all are one batch ([probing.py](../sahelpers/probing.py)). The loss of a restart is
 #
 # $$\min_k \mathrm{MSE}(x, t_k) + \alpha_{TV}\,\mathrm{TV}(x) + \lambda_z\,\overline{z^2}, \qquad x = \mathrm{decode}(z, \mathrm{softmax}(l)),$$
 #
-# with eight samples of the baseline as targets $t_k$; TV is [total variation](A4_denoising.ipynb), which asks for smooth images. By hand, ten steps of four restarts:
+# with eight samples of the baseline as targets $t_k$; [total variation](A4_denoising.ipynb), TV, asks for smooth images. By hand:
 
 # %%
 few = replace(INVERSION, n_restarts=4, steps=10)
@@ -115,11 +115,11 @@ sa.plots.image_rows(shown, title="prototype inversion: targets, best restarts")
 plt.show()
 
 # %% [markdown]
-# *What to see: how close the control comes, which never saw the digit. A decoder of strokes can draw many things.*
+# *What to see: how close the control comes, which never saw the digit.*
 #
 # ## Image-free inversion
 #
-# Without pictures (a *blind* probe) one can only ask for something digit-like: enough ink, high contrast, smooth, strokes in several directions. [penalties.py](../sahelpers/penalties.py) has the four measures.
+# Without pictures (a *blind* probe) one can only ask for something digit-like: ink, contrast, smooth strokes in several directions ([penalties.py](../sahelpers/penalties.py)).
 
 # %%
 shown = {}
@@ -131,11 +131,11 @@ sa.plots.image_rows(shown, title="image-free inversion, best restarts")
 plt.show()
 
 # %% [markdown]
-# *What to see: the search asks for a digit, not for this one, and often ends at another.*
+# *What to see: the search asks for some digit and often ends at another.*
 #
 # ## Guided search
 #
-# A third judge, the guide, lends its gradient: $z$ and $y$ move until it calls the image the digit. A search can fool the judge that it climbs on, so the two others score. A find is *reachable* if $|z|^2$ lies below the 99.9 % point of the prior's. As a check, the same search on the control must find a digit that it knows.
+# A third judge, the guide, lends its gradient: $z$ and label move until it sees the digit. A search can fool the judge that it climbs on, so two others score. A find is *reachable* if $|z|^2$ lies below the 99.9 % point of the prior's. As a check, the search must find on the control a digit that it knows.
 
 # %%
 shown, on_kept = {}, {}
@@ -161,11 +161,11 @@ ax.set_xlabel("")
 plt.show()
 
 # %% [markdown]
-# *What to see: compare the forgotten model with the control, never with zero, and first look whether hidden stands above the control: only there has a probe power.* From the gray of a forgotten model a guided search finds hardly a slope to climb, so its low bars prove little.
+# *What to see: first whether hidden stands above the control, for only there has a probe power; then the forgotten model against the control, never against zero.* From gray a guided search finds hardly a slope to climb, so its low bars prove little.
 #
 # ## All weights
 #
-# Relearning with all weights ([recovery.py](../sahelpers/recovery.py)), as anybody would fine-tune; and a user who means no harm and trains on kept digits only. Does the digit come back?
+# Relearning with all weights ([recovery.py](../sahelpers/recovery.py)); and a user who means no harm and trains on kept digits. Does the digit come back?
 
 # %%
 ten = test.only(target).take(10, seed=SEED)
@@ -182,7 +182,7 @@ plt.show()
 #
 # ## Traces
 #
-# Without any search: at one $z$ the label goes in a straight line from a kept digit to the forgotten one. And a real image goes through encoder and decoder under each label.
+# Without any search: the label goes in a straight line from a kept digit to the forgotten one; a real image goes through encoder and decoder under each label.
 
 # %%
 z = torch.randn((1, baseline.latent_dim), generator=sa.seeded(SEED))
@@ -201,7 +201,7 @@ for name, model in models.items():
     print(f"{name:10} takes {100 * share:3.0f} % of {len(real)} real images for the {target}")
 
 # %% [markdown]
-# *What to see: the forgotten model fades to gray and returns gray under the digit's own label; under the others it copies what it can, as the control does. The last lines ask each model itself, by the importance-weighted bound on $\log p(x|y)$ ([Burda et al. 2016](https://arxiv.org/abs/1509.00519)), which label it would give a real image.*
+# *What to see: the forgotten model fades to gray and returns gray under the digit's own label; under the others it copies what it can. The last lines ask each model, by the importance-weighted bound on $\log p(x|y)$ ([Burda et al. 2016](https://arxiv.org/abs/1509.00519)), which label it would give a real image.*
 #
 # **Exercise.** Suppose that on ten digits relearning with all weights finds no more in our models than in controls, and hardly more in hidden ones. Does it acquit ours: (a) yes, (b) no?
 

@@ -48,6 +48,7 @@ def line_style(k: int, name: str = "") -> dict[str, Any]:
 def label_lines(ax: Axes) -> None:
     """Write each line's label to the right of its last point, in its colour, none over another."""
     ax.margins(x=0)
+    ax.autoscale_view()
     place, height = ax.transScale + ax.transLimits, -1.0
     last = ((np.asarray(line.get_xydata())[-1], line) for line in ax.get_lines())
     ends = [(place.transform(end), line) for end, line in last]
