@@ -165,7 +165,7 @@ answer = None  # "a", "b" or "c"
 replies = {
     None: "not answered yet",
     "a": "No: that needs F above zero everywhere. Which weights do images of kept digits never use?",
-    "b": "Right: the label goes gray through its own weights, and everything behind them stays.",
+    "b": "Right: what is still forgotten goes through the label's own weights; all behind them stays.",
     "c": "No: the closed form is a weighted mean of two points, stable at any weight.",
 }
 print(replies.get(answer, "No: the answer is one of the three letters."))
@@ -177,7 +177,7 @@ print(replies.get(answer, "No: the answer is one of the three letters."))
 # answer = "b"
 # ```
 #
-# Kept digits put a zero on the input of the label $c_f$, so its weights have $F = 0$ exactly. Forgetting becomes a shut gate before an intact digit (A2).
+# Kept digits put a zero on the input of the label $c_f$, so its weights have $F = 0$ exactly. What forgetting is left is a gate before an intact digit (A2).
 #
 # </details>
 #

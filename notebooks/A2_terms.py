@@ -231,7 +231,7 @@ ax.margins(x=0.15)
 plt.show()
 
 # %% [markdown]
-# *What to see: the dashed line is the equality. A flat surrogate stays below it: far from the latents that it trained on, the decoder still knows the digit, and the posterior of a real image finds it there. A class or a mixture can go beyond, for the decoder learns their blurred mean.*
+# *What to see: the dashed line is the equality. A flat surrogate stays below it: far from the latents that it trained on, the decoder still knows the digit, and the posterior of a real image finds it there. (Noise has gray's optimum; its short run has not reached it.) Class and mixture go beyond, for the decoder learns their blurred mean.*
 
 # %%
 gray_share = float(shares["gray, full length"].mean())

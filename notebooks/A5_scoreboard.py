@@ -212,8 +212,10 @@ figure, axes = plt.subplots(1, 2, figsize=(12, 4.2), layout="constrained")
 for ax, name in zip(axes, (WORST, "seconds"), strict=True):
     for k, method in enumerate(methods):
         gone, price = (scores.interval(figures[method][n]) for n in ("argmax = c_f, %", name))
-        style = {"color": sa.plots.PALETTE[k % 7], "marker": sa.plots.MARKERS[(k + k // 7) % 7]}
-        style["zorder"] = 3 if method == OURS else 2
+        others = [c for c in sa.plots.PALETTE if c != sa.plots.AFTER]
+        style = {"color": others[k % 6], "marker": sa.plots.MARKERS[(k + k // 7) % 7], "zorder": 2}
+        if method == OURS:
+            style |= {"color": sa.plots.AFTER, "zorder": 3}
         if gone[0] != gone[0]:  # retraining: the label is not in use
             gone, style["mfc"] = (0.0, 0.0, 0.0), "none"
         spread = [[abs(price[0] - price[1])], [abs(price[2] - price[0])]]
@@ -293,6 +295,7 @@ if OURS in claims:
     for ax, attack in zip(axes, NAMED, strict=True):
         of_ours = {f"digit {d}": f[attack] for d, f in audited[OURS].items()}
         sa.study.report.excess_intervals(of_ours, ax, attack)
+        ax.autoscale(axis="x")
     plt.show()
     print(claims[OURS])
 else:

@@ -49,13 +49,17 @@ def label_lines(ax: Axes) -> None:
     """Write each line's label to the right of its last point, in its colour, none over another."""
     ax.margins(x=0)
     ax.autoscale_view()
-    place, height = ax.transScale + ax.transLimits, -1.0
-    last = ((np.asarray(line.get_xydata())[-1], line) for line in ax.get_lines())
-    ends = [(place.transform(end), line) for end, line in last]
-    for (x, y), line in sorted(ends, key=lambda end: float(end[0][1])):
-        height = max(height + 0.09, float(y))
+    place, gap, top = ax.transScale + ax.transLimits, 0.09, 1.0
+    last = (
+        (place.transform(np.asarray(line.get_xydata())[-1])[1], line) for line in ax.get_lines()
+    )
+    ends = sorted(last, key=lambda end: -float(end[0]))
+    for k, (height, line) in enumerate(ends):
+        lowest = gap * (len(ends) - 1 - k)  # leaves room for those below
+        top = min(top, max(float(height), lowest))
         look: dict[str, Any] = {"color": line.get_color(), "va": "center", "fontsize": 9}
-        ax.text(float(x) + 0.02, height, str(line.get_label()), transform=ax.transAxes, **look)
+        ax.text(1.02, top, str(line.get_label()), transform=ax.transAxes, **look)
+        top -= gap
 
 
 def _class_names(names: Sequence[str] | None, n: int) -> list[str]:
