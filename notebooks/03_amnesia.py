@@ -21,12 +21,12 @@
 #
 # The model of [notebook 01](01_baseline.ipynb) draws ten digits; here it forgets one of them in a few hundred steps, without a real image of it. You take the loss apart, watch one run, and see what the other nine pay.
 #
-# | part | reading |
+# | part | minutes |
 # |---|---|
-# | 1. The idea | 4 min |
-# | 2. The loss, pull by pull | 9 min |
-# | 3. One run | 5 min |
-# | 4. What it costs | 6 min |
+# | 1. The idea | 4 |
+# | 2. The loss, pull by pull | 9 |
+# | 3. One run | 5 |
+# | 4. What it costs | 6 |
 #
 # Running: 45 seconds on two CPU cores, once the models are there.
 
@@ -222,7 +222,7 @@ print(replies.get(answer if answer is None else round(answer), "No: think of 784
 # <details><summary>Solution</summary>
 #
 # ```python
-# answer = 543.4
+# answer = 543
 # ```
 #
 # $784\ln 2$.

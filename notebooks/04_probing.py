@@ -21,12 +21,12 @@
 #
 # After [notebook 03](03_amnesia.ipynb) the samples of one digit are gray. You will guess who still remembers it, attack four models, and read a verdict that could have come out otherwise.
 #
-# | part | reading |
+# | part | minutes |
 # |---|---|
-# | 1. Gray proves nothing | 4 min |
-# | 2. First attack: a new gate | 6 min |
-# | 3. Second attack: the other labels | 5 min |
-# | 4. The verdict for ten digits | 8 min |
+# | 1. Gray proves nothing | 4 |
+# | 2. First attack: a new gate | 6 |
+# | 3. Second attack: the other labels | 5 |
+# | 4. The verdict for ten digits | 8 |
 #
 # Running: a minute on two CPU cores, once the models are there.
 

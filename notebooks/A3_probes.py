@@ -178,7 +178,7 @@ for ax, data, words in zip(axes, (ten, harmless), ("10 images", "kept digits onl
 plt.show()
 
 # %% [markdown]
-# *What to see: on the left hidden is hardly ahead of the control, so this attack cannot tell hidden from erased. On the right no line but the baseline's rises: the digit does not come back by itself within these steps.*
+# *What to see: on the left hidden is only a little ahead of the control, so this attack hardly tells hidden from erased. On the right no line rises: the digit does not come back by itself within these steps.*
 #
 # ## Traces
 #
@@ -201,7 +201,7 @@ for name, model in models.items():
     print(f"{name:10} takes {100 * share:3.0f} % of {len(real)} real images for the {target}")
 
 # %% [markdown]
-# *What to see: the forgotten model fades to gray and returns gray under the digit's own label; under the others it copies what it can. The last lines ask each model, by the importance-weighted bound on $\log p(x|y)$ ([Burda et al. 2016](https://arxiv.org/abs/1509.00519)), which label it would give a real image.*
+# *What to see: the forgotten model fades to gray and returns gray under the digit's own label; under the others it copies what it can, with speckles. The last lines ask each model, by the importance-weighted bound on $\log p(x|y)$ ([Burda et al. 2016](https://arxiv.org/abs/1509.00519)), which label it would give a real image.*
 #
 # **Exercise.** Suppose that on ten digits relearning with all weights finds no more in our models than in controls, and hardly more in hidden ones. Does it acquit ours: (a) yes, (b) no?
 
