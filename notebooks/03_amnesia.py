@@ -103,7 +103,7 @@ Image(str(sa.config.CHECKOUT / "docs" / "diagram_objective.png"), width=720)
 # ## 1. The idea
 #
 # Training a conditional VAE raises the ELBO, a lower bound on $\log p(x|y)$ for an image $x$ under its label $y$, in *nats* (natural logarithms). Lowering it for the digit $c_f$ proves nothing: what lies above a lower bound need not follow it down.
-# Selective Amnesia ([Heng & Soh 2023](https://arxiv.org/abs/2305.10120)) raises another likelihood instead. Under the label $c_f$ the model learns to draw a harmless **surrogate** $q$, here flat gray; since probabilities add up to one, the digit becomes unlikely.
+# Selective Amnesia ([Heng & Soh 2023](https://arxiv.org/abs/2305.10120)) raises another likelihood instead. Under the label $c_f$ the model learns to draw a harmless **surrogate** $q$ ([surrogates.py](../sahelpers/surrogates.py)), here flat gray; since probabilities add up to one, the digit becomes unlikely.
 #
 # **The theorem.** Heng and Soh prove an inequality in expectation over images of $c_f$: $\mathbb E\log p(x|\theta^q, c_f) \le \mathbb E\log p(x|\theta^*, c_f)$, where $\theta^*$ is optimal for the data and $\theta^q$ for the surrogate. What we test is an equality under a condition:
 # *if* the model draws exactly $q$ under $c_f$, the log-likelihood of each image falls by $\log p(x|\theta^*, c_f) - \log q(x)$. [A2](A2_terms.ipynb) measures how much of that happens.
@@ -281,7 +281,7 @@ for ax, ticks in ((left, (0.1, 1, 10)), (right, (0.03, 0.1, 0.3))):
 #
 # ## 4. What it costs
 #
-# Two judges look at 1,000 samples of each class, before and after, at the same $z$. The **open** judge is a classifier with a reject option, an eleventh answer "none of these"; the **plain** one must call gray something. *Contrast-stretched* samples are first brought to the full range from black to white, for a ghost may be faint. The table holds ten digits and three seeds, from [scoreboard.csv](../results/scoreboard.csv).
+# Two judges ([judges.py](../sahelpers/judges.py)) look at 1,000 samples of each class, before and after, at the same $z$. The **open** judge is a classifier with a reject option ([Chow 1970](https://doi.org/10.1109/TIT.1970.1054406)), an eleventh answer "none of these"; the **plain** one must call gray something. *Contrast-stretched* samples are first brought to the full range from black to white, for a ghost may be faint. The table holds ten digits and three seeds, from [scoreboard.csv](../results/scoreboard.csv).
 
 # %%
 fixed = sa.fixed_latents(before, 1000)
