@@ -69,7 +69,7 @@ PROBE = sa.ProbeConfig(  # the blind one
 SIGMA = 0.25  # standard deviation of the Gaussian noise, gray levels
 FLIPPED = 0.1  # share of pixels hit by salt and pepper
 N_IMAGES = 50  # test images in the comparison
-GHOST = 0.05  # contrast of the ghost that is planted into the gray
+GHOST = 0.1  # contrast of the ghost that is planted into the gray
 
 # %% [markdown]
 # ## What total variation is
@@ -271,7 +271,7 @@ plt.show()
 #
 # ## Is there a digit under the gray?
 #
-# *Contrast-stretch* the gray to the full range from black to white, and denoise it. Would this find a ghost? In the last row the baseline's own digit was added with a twentieth of its contrast.
+# *Contrast-stretch* the gray to the full range from black to white, and denoise it. Would this find a ghost? In the last row the baseline's own digit was added with a tenth of its contrast.
 
 # %%
 result = story.forgotten(FORGET_CLASS)
@@ -311,7 +311,7 @@ for what, value in by_plain.items():
     print(f"{what}: the plain judge sees a {target} in at most 1 %: {holds}")
 
 # %% [markdown]
-# *What to see: the gray shows blotches, and denoising makes patches of them, no digit. The planted ghost is plain to see. The ten-way judge finds it in most images; the open judge, a classifier with a reject option, in hardly any, for to it a digit on gray is "none of these".*
+# *What to see: the gray shows blotches, and denoising makes patches of them, no digit. The planted ghost is visible, and the ten-way judge finds it in most images; the open judge, a classifier with a reject option, in none, for to it a digit on gray is "none of these". A fainter ghost could escape both.*
 #
 # **Exercise.** Halve the noise: `SIGMA = 0.125`. What becomes of the best weight: (a) it stays, (b) it halves, roughly, (c) it falls to a quarter?
 

@@ -213,7 +213,11 @@ for ax, name in zip(axes, (WORST, "seconds"), strict=True):
     for k, method in enumerate(methods):
         gone, price = (scores.interval(figures[method][n]) for n in ("argmax = c_f, %", name))
         others = [c for c in sa.plots.PALETTE if c != sa.plots.AFTER]
-        style = {"color": others[k % 6], "marker": sa.plots.MARKERS[(k + k // 7) % 7], "zorder": 2}
+        style = {
+            "color": others[k % 6],
+            "marker": sa.plots.MARKERS[(k + 2 * (k // 6)) % 7],
+            "zorder": 2,
+        }
         if method == OURS:
             style |= {"color": sa.plots.AFTER, "zorder": 3}
         if gone[0] != gone[0]:  # retraining: the label is not in use
