@@ -19,17 +19,7 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/selective-amnesia-mnist/blob/main/notebooks/A4_denoising.ipynb)
 #
-# The probes of the last notebook kept their images smooth with total variation (TV). This notebook looks at TV by itself: what it measures, how it removes noise, how well
-# compared with other filters, and whether it can bring a forgotten digit back to light.
-#
-# You will
-#
-# * write total variation and the minimisation of Rudin, Osher and Fatemi by hand,
-# * choose its one parameter without looking at the clean image,
-# * compare it with scikit-image's filters and with the VAE itself, on three kinds of damage,
-# * run a probe with and without it, and denoise what a forgotten class left behind.
-#
-# Time on two CPU cores: about 40 seconds when the checkpoints exist.
+# The inversions of [A3](A3_probes.ipynb) keep their images smooth with total variation (TV). How does it remove noise, and can it bring a forgotten digit to light? Reading: 8 minutes; running: 40 seconds on two CPU cores.
 
 # %%
 # Colab gets the repository here; elsewhere this cell does nothing.
@@ -79,13 +69,12 @@ PROBE = sa.ProbeConfig(  # the blind one
 SIGMA = 0.25  # standard deviation of the Gaussian noise, gray levels
 FLIPPED = 0.1  # share of pixels hit by salt and pepper
 N_IMAGES = 50  # test images in the comparison
-GHOST = 0.05  # contrast of the ghost that is planted into the gray
+GHOST = 0.1  # contrast of the ghost that is planted into the gray
 
 # %% [markdown]
 # ## What total variation is
 #
-# The sum of what changes from one pixel to the next. By hand on a tiny image, once with a loop; the helper returns the mean instead of the sum, so that the size of the image
-# does not matter.
+# The mean of what changes from one pixel to the next, right and down (the helper is in [penalties.py](../sahelpers/penalties.py)):
 
 # %%
 tiny = torch.tensor([[0.0, 0.0, 1.0], [0.0, 1.0, 1.0], [0.0, 0.0, 0.5]])
@@ -95,15 +84,9 @@ by_hand = sum(across) / 6 + sum(down) / 6
 assert torch.isclose(sa.total_variation(tiny[None, None])[0], by_hand)
 
 # %% [markdown]
-# A ramp from 0 to 1 and a jump from 0 to 1 have the same total variation: it does not punish edges, as a squared difference would, only going up and down. Noise goes up and down
-# in every pixel. So Rudin, Osher and Fatemi (1992) look for the image $u$ that is close to the noisy one, $f$, and varies little:
+# A ramp and a jump from 0 to 1 have the same TV: it punishes going up and down, not edges. So [Rudin, Osher and Fatemi (1992)](https://doi.org/10.1016/0167-2789(92)90242-F) look for the image $u$ that is close to the noisy one, $f$, and varies little: $\min_u \tfrac12 \sum (u - f)^2 + w \sum |\nabla u|$.
 #
-# $$\min_u \ \tfrac12 \sum (u - f)^2 + w \sum |\nabla u|.$$
-#
-# ## Minimised by hand
-#
-# The sum of absolute values has no derivative at zero, which is where it should end. The way round is the dual (Chambolle 2004): $u = f - D^{T}p$, where $D$ takes differences and
-# $p$ is a field of arrows, no arrow longer than $w$. Follow the gradient, cut arrows that are too long, repeat. Twelve lines:
+# Absolute values have no derivative at zero. The way round is the dual ([Chambolle 2004](https://doi.org/10.1023/B:JMIV.0000011325.36760.1e)): $u = f - D^{T}p$, where $D$ takes differences and $p$ is a field of arrows, none longer than $w$. Follow the gradient, cut arrows that are too long, repeat:
 
 # %%
 test = story.test
@@ -124,8 +107,7 @@ helper = sa.denoise_tv(noisy[:8], w, gap=gap)[:, 0]
 assert (helper - u).square().sum((1, 2)).sqrt().max() < 2 * (2 * gap) ** 0.5
 
 # %% [markdown]
-# The helper takes the same steps with momentum, for a whole batch, and stops when the duality gap, a proven bound on what is still to be gained, falls below the value asked
-# for. The two agree within the distance that the gap allows. One row of an image shows what happens: noise flattens into steps, edges stay sharp, and contrast shrinks, at this weight by a third or more.
+# The helper ([denoising.py](../sahelpers/denoising.py)) adds momentum and stops by the duality gap, a bound on what is still to be gained.
 
 # %%
 row = 14
@@ -145,30 +127,11 @@ sa.plots.image_rows(shown, title="the weight of total variation")
 plt.show()
 
 # %% [markdown]
-# *What to see: too little leaves speckle, too much melts the digit into a flat patch. Thin strokes go first: what TV takes from a region is its outline, divided by its area.*
-#
-# There are two ways to measure a slope in two dimensions. The isotropic one takes the length of the arrow (right-hand difference, lower difference), the anisotropic one, which the
-# probes use, adds the two absolute values. Denoise a disc strongly and the difference shows.
-
-# %%
-grid_y, grid_x = torch.meshgrid(torch.arange(28.0), torch.arange(28.0), indexing="ij")
-disc = (torch.hypot(grid_x - 13.5, grid_y - 13.5) < 9).float()[None, None]
-rough_disc = disc + SIGMA * torch.randn(disc.shape, generator=sa.seeded(SEED))
-isotropic = sa.denoise_tv(rough_disc, 1.0)
-anisotropic = sa.denoise_tv(rough_disc, 1.0, anisotropic=True)
-pictures = torch.cat([rough_disc.clamp(0, 1), isotropic, anisotropic])
-ax = sa.plots.image_grid(pictures, 3, sa.plots.new_axes(None, 4.5, 1.8))
-ax.set_title("noisy, isotropic, anisotropic", fontsize=10)
-plt.show()
-
-# %% [markdown]
-# *What to see: the isotropic result keeps a round edge, the anisotropic one flattens it along the axes. The isotropic edge is a little smeared at two corners, because both differences look forward, to the right and
-# down, and so treat the four diagonals differently.*
+# *What to see: noise flattens into steps, edges stay sharp, contrast shrinks. Too little weight leaves speckle, too much melts the digit.*
 #
 # ## The weight, without the clean image
 #
-# In practice nobody has the clean image to choose by. Stein's unbiased risk estimate (SURE) needs only the size of the noise: it adds to the distance between noisy and denoised
-# image a term for how strongly the result follows the noise.
+# Stein's unbiased risk estimate (SURE) needs only the size of the noise: it adds to the distance between noisy and denoised image a term for how strongly the result follows the noise.
 
 # %%
 grid = [float(v) for v in np.geomspace(0.03, 1.5, 12)]
@@ -193,8 +156,7 @@ print(
 # %% [markdown]
 # ## Against other filters, and against the VAE
 #
-# Three kinds of damage: Gaussian noise, salt and pepper, blur with a little noise. Each filter of scikit-image gets the best of a few settings, chosen *with* the clean images, which
-# is more than TV gets for the Gaussian noise. The last competitor is our VAE: encode the noisy image under its label, decode the mean. It knows what digits look like; TV does not.
+# Each filter of scikit-image gets the best of a few settings, chosen *with* the clean images. The last competitor is our VAE: encode under the label, decode the mean. PSNR is the peak signal-to-noise ratio, SSIM the structural similarity.
 
 # %%
 generator = sa.seeded(SEED + 1)
@@ -276,8 +238,7 @@ for name in ("damaged", *methods):
     print(f"{name:16}" + "".join(f"{words:>20}" for words in pairs))
 
 # %% [markdown]
-# *What to see: no filter wins everywhere. TV is ahead in PSNR where its assumption holds, Gaussian noise on flat patches; the median for salt and pepper, Wiener's filter for a
-# blur it is told. The VAE has the highest structural similarity (SSIM) for Gaussian noise and blur, because it redraws a digit, not always this digit.* Look at the pictures:
+# *What to see: no filter wins everywhere. TV leads in PSNR for Gaussian noise, the median for salt and pepper, Wiener's filter for a blur it is told. The VAE redraws a digit, not always this one:*
 
 # %%
 rows = {"clean": clean, "noisy": noisy.clamp(0, 1)}
@@ -286,20 +247,9 @@ sa.plots.image_rows(rows, title="Gaussian noise")
 plt.show()
 
 # %% [markdown]
-# The model's own samples can be treated in the same way. They are blurred rather than noisy; with noise added, TV gives back the shape, paler and in patches.
-
-# %%
-drawn = baseline.sample(torch.arange(10), generator=sa.seeded(SEED))
-rough = drawn + SIGMA * torch.randn(drawn.shape, generator=sa.seeded(SEED))
-rows = {"samples": drawn, "with noise": rough, "TV, SURE's weight": sa.denoise_tv(rough, chosen)}
-sa.plots.image_rows(rows, title="samples of the VAE")
-plt.show()
-
-# %% [markdown]
 # ## TV as the prior of a probe
 #
-# The blind probe of the last notebook looks for digit-like images. What does its TV term do? The same search on the baseline, without it, with the usual weight, and with ten and a
-# hundred times as much.
+# The image-free probe of A3 on the baseline, without its TV term, with the usual weight, with ten and a hundred times as much:
 
 # %%
 judges = story.judges
@@ -317,12 +267,11 @@ sa.plots.image_rows(rows, title=f"blind probe for {target} on the baseline")
 plt.show()
 
 # %% [markdown]
-# *What to see: at its usual weight the term changes little. The decoder is the real prior: it cannot draw speckle in the first place. A hundred times the weight leaves faint dabs.*
+# *What to see: at its usual weight the term changes little, for the decoder cannot draw speckle anyway.*
 #
 # ## Is there a digit under the gray?
 #
-# What a forgotten class leaves behind looks flat. Perhaps a ghost of the digit is there, a few hundredths of a gray level strong. Stretch every image to full contrast, which makes any ghost
-# plain to see but also any noise, and denoise it. Would this find a ghost? In the last row the baseline's own digit, at the same $z$, was added to the gray with a twentieth of its contrast.
+# *Contrast-stretch* the gray to the full range from black to white, and denoise it. Would this find a ghost? In the last row the baseline's own digit was added with a tenth of its contrast.
 
 # %%
 result = story.forgotten(FORGET_CLASS)
@@ -362,34 +311,27 @@ for what, value in by_plain.items():
     print(f"{what}: the plain judge sees a {target} in at most 1 %: {holds}")
 
 # %% [markdown]
-# *What to see: stretched, the gray shows blotches, much the same for most latents, and denoising turns them into patches, not into a digit. The planted ghost is plain to see in the last row, and the ten-way judge
-# finds it in most images. The open judge finds it in none: to it a digit on a gray ground is "none of these". So here the ten-way judge is the one to ask, and a verdict of the open judge on stretched images
-# means less than it seems.*
+# *What to see: the gray shows blotches, and denoising makes patches of them, no digit. The planted ghost is visible, and the ten-way judge finds it in most images; the open judge, a classifier with a reject option, in none, for to it a digit on gray is "none of these". A fainter ghost could escape both.*
 #
-# ## What we saw
+# **Exercise.** Halve the noise: `SIGMA = 0.125`. What becomes of the best weight: (a) it stays, (b) it halves, roughly, (c) it falls to a quarter?
+
+# %%
+answer = None  # "a", "b" or "c"
+replies = {
+    None: "not answered yet",
+    "a": "No: with less noise the same weight would only take strokes away.",
+    "b": "Right: where there is only noise, half the image needs half the weight.",
+    "c": "No: the data term is squared, but so is its noise; scale image and weight by one half.",
+}
+print(replies.get(answer, "No: the answer is one of the three letters."))
+
+# %% [markdown]
+# <details><summary>Solution</summary>
 #
-# Figures of the run shown here (50 test images, class 3, seed 42):
+# ```python
+# answer = "b"
+# ```
 #
-# * **Total variation counts going up and down**, not edges. Its minimisation is a projection that fits into twelve lines; a duality gap says how far from the minimum one still is.
-# * SURE finds the weight from the noisy images alone: its curve lies on the true error's.
-# * On Gaussian noise TV reaches 20.1 dB, ahead of Wiener's filter (19.0), the median (18.1), the VAE (17.7) and wavelets (17.2), although the others were tuned with the clean images.
-#   Each wins where its assumption holds: the median on salt and pepper (20.8 dB against 17.2), Wiener's filter on a blur it is told (22.2 against 18.9).
-# * The VAE draws the cleanest digits (SSIM 0.80 against 0.72 for TV on Gaussian noise) and changes some of them: a strong prior invents.
-# * As the prior of the blind probe TV is almost superfluous on this decoder: about seven restarts in ten succeed without it and with it, hardly any with a hundred times the weight.
-# * Under the forgotten gray no digit appears, neither stretched nor denoised, while a planted ghost of a twentieth of the contrast does: the ten-way judge sees it in four images of five.
-#
-# ## Exercises
-#
-# 1. Half the noise: how does the best weight change with `SIGMA`, and why nearly in proportion?
-# 2. Put noise into a single corner of the images. Why does SURE, told the average noise, choose badly?
-# 3. Denoise samples of the baseline without adding noise. Does a judge recognise more of them afterwards?
-#
-# <details><summary>Solutions</summary>
-#
-# 1. 0.09 at 0.125 and 0.18 at 0.25: where there is only noise, halving image and weight together halves the result, so the weight that just removes it is proportional to it.
-# 2. Its derivation needs the same variance in every pixel. With noise of 0.5 in one quarter of the image it picks 0.08 where 0.26 would be best, and doubles the error.
-# 3. Fewer: 93.5 % of a thousand samples before, 92.5 % after a weight of 0.05 and 85 % after 0.2. What makes a sample unrecognisable is its shape, which TV does not know.
+# Measured: 0.09 at 0.125 and 0.18 at 0.25. If image and weight are multiplied by one half, so is the minimiser.
 #
 # </details>
-#
-# Next: [A5. The scoreboard](A5_scoreboard.ipynb), all ten digits, three seeds, every method.

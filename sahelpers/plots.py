@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence, Sized
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
 from matplotlib.axes import Axes
-from matplotlib.container import BarContainer
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
@@ -16,8 +16,9 @@ from .judges import Verdict
 from .recovery import RecoveryCurve
 
 # Okabe and Ito's colours: told apart by the colour-blind and, by lightness, in a grey print.
-BEFORE, AFTER, CONTROL = "#0072B2", "#D55E00", "#009E73"
-PALETTE = (BEFORE, AFTER, CONTROL, "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+BEFORE, AFTER, CONTROL, HIDDEN = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+PALETTE = (BEFORE, AFTER, CONTROL, HIDDEN, "#E69F00", "#56B4E9", "#000000")
+MODELS = {"baseline": 0, "before": 0, "forgotten": 1, "after": 1, "control": 2, "hidden": 3}
 MARKERS = "osD^vPX"
 HATCHES = ("", "//", "..", "xx")
 GAP = 2  # white pixels between two images
@@ -37,25 +38,28 @@ def check_some(things: Sized, name: str, kind: type = object) -> None:
         check_is(value, kind, f"{name}[{key!r}]")
 
 
-def line_style(k: int) -> dict[str, Any]:
-    """Colour and marker of the k-th line of a figure, as arguments of `Axes.plot`."""
-    return {"color": PALETTE[k % 7], "marker": MARKERS[k % 7]}
+def line_style(k: int, name: str = "") -> dict[str, Any]:
+    """Colour and marker of the k-th line of a figure, as arguments of `Axes.plot`; the models that
+    are in MODELS have theirs in every figure."""
+    k = MODELS.get(name, k % 7)
+    return {"color": PALETTE[k], "marker": MARKERS[k]}
 
 
-def _bar_groups(
-    ax: Axes, values: Mapping[str, Sequence[float]], groups: Sequence[str], title: str
-) -> list[BarContainer]:
-    """Bars at every group: one colour and hatch per entry, whose bars are returned."""
-    drawn, width = [], 0.8 / len(values)
-    for k, (name, heights) in enumerate(values.items()):
-        x = [place + (k - (len(values) - 1) / 2) * width for place in range(len(heights))]
-        look: dict[str, Any] = {"color": PALETTE[k % 7], "hatch": HATCHES[k % 4]}
-        drawn.append(ax.bar(x, heights, width, label=name, edgecolor="white", **look))
-    ax.set_xticks(range(len(groups)), groups)
-    ax.set_title(title, fontsize=10, pad=20)
-    above: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0)}
-    ax.legend(frameon=False, fontsize=8, ncols=len(values), **above)
-    return drawn
+def label_lines(ax: Axes) -> None:
+    """Write each line's label to the right of its last point, in its colour, none over another."""
+    ax.margins(x=0)
+    ax.autoscale_view()
+    place, gap, top = ax.transScale + ax.transLimits, 0.09, 1.0
+    last = (
+        (place.transform(np.asarray(line.get_xydata())[-1])[1], line) for line in ax.get_lines()
+    )
+    ends = sorted(last, key=lambda end: -float(end[0]))
+    for k, (height, line) in enumerate(ends):
+        lowest = gap * (len(ends) - 1 - k)  # leaves room for those below
+        top = min(top, max(float(height), lowest))
+        look: dict[str, Any] = {"color": line.get_color(), "va": "center", "fontsize": 9}
+        ax.text(1.02, top, str(line.get_label()), transform=ax.transAxes, **look)
+        top -= gap
 
 
 def _class_names(names: Sequence[str] | None, n: int) -> list[str]:
@@ -190,16 +194,22 @@ def class_bars(
     title: str = "",
     names: Sequence[str] | None = None,
 ) -> Axes:
-    """Grouped bars, one group per class; values: name -> (C,)."""
+    """Grouped bars, one group per class; values: name -> (C,), a colour and a hatch for each."""
     check_some(values, "values", Tensor)
     sizes = {name: len(heights) for name, heights in values.items()}
     if len(set(sizes.values())) > 1:
         raise ValueError(f"values have different numbers of classes: {sizes}")
     shown = _class_names(names, next(iter(sizes.values())))
-    ax = new_axes(ax, 7.0, 3.0)
-    _bar_groups(ax, {name: heights.tolist() for name, heights in values.items()}, shown, title)
-    ax.tick_params("x", rotation=30 if max(map(len, shown)) > 3 else 0)
+    ax, width = new_axes(ax, 7.0, 3.0), 0.8 / len(values)
+    for k, (name, heights) in enumerate(values.items()):
+        x = torch.arange(len(heights)) + (k - (len(values) - 1) / 2) * width
+        own = MODELS.get(name, k)
+        look: dict[str, Any] = {"color": PALETTE[own % 7], "hatch": HATCHES[own % 4]}
+        ax.bar(x.tolist(), heights.tolist(), width, label=name, edgecolor="white", **look)
+    ax.set_xticks(range(len(shown)), shown, rotation=30 if max(map(len, shown)) > 3 else 0)
     ax.set(xlabel="class", ylabel=ylabel)
+    ax.set_title(title, fontsize=10, pad=20)
+    ax.legend(frameon=False, fontsize=8, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return ax
 
 
@@ -236,34 +246,16 @@ def fisher_pixels(maps: Mapping[str, Tensor], ax: Axes | None = None) -> Axes:
     return ax
 
 
-def rate_bars(
-    rates: Mapping[str, Mapping[str, float]], ax: Axes | None = None, title: str = ""
-) -> Axes:
-    """Grouped bars of rates in [0, 1]; rates: model -> attack -> rate, one group per attack."""
-    check_some(rates, "rates")
-    attacks = list(next(iter(rates.values())))
-    for model, values in rates.items():
-        if set(values) != set(attacks):
-            raise ValueError(f"rates[{model!r}] has {list(values)}, the first {attacks}")
-    ax = new_axes(ax, 1.5 + 1.1 * len(attacks), 3.0)
-    heights = {model: [found[a] for a in attacks] for model, found in rates.items()}
-    for bars in _bar_groups(ax, heights, attacks, title):
-        ax.bar_label(bars, fmt="%.2f", fontsize=7, padding=1)
-    ax.set(ylabel="success per restart", ylim=(0, 1.1))
-    return ax
-
-
 def recovery_curves(
     curves: Mapping[str, RecoveryCurve], ax: Axes | None = None, title: str = ""
 ) -> Axes:
-    """P(c_f) against steps of fine-tuning, one line per model."""
+    """P(c_f) against steps of fine-tuning, one line per model, with its area at its end."""
     check_some(curves, "curves", RecoveryCurve)
     ax = new_axes(ax, 5.0, 3.2)
     for k, (name, curve) in enumerate(curves.items()):
-        label = f"{name} (area {curve.area:.2f})"
-        ax.plot(curve.steps, curve.probability, label=label, ms=4, **line_style(k))
+        label = f"{name} {curve.area:.2f}"
+        ax.plot(curve.steps, curve.probability, label=label, ms=4, **line_style(k, name))
     ax.set(xlabel="steps of fine-tuning", ylabel="P(c_f), mean of samples", ylim=(-0.03, 1.05))
     ax.set_title(title, fontsize=10)
-    # below the axes, for curves go anywhere inside
-    ax.legend(frameon=False, fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.2))
+    label_lines(ax)
     return ax

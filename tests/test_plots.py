@@ -105,20 +105,23 @@ def test_probes_in_rows():
     assert [t.get_text() for t in ax.get_yticklabels()] == ["blind", "prototype"]
 
 
-def test_rates_of_every_model_and_attack():
-    rates = {"baseline": {"blind": 1.0, "guided": 0.5}, "control": {"blind": 0.25, "guided": 0.0}}
-    ax = plots.rate_bars(rates)
-    heights = [[bar.get_height() for bar in group] for group in ax.containers]
-    assert heights == [[1.0, 0.5], [0.25, 0.0]]
-    assert texts(ax) == ["1.00", "0.50", "0.25", "0.00"]
-    assert [t.get_text() for t in ax.get_xticklabels()] == ["blind", "guided"]
-
-
 def test_recovery_with_its_area():
     curve = RecoveryCurve([0, 10], [0.0, 1.0])
     ax = plots.recovery_curves({"forgotten": curve})
     assert ax.get_lines()[0].get_xydata().tolist() == [[0, 0], [10, 1]]
-    assert f"forgotten (area {curve.area:.2f})" == ax.get_legend().get_texts()[0].get_text()
+    assert texts(ax) == [f"forgotten {curve.area:.2f}"]
+
+
+def test_a_model_has_its_colour_in_every_figure_and_names_do_not_overlap():
+    curve = RecoveryCurve([0, 10], [0.0, 1.0])
+    ax = plots.recovery_curves({"hidden": curve, "forgotten": curve, "baseline": curve})
+    colors = {t.get_text().split()[0]: t.get_color() for t in ax.texts}
+    assert colors == {"hidden": plots.HIDDEN, "forgotten": plots.AFTER, "baseline": plots.BEFORE}
+    low, middle, high = sorted(t.get_position()[1] for t in ax.texts)
+    assert min(middle - low, high - middle) > 0.08
+    bars = plots.class_bars({"control": torch.ones(1), "forgotten": torch.ones(1)}).patches
+    shown = [plt.matplotlib.colors.to_hex(bar.get_facecolor()).upper() for bar in bars]
+    assert shown == [plots.CONTROL, plots.AFTER]
 
 
 def finding(low, high, verdict, attack="a", resists=0):
@@ -129,13 +132,12 @@ def finding(low, high, verdict, attack="a", resists=0):
     return Finding(attack, 8, *groups, *ends, resists, verdict)
 
 
-def marks(ax, size):
-    """Places of the upright bars of this height."""
-    shown = (line for line in ax.get_lines() if line.get_marker() == "|")
-    return [line.get_xdata()[0] for line in shown if line.get_markersize() == size]
+def marks(ax, marker):
+    """Places of the points with this marker."""
+    return [x.get_xdata()[0] for x in ax.get_lines() if x.get_marker() == marker]
 
 
-def test_an_interval_has_the_colour_of_its_verdict_and_what_remembers_beside_it():
+def test_an_interval_has_the_marker_of_its_verdict_and_what_remembers_beside_it():
     rows = {
         "good": finding(-0.2, 0.0, ERASED, resists=1),
         "bad": finding(0.2, 0.3, REMAINS),
@@ -145,21 +147,20 @@ def test_an_interval_has_the_colour_of_its_verdict_and_what_remembers_beside_it(
     ax = excess_intervals(rows)
     ends = [x for x in ax.get_lines() if list(x.get_ydata()) in [[row, row] for row in range(4)]]
     assert [list(x.get_xdata()) for x in ends] == [[f.low, f.high] for f in rows.values()]
-    colors = [line.get_color() for line in ends]
-    assert colors[:2] == [plots.PALETTE[0], plots.PALETTE[1]]
-    assert colors[2] == colors[3] not in colors[:2]
-    means = [x for x in ax.get_lines() if x.get_marker() in ("D", plots.MARKERS[0])]
-    assert [x.get_marker() for x in means] == ["D", *[plots.MARKERS[0]] * 3]
-    assert [x.get_xdata()[0] for x in means] == pytest.approx([f.excess for f in rows.values()])
-    assert marks(ax, 9) == pytest.approx([0.4] * 4)  # the hidden models' excess
-    assert marks(ax, 5) == pytest.approx([0.1] * 4)  # the margin
+    assert {x.get_color() for x in ends} == {plots.AFTER}
+    found = [mark for marker in "osDx" for mark in marks(ax, marker)]
+    assert found == pytest.approx([f.excess for f in rows.values()])
+    assert marks(ax, "^") == pytest.approx([0.4] * 4)  # the hidden models' excess
+    assert [bar.get_width() for bar in ax.patches] == [0.1] * 4  # the margin
+    dotted = [x.get_xdata()[0] for x in ax.get_lines() if x.get_linestyle() == ":"]
+    assert dotted == [-0.1] * 4  # beyond it a model resists
     assert [t.get_text() for t in ax.get_yticklabels()] == list(rows)
     assert ax.get_xlim() == (-1.05, 1.05)
 
 
 def test_a_cost_is_memory_where_it_is_small():
     ax = excess_intervals({"digit": finding(-0.2, 0.0, ERASED, attack=NATS[0])})
-    assert marks(ax, 9) == pytest.approx([-0.4])
+    assert marks(ax, "^") == pytest.approx([-0.4])
     assert "nats" in ax.get_xlabel()
 
 
@@ -167,5 +168,5 @@ def test_the_axes_given_are_used():
     ax = plt.figure().subplots()
     assert plots.image_grid(flat(0.0), 1, ax) is ax
     assert plots.curves({"a": [1.0]}, ax) is ax
-    assert plots.rate_bars({"m": {"a": 1.0}}, ax) is ax
+    assert plots.class_bars({"m": torch.ones(1)}, ax) is ax
     assert plt.get_fignums() == [ax.figure.number]

@@ -159,15 +159,14 @@ def finding(attack="a", middle=0.5):
 def test_the_picture_shows_ends_margin_and_what_is_known():
     findings = {"remains": finding(), "erased": finding(middle=0.3), "resists": finding(middle=0)}
     ax = excess_intervals(findings)
-    ends, mean, known, margin = ax.lines[:4]
+    ends, mean, known, _ = ax.lines[:4]
     first = findings["remains"]
     assert list(ends.get_xdata()) == [first.low, first.high]
     assert list(mean.get_xdata()) == [first.excess]
     assert list(known.get_xdata()) == [pytest.approx(first.hidden - first.control)]
-    assert list(margin.get_xdata()) == [first.margin]
-    colors = [ax.lines[k].get_color() for k in (0, 4, 8)]
-    assert colors[0] != colors[1] == colors[2] != "gray"
-    assert [ax.lines[k].get_marker() for k in (1, 5, 9)] == ["o", "o", "D"]
+    assert [bar.get_width() for bar in ax.patches] == [f.margin for f in findings.values()]
+    assert len({ax.lines[k].get_color() for k in (0, 4, 8)}) == 1
+    assert [ax.lines[k].get_marker() for k in (1, 5, 9)] == ["s", "o", "o"]
     assert ax.get_xlim() == (-1.05, 1.05)
 
 

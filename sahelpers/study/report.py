@@ -29,7 +29,7 @@ from . import scores, statistics, verdicts
 from .battery import ATTACKS, BOUNDS, JUDGED, REAL, Claim, Effort
 from .methods import CONTROL, HIDDEN, OURS, recipe
 from .scores import Audit, Figure, Row, Summary
-from .statistics import ERASED, REMAINS, Finding, Groups, Values
+from .statistics import ERASED, OPEN, REMAINS, Finding, Groups, Values
 
 T = TypeVar("T")
 RESULTS = CHECKOUT / "results"
@@ -214,19 +214,21 @@ def excess_intervals(
 ) -> Axes:
     """Excess over the controls between its ends, one row per entry; in nats if all entries are.
 
-    Blue: erased; orange: memory remains; gray: no verdict.  A diamond resists: told from a model
-    that never knew.  The upright bar is the hidden models' excess, what the attack finds where the
-    class is known; the small tick is the margin.
+    Circle: erased; square: memory remains; diamond: undecided; cross: inconclusive.  Gray: from 0
+    to the margin; the dotted line is as far on the other side, and a model resists beyond it.  The
+    triangle is the hidden models' excess, what the attack finds where the class is known.
     """
     plots.check_some(findings, "findings", Finding)
     ax = plots.new_axes(ax, 4.5, 0.3 * len(findings) + 1.0)
-    colors = {ERASED: plots.PALETTE[0], REMAINS: plots.PALETTE[1]}
+    markers = {ERASED: "o", REMAINS: "s", OPEN: "D"}
     for row, f in enumerate(findings.values()):
-        color, sign = colors.get(f.verdict, "gray"), -1 if f.attack in statistics.NATS else 1
-        ax.plot([f.low, f.high], [row, row], color=color, lw=2)
-        ax.plot(f.excess, row, "D" if f.resists else plots.MARKERS[0], color=color, ms=5)
-        ax.plot(sign * (f.hidden - f.control), row, "|", color="black", ms=9, mew=2)
-        ax.plot(f.margin, row, "|", color="black", ms=5, mew=0.8)
+        sign = -1 if f.attack in statistics.NATS else 1
+        ax.plot([f.low, f.high], [row, row], color=plots.AFTER, lw=2)
+        ax.plot(f.excess, row, markers.get(f.verdict, "x"), color=plots.AFTER, ms=5)
+        ax.plot(sign * (f.hidden - f.control), row, "^", color=plots.HIDDEN, ms=6)
+        if f.margin >= 0:
+            ax.barh(row, f.margin, 0.9, color="0.85", zorder=0)
+            ax.plot([-f.margin] * 2, [row - 0.45, row + 0.45], ":", color="black", lw=1)
     ax.axvline(0, color="black", lw=0.8)
     ax.set_yticks(range(len(findings)), list(findings))
     ax.set_ylim(len(findings) - 0.5, -0.5)
