@@ -33,6 +33,7 @@ REPORT = CHECKOUT / "results" / "run"
 STORY = ("01_baseline", "02_fisher", "03_amnesia", "04_probing")
 MATH = re.compile(r"`[^`]*`|\$\$(.+?)\$\$|\$([^$\n]+?)\$|\[!\[Open in Colab\][^\n]*", re.DOTALL)
 INLINE = "module://matplotlib_inline.backend_inline"  # draws into the notebook
+ADDRESS = r"(?!.*(/\.+|\.git)$)[A-Za-z\d](-?[A-Za-z\d]){0,38}/[\w.-]{1,100}"  # GitHub's rules
 
 
 def execute(twin: Path) -> nbformat.NotebookNode:
@@ -149,6 +150,21 @@ def write_models() -> None:
             print(f"{path.name}: {(shipped / path.name).stat().st_size / 1e6:.1f} MB")
 
 
+def set_address(name: str) -> None:
+    """Write NAME/REPOSITORY where the address of pyproject.toml stands, each file in one step and
+    that one last: what was interrupted can be repeated.  SystemExit for a malformed name."""
+    if not re.fullmatch(ADDRESS, name, re.ASCII):
+        raise SystemExit(f"{name!r} is no address: give NAME/REPOSITORY as behind github.com/")
+    project = CHECKOUT / "pyproject.toml"
+    (old,) = re.findall(r'"https://github\.com/(.+)"', project.read_text(encoding="utf-8"))
+    pages = [CHECKOUT / "README.md", CHECKOUT / "CITATION.cff", *sorted(NOTEBOOKS.glob("*.*"))]
+    for path in (*pages, project):
+        text = path.read_text(encoding="utf-8")
+        new, n = re.subn(rf"(github(\.com)?/){re.escape(old)}(?![\w-])", rf"\g<1>{name}", text)
+        replace_text(path, new)
+        print(f"{path.relative_to(CHECKOUT)}: {n} times {name}")
+
+
 def from_options(part: str, options: argparse.Namespace) -> grid.Grid:
     """The grid that the command line asks for; ValueError for what is not there."""
     check_whole(options.jobs, "--jobs")
@@ -168,6 +184,8 @@ def main() -> None:
     several = commands.add_parser("notebooks", help="execute the twins and write the .ipynb files")
     commands.add_parser("models", help="train what ships in checkpoints/shipped/, minutes")
     several.add_argument("names", nargs="*", help="such as 03_amnesia; all when left out")
+    where = commands.add_parser("address", help="write the repository's address everywhere")
+    where.add_argument("name", help="NAME/REPOSITORY, as it stands behind https://github.com/")
     grids = {
         "scoreboard": "every method: scoreboard.csv",
         "claim": "the named attacks on every digit: audit.csv",
@@ -202,6 +220,8 @@ def main() -> None:
         run()
     elif options.command == "models":
         write_models()
+    elif options.command == "address":
+        set_address(options.name)
     else:
         write_notebooks(options.names)
 

@@ -38,11 +38,6 @@ class RecoveryCurve:
         p, t = torch.tensor(self.probability), torch.tensor(self.steps, dtype=torch.float)
         return float(torch.trapezoid(p, t) / t[-1])
 
-    def steps_to(self, level: float) -> int | None:
-        """The first look at which P(c_f) reached the level; None if it never did."""
-        looks = zip(self.steps, self.probability, strict=True)
-        return next((s for s, p in looks if p >= level), None)
-
 
 @door
 @torch.no_grad()

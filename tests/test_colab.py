@@ -6,13 +6,15 @@ import subprocess
 import sys
 import textwrap
 import time
+import tomllib
 
 import jupyter_client
 import pytest
 
 from sahelpers.config import CHECKOUT
 
-ADDRESS = "https://github.com/OWNER/selective-amnesia-mnist"
+PROJECT = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+ADDRESS = PROJECT["urls"]["Repository"]
 FAKE = """
 import sys, types
 sys.modules["google"] = types.ModuleType("google")

@@ -80,8 +80,12 @@ def test_one_address_everywhere():
     name = address.removeprefix("https://github.com/")
     pattern = r"github(?:\.com|/colab)?[/\w.]*?/([\w.-]+/selective-amnesia-mnist)"
     for path in tracked():
-        for found in re.findall(pattern, path.read_text(encoding="utf-8")):
+        text = path.read_text(encoding="utf-8")
+        for found in re.findall(pattern, text):
             assert found == name, path
+        if path.parent.name == "notebooks" or path.name == "README.md":
+            for found in re.findall(r"google\.com/github/([^/]+/[^/]+)/blob", text):
+                assert found == name, path
 
 
 def test_requirements_have_lower_bounds_and_a_reason():

@@ -18,6 +18,7 @@ from sahelpers import __main__ as commands
 from sahelpers.config import CHECKOUT
 from sahelpers.study import grid, report
 
+TOML = "pyproject.toml"
 TWIN = """# %% [markdown]
 # # A story
 
@@ -245,3 +246,43 @@ def test_a_command_is_needed(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         call(monkeypatch)
     assert "run" in capsys.readouterr().err
+
+
+@pytest.fixture
+def copied(tmp_path, monkeypatch):
+    """The pages that hold the address, in a folder of their own."""
+    shutil.copytree(CHECKOUT / "notebooks", tmp_path / "notebooks")
+    for name in ("README.md", "CITATION.cff", "pyproject.toml"):
+        shutil.copy(CHECKOUT / name, tmp_path)
+    monkeypatch.setattr(commands, "CHECKOUT", tmp_path)
+    monkeypatch.setattr(commands, "NOTEBOOKS", tmp_path / "notebooks")
+    return tmp_path
+
+
+def pages(folder):
+    return {p: p.read_text(encoding="utf-8") for p in sorted(folder.rglob("*.*")) if p.is_file()}
+
+
+def test_one_command_sets_the_address_everywhere(copied, monkeypatch):
+    before, (old,) = pages(copied), re.findall(r'hub.com/(.+)"', pages(copied)[copied / TOML])
+    call(monkeypatch, "address", "alice/forget.it")
+    after = pages(copied)
+    assert list(after) == list(before)
+    for path, text in after.items():
+        assert text == before[path].replace(f"/{old}", "/alice/forget.it")
+        if path.suffix in (".ipynb", ".toml", ".cff") and path.name != "jupytext.toml":
+            assert "alice/forget.it" in text
+    call(monkeypatch, "address", "alice/forget.it-2")  # begins with the one before
+    call(monkeypatch, "address", old)
+    assert pages(copied) == before
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["alice", "alice/", "a/b/c", "a b/c", "a-/b", "a/..", "a/b.git", "https://github.com/a/b"],
+)
+def test_a_malformed_address_is_refused_and_nothing_is_written(copied, monkeypatch, name):
+    before = pages(copied)
+    with pytest.raises(SystemExit, match="is no address: give NAME/REPOSITORY"):
+        call(monkeypatch, "address", f"{name}")
+    assert pages(copied) == before

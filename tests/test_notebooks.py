@@ -5,6 +5,7 @@ import io
 import json
 import re
 import sys
+import tomllib
 from contextlib import redirect_stdout
 from functools import reduce
 from types import ModuleType
@@ -17,7 +18,8 @@ from jupytext.config import load_jupytext_config
 import sahelpers as sa
 from sahelpers.config import CHECKOUT
 
-ADDRESS = "https://github.com/OWNER/selective-amnesia-mnist"
+PROJECT = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+ADDRESS = PROJECT["urls"]["Repository"]
 NOTEBOOKS = sorted((CHECKOUT / "notebooks").glob("*.ipynb"))
 CORE = ("01_baseline", "02_fisher", "03_amnesia", "04_probing")
 CHAIN = (*CORE, "05_live", "A1_fisher_in_depth", "A2_terms", "A3_probes", "A4_denoising",

@@ -1,15 +1,22 @@
-"""The Python in README runs as it stands there."""
+"""The pages keep their word: the Python in README runs as it stands there, figures are those of the
+tables, commands and links lead somewhere."""
 
 import re
 from functools import partial
+from statistics import fmean
 
 import pytest
 import torch
 
 import sahelpers as sa
 from sahelpers.config import CHECKOUT
+from sahelpers.study import report, scores
+from sahelpers.study.methods import OURS
 
-BLOCKS = re.findall(r"```python\n(.*?)```", (CHECKOUT / "README.md").read_text(), re.DOTALL)
+README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+PAGES = sorted({*CHECKOUT.glob("*.md"), *CHECKOUT.glob("[a-z]*/*.md")})
+each = pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(CHECKOUT)))
 
 
 @pytest.fixture
@@ -42,3 +49,78 @@ def test_adding_a_method(quick, model):
     assert int((before != after).any(0).sum()) == 1
     assert not new.prior_mean[3].any()
     assert len(BLOCKS) == 2
+
+
+def test_the_citation_names_this_version():
+    cited = (CHECKOUT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {sa.__version__}\n" in cited
+
+
+def test_readme_is_short():
+    assert len(README.split()) <= 1000
+    for line in README.splitlines():
+        if line.startswith("| "):
+            assert max(len(cell.split()) for cell in line.split("|")) <= 20, line
+
+
+def test_the_answers_are_those_of_the_table():
+    rows = [row for row in report.read_scoreboard() if not row["error"]]
+    found = scores.summarise(rows)[OURS]
+    made = [r for r in rows if r["method"] == OURS and r["arch"] == "mlp" and report.current(r)]
+    text, kept = " ".join(README.split()), "kept digit is recognised"
+    worst = {name: max(values.values()) for name, values in found.items()}
+    assert worst["argmax = c_f, %"] == worst["stretched, %"] == 0
+    assert f"In each of {len(made)} runs" in text
+    assert f"{kept} {worst['worst class lost, points']:.2f} points less" in text
+    assert f"rises by {worst['kept ELBO lost, nats']:.2f} nats" in text
+    assert f"the samples by {worst['kept Frechet, % worse']:.1f} %" in text
+    seconds = found["seconds"].values()
+    assert f"{fmean(float(r['steps']) for r in made):.0f} steps on average" in text
+    assert f"{min(seconds):.1f} to {max(seconds):.1f} processor seconds" in text
+
+
+@each
+def test_links_lead_to_files_and_headings(page):
+    text, missing = page.read_text(encoding="utf-8"), []
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        path, _, heading = link.partition("#")
+        target = (page.parent / path) if path else page
+        if link.startswith("https://"):
+            continue
+        if not target.exists():
+            missing.append(link)
+        elif heading:
+            lines = target.read_text(encoding="utf-8").splitlines()
+            heads = [
+                line.lstrip("# ").lower().replace(" ", "-") for line in lines if line[:1] == "#"
+            ]
+            assert heading in heads, link
+    assert not missing
+
+
+@each
+def test_commands_are_there(page):
+    """Targets of make, commands of the package, and scripts."""
+    text, makefile = page.read_text(encoding="utf-8"), (CHECKOUT / "Makefile").read_text()
+    asked = set(re.findall(r"(?:`|^)make ((?:[a-z-]+ ?)+)", text, re.MULTILINE))
+    missing = {
+        t for words in asked for t in words.split() if not re.search(rf"^{t}:", makefile, re.M)
+    }
+    told = (CHECKOUT / "sahelpers" / "__main__.py").read_text(encoding="utf-8")
+    for command in re.findall(r"python -m sahelpers ([a-z]+)", text):
+        missing |= set() if f'"{command}"' in told else {command}
+    for script in re.findall(r"python ((?:benchmarks|docs|tests)/[\w/.]+\.py)", text):
+        missing |= set() if (CHECKOUT / script).is_file() else {script}
+    assert not missing
+
+
+def test_the_lesson_names_sections_that_are_there():
+    text = (CHECKOUT / "docs" / "lesson.md").read_text(encoding="utf-8")
+    assert len(re.findall(r"^\d+\. \*\*", text, re.MULTILINE)) == 10
+    told = re.findall(r"\(\[\d\d\]\(\.\./(notebooks/\w+)\.ipynb\), \*(.+?)\*\)", text)
+    rows = re.findall(r"\| \[\d\d\]\(\.\./(notebooks/\w+)\.ipynb\) (.+)", text)
+    told += [(twin, name) for twin, row in rows for name in re.findall(r"\*(.+?)\*", row)]
+    assert len(told) == 10 + 11
+    for twin, name in told:
+        lines = (CHECKOUT / f"{twin}.py").read_text(encoding="utf-8").splitlines()
+        assert f"# ## {name}" in lines, (twin, name)

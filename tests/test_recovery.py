@@ -66,10 +66,9 @@ def test_a_long_curve_is_measured_twelve_times_at_most():
     assert len(found.probability) == 10
 
 
-def test_area_and_steps_of_a_known_curve():
+def test_area_of_a_known_curve():
     curve = RecoveryCurve([0, 10, 40], [0.0, 0.5, 1.0])
     assert curve.area == pytest.approx((10 * 0.25 + 30 * 0.75) / 40)
-    assert (curve.steps_to(0.5), curve.steps_to(0.9), curve.steps_to(1.1)) == (10, 40, None)
 
 
 @pytest.mark.parametrize("arch", ["mlp", "conv"])

@@ -451,3 +451,18 @@ def test_another_recipe_is_a_method_of_its_own():
     assert list(found) == ["paper (aa-cc)", "paper", "retraining (aa)", "retraining"]
     excess = [found[m]["attack - control"]["3", "1"] for m in ("paper (aa-cc)", "paper")]
     assert excess == pytest.approx([-0.4, -0.2])
+
+
+def test_cells_are_means_with_half_an_interval_or_the_largest_beside_what_is_allowed():
+    worst, runs = "worst class lost, points", [("3", "1"), ("3", "2"), ("5", "1")]
+    figures = {worst: dict(zip(runs, (0.5, 1.5, 0.2), strict=True))}
+    figures["seconds"] = dict(zip(runs, (1.0, 2000.0, math.nan), strict=True))
+    figures |= {axis: dict.fromkeys(runs, math.nan) for axis in scores.AXES if axis not in figures}
+    mean, low, high = interval(figures[worst])
+    cells, largest = scores.cells({"a": figures}), scores.cells({"a": figures}, largest=True)
+    assert cells["a"][worst] == f"{mean:.2f}\u00a0±\u00a0{(high - low) / 2:.2f}"
+    assert cells["a"]["seconds"].startswith("1000\u00a0±")
+    assert cells["a"]["seconds"].endswith(" n=2")
+    assert (largest["a"][worst], largest["a"]["seconds"]) == ("**1.50**", "2000 n=2")
+    assert cells["a"]["attack - control"] == largest["a"]["attack - control"] == "-"
+    assert scores.table(cells, [worst]).splitlines()[2] == f"| a | 3 | {cells['a'][worst]} |"

@@ -40,6 +40,7 @@ Method = Callable[[Story, Classes], AmnesiaResult]
 CONTROL = "retraining"  # the method that never saw the class, among METHODS
 OURS = "selective amnesia"
 HIDDEN = "label column"  # the one whose models are known to remember
+ALONE = "without attacker"
 BASELINE = "baseline"  # what the audit calls the model that has forgotten nothing
 STEPS = 380  # of those that descend by `_descend`
 FORGET_WEIGHT = 0.005  # of the forget term at the label itself, where these steps suffice with it
@@ -146,7 +147,7 @@ def retraining(story: Story, forget_class: Classes) -> AmnesiaResult:
 
 METHODS: dict[str, Method] = {
     OURS: selective_amnesia,
-    "without attacker": partial(selective_amnesia, w_attack=0.0),
+    ALONE: partial(selective_amnesia, w_attack=0.0),
     "without EWC": partial(selective_amnesia, ewc_lambda=0.0),
     "without replay": partial(selective_amnesia, gamma=0.0),
     "paper": paper,

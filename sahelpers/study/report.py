@@ -5,7 +5,6 @@ The tables scoreboard.csv and audit.csv are written from the journal and never b
 
 import csv
 import io
-import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,8 +26,8 @@ from ..store.files import replace_text
 from ..story import Story
 from . import scores, statistics, verdicts
 from .battery import ATTACKS, BOUNDS, JUDGED, REAL, Claim, Effort
-from .methods import CONTROL, HIDDEN, OURS, recipe
-from .scores import Audit, Figure, Row, Summary
+from .methods import ALONE, CONTROL, HIDDEN, OURS, recipe
+from .scores import Audit, Row
 from .statistics import ERASED, OPEN, REMAINS, Finding, Groups, Values
 
 T = TypeVar("T")
@@ -157,56 +156,41 @@ def markdown(
     audit: Audit | None = None,
     groups: Mapping[tuple[str, ...], Mapping[int, Groups]] | None = None,
 ) -> str:
-    """RESULTS.md: the claim, two tables with one line per method, and how the rows were made.
+    """RESULTS.md: what was found, the claim, tables with one line per method, how rows were made.
 
     groups: what `audited` found in the journal, for the controls that are left out in turn.
     """
     whole = [row for row in rows if not row["error"]]
     found = scores.summarise(whole, audit)
-    above = scores.dominance(found)
-    counts = {
-        name: [str(len(above[name])), str(sum(name in below for below in above.values()))]
-        for name in found
-    }
+    mean, worst = scores.cells(found), scores.cells(found, largest=True)
     made = sorted({(r["machine"], r["version"]) for r in whole if r["machine"]})
     notes = [f"Made on: {machine}; sahelpers {version}.\n" for machine, version in made]
     if failed := len(rows) - len(whole):
         notes.append(f"{failed} runs failed.\n")
     page = Path(__file__).with_name("results.md").read_text(encoding="utf-8")
-    bars, others = _table(found, scores.BARS), _table(found, scores.OTHERS, counts)
-    n = Effort().samples
-    bound = f"{100 * verdicts.exact(0, n, statistics.TAIL)[1]:.2f}"
-    parts = {"claim": verdicts.claim_table(audit or {}), "bars": bars, "others": others}
+    n, (argmax, *bars), others = Effort().samples, scores.BARS, list(scores.OTHERS)
     today = recipe(OURS, BASELINES["mlp"], AmnesiaConfig(), JudgeConfig(), Claim())
-    ours = (groups or {}).get(("claim", OURS, "mnist", "mlp", today), {})
-    parts["left_out"] = verdicts.left_out_words(ours)
-    return page.format(**parts, n=f"{n:,}", bound=bound) + "".join(notes)
-
-
-def _table(
-    found: Summary, figures: Iterable[str], more: Mapping[str, list[str]] | None = None
-) -> str:
-    """One line per method; more: its cells in the columns of dominance."""
-    head = ["method", "runs", *figures, *(["dominates", "dominated by"] if more else [])]
-    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    for method, values in found.items():
-        shown = [_shown(values[figure]) for figure in figures]
-        cells = [method, str(len(values["seconds"])), *shown, *(more[method] if more else [])]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def _shown(figure: Figure) -> str:
-    """`mean (low to high) [worst]`, and of how many runs if not of all."""
-    known = [v for v in figure.values() if not math.isnan(v)]
-    if not known:
-        return "-"
-    mean, low, high = (round(v, 2) + 0.0 for v in scores.interval(figure))  # no minus zero
-    n = f" n={len(known)}" if len(known) < len(figure) else ""
-    if max(known) >= 1000:
-        return f"{mean:.0f}{n}"
-    between = "" if math.isnan(low) else f" ({low:.2f} to {high:.2f})"
-    return f"{mean:.2f}{between} [{max(known):.2f}]{n}"
+    played = (groups or {}).get(("claim", OURS, "mnist", "mlp", today), {})
+    faced = {name: verdicts.of_method(audit or {}, name) for name in (OURS, HIDDEN, ALONE)}
+    convicted = {
+        name: ", ".join(str(len(tally.digits[REMAINS])) for tally in verdicts.claim(of).named)
+        for name, of in faced.items()
+    }
+    return page.format(
+        n=f"{n:,}",
+        bound=f"{100 * verdicts.exact(0, n, statistics.TAIL)[1]:.2f}",
+        ours=verdicts.in_words(faced[OURS]),
+        faced={name: len(of) for name, of in faced.items()},
+        convicted=convicted,
+        mean=defaultdict(str, mean.get(OURS, {})),
+        largest=defaultdict(str, worst.get(OURS, {})),
+        claim=verdicts.claim_table(audit or {}),
+        left_out=verdicts.left_out_words(played),
+        bars=scores.table(mean, [argmax, *bars[2:]]),
+        worst=scores.table(worst, scores.BARS),
+        memory=scores.table(mean, others[:5]),
+        cost=scores.table(mean, [*others[5:], "dominates", "dominated by"]),
+    ) + "".join(notes)
 
 
 def excess_intervals(

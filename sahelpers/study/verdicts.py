@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, product
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
@@ -16,26 +16,11 @@ from ..data import LabelledImages
 from ..judges import Judge, check_guide, check_judges
 from ..models import CVAE, check_model
 from ..recovery import reset_label
+from . import statistics
 from .battery import RELEARN_SIZES, Claim, Effort, attack_all, named_attacks
 from .methods import OURS
 from .scores import Audit
-from .statistics import (
-    BESIDE,
-    ERASED,
-    FOOLED,
-    INCONCLUSIVE,
-    KEPT,
-    MIN_CONTROLS,
-    NAMED,
-    OPEN,
-    REMAINS,
-    TAIL,
-    Attacked,
-    AuditReport,
-    Finding,
-    Groups,
-    compare_all,
-)
+from .statistics import ERASED, INCONCLUSIVE, NAMED, OPEN, REMAINS, TAIL, Attacked, Finding, Groups
 
 
 @door
@@ -50,7 +35,7 @@ def audit(
     judges: Mapping[str, Judge],
     guide: Judge,
     real: LabelledImages,
-) -> AuditReport:
+) -> statistics.AuditReport:
     """Attack the model, the hidden model and every control in the same way, and compare.
 
     The hidden model is the baseline with the class's label reset: it is known to remember.
@@ -73,10 +58,10 @@ def audit(
         raise ValueError(f"real has images of class {forget_class} only: some of others are asked")
     if effort.restarts < 2:
         raise ValueError(f"restarts={effort.restarts} has no share to speak of: give 2 or more")
-    if len(controls) < MIN_CONTROLS:
+    if len(controls) < statistics.MIN_CONTROLS:
         raise ValueError(
-            f"{len(controls)} controls: give {MIN_CONTROLS} or more models retrained without the "
-            f"class, such as Story(...).control({forget_class}, seed) of different seeds"
+            f"{len(controls)} controls: give {statistics.MIN_CONTROLS} or more models retrained "
+            f"without the class, such as Story(...).control({forget_class}, seed) of other seeds"
         )
     seen = [parameters_to_vector(model.parameters())]
     for k, control in enumerate(controls):
@@ -95,7 +80,7 @@ def audit(
         | attack_all(m, forget_class, effort, guide=guide, **given)
         for m in (model, reset_label(baseline, forget_class), *controls)
     ]
-    return compare_all({forget_class: (found[:1], found[1:2], found[2:])})[forget_class]
+    return statistics.compare_all({forget_class: (found[:1], found[1:2], found[2:])})[forget_class]
 
 
 def check_control(
@@ -154,11 +139,12 @@ def left_out(digits: Mapping[int, tuple[Attacked, Attacked]]) -> dict[str, LeftO
             for digit, (hidden, controls) in digits.items()
             if k < len(controls)
         }
-        for finding in chain(*(report.findings for report in compare_all(rest).values())):
+        reports = statistics.compare_all(rest).values()
+        for finding in chain(*(report.findings for report in reports)):
             verdicts[finding.attack].append(finding.verdict)
     found = {}
     for attack, given in verdicts.items():
-        if attack not in (*BESIDE, KEPT, FOOLED):
+        if attack not in (*statistics.BESIDE, statistics.KEPT, statistics.FOOLED):
             convicted, powered = given.count(REMAINS), len(given) - given.count(INCONCLUSIVE)
             ends = exact(convicted, powered) if powered else (0.0, 1.0)
             found[attack] = LeftOut(convicted, powered, len(given), *ends)
@@ -255,7 +241,7 @@ def claim(findings: Mapping[int, Mapping[str, Finding]]) -> ClaimReport:
         for attack, finding in of.items():
             by_attack[attack][digit] = finding
     named = [_tally(attack, by_attack[attack]) for attack in NAMED]
-    apart = (*NAMED, *BESIDE, KEPT, FOOLED)
+    apart = (*NAMED, *statistics.BESIDE, statistics.KEPT, statistics.FOOLED)
     others = [_tally(a, of) for a, of in by_attack.items() if a not in apart]
     return ClaimReport(tuple(named), tuple(others))
 
@@ -287,22 +273,23 @@ def in_words(findings: Mapping[int, Mapping[str, Finding]]) -> str:
 
 
 def claim_table(audit: Audit) -> str:
-    """The named attacks on ours, digit by digit, and in words on every method that faced them."""
-    columns = "attack | digit | hidden | ours | controls | excess | low | high | margin | verdict"
-    lines = [f"| {columns} |", "|---" * 10 + "|"]
-    for attack, (digit, of) in product(NAMED, of_method(audit, OURS).items()):
-        f = of[attack]
-        numbers = [f.hidden, f.model, f.control, f.excess, f.low, f.high, f.margin]
-        shown = " | ".join(f"{v:.2f}" for v in numbers)
-        lines.append(f"| {attack} | {digit} | {shown} | {f.verdict}{', resists' * f.resists} |")
-    methods = dict.fromkeys(method for _, method, _ in audit)
-    words = [f"* {m}: {in_words(found)}" for m in methods if (found := of_method(audit, m))]
+    """The named attacks on ours, a table each, and in words on every other method they faced."""
+    columns, lines = "digit | hidden | ours | controls | excess | margin | verdict", list[str]()
+    for attack in NAMED:
+        lines += [f"\n**{attack.capitalize()}**\n", f"| {columns} |", "|---" * 7 + "|"]
+        for digit, of in of_method(audit, OURS).items():
+            f = of[attack]
+            found = f"{f.hidden:.2f} | {f.model:.2f} | {f.control:.2f}"
+            ends = f"{f.excess:.2f} ({f.low:.2f} to {f.high:.2f}) | {f.margin:.2f}"
+            lines.append(f"| {digit} | {found} | {ends} | {f.verdict}{', resists' * f.resists} |")
+    others = {method: of_method(audit, method) for _, method, _ in audit if method != OURS}
+    words = [f"* {method}: {in_words(of)}" for method, of in others.items() if of]
     return "\n".join([*lines, "", *words]) + "\n"
 
 
 def left_out_words(digits: Mapping[int, Groups]) -> str:
     """How many controls each named attack convicts, where every digit has four or more."""
-    four = {d: (g[1], g[2]) for d, g in digits.items() if len(g[2]) > MIN_CONTROLS}
+    four = {d: (g[1], g[2]) for d, g in digits.items() if len(g[2]) > statistics.MIN_CONTROLS}
     return "".join(
         f"* {attack}: {found.convicted} of {found.powered} controls convicted, a share of "
         f"{found.low:.3f} to {found.high:.3f} (exact, 95 %)\n"
