@@ -19,9 +19,9 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/selective-amnesia-mnist/blob/main/notebooks/01_baseline.ipynb)
 #
-# Before something can be forgotten it must be known: here a small generative model learns to draw every digit of MNIST on demand. Two classifiers are set up that will later say whether a digit is still there.
+# A small generative model learns to draw every digit of MNIST on demand. Two classifiers are set up that will later say whether a digit is still there.
 #
-# Reading: the model 6 minutes, training 4, drawing 5, the judges 5, in between 2.
+# Reading: the model 6 minutes, training 3, drawing 5, the judges 6. Running: half a minute on two CPU cores, once the models are there.
 
 # %%
 # Colab gets the repository here; elsewhere this cell does nothing.
@@ -96,10 +96,10 @@ Image(str(sa.config.CHECKOUT / "docs" / "diagram_cvae.png"), width=720)
 # -\mathrm{ELBO}(x, y) \;=\; \underbrace{\mathbb E_{z\sim q(z|x,y)}\big[-\log p(x\,|\,z, y)\big]}_{\text{reconstruction}} \;+\; \underbrace{\mathrm{KL}\big(q(z\,|\,x,y)\,\big\|\,\mathcal N(0, I)\big)}_{\text{what } z \text{ tells about } x} \;\ge\; -\log p(x\,|\,y)
 # $$
 #
-# The Kullback-Leibler divergence KL is 0 where $q$ equals the *prior* $\mathcal N(0, I)$. The expectation is estimated from one draw of $z$ per image. A Bernoulli decoder gives probabilities to
+# The Kullback-Leibler divergence KL is 0 where $q$ equals the *prior* $\mathcal N(0, I)$. The expectation is estimated from one draw of $z$. A Bernoulli decoder gives probabilities to
 # black and white only: for gray pixels the first term is a cross-entropy, not their likelihood ([Loaiza-Ganem & Cunningham 2019](https://arxiv.org/abs/1907.06845)), and serves to compare models.
 #
-# By hand it is six lines, with which the helper ([elbo.py](../sahelpers/elbo.py)) agrees:
+# By hand, against the helper ([elbo.py](../sahelpers/elbo.py)):
 
 # %%
 tiny = sa.CVAE(latent_dim=2, num_classes=train.num_classes).to(device)  # untrained
@@ -141,7 +141,7 @@ print(replies.get(answer, "not answered yet"))
 #
 # ## Training
 #
-# By Adam, with a learning rate that rises for a tenth of the steps and then falls to zero ([training.py](../sahelpers/training.py)). Unless `RETRAIN` is true, the curves come from the model's file.
+# By Adam ([training.py](../sahelpers/training.py)); unless `RETRAIN` is true, the curves come from the model's file.
 
 # %%
 history = trained.history
@@ -172,7 +172,7 @@ rows |= {f"z from {name}": images[:: PER_CLASS // 2] for name, images in samples
 _ = sa.plots.image_rows({name: images.cpu() for name, images in rows.items()}, count=len(picked))
 
 # %% [markdown]
-# *Above, real digits and their reconstructions from the mean of $q$; below, two drawn digits of each label.*
+# *Real digits, their reconstructions from the mean of $q$, and drawn digits.*
 #
 # **Exercise.** Training pulled every $q(z\,|\,x,y)$ towards $\mathcal N(0, I)$. Why is $\mathcal N(0, I)$ still the worse source?<br>(a) Its draws lie too far from 0.<br>(b) Each $q$ is pulled, but nothing makes a class's $q$ together fill $\mathcal N(0, I)$.<br>(c) It does not know the label, so the decoder draws any digit.
 
@@ -198,7 +198,7 @@ print(replies.get(answer, "not answered yet"))
 #
 # ## The judges
 #
-# Two classifiers decide whether a sample shows its digit, the *judges* ([judges.py](../sahelpers/judges.py)). Neither is used to train or tune the forgetting.
+# Two classifiers, the *judges* ([judges.py](../sahelpers/judges.py)), decide whether a sample shows its digit. Neither is used to train or tune the forgetting.
 #
 # * The **plain judge** answers with one of ten classes. It has to call *anything* a digit, flat gray included.
 # * The **open judge** is a classifier with a reject option ([Chow 1970](https://doi.org/10.1109/TIT.1970.1054406)): an eleventh answer, *none of these*, learned from images that show no digit.
@@ -256,7 +256,7 @@ ax = sa.plots.class_bars(bars, ylabel="recognised, percent", title=title, names=
 _ = ax.set_ylim(0, 100)
 
 # %% [markdown]
-# *With its own Gaussian every class is recognised more often.* Recognition is blind to samples that all look alike; the *Fréchet distance* ([Heusel et al. 2017](https://arxiv.org/abs/1706.08500)) compares mean and covariance of samples and real digits in a judge's features.
+# *With its own Gaussian every class is recognised more often.* The *Fréchet distance* ([Heusel et al. 2017](https://arxiv.org/abs/1706.08500)) also sees a lack of variety: it compares mean and covariance of samples and real digits in a judge's features.
 
 # %% tags=["nbval-ignore-output"]
 frechet = {}

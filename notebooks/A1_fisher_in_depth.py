@@ -21,7 +21,7 @@
 #
 # The estimate of [02_fisher](02_fisher.ipynb) is checked against a loop, its noise is measured, and six others that go by the same name are set beside it.
 #
-# Reading: check and noise 5 minutes, layers and classes 4, seven estimates 6.
+# Reading: 15 minutes. Running: 40 seconds on two CPU cores, once the models are there.
 
 # %%
 # Colab gets the repository here; elsewhere this cell does nothing.
@@ -75,7 +75,7 @@ if model.arch == "mlp":
     ax.set_title("Fisher of the encoder's input weights, per pixel and class", fontsize=10)
 
 # %% [markdown]
-# *The encoder's weights matter where there is ink. An input of 0 gives its weights no gradient: the border, black in every image, has $F = 0$ exactly.*
+# *An input of 0 gives its weights no gradient: the border, black in every image, has $F = 0$ exactly.*
 #
 # ## Against a loop
 #
@@ -98,7 +98,7 @@ for F, total in zip(by_hand, sums.values(), strict=True):
 # %% [markdown]
 # ## How many images are enough?
 #
-# The standard error of a mean over images falls with $1/\sqrt N$. As a check that owes nothing to the helper's formula, 60 disjoint hundreds of images are estimated one by one: how far do their averages scatter?
+# The standard error of a mean over images falls with $1/\sqrt N$. As a check, 60 disjoint hundreds of images are estimated one by one: how far do their averages scatter?
 
 # %%
 noise = torch.randn((6000, model.latent_dim), generator=sa.seeded(SEED)).to(device)
@@ -128,7 +128,7 @@ ax.set(xlabel="images N", ylabel="standard error of the layer's sum, %")
 _ = ax.legend(frameon=False, fontsize=8)
 
 # %% [markdown]
-# *Lines: the helper's standard error. Markers: the scatter measured, with its own uncertainty. Dotted: 5 % and 1 %. A few hundred images fix each layer's sum to 5 %; for 1 % some layers take thousands.*
+# *Lines: the helper's standard error. Markers: the scatter measured, with its own uncertainty. A few hundred images fix each layer's sum to 5 %; for 1 % some layers take thousands.*
 #
 # ## How far do classes overlap?
 #
@@ -153,13 +153,13 @@ for ax, half in zip(axes, ("encoder", "decoder"), strict=True):
 #
 # ## Seven estimates
 #
-# "The Fisher" is computed in many ways ([van de Ven 2025](https://arxiv.org/abs/2502.11756)). Beside the exact one of the kept classes and the batch mean of 128 of notebook 02:
+# "The Fisher" is computed in many ways ([van de Ven 2025](https://arxiv.org/abs/2502.11756)). Beside the two of notebook 02:
 #
 # * **all classes**: the forgotten one included;
-# * **model images**: the decoder's mean images of all classes instead of data, as in the official code of [Heng & Soh 2023](https://arxiv.org/abs/2305.10120);
-# * **product**: gradients for two independent draws of $z$, multiplied: $(\mathbb E_z\, g)^2$ without bias, where the others give $\mathbb E_z[g^2]$;
-# * **decoder**: the Fisher information proper of the Bernoulli decoder: $z \sim \mathcal N(0, I)$, pixels drawn from the model, gradient of $\log p(x\,|\,z,c)$; nothing for the encoder;
-# * **Adam**: the second moment that Adam keeps while training: free, and a batch mean.
+# * **model images**: the decoder's mean images instead of data, as in the official code of [Heng & Soh 2023](https://arxiv.org/abs/2305.10120);
+# * **product**: gradients for two draws of $z$, multiplied: $(\mathbb E_z\, g)^2$ instead of $\mathbb E_z[g^2]$;
+# * **decoder**: the Fisher information proper of the decoder, pixels drawn from the model; nothing for the encoder;
+# * **Adam**: the second moment that Adam keeps while training.
 
 
 # %%
@@ -226,11 +226,11 @@ right.grid(axis="x", alpha=0.4)
 _ = right.set(xlabel="rank correlation with 'exact, kept',\ndecoder weights", xlim=(0.9, 1.005))
 
 # %% [markdown]
-# *Right: every estimate puts the decoder's weights in nearly the same order. Left: their sizes differ a hundredfold. The batch mean and Adam lie on each other, 128 times too low. The product is a fifth of the exact one in the encoder, where most of $\mathbb E_z[g^2]$ is the noise of $z$. Mean images hold no surprise, so the last layer gets a third; pixels drawn at random give it almost three times as much.*
+# *Right: all put the decoder's weights in nearly the same order. Left: their sizes differ a hundredfold. The batch mean and Adam lie on each other, 128 times too low. The product is a fifth of the exact one in the encoder, where most of $\mathbb E_z[g^2]$ is the noise of $z$. Mean images give the last layer a third, drawn pixels almost three times as much.*
 #
 # ## What they do in a forgetting run
 #
-# The same digit is forgotten with each, in the 40 steps of notebook 02: at its label, without replay, with the same $\lambda$. *Drift* is the root mean square change of the kept images in gray levels. Only the decoder is trained, so only its part of a Fisher acts.
+# The digit is forgotten with each in the 40 steps of notebook 02, with the same $\lambda$. *Drift* is the root mean square change of the kept images, in gray levels. Only the decoder is trained, so only its part acts.
 
 # %%
 SHORT = sa.AmnesiaConfig(
@@ -280,7 +280,7 @@ for title, outcome in {"EWC alone": alone, "with replay": published}.items():
     axes[0].invert_yaxis()
 
 # %% [markdown]
-# *Above: the exact Fisher saves most kept digits; with the batch mean and with Adam's moment it is nearly as if there were no consolidation. Multiplied by 128, the batch mean does as well: its pattern is right, its size wrong. Below, with replay and at the strengths of the papers (on the scale of this collection): the kept digits survive at any; consolidation lowers the drift and, at the official weight, slows the forgetting. One digit, one seed, 40 steps: an illustration.*
+# *Above: the exact Fisher saves most kept digits, the batch mean and Adam's moment hardly any. Times 128, the batch mean does as well: its pattern is right, its size wrong. Below, with replay and published strengths (on this collection's scale), the kept digits survive at any; consolidation lowers the drift and, at the official weight, slows the forgetting. One digit, one seed: an illustration.*
 
 # %%
 exact_sum, wrong_sum = (sum(sums_of[n]) for n in ("exact, kept", "batch mean"))

@@ -107,9 +107,7 @@ def test_fit_to_be_read(path):
     assert max(lines) <= 24
     opening = notebook.cells[:6]  # title, set-up, parameters, and the result as a picture
     assert any("image/png" in o.get("data", {}) for c in opening for o in c.get("outputs", []))
-    prose = " ".join(c.source for c in opening if c.cell_type == "markdown")
-    assert re.search(r"\b[Rr]eading\b", prose)
-    assert re.search(r"\bmin", prose)
+    assert any("minutes" in c.source for c in opening if c.cell_type == "markdown")
     following = CHAIN[CHAIN.index(path.stem) + 1]
     assert f"({following}.ipynb)" in notebook.cells[-1].source
 
