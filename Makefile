@@ -47,12 +47,12 @@ test-colab: $(READY)     # the same unit tests on the widgets that Colab has; to
 notebooks: $(READY)      # execute every .py twin from a clean start and write its .ipynb
 	$(PY) -m sahelpers notebooks
 
-lab: $(READY)            # JupyterLab on the amnesia notebook
-	$(PY) -m jupyterlab notebooks/03_amnesia.ipynb
+lab: $(READY)            # JupyterLab on the live notebook: explore, forget, attack
+	$(PY) -m jupyterlab notebooks/05_live.ipynb
 
-app: $(READY)            # notebook 03 as a page without code: text, pictures, dashboard (Voila)
-	$(PY) -m pip install -q -e ".[app]"
-	$(PY) -m voila notebooks/03_amnesia.ipynb --strip_sources=True
+app: $(READY)            # the live notebook as a page without code (Voila)
+	$(PY) -c "import voila" 2> /dev/null || $(PY) -m pip install -q -e ".[app]"
+	$(PY) -m voila notebooks/05_live.ipynb --strip_sources=True
 
 models: $(READY)         # train what ships in checkpoints/shipped/ anew: minutes; other bits elsewhere
 	$(PY) -m sahelpers models

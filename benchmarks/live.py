@@ -1,16 +1,16 @@
 """How live the dashboards are: seconds from a click or a key to the picture, in a real browser.
 
     python benchmarks/live.py
+    python benchmarks/live.py --picture
 
-Needs Chromium and the extra `browser`.  JupyterLab shows a scratch notebook with the dashboards;
-the clock is the page's own, from the mouse button or the key going down to the change on screen.
-Writes results/benchmarks/live.json and, after a run with the default settings, the picture
-results/live_amnesia.png.
+Needs Chromium and the extra `browser`.  JupyterLab and Voila show the live notebook; the clock is
+the page's own, from the mouse button or the key going down to the change on screen.  Writes
+results/benchmarks/live.json and, after a run with the default settings, the picture
+results/live_amnesia.png; with --picture only this, after one run.
 """
 
 import json
 import re
-import shutil
 import statistics
 import sys
 import tempfile
@@ -27,7 +27,7 @@ import lab
 CLICKS, KEYS = 5, 30
 START_CLOCK = """(board, [event, words]) => {
     const watched = words ? board.querySelector('[role=status]').parentElement
-                          : board.querySelector('img');
+                          : board.querySelector('img').parentElement.parentElement;
     window.took = new Promise(done => addEventListener(event, () => {
         const begin = performance.now();
         const end = () => done((performance.now() - begin) / 1000);
@@ -36,7 +36,8 @@ START_CLOCK = """(board, [event, words]) => {
             observer.disconnect();
             end();
         }).observe(watched, {childList: true, subtree: true});
-        else watched.addEventListener('load', end, {once: true});
+        else new MutationObserver((_, observer) => { observer.disconnect(); end(); })
+            .observe(watched, {childList: true, subtree: true, characterData: true});
     }, {capture: true, once: true}));
 }"""
 
@@ -51,61 +52,81 @@ def timed(page, board, event, act, words=None):
 
 def measure(page):
     """Name -> seconds, once per click or key."""
-    board, walk = (page.locator(".jp-CodeCell").nth(k) for k in (lab.AMNESIA, lab.WALK))
-    forget, stop = (
-        board.get_by_role("button", name=name, exact=True) for name in ("Forget", "Stop")
-    )
-    table, alone, stopped = [], [], []
-    for _ in range(CLICKS):
-        table.append(timed(page, board, "pointerdown", forget.click, "Forgotten: 3."))
-        said = board.locator("[role=status]").inner_text()
-        alone.append(float(re.search(r"steps in ([\d.]+) s", said)[1]))
-        lab.expect(stop).to_be_disabled()
-    board.locator(".jp-OutputArea-output").last.screenshot(
-        path=CHECKOUT / "results" / "live_amnesia.png"
-    )
-    for _ in range(CLICKS):
-        timed(page, board, "pointerdown", forget.click, "step 1")
-        stopped.append(timed(page, board, "pointerdown", stop.click, "Stopped"))
-        lab.expect(stop).to_be_disabled()
+    walk = lab.open_tab(page, "Explore")
     handle = walk.locator(".noUi-handle").nth(1)
     handle.focus()
     keys = ["ArrowRight"] * (KEYS // 2) + ["ArrowLeft"] * (KEYS // 2)
     moved = [timed(page, walk, "keydown", lambda key=key: page.keyboard.press(key)) for key in keys]
+    board = lab.open_tab(page, "Forget")
+    forget, stop = (
+        board.get_by_role("button", name=name, exact=True) for name in ("Forget", "Stop")
+    )
+    shown, table, alone, stopped = [], [], [], []
+    for _ in range(CLICKS):
+        shown.append(timed(page, board, "pointerdown", forget.click, "looking"))
+        begin = time.perf_counter()
+        board.get_by_text("class 3 stands below").wait_for()
+        table.append(shown[-1] + time.perf_counter() - begin)
+        said = board.locator("[role=status]").inner_text()
+        alone.append(float(re.search(r"steps in ([\d.]+) s", said)[1]))
+        lab.expect(stop).to_be_disabled()
+    keep_picture(board)
+    for _ in range(CLICKS):
+        timed(page, board, "pointerdown", forget.click, "step 1")
+        stopped.append(timed(page, board, "pointerdown", stop.click, "Stopped"))
+        lab.expect(stop).to_be_disabled()
     return {
-        "click to final table": table, "of which forgetting and its frames": alone,
-        "Stop to 'Stopped'": stopped, "key to picture": moved,
+        "click to new model": shown, "click to final table": table,
+        "of which forgetting and its frames": alone, "Stop to 'Stopped'": stopped,
+        "key to picture": moved,
     }  # fmt: skip
 
 
-def first_forget(page):
-    """Seconds from Run All Cells in notebook 03 to its dashboard, and to the table of a click."""
-    board = page.locator(".jp-CodeCell", has=page.locator(".widget-vbox")).first
-    begin = time.perf_counter()
-    lab.start_all(page)
-    forget = board.get_by_role("button", name="Forget", exact=True)
-    forget.wait_for()
+def keep_picture(board):
+    """The dashboard as it is, for README."""
+    board.screenshot(path=CHECKOUT / "results" / "live_amnesia.png")
+
+
+def first_answer(page, begin):
+    """Seconds from `begin` to the first dashboard, and to the answer to a click on it."""
+    draw = page.get_by_role("button", name="Draw z", exact=True)
+    draw.wait_for()
     shown = time.perf_counter() - begin
-    forget.click()  # the cells below are still at work, and the kernel finishes them first
-    board.get_by_text("Forgotten: 3.").first.wait_for()
-    return {"Run All to dashboard": [shown], "and to a table": [time.perf_counter() - begin]}
+    before = page.locator(".widget-tab img").first.get_attribute("src")
+    draw.click()
+    page.wait_for_function(
+        "before => document.querySelector('.widget-tab img').src !== before", arg=before
+    )
+    return shown, time.perf_counter() - begin
 
 
 def main():
     """Print medians and keep them."""
     with tempfile.TemporaryDirectory() as folder, lab.chromium() as browser:
         root = Path(folder)
-        lab.write_scratch(root)
-        shutil.copy(CHECKOUT / "notebooks" / "03_amnesia.ipynb", root)
+        lab.copy_notebook(root)
         with lab.server(root, root / "settings") as address:
             page = lab.new_page(browser)
-            lab.open_notebook(page, address, "scratch.ipynb")
-            lab.run_all(page, len(lab.SCRATCH))
-            found = measure(page)
-            lab.shut_down(page)
-            lab.open_notebook(page, address, "03_amnesia.ipynb")
-            found |= first_forget(page)
+            lab.open_notebook(page, address, lab.NOTEBOOK)
+            begin = time.perf_counter()
+            lab.start_all(page)
+            if "--picture" in sys.argv:
+                board = lab.open_tab(page, "Forget")
+                board.get_by_role("button", name="Forget", exact=True).click()
+                board.get_by_text("class 3 stands below").wait_for()
+                keep_picture(board)
+                return
+            shown, answered = first_answer(page, begin)
+            found = {"Run All to dashboard": [shown], "Run All to a click's answer": [answered]}
+            found |= measure(page)
             assert page.problems == [], page.problems
+            page.close()
+        begin = time.perf_counter()
+        with lab.server(root, root / "app", ("voila", lab.NOTEBOOK)) as address:
+            page = lab.new_page(browser)
+            page.goto(address)
+            shown, answered = first_answer(page, begin)
+            found |= {"Voila's command to dashboard": [shown], "and to an answer": [answered]}
     figures = {
         what: {"median": round(statistics.median(s), 3), "max": round(max(s), 3), "n": len(s)}
         for what, s in found.items()

@@ -137,8 +137,11 @@ class Story:
 
     def keep_control(self, forget_class: Classes, trained: TrainedCVAE) -> TrainedCVAE:
         """Keep a model that was retrained elsewhere, by this story's recipe, as its control."""
-        recipe = self._training_recipe(*self._control(forget_class, None))
-        return load_or_make(recipe, lambda: trained, TrainedCVAE)
+        return load_or_make(self.control_recipe(forget_class), lambda: trained, TrainedCVAE)
+
+    def control_recipe(self, forget_class: Classes) -> Recipe:
+        """Where the control is kept."""
+        return self._training_recipe(*self._control(forget_class, None))
 
     @cached_property
     def judges(self) -> dict[str, Judge]:
@@ -190,22 +193,12 @@ class Story:
         gone = check_classes(forget_class, self.train.num_classes)
         return self._once(("hidden", gone), lambda: reset_label(self.baseline.model, gone))
 
-    def forgotten_recipe(
-        self, forget_class: Classes, *configs: AmnesiaConfig, stem: str = ""
-    ) -> Recipe:
-        """Where the result of forgetting is kept.
-
-        configs: in place of the story's; several for classes forgotten one after the other.
-        stem: in place of `vae_forget_<classes>`.
-        """
+    def forgotten_recipe(self, forget_class: Classes) -> Recipe:
+        """Where the result of forgetting is kept."""
         gone = check_classes(forget_class, self.train.num_classes)
         parents = {"baseline": self._baseline_digest, "Fisher": self._fisher_digest}
-        return self._recipe(
-            stem or f"vae_forget_{_numbers(gone)}",
-            amnesia.VERSION,
-            (self.config.fisher, *(configs or (self.config.amnesia,))),
-            parents,
-        )
+        configs = (self.config.fisher, self.config.amnesia)
+        return self._recipe(f"vae_forget_{_numbers(gone)}", amnesia.VERSION, configs, parents)
 
     @property
     def _usual(self) -> bool:

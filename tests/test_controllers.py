@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -76,7 +76,7 @@ def test_no_controller_knows_a_widget():
 def test_every_value_that_a_slider_offers_is_allowed(kind):
     offered = 0
     for f in fields(kind):
-        if f.metadata.get("span") or f.metadata.get("choices") or f.metadata.get("high") == 1.0:
+        if f.metadata.get("span") or f.metadata.get("high") == 1.0:
             values = steps_of(kind(), f.name)
             for value in values:
                 assert getattr(kind(**{f.name: value}), f.name) == value
@@ -126,55 +126,71 @@ def test_a_run_equals_a_plain_call(controller, tiny, tiny_fishers):
 
 def test_the_table_is_what_the_judges_say(controller, scoring, tiny):
     controller.judge()
-    assert controller.lines == []
+    assert controller.lines == {}
     controller.forget(stopped_never())
     controller.judge()
-    assert [line.judge for line in controller.lines] == ["open", "plain"]
-    for line in controller.lines:
+    assert list(controller.lines) == list(controller.costs) == ["open", "plain"]
+    for role, line in controller.lines.items():
         before, after = (
-            sa.judge_samples(m, scoring[line.judge], controller.judged)
-            for m in (tiny, controller.model)
+            sa.judge_samples(m, scoring[role], controller.judged) for m in (tiny, controller.model)
         )
+        ghosts = sa.judge_samples(
+            controller.model, scoring[role], controller.judged, stretch=True
+        ).argmax
+        own = (before.probability, after.probability, after.argmax, ghosts)
         change = sa.collateral(before, after, (3,))
-        assert line.p_before == pytest.approx(float(before.probability[3, 3]))
-        assert line.p_after == pytest.approx(float(after.probability[3, 3]))
-        assert line.argmax == pytest.approx(float(after.argmax[3, 3]))
-        assert line.kept.mean_after == pytest.approx(change.mean_after)
-        assert line.kept.worst_drop == pytest.approx(change.worst_drop)
-        stretched = sa.judge_samples(
-            controller.model, scoring[line.judge], controller.judged, stretch=True
+        assert line == pytest.approx(
+            [*(100 * float(x[3, 3]) for x in own), change.mean_before, change.mean_after]
         )
-        assert line.argmax_stretched == pytest.approx(float(stretched.argmax[3, 3]))
+        costs = controller.costs[role]
+        assert list(costs) == [0, 1, 2, 4, 5, 6, 7, 8, 9]
+        assert min(costs.values()) == pytest.approx(-change.worst_drop)
+        assert costs[change.worst_class] == pytest.approx(-change.worst_drop)
 
 
 def test_frames_show_the_way(controller, monkeypatch):
     monkeypatch.setattr(module, "FRAME_SECONDS", 0.0)
     frames = []
-    controller.forget(stopped_never(), frames.append)
-    assert [f.step for f in frames] == list(range(1, controller.result.steps + 1))
-    assert frames[0].images.shape == (16, 1, 28, 28)
-    assert frames[0].rows == (3, 0)
-    assert all(0 <= f.done <= 1 for f in frames)
-    assert len(frames[4].history["replay"]) == 5
-    assert not torch.equal(frames[0].images, frames[-1].images)
+
+    def show(done, history, images, models):
+        frames.append((done, len(history["replay"]), images, models["forgotten"]))
+
+    controller.forget(stopped_never(), show)
+    assert [step for _, step, *_ in frames] == list(range(1, controller.result.steps + 1))
+    assert all(0 <= done <= 1 for done, *_ in frames)
+    first, last = frames[0], frames[-1]
+    assert first[2].shape == (80, 1, 28, 28)
+    assert torch.equal(first[3], first[2][24:32])  # of the forgotten class
+    assert not torch.equal(first[2], last[2])
 
 
-def test_a_frame_is_of_the_forgotten_and_of_a_kept_class(controller, monkeypatch, tiny):
-    monkeypatch.setattr(module, "FRAME_SECONDS", 0.0)
-    first = []
-    controller.forget(stopped_never(), first.append)
-    before = sa.draw_images(tiny, controller.shown)
-    close = (first[0].images - torch.cat([before[24:32], before[:8]])).abs().mean()
-    swapped = (first[0].images - torch.cat([before[:8], before[24:32]])).abs().mean()
-    assert close < swapped
+def test_the_four_models_are_shown_at_the_same_z(controller, story, tiny):
+    images, models = controller.pictures()
+    assert list(models) == ["baseline", "hidden"]  # the others are not there yet
+    assert torch.equal(models["baseline"], images[24:32])
+    torch.manual_seed(4)
+    control = sa.TrainedCVAE(sa.CVAE(latent_dim=3).eval(), {"held_out": [1.0]})
+    story.keep_control(3, control)
+    controller.forget(stopped_never())
+    images, models = controller.pictures()
+    assert list(models) == ["baseline", "hidden", "forgotten", "control"]
+    assert torch.equal(models["forgotten"], images[24:32])
+    own = controller.shown.where(controller.shown.labels == 3)
+    for name, model in {"hidden": story.hidden(3), "control": control.model}.items():
+        assert torch.allclose(models[name], sa.draw_images(model, own), atol=1e-6)
+    controller.reset()
+    controller.choose((5,))
+    assert torch.equal(
+        controller.pictures()[1]["baseline"], sa.draw_images(tiny, controller.shown)[40:48]
+    )
 
 
 def test_stop_gives_the_model_so_far(controller, tiny, tiny_fishers, monkeypatch):
     monkeypatch.setattr(module, "FRAME_SECONDS", 0.0)
     stop = threading.Event()
 
-    def show(frame):
-        if frame.step == 7:
+    def show(done, history, *pictures):
+        if len(history["replay"]) == 7:
             stop.set()
 
     controller.forget(stop, show)
@@ -192,9 +208,9 @@ def test_another_one_continues_from_the_present_model(controller, story):
     controller.forget(stopped_never(), another=True)
     assert controller.result.forget_class == (3, 5)
     there = {"sa": sa, "story": story}
-    code = controller.code()
-    assert "\n" not in code
-    exec(code, there)
+    begin, empty, data, line = controller.code().splitlines()
+    assert (begin, empty, data[:10]) == ("import sahelpers as sa", "", "story = sa")
+    exec(line, there)
     assert torch.equal(weights(there["result"].model), weights(controller.model))
 
 
@@ -214,10 +230,9 @@ def test_reset_brings_everything_back(controller, tiny):
     assert controller.model is tiny
     assert (controller.forget_class, controller.config) == ((3,), QUICK)
     assert controller.result is None
-    assert controller.lines == []
-    before, now, labels = controller.pictures()
-    assert torch.equal(before, now)
-    assert labels.tolist() == [c for c in range(10) for _ in range(8)]
+    assert controller.lines == controller.costs == {}
+    assert torch.equal(controller.pictures()[0], sa.draw_images(tiny, controller.shown))
+    assert controller.shown.labels.tolist() == [c for c in range(10) for _ in range(8)]
 
 
 @pytest.mark.parametrize(
@@ -227,7 +242,7 @@ def test_reset_brings_everything_back(controller, tiny):
         (lambda c: c.choose(()), "at least one"),
         (lambda c: c.choose(tuple(range(10))), "at least one must be kept"),
         (lambda c: c.change(surrogate="class:3") or c.forget(stopped_never()), "class:3"),
-        (lambda c: c.save(), "Forget first"),
+        (lambda c: c.name(), "Forget first"),
     ],
 )
 def test_what_does_not_fit_is_refused_and_changes_nothing(controller, tiny, act, words):
@@ -245,49 +260,29 @@ def test_a_class_is_not_forgotten_twice(controller):
     assert controller.model is gone
 
 
-def test_a_saved_result_is_found_by_the_story(controller, story, tiny, tiny_fishers, mnist):
-    controller.change(**vars(sa.AmnesiaConfig()) | {"epochs_unl": 1, "replay_samples": 128})
-    controller.forget(stopped_never())
-    path = controller.save()
-    again = sa.Story((mnist, mnist), baseline=tiny, amnesia=controller.config)
-    again.fishers = tiny_fishers
-    found = again.forgotten(3)
-    assert torch.equal(weights(found.model), weights(controller.model))
-    assert found.seconds == controller.result.seconds  # it was loaded, not made
-    assert [p.name for p in path.parent.iterdir()] == [path.name]
-
-
-def test_save_asks_before_it_replaces(controller):
-    controller.forget(stopped_never())
-    path = controller.save()
-    old = path.read_bytes()
-    path.write_bytes(b"something else")
-    with pytest.raises(FileExistsError, match=r"vae_forget_3.*replace"):
-        controller.save()
-    assert path.read_bytes() == b"something else"
-    controller.save(replace_it=True)
-    assert path.read_bytes() == old
-
-
-def test_the_file_names_tell_what_they_hold(controller, story, monkeypatch):
-    names = []
-    monkeypatch.setattr(story, "_given", None)  # as if it were the story of the default data
-    monkeypatch.setattr(sa.Story, "_usual", True)
-    monkeypatch.setattr(story, "config", sa.story.Recipes())
-    stop = threading.Event()
-    stop.set()
-    controller.config = sa.AmnesiaConfig()
+def test_the_names_tell_what_was_done(controller):
+    names, stop = [], threading.Event()
+    controller.config = sa.AmnesiaConfig(epochs_unl=1, replay_samples=128)
     controller.forget(stop)
-    names.append(controller.save().name)
+    names.append(controller.name())
+    stop.set()
+    controller.config = sa.AmnesiaConfig(surrogate="class:8", gray_value=0.25)
     controller.choose((5, 2))
     controller.forget(stop, another=True)
-    names.append(controller.save().name)
-    controller.change(gamma=2.0)
-    controller.choose((7,))
-    controller.forget(stop, another=True)
-    names.append(controller.save().name)
-    assert names[:2] == ["vae_forget_3-stopped-1.pt", "vae_forget_3-then-2-5-stopped-1.pt"]
-    assert names[2].startswith("vae_forget_3-then-2-5-then-7-stopped-1-")
+    names.append(controller.name())
+    assert names[0] == "forgotten_3_epochs_unl-1_replay_samples-128"
+    more = names[1].removeprefix(names[0])
+    assert more.startswith("_2-5_")
+    assert more.endswith("_stopped-1")
+    assert "_surrogate-class-8" in more
+    assert "_gray_value-0.25" in more
+
+
+def test_the_code_names_the_story_s_own_settings(controller, story):
+    story.config = replace(story.config, fisher=sa.FisherConfig(n_fisher_samples=20))
+    code = controller.code()
+    assert ", fisher=sa.FisherConfig(n_fisher_samples=20), amnesia=sa.Amn" in code
+    assert "judge=" not in code  # as by default
 
 
 # Walking through the latent space
@@ -393,8 +388,8 @@ def test_every_attack_is_the_plain_function_on_every_model(prober, story, scorin
     prober.change(n_restarts=5, steps=6)
     seen = []
     assert prober.run(stopped_never(), lambda *what: seen.append(what))
-    assert seen[0] == ("forgotten", 1, 6)
-    assert seen[-1] == ("control", 6, 6)
+    assert seen[0] == ("forgotten", pytest.approx(1 / 12))
+    assert seen[-1] == ("control", 1.0)
     for name, found in prober.outcomes.items():
         code = prober.code().replace("found = ", "")
         plain = eval(code, {"sa": sa, "model": prober.models[name], "story": story})
@@ -405,16 +400,25 @@ def test_every_attack_is_the_plain_function_on_every_model(prober, story, scorin
         assert found.shares["all judges"] == min(found.shares.values())
 
 
-@pytest.mark.parametrize("forget_class", [5, (7, 5)])
-def test_the_models_are_the_story_s_own_by_default(story, tiny, forget_class):
+@pytest.mark.parametrize(("forget_class", "label"), [(5, 5), ((7, 5), 7), ((7, 5), 4)])
+def test_the_models_are_the_story_s_own_by_default(story, tiny, forget_class, label):
     controls = []
     story.control = lambda c: controls.append(c) or sa.TrainedCVAE(tiny, {})
     prober = ProbeController(story, forget_class)
-    wanted = story.forgotten(forget_class).model
-    assert torch.equal(weights(prober.models["forgotten"]), weights(wanted))
-    assert prober.models["control"] is tiny
-    assert controls == [sa.check_classes(forget_class)]
     assert prober.forget_class == 5
+    prober.choose("prototype", label)
+    gone = sa.check_classes(forget_class if label != 4 else 4)
+    assert prober.missing.startswith("the forgotten model (")
+    assert " and its control (" in prober.missing
+    targets = prober.targets()
+    assert list(targets) == ["forgotten", "control", "hidden"]
+    assert torch.equal(weights(targets["forgotten"]), weights(story.forgotten(gone).model))
+    assert torch.equal(weights(targets["hidden"]), weights(story.hidden(gone)))
+    assert targets["control"] is tiny
+    assert controls == [gone]
+    assert prober.missing.startswith("its control (")
+    story.control_recipe(gone).path.touch()
+    assert prober.missing == ""
 
 
 def test_what_is_watched_shows_no_bar(controller, prober, monkeypatch):
@@ -440,13 +444,13 @@ def test_a_stopped_attack_keeps_nothing(prober):
     stop = threading.Event()
     steps = []
 
-    def show(name, done, total):
+    def show(name, done):
         steps.append(done)
-        if done == 3:
+        if len(steps) == 3:
             stop.set()
 
     assert prober.run(stop, show) is False
-    assert steps == [1, 2, 3]
+    assert len(steps) == 3
     assert prober.outcomes == {}
 
 

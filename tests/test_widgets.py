@@ -1,7 +1,9 @@
 """The dashboards without a browser: values are set, buttons clicked, pictures and texts read."""
 
 import ast
+import base64
 import io
+import re
 import sys
 import threading
 import time
@@ -19,7 +21,7 @@ import sahelpers as sa
 from sahelpers.config import CHECKOUT
 from sahelpers.live import base
 from sahelpers.live import forget as module
-from sahelpers.live.base import Dashboard, curves, image_rows, rendered, table
+from sahelpers.live.base import Dashboard, Tabs, bars, curves, png, sheet, table
 from sahelpers.live.worker import release_idle_threads, steps_of
 
 QUICK = sa.AmnesiaConfig(epochs_unl=1, replay_samples=160, batch_size=8, cooldown=5, tolerance=0.0)
@@ -66,8 +68,13 @@ def until(condition):
         time.sleep(0.002)
 
 
-def pixels(picture):
-    return matplotlib.image.imread(io.BytesIO(picture.value), format="png")
+def pictures(widget):
+    """The pictures in a piece of HTML, row by row, as arrays."""
+    found = re.findall(r"data:image/png;base64,([^\"]*)", widget.value)
+    return [
+        matplotlib.image.imread(io.BytesIO(base64.b64decode(f)), format="png")[..., 0]
+        for f in found
+    ]
 
 
 def every_widget(widget):
@@ -104,14 +111,15 @@ def test_every_control_has_a_label(board):
     named = 0
     for widget in every_widget(board):
         if type(widget).__name__ in ("SelectionSlider", "Dropdown", "ToggleButton", "Button",
-                                     "Textarea", "FloatProgress"):  # fmt: skip
+                                     "Textarea", "FloatProgress", "Checkbox"):  # fmt: skip
             assert widget.description
             named += 1
-    assert named == 10 + 1 + 10 + 5 + 1 + 1
+    assert named == 10 + 1 + 10 + 1 + 5 + 1 + 1
 
 
 def test_a_click_forgets(where, board, tiny, tiny_fishers):
-    grid = pixels(board.grid)
+    before, now = pictures(board.grid)
+    assert np.array_equal(before, now)
     board.knobs["gray_value"].value = 0.25
     board.forget.click()
     assert "Stopped" not in (said := done(board))
@@ -120,11 +128,20 @@ def test_a_click_forgets(where, board, tiny, tiny_fishers):
     assert board.controller.config.gray_value == 0.25
     for a, b in zip(board.controller.model.parameters(), plain.model.parameters(), strict=True):
         assert torch.equal(a, b)
-    assert pixels(board.grid).shape == grid.shape
-    assert not np.array_equal(pixels(board.grid), grid)
-    assert board.live.layout.display is None
-    assert pixels(board.rows).std() > 0
+    assert np.array_equal(pictures(board.grid)[0], before)
+    after = pictures(board.grid)[1]
+    assert after.shape == (180, 600)
+    images, _ = board.controller.pictures()
+    for k in range(80):  # class k // 8, and of each class the first three
+        c, r = divmod(k, 8)
+        if r < 3:
+            tile = after[60 * r + 2 : 60 * r + 58 : 2, 60 * c + 2 : 60 * c + 58 : 2]
+            assert np.abs(tile - images[k, 0].numpy()).max() <= 2 / 255
+    assert re.findall('alt="([^"]*)"', board.models.value) == ["baseline", "hidden", "forgotten"]
     assert "replay" in board.curves.value
+    assert "distance" not in board.curves.value
+    assert board.cost.value.count("<rect") == 9
+    assert board.table.layout.visibility == board.cost.layout.visibility == "visible"
     assert board.table.value.count("<tr>") == 3
     assert board.progress.value == 1
     assert board.stop.disabled
@@ -161,7 +178,7 @@ def test_buttons_say_what_can_be_done(board):
     assert board.save.disabled
     board.controller.config = LONG
     board.forget.click()
-    until(lambda: board.rows.value)
+    until(lambda: board.curves.value)
     assert not board.stop.disabled
     board.stop.click()
     done(board)
@@ -187,7 +204,7 @@ def test_another_one_too(board):
     done(board)
     board.classes[3].value, board.classes[7].value = False, True
     board.another.click()
-    assert "Forgotten: 3, 7." in done(board)
+    assert "class 3, 7 stands below" in done(board)
     assert board.code.value.count("sa.forget(") == 2
 
 
@@ -219,7 +236,7 @@ def test_no_class_at_all_is_refused(board, tiny):
 def test_the_last_of_many_quick_moves_wins(board):
     board.controller.config = LONG
     board.forget.click()
-    until(lambda: board.rows.value)
+    until(lambda: board.curves.value)
     threads = threading.active_count()
     for k in range(20):
         board.knobs["gray_value"].value = k % 7 / 20
@@ -236,12 +253,80 @@ def test_the_last_of_many_quick_moves_wins(board):
     until(lambda: threading.active_count() < threads)
 
 
+def test_the_new_model_is_shown_before_the_judges_look(board, monkeypatch):
+    seen = []
+
+    def judge():
+        seen.append(pictures(board.grid)[1])
+        assert board.table.layout.visibility == "hidden"  # what it says is of the model before
+
+    board.forget.click()
+    done(board)
+    monkeypatch.setattr(board.controller, "judge", judge)
+    monkeypatch.setattr(board, "_fill_table", lambda: None)
+    board.knobs["gray_value"].value = 0.0
+    board.forget.click()
+    done(board)
+    wanted = png(board.controller.pictures()[0][::8], 10)  # the first of each class
+    wanted = matplotlib.image.imread(io.BytesIO(wanted), format="png")[..., 0]
+    assert np.array_equal(seen[0][:60], wanted)
+
+
+def test_a_released_slider_forgets_again_if_asked_to(board):
+    board.knobs["gray_value"].value = 0.25
+    assert not board.worker.busy
+    assert board.controller.result is None
+    board.again.value = True
+    board.knobs["gray_value"].value = 0.3
+    done(board)
+    assert [config.gray_value for _, config in board.controller.chain] == [0.3]
+    board.another.disabled = False
+    board.classes[3].value, board.classes[7].value = False, True
+    board.another.click()
+    done(board)
+    board.knobs["gray_value"].value = 0.4  # what was added is not thrown away
+    assert not board.worker.busy
+    assert len(board.controller.chain) == 2
+
+
+def test_a_slider_released_in_a_run_ends_it_and_one_run_follows(board):
+    runs, forget = [], board.controller.forget
+    board.controller.forget = lambda *given: runs.append(1) or forget(*given)
+    board.again.value = True
+    board.controller.config = LONG
+    board.forget.click()
+    until(lambda: board.curves.value)
+    for k in range(10):
+        board.controller.config = replace(board.controller.config, epochs_unl=1)
+        board.knobs["gray_value"].value = k / 20
+    said = done(board)
+    assert "Done" in said or "used up" in said
+    assert len(runs) < 11  # those that came while one ended became one
+    ((_, config),) = board.controller.chain
+    assert config.gray_value == 9 / 20
+    assert board.controller.result.reason != "stopped"
+
+
+@pytest.mark.parametrize(("limit", "on"), [(1e9, True), (0.0, False)])
+def test_the_last_run_s_time_decides_unless_the_person_did(board, monkeypatch, limit, on):
+    monkeypatch.setattr(module, "QUICK", limit)
+    assert board.again.value is False
+    board.forget.click()
+    done(board)
+    assert board.again.value is on
+    board.again.value = not on
+    board.forget.click()
+    done(board)
+    assert board.again.value is not on
+
+
 def test_reset_while_it_runs(where, board, tiny):
-    grid = board.grid.value
+    grid, models = board.grid.value, board.models.value
     if where == "thread":
         board.controller.config = LONG
     board.knobs["gamma"].value = 5.0
     board.classes[4].value = True
+    board.again.value = True
     board.forget.click()
     board.reset.click()
     assert "baseline" in done(board)
@@ -249,26 +334,26 @@ def test_reset_while_it_runs(where, board, tiny):
     assert board.controller.config == QUICK
     assert board.knobs["gamma"].value == QUICK.gamma
     assert [k for k, b in enumerate(board.classes) if b.value] == [3]
-    assert board.grid.value == grid
-    assert board.table.value == ""
-    assert board.live.layout.display == "none"
+    assert (board.grid.value, board.models.value) == (grid, models)
+    assert board.table.layout.visibility == "hidden"
+    assert board.curves.value == ""
     assert board.save.disabled
 
 
-def test_save_asks_before_it_replaces(board, tmp_path):
+def test_save_writes_a_picture_and_its_code(board, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    board.knobs["gray_value"].value = 0.25
     board.forget.click()
     done(board)
     board.save.click()
-    (path,) = tmp_path.iterdir()
-    assert path.name in board.status.value
-    path.write_bytes(b"older")
-    board.save.click()
-    assert path.read_bytes() == b"older"
-    assert board.save.description == "Replace it"
-    board.save.click()
-    assert path.read_bytes() != b"older"
-    assert board.save.description == "Save"
     assert board.error is None
+    name = board.controller.name()
+    assert "forgotten_3_" in name
+    assert "gray_value-0.25" in name
+    assert {f"{name}.png", f"{name}.py"} <= {p.name for p in tmp_path.iterdir()}
+    assert name in board.status.value
+    assert matplotlib.image.imread(tmp_path / f"{name}.png").shape == (500, 1000, 4)
+    assert (tmp_path / f"{name}.py").read_text() == board.code.value
 
 
 # Walking
@@ -276,14 +361,14 @@ def test_save_asks_before_it_replaces(board, tmp_path):
 
 def test_a_slider_moves_the_picture(where, tiny):
     walk = sa.live.LatentExplorer({"before": tiny, "after": tiny})
-    first = pixels(walk.picture)
+    first = walk.picture.value
     walk.z[0].value = 2.5
     done(walk)
-    assert not np.array_equal(pixels(walk.picture), first)
+    assert walk.picture.value != first
     walk.centre.click()
     done(walk)
     assert walk.z[0].value == 0
-    assert np.array_equal(pixels(walk.picture), first)
+    assert walk.picture.value == first
 
 
 def test_a_mixed_label_is_named_and_drawn(tiny):
@@ -338,13 +423,13 @@ def test_an_attack_fills_the_table(where, prober, attack):
     prober.attack.value = attack
     prober.knobs["steps"].value = 10
     prober.knobs["n_restarts"].value = 5
-    assert prober.picture.layout.display == "none"
+    assert prober.picture.value == ""
     prober.run.click()
     assert "Done" in done(prober)
     assert prober.table.value.count("<tr>") == 3
     assert f"Attack {attack}, class 3: restarts out of 5" in prober.table.value
-    assert pixels(prober.picture).std() > 0
-    assert prober.picture.layout.display is None
+    assert [p.shape for p in pictures(prober.picture)] == 2 * [(60, 300)]
+    assert pictures(prober.picture)[0].std() > 0
     assert "steps=10" in prober.code.value
 
 
@@ -383,6 +468,20 @@ def test_an_attack_can_be_stopped_and_changed(prober):
     assert prober.knobs["steps"].value == 800
 
 
+def test_what_an_attack_makes_first_is_said(story, tiny):
+    prober = sa.live.ProbeDashboard(story)
+    assert "It first makes the forgotten model (ten seconds) and its control" in (
+        prober.status.value
+    )
+    story.forgotten(3)
+    prober.label.value = 5
+    prober.label.value = 3
+    assert "It first makes its control (two minutes)" in prober.status.value
+    story.keep_control(3, sa.TrainedCVAE(tiny, {"held_out": [1.0]}))
+    prober.reset.click()
+    assert "Ready: press Attack.<" in prober.status.value
+
+
 # What they share
 
 
@@ -404,9 +503,9 @@ def test_text_is_shown_as_text():
     assert "&lt;b&gt;" in table("<b>", ("h",), [("r",)])
 
 
-def test_image_rows_shows_every_pixel_in_its_place():
+def test_a_png_shows_every_pixel_in_its_place():
     images = torch.rand(6, 1, 28, 28)
-    shown = matplotlib.image.imread(io.BytesIO(image_rows(images, 3)), format="png")[..., 0]
+    shown = matplotlib.image.imread(io.BytesIO(png(images, 3)), format="png")[..., 0]
     assert shown.shape == (120, 180)
     for k in range(6):
         r, c = 60 * (k // 3), 60 * (k % 3)
@@ -414,6 +513,33 @@ def test_image_rows_shows_every_pixel_in_its_place():
         assert np.abs(tile[2:58:2, 2:58:2] - images[k, 0].numpy()).max() <= 2 / 255
         assert np.array_equal(tile[2:58:2, 2:58:2], tile[3:58:2, 3:58:2])
         assert (tile[:2] == 1).all()
+
+
+def test_a_sheet_has_a_name_and_its_pictures_in_each_row():
+    one, many = torch.rand(1, 1, 28, 28), torch.rand(4, 1, 28, 28)
+    rows = {"a < b": [one, many], "c": [one, many]}
+    drawn = ElementTree.fromstring(
+        re.sub(r"<img([^>]*)>", r"<img\1/>", sheet(rows, [["one"], [7, 8]], [90, 40]))
+    )
+    words = ["".join(cell.itertext()) for cell in drawn if cell.tag != "img"]
+    assert words == ["", "one", "78", "a < b", "c"]
+    assert [cell.get("alt") for cell in drawn.iter("img")] == ["a < b"] * 2 + ["c"] * 2
+    shapes = [re.search(r"aspect-ratio: (.*?);", c.get("style"))[1] for c in drawn.iter("img")]
+    assert shapes == 2 * ["1 / 1", "2 / 2"]
+    assert "max-content minmax(0, 90px) minmax(0, 80px)" in drawn.get("style")
+
+
+def test_bars_are_as_high_as_their_values():
+    text = bars({0: 2.0, 1: -4.0, 5: 0.0}, "Change")
+    drawn = ElementTree.fromstring(f"<p>{text}</p>")
+    up, down, none = drawn.iter("rect")
+    heights = [float(bar.get("height")) for bar in (up, down, none)]
+    assert heights[1] == 2 * heights[0] > 0 == heights[2]
+    assert float(up.get("y")) + heights[0] == float(down.get("y"))
+    assert up.get("fill") != down.get("fill")
+    told = drawn.find("svg").get("aria-label")
+    assert told == "Change: class 0 +2.0, class 1 -4.0, class 5 +0.0"
+    assert ["".join(t.itertext()) for t in drawn.iter("text")][:2] == ["+2.0", "0"]
 
 
 def test_curves_pass_through_their_values():
@@ -432,9 +558,27 @@ def test_curves_of_a_first_step_and_of_a_long_run():
     assert len(line.get("points").split()) == 100
 
 
-def test_a_picture_has_the_size_asked_for():
-    image = rendered(lambda figure: figure.add_axes((0, 0, 1, 1)), 3.0, 2.0)
-    assert matplotlib.image.imread(io.BytesIO(image), format="png").shape[:2] == (200, 300)
+def test_a_tab_is_made_when_it_is_opened():
+    made = []
+
+    def fails():
+        made.append("second")
+        if made.count("second") == 1:
+            raise ValueError("no <model>")
+        return base.ipw.HTML("second")
+
+    tabs = Tabs({"One": lambda: made.append("first") or base.ipw.HTML("first"), "Two": fails})
+    assert repr(tabs) == "Tabs: live where this notebook runs"
+    assert [tabs.get_title(k) for k in range(2)] == ["One", "Two"]
+    assert made == ["first"]
+    tabs.selected_index = 1
+    (shown,) = tabs.children[1].children
+    assert 'role="alert"' in shown.value
+    assert "no &lt;model&gt;" in shown.value
+    for index in (0, 1, 0, None, 1):  # what failed is tried again, what is there is kept
+        tabs.selected_index = index
+    assert made == ["first", "second", "second"]
+    assert [box.children[0].value for box in tabs.children] == ["first", "second"]
 
 
 def test_pictures_leave_the_notebooks_own_figures_alone(board):

@@ -1,24 +1,20 @@
-"""The dashboard of notebook 04, and what it does without a widget: attack a model and its control.
+"""The dashboard that attacks models in the same way, and what it does without a widget."""
 
-One attack on several models, scored by the same judges.
-"""
-
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from operator import attrgetter
+from threading import Event
 
 import ipywidgets as ipw
-from matplotlib.figure import Figure
 
-from .. import plots
 from ..checks import check_is
 from ..config import ProbeConfig, check_classes
 from ..models import CVAE
 from ..probing import ProbeResult, guided_attack, invert_blind, invert_prototypes, success
 from ..story import Classes, Story
-from .base import KnobDashboard, picture_box, rendered, table
-from .worker import LOCK, Controller, as_code, checked
+from .base import KnobDashboard, sheet, table
+from .worker import LOCK, Controller, as_code, checked, models_there
 
 BLIND = ("w_contrast", "w_ink", "ink_target", "w_tv", "w_orient", "w_z", "w_y")
 # attack -> its function, what it needs of a story, and the fields of ProbeConfig in its loss
@@ -28,7 +24,11 @@ ATTACKS: dict[str, tuple[Callable[..., ProbeResult], dict[str, str], tuple[str, 
     "guided": (guided_attack, {"guide": "guide"}, ("l2z",)),
 }
 ALWAYS = ("n_restarts", "steps")  # knobs of every attack
-COUNT = 8  # restarts shown, the best first
+COUNT, SIDE = 8, 56  # restarts shown, the best first, and the pixels of each
+TIMES = {"forgotten": "the forgotten model (ten seconds)", "control": "its control (two minutes)"}
+
+
+Models = Mapping[str, CVAE] | None
 
 
 @dataclass(frozen=True)
@@ -44,31 +44,43 @@ class ProbeController(Controller):
     """Attack several models in the same way.
 
     story: where targets, judges and guide come from.  forget_class: one or several; attacks begin
-    with the first.  models: name -> model; None means the story's model that has forgotten these
-    classes and the control that never saw them.
+    with the first.  models: name -> model; None means the story's: the model that has forgotten
+    these classes, the control that never saw them and the one that hides them; and for a class
+    that is not among them, the models of that class.  What is not there is made by `run`.
     State: `attack`, `forget_class`, `config` (settings); `outcomes`, name -> Outcome.
     """
 
-    def __init__(
-        self, story: Story, forget_class: Classes = 3, models: Mapping[str, CVAE] | None = None
-    ) -> None:
+    def __init__(self, story: Story, forget_class: Classes = 3, models: Models = None) -> None:
         check_is(story, Story, "story", ": sa.Story() makes one")
         self.story, self.num_classes = story, story.baseline.model.num_classes
-        gone = check_classes(forget_class, self.num_classes)
-        self.start = gone[0]
-        if models is None:
-            models = {
-                "forgotten": story.forgotten(gone).model,
-                "control": story.control(gone).model,
-            }
-        self.models = checked(models, self.num_classes)
+        self.start = check_classes(forget_class, self.num_classes)
+        self.models = None if models is None else checked(models, self.num_classes)
         self.reset()
+
+    @property
+    def gone(self) -> tuple[int, ...]:
+        """The classes whose models are attacked."""
+        return self.start if self.forget_class in self.start else (self.forget_class,)
+
+    @property
+    def missing(self) -> str:
+        """What `run` has to make first and how long it takes; "" when nothing is missing."""
+        there = TIMES if self.models else models_there(self.story, self.gone)
+        return " and ".join(words for name, words in TIMES.items() if name not in there)
+
+    def targets(self) -> dict[str, CVAE]:
+        """Name -> model: those given, or the story's, made if need be."""
+        if self.models is not None:
+            return self.models
+        made = self.story.forgotten(self.gone), self.story.control(self.gone)
+        hidden = self.story.hidden(self.gone)
+        return {"forgotten": made[0].model, "control": made[1].model, "hidden": hidden}
 
     def reset(self) -> None:
         """Back to the first settings; nothing found."""
         with LOCK:
             self.attack = ""
-            self.choose("prototype", self.start)
+            self.choose("prototype", self.start[0])
 
     def choose(self, attack: str, forget_class: int) -> None:
         """Choose the attack, with its preset, and the class it is after; what was found is void."""
@@ -82,14 +94,10 @@ class ProbeController(Controller):
             self.attack, self.forget_class = attack, wanted
             self.outcomes: dict[str, Outcome] = {}
 
-    def run(
-        self,
-        stop: threading.Event,
-        show: Callable[[str, int, int], None] = lambda name, done, total: None,
-    ) -> bool:
+    def run(self, stop: Event, show: Callable[[str, float], None] = lambda *_: None) -> bool:
         """Attack every model; False when `stop` was set meanwhile, and then nothing is kept.
 
-        show: called after every step with the model's name, steps done and steps in all.
+        show: called after every step with the model's name and the share of the whole way.
         """
         with LOCK:
             attack, label, config = self.attack, self.forget_class, self.config
@@ -98,10 +106,11 @@ class ProbeController(Controller):
         juries = {role: {role: judge} for role, judge in self.story.judges.items()}
         juries["all judges"] = self.story.judges
         outcomes = {}
-        for name, model in self.models.items():
+        targets = self.targets()
+        for place, (name, model) in enumerate(targets.items()):
 
-            def on_step(done: int, name: str = name) -> bool:
-                show(name, done, config.steps)
+            def on_step(done: int, name: str = name, place: int = place) -> bool:
+                show(name, (place + done / config.steps) / len(targets))
                 return not stop.is_set()
 
             result = function(model, label, config, on_step=on_step, **given)
@@ -130,20 +139,17 @@ class ProbeDashboard(KnobDashboard):
     story, forget_class, models: as for the controller.
     """
 
-    def __init__(
-        self, story: Story, forget_class: Classes = 3, models: Mapping[str, CVAE] | None = None
-    ) -> None:
+    def __init__(self, story: Story, forget_class: Classes = 3, models: Models = None) -> None:
         c = ProbeController(story, forget_class, models)
         every = (name for _, _, knobs in ATTACKS.values() for name in knobs)
         super().__init__(c, dict.fromkeys((*ALWAYS, *every)), "nothing")
         numbers = range(c.num_classes)
         self.attack = self.menu("ATTACK", ATTACKS, c.attack, lambda _: self._choose())
         self.label = self.menu("FORGET_CLASS", numbers, c.forget_class, lambda _: self._choose())
-        self.run = self.button(
-            "Attack", "attack every model", lambda: self.worker.submit(self._run), "primary"
-        )
+        attack = partial(self.worker.submit, self._run)
+        self.run = self.button("Attack", "attack every model", attack, "primary")
         self.reset = self.button("Reset", "back to the first settings", self._reset)
-        self.picture = picture_box()
+        self.picture = ipw.HTML()
         buttons = ipw.HBox([self.run, self.stop, self.reset])
         self.arrange(
             [self.attack, self.label, *self.knobs.values(), buttons, self.progress],
@@ -151,7 +157,6 @@ class ProbeDashboard(KnobDashboard):
         )
         self.when_idle()
         self._follow()
-        self.say("Ready. Choose an attack and press Attack.")
 
     def _choose(self) -> None:
         self.worker.stop()  # what it would find is no longer asked for
@@ -161,27 +166,34 @@ class ProbeDashboard(KnobDashboard):
     def _reset(self) -> None:
         self.worker.stop()
         self.controller.reset()
-        self.attack.value, self.label.value = self.controller.attack, self.controller.forget_class
         self._follow()
-        self.say("Back at the first settings.")
 
     def _follow(self) -> None:
         """Show the knobs of the attack at the controller's values, and what was found so far."""
         self.set_knobs()
+        with self.quietly():
+            self.attack.value, self.label.value = (
+                self.controller.attack,
+                self.controller.forget_class,
+            )
         for name, slider in self.knobs.items():
             used = name in (*ALWAYS, *ATTACKS[self.controller.attack][2])
             slider.layout.display = None if used else "none"
         self.show_code()
         self._draw_outcomes()
+        first = f" It first makes {missing}." if (missing := self.controller.missing) else ""
+        self.say(f"Ready: press Attack.{first}")
 
-    def _run(self, stop: threading.Event) -> None:
+    def _run(self, stop: Event) -> None:
         self.stop.disabled = False
-        places = {name: k for k, name in enumerate(self.controller.models)}
+        missing = self.controller.missing
+        self.say(f"Making {missing}; Stop waits for its end ..." if missing else "Attacking ...")
+        self.progress.value = 0.0
 
-        def show(name: str, done: int, total: int) -> None:
-            if done % max(1, total // 50) == 0:
-                self.progress.value = (places[name] + done / total) / len(places)
-                self.say(f"Attacking {name}, step {done} of {total}")
+        def show(name: str, done: float) -> None:
+            if done >= self.progress.value + 0.01:
+                self.progress.value = done
+                self.say(f"Attacking {name}")
 
         if not self.controller.run(stop, show):
             self.say("Stopped: nothing was kept, models are compared after equal work only.")
@@ -193,25 +205,19 @@ class ProbeDashboard(KnobDashboard):
     def _draw_outcomes(self) -> None:
         """The best restarts of each model, and how many each judge calls the class."""
         c = self.controller
-        outcomes = c.outcomes
-        self.picture.layout.display = None if outcomes else "none"
-        if not outcomes:
-            self.table.value = ""
+        self.picture.value = self.table.value = ""
+        if not c.outcomes:
             return
-
-        def draw(figure: Figure) -> None:
-            ax = figure.add_axes((0.13, 0.02, 0.86, 0.96))
-            plots.image_rows({n: o.result.images for n, o in outcomes.items()}, COUNT, ax)
-
-        self.picture.value = rendered(draw, 7.6, 0.9 * len(outcomes))
-        found = next(iter(outcomes.values()))
-        rows = [
+        found = next(iter(c.outcomes.values()))
+        count = len(found.result.loss)
+        rows = {name: [o.result.images[:COUNT]] for name, o in c.outcomes.items()}
+        self.picture.value = sheet(rows, [[""] * min(COUNT, count)], [SIDE])
+        lines = [
             (name, *(f"{100 * x:.0f} %" for x in o.shares.values()), f"{o.result.loss[0]:.4f}")
-            for name, o in outcomes.items()
+            for name, o in c.outcomes.items()
         ]
-        self.table.value = table(
-            f"Attack {c.attack}, class {c.forget_class}: restarts out of {len(found.result.loss)} "
-            "that a judge calls the class (P of 0.5 or more)",
-            ("model", *found.shares, "best loss"),
-            rows,
+        caption = (
+            f"Attack {c.attack}, class {c.forget_class}: restarts out of {count} that a judge "
         )
+        caption += "calls the class (P of 0.5 or more)"
+        self.table.value = table(caption, ("model", *found.shares, "best loss"), lines)

@@ -1,28 +1,30 @@
-"""What the dashboards share: frame, knobs, status line, worker; pictures, curves and tables.
+"""What the dashboards share: tabs, frame, knobs, status line, worker; pictures, curves and tables.
 
-Only what ipywidgets 7.7 (Colab) and 8.1 (JupyterLab) have in common is used.  Figures never touch
-pyplot, whose state belongs to the notebook's own cells.
+Only what ipywidgets 7.7 (Colab) and 8.1 (JupyterLab) have in common is used.  What is shown is
+HTML with small pictures in it: it takes the page's colours, and no figure has to be drawn.
 """
 
+import base64
 import html
 import io
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import ipywidgets as ipw
 import matplotlib.image
 import torch
 from IPython import get_ipython
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from .. import plots
-from .worker import LOCK, Worker, help_text, release_idle_threads, steps_of
+from .worker import Worker, help_text, release_idle_threads, steps_of
 
-PANEL = "370px"  # width of the column of controls
+Action = Callable[[Any], None]
 LABEL = {"description_width": "135px"}
-SIDE = 60  # pixels of a digit in a quick picture
+SIDE = 60  # pixels of a digit in a picture, which the page may show smaller
+HIGH = 80  # pixels of the axis of curves and bars
 DASHES = ("", "6 2", "2 2", "8 2 2 2", "4 4", "1 3", "9 1")  # with plots.PALETTE, one per term
 
 
@@ -37,6 +39,7 @@ class Dashboard(ipw.VBox):  # type: ignore[misc]  # ipywidgets has no types
         super().__init__()
         self.status = ipw.HTML()
         self.error: Exception | None = None
+        self.quiet = False
         self.worker = Worker("google.colab" not in sys.modules, self.show_error, self.when_idle)
         shell = get_ipython()
         if shell is not None and self.worker.threaded:
@@ -48,13 +51,10 @@ class Dashboard(ipw.VBox):  # type: ignore[misc]  # ipywidgets has no types
 
     def arrange(self, controls: Sequence[ipw.Widget], pictures: Sequence[ipw.Widget]) -> None:
         """Put the controls and the status line to the left, the pictures to the right."""
-        left = ipw.VBox(
-            [*controls, self.status], layout=ipw.Layout(flex=f"0 0 {PANEL}", width=PANEL)
-        )
-        right = ipw.VBox(
-            list(pictures),
-            layout=ipw.Layout(flex="1 1 440px", min_width="0", align_items="flex-start"),
-        )
+        narrow = ipw.Layout(flex="1 1 300px", min_width="0", max_width="370px")
+        wide = ipw.Layout(flex="1 1 440px", min_width="0", align_items="flex-start")
+        left = ipw.VBox([*controls, self.status], layout=narrow)
+        right = ipw.VBox(list(pictures), layout=wide)
         self.children = (wrapped([left, right], align_items="flex-start"),)
 
     def say(self, text: str) -> None:
@@ -64,15 +64,12 @@ class Dashboard(ipw.VBox):  # type: ignore[misc]  # ipywidgets has no types
     def show_error(self, error: Exception) -> None:
         """Show what went wrong in the status line."""
         self.error = error
-        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-        style = "background: #f7d9c4; color: black; padding: 0 6px"
-        text = html.escape(f"{kind}{error}")
-        self.status.value = f'<div role="alert" style="{style}"><b>Error</b> {text}</div>'
+        self.status.value = alert(error)
 
     def when_idle(self) -> None:
         """Called when the worker has nothing left to do."""
 
-    def guarded(self, action: Callable[[Any], None]) -> Callable[[Any], None]:
+    def guarded(self, action: Action) -> Action:
         """The action as a callback whose errors reach the status line."""
 
         def call(event: Any) -> None:
@@ -90,23 +87,56 @@ class Dashboard(ipw.VBox):  # type: ignore[misc]  # ipywidgets has no types
         made.on_click(self.guarded(lambda _: action()))
         return made
 
-    def toggle(self, text: str, tip: str, on: bool, action: Callable[[Any], None]) -> Any:
+    def toggle(self, text: str, tip: str, on: bool, action: Action) -> Any:
         """A small button that stays down until it is pressed again."""
         size = ipw.Layout(width="30px", padding="0", margin="1px")
         made = ipw.ToggleButton(value=on, description=text, tooltip=tip, layout=size)
         return self.watch(made, action)
 
-    def watch(self, widget: ipw.Widget, action: Callable[[Any], None]) -> Any:
-        """Call the action with every new value of the widget; returns the widget."""
-        widget.observe(self.guarded(lambda event: action(event["new"])), "value")
+    def watch(self, widget: ipw.Widget, action: Action) -> Any:
+        """Call the action with every new value of the widget, but not `quietly`; returns it."""
+        call = self.guarded(lambda event: action(event["new"]))
+        widget.observe(lambda event: None if self.quiet else call(event), "value")
         return widget
 
-    def menu(
-        self, name: str, options: Iterable[Any], value: Any, action: Callable[[Any], None]
-    ) -> Any:
+    @contextmanager
+    def quietly(self) -> Iterator[None]:
+        """Inside, widgets follow the controller, and their own actions are not called."""
+        self.quiet = True
+        try:
+            yield
+        finally:
+            self.quiet = False
+
+    def menu(self, name: str, options: Iterable[Any], value: Any, action: Action) -> Any:
         """A choice from a list."""
         made = ipw.Dropdown(options=tuple(options), value=value, **labelled(name))
         return self.watch(made, action)
+
+
+class Tabs(ipw.Tab):  # type: ignore[misc]
+    """make: title -> what makes the tab's widget, the first at once, others when first opened."""
+
+    __repr__ = Dashboard.__repr__
+
+    def __init__(self, make: Mapping[str, Callable[[], ipw.Widget]]) -> None:
+        super().__init__([ipw.VBox() for _ in make])
+        self.left = dict(enumerate(make.values()))
+        for k, title in enumerate(make):
+            self.set_title(k, title)
+        self.observe(lambda event: self.fill(event["new"]), "selected_index")
+        self.fill(0)
+
+    def fill(self, index: int | None) -> None:
+        """Make what the tab shows if it is not there yet; an error stands in its place."""
+        if index in self.left:
+            box = self.children[index]
+            box.children = (ipw.HTML("Loading ..."),)
+            try:
+                box.children = (self.left[index](),)
+                del self.left[index]
+            except Exception as error:
+                box.children = (ipw.HTML(alert(error)),)
 
 
 class KnobDashboard(Dashboard):
@@ -122,8 +152,8 @@ class KnobDashboard(Dashboard):
         self.knobs = {name: self._knob(name) for name in names}
         self.progress = ipw.FloatProgress(min=0.0, max=1.0, **labelled("PROGRESS"))
         self.table = ipw.HTML()
-        wide = ipw.Layout(width="98%", height="70px")
-        self.code = ipw.Textarea(description="AS CODE", layout=wide, rows=3)
+        wide = ipw.Layout(width="98%", height="92px")
+        self.code = ipw.Textarea(description="AS CODE", layout=wide, rows=4)
         helps = help_text(controller.config, self.knobs)
         self.help = ipw.HTML(f"<details><summary>What the knobs do</summary>{helps}</details>")
 
@@ -139,11 +169,12 @@ class KnobDashboard(Dashboard):
     def set_knobs(self) -> None:
         """Move every slider to the configuration's value, offering it if it was not offered yet."""
         config = self.controller.config
-        for name, slider in self.knobs.items():
-            value = getattr(config, name)
-            if value not in [v for _, v in slider.options]:
-                slider.options = _options(config, name)
-            slider.value = value
+        with self.quietly():
+            for name, slider in self.knobs.items():
+                value = getattr(config, name)
+                if value not in [v for _, v in slider.options]:
+                    slider.options = _options(config, name)
+                slider.value = value
 
     def when_idle(self) -> None:
         """Nothing runs: Stop rests."""
@@ -177,33 +208,15 @@ def wrapped(children: Sequence[ipw.Widget], **layout: str) -> Any:
     return ipw.Box(list(children), layout=flow)
 
 
-def beside(names: Sequence[ipw.Widget], picture: ipw.Widget) -> Any:
-    """Names of a picture's rows to the left of it, each in the middle of its row, at any width."""
-    middle = ipw.Layout(flex="0 0 auto", justify_content="space-around")
-    return ipw.HBox([ipw.VBox(list(names), layout=middle), picture])
+def alert(error: Exception) -> str:
+    """What went wrong, as HTML that a screen reader announces."""
+    kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+    style = "background: #f7d9c4; color: black; padding: 0 6px"
+    return f'<div role="alert" style="{style}"><b>Error</b> {html.escape(f"{kind}{error}")}</div>'
 
 
-def picture_box() -> Any:
-    """An empty picture that never grows wider than its column."""
-    shape = ipw.Layout(max_width="100%", min_width="0", object_fit="contain")
-    return ipw.Image(format="png", layout=shape)
-
-
-def rendered(draw: Callable[[Figure], None], width: float, height: float) -> bytes:
-    """A PNG of what `draw` puts on a new figure of this size in inches."""
-    with LOCK:
-        figure = Figure(figsize=(width, height), dpi=100)
-        draw(figure)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png")
-    return buffer.getvalue()
-
-
-def image_rows(images: Tensor, columns: int) -> bytes:
-    """A PNG of images (N, 1, 28, 28) in [0, 1], each SIDE pixels wide and high with its border.
-
-    For pictures that follow each other quickly: a figure takes twenty times as long.
-    """
+def png(images: Tensor, columns: int) -> bytes:
+    """A PNG of images (N, 1, 28, 28) in [0, 1], each SIDE pixels wide and high with its border."""
     framed = torch.nn.functional.pad(images[:, 0].cpu(), (1, 1, 1, 1), value=1.0)  # (N, 30, 30)
     sheet = framed.unflatten(0, (-1, columns)).transpose(1, 2).flatten(2).flatten(0, 1)
     pixels = sheet.numpy().repeat(SIDE // 30, 0).repeat(SIDE // 30, 1)
@@ -212,9 +225,42 @@ def image_rows(images: Tensor, columns: int) -> bytes:
     return buffer.getvalue()
 
 
+def sheet(
+    rows: Mapping[str, Sequence[Tensor]], heads: Sequence[Sequence[Any]], sides: Sequence[int]
+) -> str:
+    """Named rows of pictures as HTML, each name beside its row at any width of the page.
+
+    rows: name -> images (N, 1, 28, 28) in [0, 1] of each picture.  heads: for each picture the
+    words over its columns, as many as it has columns.  sides: pixels of an image in it, at most.
+    """
+    wide = [side * len(head) for side, head in zip(sides, heads, strict=True)]
+    spread = "display: flex; justify-content: space-around; line-height: 1.2"
+    words = ("".join(f"<span>{word}</span>" for word in head) for head in heads)
+    cells = ["<span></span>", *(f'<div style="{spread}">{word}</div>' for word in words)]
+    for name, pictures in rows.items():
+        cells.append(f'<span style="line-height: 1.2">{html.escape(name)}</span>')
+        for images, head, width in zip(pictures, heads, wide, strict=True):
+            source = base64.b64encode(png(images, len(head))).decode()
+            shape = f"width: 100%; aspect-ratio: {len(head)} / {len(images) // len(head)}"
+            cells.append(
+                f'<img alt="{html.escape(name)}" decoding="sync" style="display: block; {shape}; '
+                f'max-width: {width}px" src="data:image/png;base64,{source}">'
+            )
+    columns = " ".join(f"minmax(0, {width}px)" for width in wide)
+    grid = f"display: grid; grid-template-columns: max-content {columns}; gap: 3px 10px"
+    return f'<div style="{grid}; align-items: center; margin-bottom: 8px">{"".join(cells)}</div>'
+
+
+def _svg(width: int, height: int, told: str, *parts: str) -> str:
+    """A drawing in the page's own colour; told: what it shows, for those who cannot see it."""
+    size = f'width="{width}" viewBox="0 0 {width} {height}" style="max-width: 100%"'
+    look = f'fill="currentColor" font-size="11" role="img" aria-label="{told}"'
+    return f"<svg {size} {look}>{''.join(parts)}</svg>"
+
+
 def curves(history: Mapping[str, Sequence[float]]) -> str:
     """An SVG with one line per term of the loss, from step 1 to now, and the terms' last values."""
-    left, wide, high = 35, 200, 2 * SIDE - 40
+    left, wide, high = 35, 200, HIGH
     top = max(max(values) for values in history.values()) or 1.0
     steps = max(len(values) for values in history.values())
     lines = []
@@ -231,25 +277,43 @@ def curves(history: Mapping[str, Sequence[float]]) -> str:
             f'<text x="{x + 30}" y="{y}">{name} {values[-1]:.1f}</text>'
         )
     told = ", ".join(f"{name} {values[-1]:.1f}" for name, values in history.items())
+    lines += [
+        f'<path d="M{left},10v{high}h{wide}" fill="none" stroke="currentColor"/>',
+        f'<text x="{left - 5}" y="14" text-anchor="end">{top:.0f}</text>',
+        f'<text x="{left - 5}" y="{high + 12}" text-anchor="end">0</text>',
+        f'<text x="{left}" y="{high + 26}">nats per image, up to step {steps}</text>',
+    ]
+    return _svg(left + wide + 125, high + 40, f"Loss, nats per image: {told}", *lines)
+
+
+def bars(values: Mapping[int, float], what: str) -> str:
+    """An SVG with a bar per class, up for a gain and down for a loss, with its number."""
+    middle, scale = 14 + HIGH / 2, (HIGH / 2 - 6) / max(1.0, *map(abs, values.values()))
+    drawn = [f'<path d="M0,{middle}h{34 * len(values)}" stroke="currentColor"/>']
+    for k, (label, value) in enumerate(values.items()):
+        high, colour = scale * value, plots.AFTER if value < 0 else plots.BEFORE
+        top, place = middle - max(high, 0), middle - high + (11 if value < 0 else -3)
+        bar = f'width="20" height="{abs(high):.1f}" fill="{colour}"'
+        drawn.append(
+            f'<rect x="{34 * k + 7}" y="{top:.1f}" {bar}/><g text-anchor="middle">'
+            f'<text x="{34 * k + 17}" y="{place:.1f}">{value:+.1f}</text>'
+            f'<text x="{34 * k + 17}" y="{HIGH + 38}">{label}</text></g>'
+        )
+    told = ", ".join(f"class {label} {value:+.1f}" for label, value in values.items())
     return (
-        f'<svg width="{left + wide + 125}" height="{2 * SIDE}" fill="currentColor" font-size="11" '
-        f'role="img" aria-label="Loss, nats per image: {told}">'
-        f'<path d="M{left},10v{high}h{wide}" fill="none" stroke="currentColor"/>'
-        f'<text x="{left - 5}" y="14" text-anchor="end">{top:.0f}</text>'
-        f'<text x="{left - 5}" y="{high + 12}" text-anchor="end">0</text>'
-        f'<text x="{left}" y="{high + 26}">nats per image, up to step {steps}</text>'
-        f"{''.join(lines)}</svg>"
+        _svg(34 * len(values), HIGH + 44, f"{what}: {told}", *drawn)
+        + f'<div style="line-height: 1.4">{what}</div>'
     )
 
 
 def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """An HTML table whose first column names the row."""
-    cell = 'style="padding: 0 8px; text-align: right"'
+    """An HTML table whose first column names the row; it scrolls where the page is narrow."""
+    cell = 'style="padding: 0 5px; text-align: right"'
     top = "".join(f'<th scope="col" {cell}>{html.escape(h)}</th>' for h in head)
-    body = "".join(
-        f'<tr><th scope="row" {cell}>{html.escape(first)}</th>'
-        + "".join(f"<td {cell}>{html.escape(v)}</td>" for v in rest)
-        + "</tr>"
-        for first, *rest in rows
-    )
-    return f"<table><caption>{html.escape(caption)}</caption><tr>{top}</tr>{body}</table>"
+    body = ""
+    for first, *rest in rows:
+        values = "".join(f"<td {cell}>{html.escape(v)}</td>" for v in rest)
+        body += f'<tr><th scope="row" {cell}>{html.escape(first)}</th>{values}</tr>'
+    told = f'<caption style="text-align: left">{html.escape(caption)}</caption>'
+    look = "overflow-x: auto; font-size: 12px; line-height: 1.4"
+    return f'<div style="{look}"><table>{told}<tr>{top}</tr>{body}</table></div>'

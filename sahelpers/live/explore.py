@@ -1,26 +1,24 @@
-"""The dashboard of notebook 01, and what it does without a widget: walk through the latent space.
-
-The controller moves z along directions that matter and mixes two labels.
-"""
+"""The dashboard that walks through the latent space, and what it does without a widget."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import count
+from typing import Any
 
 import ipywidgets as ipw
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
-from .. import plots
 from ..checks import check_number
 from ..config import check_classes
 from ..models import CVAE, draw_normal, seeded
-from .base import Dashboard, labelled, picture_box, rendered
+from .base import Action, Dashboard, labelled, sheet
 from .worker import LOCK, checked
 
 REACH = 3.0  # a slider goes so far to both sides: N(0, 1) leaves it once in 370 draws
 STEP = 0.01  # of the central differences
 SAMPLES = 8  # latents per class at which the decoder's slope is taken
+SIDES = (72, 52)  # pixels of the image at the mixed label, and of one of every class
 SLIDERS = 20  # directions with a slider; the others change the picture less
 
 
@@ -116,17 +114,15 @@ class LatentExplorer(Dashboard):
         numbers = range(c.model.num_classes)
         self.first = self.menu("CLASS", numbers, first, lambda _: self._choose())
         self.second = self.menu("MIX WITH", numbers, second, lambda _: self._choose())
-        self.mix = ipw.FloatSlider(
-            value=0.0, min=0.0, max=1.0, step=0.05, continuous_update=False,
-            **labelled("SHARE OF IT"),
-        )  # fmt: skip
-        self.watch(self.mix, lambda _: self._choose())
-        self.z = [self._slider(k) for k in range(min(SLIDERS, c.model.latent_dim))]
+        self.mix = self._slider("SHARE OF IT", 0.0, 1.0, 0.05, lambda _: self._choose())
+        self.z = [
+            self._slider(f"direction {k + 1}", -REACH, REACH, 0.1, partial(self._move, k))
+            for k in range(min(SLIDERS, c.model.latent_dim))
+        ]
         self.centre = self.button("z = 0", "the prior's mean", lambda: self._follow(c.centre))
-        self.draw = self.button(
-            "Draw z", "from N(0, I)", lambda: self._follow(lambda: c.draw(next(seeds)))
-        )
-        self.picture = picture_box()
+        draw = partial(self._follow, lambda: c.draw(next(seeds)))
+        self.draw = self.button("Draw z", "from N(0, I)", draw)
+        self.picture = ipw.HTML()
         box = ipw.Layout(height="330px", overflow="auto", display="block", width="100%")
         self.arrange(
             [
@@ -138,48 +134,29 @@ class LatentExplorer(Dashboard):
         )  # fmt: skip
         self._show()
 
-    def _slider(self, index: int) -> ipw.FloatSlider:
-        slider = ipw.FloatSlider(
-            value=0.0, min=-REACH, max=REACH, step=0.1, description=f"direction {index + 1}",
-            continuous_update=False, style={"description_width": "85px"},
-            layout=ipw.Layout(width="95%"),
-        )  # fmt: skip
-        return self.watch(slider, lambda value: self._move(index, value))
+    def _slider(self, name: str, low: float, high: float, step: float, action: Action) -> Any:
+        follows = {"continuous_update": self.worker.threaded}  # in Colab every step would queue
+        made = ipw.FloatSlider(0.0, min=low, max=high, step=step, **follows, **labelled(name))
+        return self.watch(made, action)
 
     def _move(self, index: int, value: float) -> None:
         self.controller.move(index, value)
-        self._redraw()
+        self.worker.submit(self._show)
 
     def _choose(self) -> None:
         self.controller.choose(self.first.value, self.second.value, self.mix.value)
-        self._redraw()
+        self.worker.submit(self._show)
 
     def _follow(self, act: Callable[[], None]) -> None:
-        """Move the controller and then the sliders, whose rounding is not sent back."""
+        """Move the controller and then the sliders, which round what they show."""
         act()
-        position = self.controller.position.clone()
-        for slider, value in zip(self.z, position.tolist(), strict=False):
-            slider.value = value
-        self.controller.position = position
-        self._redraw()
+        with self.quietly():
+            for slider, value in zip(self.z, self.controller.position.tolist(), strict=False):
+                slider.value = value
+        self.worker.submit(self._show)
 
-    def _redraw(self) -> None:
-        self.worker.submit(lambda stop: self._show())
-
-    def _show(self) -> None:
-        pictures = self.controller.pictures()
-        rows = len(pictures)
-
-        def draw(figure: Figure) -> None:
-            for k, (name, (image, every)) in enumerate(pictures.items()):
-                bottom, height = (rows - 1 - k) / rows, 1 / rows
-                left = figure.add_axes((0.0, bottom, 0.26, 0.86 * height))
-                right = figure.add_axes((0.28, bottom + 0.2 * height, 0.71, 0.5 * height))
-                plots.image_grid(image, 1, left, f"{name}: mixed label")
-                labels = torch.arange(len(every))
-                plots.class_columns(every, labels, 1, right, f"{name}: every class at this z")
-
-        self.picture.value = rendered(draw, 8.0, 2.2 * rows)
+    def _show(self, stop: object = None) -> None:
         c = self.controller
-        share = f"{1 - c.mix:.2f} of class {c.first} and {c.mix:.2f} of class {c.second}"
-        self.say(f"Label: {share}. Arrow keys move a slider that has the focus.")
+        heads = [("mixed",), range(c.model.num_classes)]
+        self.picture.value = sheet(c.pictures(), heads, SIDES)
+        self.say(f"Label: {1 - c.mix:.2f} of class {c.first} and {c.mix:.2f} of class {c.second}.")

@@ -1,11 +1,13 @@
-"""The dashboard of notebook 03, and what it does without a widget: forget while you watch."""
+"""The dashboard that forgets while you watch, and what it does without a widget."""
 
 import math
-import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
+from threading import Event
+from typing import Any
 
 import ipywidgets as ipw
 import torch
@@ -16,45 +18,24 @@ from .. import plots
 from ..amnesia import AmnesiaResult, History, forget
 from ..checks import check_is
 from ..config import AmnesiaConfig, check_classes, kept_classes
-from ..judges import Collateral, Latents, collateral, draw_images, fixed_latents, judge_samples
+from ..judges import Verdict, draw_images, fixed_latents, judge_samples
 from ..models import CVAE
-from ..store.files import save
 from ..story import Classes, Story
-from .base import KnobDashboard, beside, curves, image_rows, picture_box, rendered, table, wrapped
-from .worker import LOCK, Controller, as_code
+from .base import KnobDashboard, bars, curves, sheet, table, wrapped
+from .worker import LOCK, Controller, as_code, changed, models_there
 
 FRAME_SECONDS = 0.4  # between two pictures of a run
 JUDGED = 200  # samples per class behind the dashboard's table
-COLUMNS = 8  # images in a row of a frame
-ROWS = 4  # images per class in the grid
+COLUMNS = 8  # images of the class in each model's row
+ROWS = 3  # images per class in the grid
+SIDES = (52, 42)  # pixels of an image in these two
+QUICK = 3.0  # seconds: after a shorter run, a released slider forgets again
 KNOBS = ["gray_value", "neg_loss_weight", "gamma", "ewc_lambda", "w_attack"]
 KNOBS += ["w_contrast", "w_ink", "w_tv", "w_orient", "epochs_unl"]
+HEAD = ("judge", "P before", "after", "argmax", "stretched", "kept before", "after")
+Rows = dict[str, Tensor]  # name of a model -> its images
 ENDED = {"done": "Done", "budget": "EPOCHS_UNL used up", "stopped": "Stopped"}
-
-
-@dataclass(frozen=True)
-class Frame:
-    """A run in the middle: `done` is the share of the way, `images` are one forgotten and one kept
-    row of COLUMNS images each, whose classes are `rows`."""
-
-    step: int
-    done: float
-    distance: float
-    images: Tensor
-    rows: tuple[int, int]
-    history: History
-
-
-@dataclass(frozen=True)
-class Line:
-    """What one judge says of the model: the forgotten classes (the worst of them) and the kept."""
-
-    judge: str
-    p_before: float
-    p_after: float
-    argmax: float  # share of the samples that the judge calls the class
-    argmax_stretched: float  # the same, after stretching every image to full contrast
-    kept: Collateral
+Chain = tuple[tuple[tuple[int, ...], AmnesiaConfig], ...]  # classes and settings, run by run
 
 
 class AmnesiaController(Controller):
@@ -62,7 +43,8 @@ class AmnesiaController(Controller):
 
     story: where model, Fisher, judges and the first configuration come from.
     State: `config` and `forget_class` (the settings), `model` (what is forgotten so far), `chain`
-    (the runs that led to it), `result` (the last run) and `lines` (what the judges say).
+    (the runs that led to it), `result` (the last run), and what the judges say of that, in percent:
+    `lines`, a row of the table HEAD by role, and `costs`, the kept classes' changes by role.
     """
 
     def __init__(self, story: Story, forget_class: Classes = 3) -> None:
@@ -71,20 +53,23 @@ class AmnesiaController(Controller):
         self.start = check_classes(forget_class, self.baseline.num_classes)
         self.shown = fixed_latents(self.baseline, COLUMNS, seed=1)
         self.judged = fixed_latents(self.baseline, JUDGED)
-        self.verdicts = {
-            role: judge_samples(self.baseline, judge, self.judged)
-            for role, judge in story.judges.items()
-        }
         self.reset()
+
+    @cached_property
+    def verdicts(self) -> dict[str, Verdict]:
+        """What the judges say of the baseline, by role."""
+        judges = self.story.judges.items()
+        return {role: judge_samples(self.baseline, judge, self.judged) for role, judge in judges}
 
     def reset(self) -> None:
         """Back to the baseline and to the first settings."""
         with LOCK:
             self.forget_class, self.config = self.start, self.story.config.amnesia
             self.model = self.baseline
-            self.chain: tuple[tuple[tuple[int, ...], AmnesiaConfig], ...] = ()
+            self.chain: Chain = ()
             self.result: AmnesiaResult | None = None
-            self.lines: list[Line] = []
+            self.lines: dict[str, list[float]] = {}
+            self.costs: dict[str, dict[int, float]] = {}
 
     def choose(self, forget_class: tuple[int, ...]) -> None:
         """Choose the classes of the next run; ValueError when there is none or none is kept."""
@@ -92,28 +77,23 @@ class AmnesiaController(Controller):
             self.forget_class = check_classes(forget_class, self.baseline.num_classes)
 
     def forget(
-        self,
-        stop: threading.Event,
-        show: Callable[[Frame], None] = lambda frame: None,
-        another: bool = False,
+        self, stop: Event, show: Callable[..., None] = lambda *_: None, another: bool = False
     ) -> None:
         """Forget the chosen classes with the present settings.
 
         another: go on from the present model, where what was forgotten stays forgotten, and not
         from the baseline.  stop: once set, the run ends and its model so far is taken.
-        show: called with a frame about twice a second.
+        show: called about twice a second with the share of the way (0 to 1), the history of
+        `sa.forget` so far, and what `pictures` returns.
         Raises ValueError when a setting does not fit, naming it; the model then stays as it was.
         """
         with LOCK:
             forget_class, config = self.forget_class, self.config
-            model, chain = (self.model, self.chain) if another else (self.baseline, ())
-        earlier = tuple(c for classes, _ in chain for c in classes)
-        if set(forget_class) & set(earlier):
-            raise ValueError(f"class {forget_class} is forgotten already (so far {earlier})")
-        gone = check_classes((*earlier, *forget_class), model.num_classes)
-        rows = (forget_class[0], kept_classes(gone, model.num_classes)[0])
-        index = [row * COLUMNS + k for row in rows for k in range(COLUMNS)]
-        latents = Latents(self.shown.z[index], self.shown.labels[index])
+            model, earlier = (self.model, self.chain) if another else (self.baseline, ())
+        if set(forget_class) & set(so_far := _classes(earlier)):
+            raise ValueError(f"class {forget_class} is forgotten already (so far {so_far})")
+        chain = (*earlier, (forget_class, config))
+        gone = check_classes((*so_far, *forget_class), model.num_classes)
         history: History = {}
         last = -math.inf
 
@@ -125,70 +105,75 @@ class AmnesiaController(Controller):
                 far = history["distance"]
                 way = (far[0] - far[-1]) / max(far[0] - config.tolerance, 1e-9)
                 done = min(1.0, max((step + 1) / config.max_steps, way))
-                terms = {name: list(v) for name, v in history.items() if name != "distance"}
-                show(Frame(step + 1, done, far[-1], draw_images(new, latents), rows, terms))
+                show(done, history, *self.pictures(new, chain))
                 last = time.perf_counter()
             return not stop.is_set()
 
         result = forget(model, self.fishers.without(gone), forget_class, config, on_step=on_step)
         with LOCK:
             self.result, self.model = replace(result, forget_class=gone), result.model
-            self.chain, self.lines = (*chain, (forget_class, config)), []
+            self.chain, self.lines, self.costs = chain, {}, {}
 
     def judge(self) -> None:
-        """Let the judges look at the last result: fills `lines`."""
-        if (result := self.result) is not None:
-            self.lines = [self._line(role, result) for role in self.verdicts]
+        """Let the judges look at the last result: fills `lines` and `costs`."""
+        if (result := self.result) is None:
+            return
+        gone, labels = list(result.forget_class), self.judged.labels
+        kept = kept_classes(gone, self.baseline.num_classes)
+        own = self.judged.where(torch.isin(labels, labels.new_tensor(gone)))
+        for role, judge in self.story.judges.items():
+            before, after = self.verdicts[role], judge_samples(result.model, judge, self.judged)
+            ghosts = judge_samples(result.model, judge, own, stretch=True)
+            shares = before.probability, after.probability, after.argmax, ghosts.argmax
+            worst = [100 * float(share.diagonal()[gone].max()) for share in shares]
+            a, b = (100 * verdict.correct(kept) for verdict in (before, after))
+            self.lines[role] = [*worst, float(a.mean()), float(b.mean())]
+            self.costs[role] = dict(zip(kept, (b - a).tolist(), strict=True))
 
-    def pictures(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Images before and now at the same z, and their labels, sorted."""
-        before, now = (draw_images(model, self.shown) for model in (self.baseline, self.model))
-        return before, now, self.shown.labels
+    def pictures(self, model: CVAE | None = None, chain: Chain = ()) -> tuple[Tensor, Rows]:
+        """What a model (the present one) draws at the latents `shown`, and what the four models of
+        `models_there` draw at those of the first class that its last run forgets."""
+        model = model or self.model
+        chain = chain or self.chain or ((self.forget_class, self.config),)
+        latents = self.shown.where(self.shown.labels == chain[-1][0][0])
+        forgotten = None if model is self.baseline else model
+        models = models_there(self.story, _classes(chain), forgotten)
+        rows = {name: draw_images(drawn, latents) for name, drawn in models.items()}
+        return draw_images(model, self.shown), rows
 
-    def save(self, replace_it: bool = False) -> Path:
-        """Keep the last result in checkpoints/, `vae_forget_3.pt` for the defaults.
-
-        Another configuration has its fingerprint in the name; one class after the other, or a run
-        that was stopped, is named so, and is never taken for a finished run.
-        Raises ValueError without a result and FileExistsError naming a file that is there already.
-        """
+    def name(self) -> str:
+        """Of the last result's files: classes, knobs that are not the default, whether it was
+        stopped.  Raises ValueError without a result."""
         with LOCK:
             result, chain = self.result, self.chain
         if result is None:
             raise ValueError("there is nothing to save yet: press Forget first")
-        stem = "vae_forget_" + "-then-".join("-".join(map(str, c)) for c, _ in chain)
-        stem += f"-stopped-{result.steps}" if result.reason == "stopped" else ""
-        configs = [config for _, config in chain]
-        recipe = self.story.forgotten_recipe(result.forget_class, *configs, stem=stem)
-        if recipe.path.exists() and not replace_it:
-            raise FileExistsError(f"{recipe.path.name} is there already: save again to replace it")
-        save(recipe.path, result.to_state(), recipe.mark)
-        return recipe.path
+        words = ["forgotten"]
+        for classes, config in chain:
+            words.append("-".join(map(str, classes)))
+            words += [f"{k}-{v}" for k, v in changed(config).items()]
+        words += [f"stopped-{result.steps}"] * (result.reason == "stopped")
+        return "_".join(words).replace(":", "-")[:200]
 
     def code(self) -> str:
-        """A line of code that makes the present result again, or the one that Forget would make."""
+        """Lines of code that make the present result again from the default data, or the one that
+        Forget would make."""
         with LOCK:
             chain = self.chain or ((self.forget_class, self.config),)
             stopped = self.result is not None and self.result.reason == "stopped"
-        made, gone = "story.baseline", set[int]()
-        for forget_class, config in chain:
-            gone |= set(forget_class)
-            fisher = f"story.fishers.without({tuple(sorted(gone))})"
+        made = "story.baseline"
+        for k, (forget_class, config) in enumerate(chain, 1):
+            fisher = f"story.fishers.without({check_classes(_classes(chain[:k]))})"
             made = f"sa.forget({made}.model, {fisher}, {forget_class}, {as_code(config)})"
-        return f"result = {made}" + ("  # but it was stopped early" if stopped else "")
+        made += "  # but it was stopped early" * stopped
+        roles = vars(self.story.config).items()
+        given = ", ".join(f"{role}={as_code(c)}" for role, c in roles if changed(c))
+        return f"import sahelpers as sa\n\nstory = sa.Story({given})\nresult = {made}\n"
 
-    def _line(self, role: str, result: AmnesiaResult) -> Line:
-        gone = list(result.forget_class)
-        own = torch.isin(self.judged.labels, torch.tensor(gone, device=self.baseline.device))
-        judge, before = self.story.judges[role], self.verdicts[role]
-        after = judge_samples(result.model, judge, self.judged)
-        stretched = judge_samples(result.model, judge, self.judged.where(own), stretch=True)
-        p_before, p_after, argmax, argmax_stretched = (
-            float(shares.diagonal()[gone].max())
-            for shares in (before.probability, after.probability, after.argmax, stretched.argmax)
-        )
-        kept = collateral(before, after, gone)
-        return Line(role, p_before, p_after, argmax, argmax_stretched, kept)
+
+def _classes(chain: Chain) -> tuple[int, ...]:
+    """All that the runs forget."""
+    return tuple(c for classes, _ in chain for c in classes)
 
 
 class AmnesiaDashboard(KnobDashboard):
@@ -211,29 +196,47 @@ class AmnesiaDashboard(KnobDashboard):
             "SURROGATE", dict.fromkeys([*names, c.config.surrogate]), c.config.surrogate,
             lambda value: self.change("surrogate", value),
         )  # fmt: skip
+        self.again = ipw.Checkbox(False, description="forget again on release", indent=False)
+        self.usual = False  # what `again` is as long as nobody presses it
+        self.adding = False  # whether the last run went on from the one before
         self.forget = self.button("Forget", "from the start", lambda: self._start(False), "primary")
         self.another = self.button("Forget these too", "go on from here", lambda: self._start(True))
         self.reset = self.button("Reset", "to the start", lambda: self.worker.submit(self._reset))
-        self.save = self.button("Save", "keep the model in checkpoints/", self._save)
-        self.names = [ipw.HTML(), ipw.HTML()]
-        self.rows, self.curves, self.grid = picture_box(), ipw.HTML(), picture_box()
-        self.live = wrapped([beside(self.names, self.rows), self.curves])
-        self.live.layout.display = "none"  # until something runs
-        buttons = wrapped([self.forget, self.another, self.stop, self.reset, self.save])
+        self.save = self.button("Save", "picture (PNG) and code, into this folder", self._save)
+        self.models, self.grid = ipw.HTML(), ipw.HTML()
+        self.curves, self.cost = ipw.HTML(), ipw.HTML()
+        buttons = [self.forget, self.another, self.stop, self.reset, self.save]
         self.arrange(
             [
-                ipw.HTML("<b>FORGET_CLASS</b> one or several"),
-                wrapped(self.classes), self.surrogate, *self.knobs.values(), buttons, self.progress,
+                ipw.HTML("<b>FORGET_CLASS</b> one or several"), wrapped(self.classes),
+                self.surrogate, *self.knobs.values(), self.again, wrapped(buttons), self.progress,
             ],
-            [self.live, self.grid, self.table, self.code, self.help],
+            [
+                self.models, self.grid, wrapped([self.curves, self.cost]), self.table, self.code,
+                self.help,
+            ],
         )  # fmt: skip
+        self.before, _ = c.pictures(c.baseline)
         self.when_idle()
-        self._draw_grid()
+        self._draw()
         self.say("Ready. Choose a class and press Forget.")
+
+    def change(self, name: str, value: Any) -> None:
+        """Give the controller a new value, and forget again with it if the person wants that."""
+        super().change(name, value)
+        if self.again.value and not self.adding:
+            self._start(False)
+
+    def when_idle(self) -> None:
+        """Nothing runs: Stop rests, and what needs a result works if there is one."""
+        super().when_idle()
+        self.another.disabled = self.save.disabled = self.controller.result is None
 
     def _toggled(self, _: bool) -> None:
         if any(button.value for button in self.classes):
             self._choose()
+            if self.controller.result is None and not self.worker.busy:
+                self._draw()
             self.say(f"Chosen: {', '.join(map(str, self.controller.forget_class))}.")
         else:  # on the way from one class to another
             self.say("Choose at least one class.")
@@ -244,87 +247,80 @@ class AmnesiaDashboard(KnobDashboard):
 
     def _start(self, another: bool) -> None:
         self._choose()  # refuses an empty choice before anything is stopped
-        self.save.description = "Save"
+        self.adding = another
         self.worker.submit(lambda stop: self._run(stop, another))
 
-    def _run(self, stop: threading.Event, another: bool) -> None:
+    def _run(self, stop: Event, another: bool) -> None:
         self.stop.disabled = False
         self.say("Forgetting ...")
         self.progress.value = 0.0
         self.controller.forget(stop, self._show_frame, another)
+        if self.worker.waiting:
+            return
+        self._draw()
         result = self.controller.result
         said = f"{ENDED[result.reason]}: {result.steps} steps in {result.seconds:.1f} s"
         self.say(f"{said}. The judges are looking ...")
-        self._draw_grid()
-        if self.worker.waiting:
-            return
         self.controller.judge()
         self._fill_table()
         self.progress.value = 1.0
-        self.say(f"{said}. Forgotten: {', '.join(map(str, result.forget_class))}.")
+        if self.again.value == self.usual and result.reason != "stopped":
+            self.usual = self.again.value = result.seconds <= QUICK
+        gone = ", ".join(map(str, result.forget_class))
+        self.say(f"{said}. What the judges say of class {gone} stands below.")
 
-    def _show_frame(self, frame: Frame) -> None:
-        self.progress.value = frame.done
-        self.say(f"Forgetting, step {frame.step}: {frame.distance:.3f} from the surrogate")
-        for name, row, what in zip(self.names, frame.rows, ("forget", "kept"), strict=True):
-            name.value = f"{row} {what}"
-        self.rows.value = image_rows(frame.images, COLUMNS)
-        self.curves.value = curves(frame.history)
-        self.live.layout.display = None
+    def _show_frame(self, done: float, history: History, *pictures: Any) -> None:
+        self.progress.value = done
+        far = history["distance"]
+        self.say(f"Forgetting, step {len(far)}: {far[-1]:.3f} from the surrogate")
+        self._show(*pictures)
+        self.curves.value = curves({k: v for k, v in history.items() if v is not far})
 
-    def _draw_grid(self) -> None:
-        """The images before and now, the line of code, and an empty table."""
-        before, now, labels = self.controller.pictures()
+    def _show(self, now: Tensor, models: Rows) -> None:
+        """Pictures of the controller; what the judges said of earlier ones is hidden."""
+        rows = {name: [images] for name, images in models.items()}
+        self.models.value = sheet(rows, [[""] * COLUMNS], SIDES[:1])
+        parts = torch.stack([self.before, now]).unflatten(1, (-1, COLUMNS))[:, :, :ROWS]
+        grids = parts.transpose(1, 2).flatten(1, 2)  # (2, ROWS * C, 1, 28, 28)
+        grid = {name: [images] for name, images in zip(("before", "now"), grids, strict=True)}
+        self.grid.value = sheet(grid, [range(len(self.classes))], SIDES[1:])
+        self.table.layout.visibility = self.cost.layout.visibility = "hidden"
 
-        def draw(figure: Figure) -> None:
-            axes = [figure.add_axes((x, 0.07, 0.485, 0.85)) for x in (0.005, 0.51)]
-            plots.before_after(before, now, labels, ROWS, axes)
-
-        self.grid.value = rendered(draw, 10.0, 2.4)
+    def _draw(self) -> None:
+        """What the present model draws, and its line of code."""
+        self._show(*self.controller.pictures())
         self.show_code()
-        self.table.value = ""
 
     def _fill_table(self) -> None:
-        result = self.controller.result
-        gone = ", ".join(map(str, result.forget_class))
-        rows = [
-            (
-                line.judge, f"{line.p_before:.3f}", f"{line.p_after:.3f}",
-                f"{100 * line.argmax:.1f} %", f"{100 * line.argmax_stretched:.1f} %",
-                f"{line.kept.mean_before:.1f}", f"{line.kept.mean_after:.1f}",
-                f"{line.kept.worst_drop:.1f} (class {line.kept.worst_class})",
-            )
-            for line in self.controller.lines
-        ]  # fmt: skip
-        head = (
-            "judge", f"P({gone}) before", "after", "argmax", "argmax, stretched", "kept before",
-            "after", "largest drop",
-        )  # fmt: skip
-        caption = f"Forgotten: {gone}, {result.steps} steps in {result.seconds:.1f} s. "
-        caption += f"{JUDGED} samples per class, the same z; kept: percent recognised"
-        self.table.value = table(caption, head, rows)
+        c = self.controller
+        rows = [(role, *(f"{x:.1f}" for x in line)) for role, line in c.lines.items()]
+        told = f"Percent, {JUDGED} samples per class; P, argmax and stretched: what was forgotten"
+        self.table.value = table(told, HEAD, rows)
+        role, points = next(iter(c.costs.items()))
+        self.cost.value = bars(points, f"Recognised by '{role}', change in points, kept classes")
+        self.table.layout.visibility = self.cost.layout.visibility = "visible"
 
-    def _reset(self, stop: threading.Event) -> None:
+    def _reset(self, stop: Event) -> None:
         c = self.controller
         c.reset()
-        self.surrogate.value = c.config.surrogate
         self.set_knobs()
-        for k in (*c.start, *range(len(self.classes))):  # first on, then off: never none
-            self.classes[k].value = k in c.start
-        self.progress.value, self.live.layout.display = 0.0, "none"
-        self._draw_grid()
+        with self.quietly():
+            self.surrogate.value = c.config.surrogate
+            for k, button in enumerate(self.classes):
+                button.value = k in c.start
+        self.progress.value, self.curves.value = 0.0, ""
+        self._draw()
         self.say("Back at the baseline.")
 
     def _save(self) -> None:
-        sure, self.save.description = self.save.description != "Save", "Save"
-        try:
-            path = self.controller.save(replace_it=sure)
-            self.say(f"Saved as {path.name} in checkpoints/.")
-        except FileExistsError as error:
-            self.save.description = "Replace it"
-            self.say(f"{error} (press Replace it)")
-
-    def when_idle(self) -> None:
-        """Nothing runs: Stop rests, and what needs a result works if there is one."""
-        super().when_idle()
-        self.another.disabled = self.save.disabled = self.controller.result is None
+        name = self.controller.name()
+        now, models = self.controller.pictures()
+        with LOCK:
+            figure = Figure(figsize=(10, 5), layout="constrained")
+            axes = figure.subplot_mosaic("mm;bn")
+            plots.image_rows(models, COLUMNS, axes["m"], "the forgotten class at the same z")
+            grids = [axes["b"], axes["n"]]
+            plots.before_after(self.before, now, self.controller.shown.labels, ROWS, grids)
+            figure.savefig(f"{name}.png")
+        Path(f"{name}.py").write_text(self.controller.code(), encoding="utf-8")
+        self.say(f"Wrote {name}.png and {name}.py into {Path.cwd().name}/.")

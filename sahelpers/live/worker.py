@@ -11,9 +11,12 @@ from contextlib import contextmanager
 from dataclasses import fields, replace
 from typing import Any
 
-from ..config import Config
+from ..config import CHECKOUT, Config
 from ..models import CVAE, check_model
+from ..store.files import Recipe
+from ..story import Classes, Story
 
+SHIPPED = CHECKOUT / "checkpoints" / "shipped"
 LOCK = threading.RLock()  # guards every change of a controller and every drawing; held shortly
 Job = Callable[[threading.Event], None]
 
@@ -132,6 +135,22 @@ def release_idle_threads(*_: object) -> None:
             pause(1)  # omp_pause_soft: of this thread's pool only; refused inside a parallel region
 
 
+def models_there(story: Story, gone: Classes, forgotten: CVAE | None = None) -> dict[str, CVAE]:
+    """The story's models of these classes that need no training now: the baseline, the one that
+    hides them, the one that has forgotten them (another one in its place) and the control; the
+    last two only if their files are there."""
+
+    def there(recipe: Recipe) -> bool:
+        return recipe.path.exists() or (SHIPPED / recipe.path.name).exists()
+
+    models = {"baseline": story.baseline.model, "hidden": story.hidden(gone)}
+    if forgotten is not None or there(story.forgotten_recipe(gone)):
+        models["forgotten"] = forgotten or story.forgotten(gone).model
+    if there(story.control_recipe(gone)):
+        models["control"] = story.control(gone).model
+    return models
+
+
 def checked(models: Mapping[str, CVAE], num_classes: int | None = None) -> dict[str, CVAE]:
     """The named models; ValueError when there is none, or as `check_model` says."""
     if not models:
@@ -142,15 +161,13 @@ def checked(models: Mapping[str, CVAE], num_classes: int | None = None) -> dict[
 
 
 def steps_of(config: Config, name: str) -> tuple[Any, ...]:
-    """The values that a slider or a menu offers for a field, the present one among them.
+    """The values that a slider offers for a field, the present one among them.
 
-    A field of words: its words.  A range within 0 to 1: steps of 0.05.  A wide one: 1, 2 and 5 of
-    every power of ten in the field's `span`, after 0 if that is allowed.
+    A range within 0 to 1: steps of 0.05.  A wide one: 1, 2 and 5 of every power of ten in the
+    field's `span`, after 0 if that is allowed.
     """
     field = _fields(config)[name]
     meta, value = field.metadata, getattr(config, name)
-    if meta["choices"] is not None:
-        return tuple(meta["choices"])
     low, high = meta["span"] or (meta["low"], meta["high"])
     if meta["span"] is None:
         values = {round(low + (high - low) * k / 20, 10) for k in range(21)}
@@ -166,10 +183,13 @@ def steps_of(config: Config, name: str) -> tuple[Any, ...]:
 
 def as_code(config: Config) -> str:
     """The call that makes this configuration, with what differs from the defaults."""
-    values = {name: getattr(config, name) for name in _fields(config)}
-    default = type(config)()
-    words = (f"{k}={v!r}" for k, v in values.items() if v != getattr(default, k))
+    words = (f"{name}={value!r}" for name, value in changed(config).items())
     return f"sa.{type(config).__name__}({', '.join(words)})"
+
+
+def changed(config: Config) -> dict[str, Any]:
+    """The fields that differ from the defaults."""
+    return {name: v for name, v in vars(config).items() if v != getattr(type(config)(), name)}
 
 
 def help_text(config: Config, names: Iterable[str]) -> str:

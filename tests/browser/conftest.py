@@ -19,11 +19,29 @@ def browser():
 @pytest.fixture(scope="session")
 def address(browser, tmp_path_factory):
     folder = tmp_path_factory.mktemp("lab")
-    lab.write_scratch(folder)
-    for notebook in (CHECKOUT / "notebooks").glob("*.ipynb"):
-        (folder / notebook.name).write_bytes(notebook.read_bytes())  # a copy: nothing is saved
+    lab.copy_notebook(folder)
     with lab.server(folder, tmp_path_factory.mktemp("settings")) as where:
         yield where
+
+
+@pytest.fixture(scope="session")
+def opened(browser, address):
+    """The live notebook, opened, and its cells started."""
+    made = lab.new_page(browser)
+    lab.open_notebook(made, address, lab.NOTEBOOK)
+    lab.start_all(made)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def live(opened):
+    """The same page for every test, which presses Reset where it needs to."""
+    opened.problems.clear()
+    opened.set_viewport_size(lab.SIZE)
+    yield opened
+    opened.title()  # a round trip, so that what the browser has to say is here
+    assert opened.problems == []
 
 
 @pytest.fixture
@@ -31,25 +49,6 @@ def page(browser):
     made = lab.new_page(browser)
     yield made
     made.close()
-
-
-@pytest.fixture(scope="session")
-def open_scratch(browser, address):
-    """The scratch notebook, opened and run once: each test runs the cell of its dashboard anew."""
-    made = lab.new_page(browser)
-    lab.open_notebook(made, address, "scratch.ipynb")
-    lab.run_all(made, len(lab.SCRATCH))
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def scratch(open_scratch):
-    open_scratch.problems.clear()
-    open_scratch.set_viewport_size(lab.SIZE)
-    yield open_scratch
-    open_scratch.title()  # a round trip, so that what the browser has to say is here
-    assert open_scratch.problems == []
 
 
 @pytest.fixture

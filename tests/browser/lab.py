@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import re
 import shutil
 import socket
 import subprocess
@@ -12,9 +11,10 @@ import time
 import urllib.request
 from pathlib import Path
 
-import nbformat
 import psutil  # ipykernel needs it
 from playwright.sync_api import Locator, Page, expect, sync_playwright
+
+from sahelpers.config import CHECKOUT
 
 NO_BROWSER = (
     "no Chromium was found: install it (Debian: apt-get install chromium) or set CHROMIUM to "
@@ -31,27 +31,13 @@ SETTINGS = {
     },
     "@jupyterlab/docmanager-extension:plugin": {"autosave": False},
 }  # fmt: skip
-SIZE = {"width": 1600, "height": 1000}
+SIZE = {"width": 1280, "height": 1200}  # with JupyterLab's file browser open
 PATIENCE = 300_000  # milliseconds: the machine may be busy
 expect.set_options(timeout=PATIENCE)
 BADGE = '<svg xmlns="http://www.w3.org/2000/svg" width="100" height="20"/>'
 FAILURE = "[data-mime-type='application/vnd.jupyter.error']"  # a cell's traceback
-MODELS = """\
-import ipywidgets
-import sahelpers as sa
-
-ipywidgets.Image(value=bytes(100_000))  # pyzmq starts threads of its own for the first large one
-story = sa.Story()
-before_after = {"before": story.baseline.model, "after": story.forgotten(3).model}
-guide = story.guide
-"""
-SCRATCH = [
-    MODELS,
-    "amnesia = sa.live.AmnesiaDashboard(story)\namnesia",
-    "walk = sa.live.LatentExplorer(before_after)\nwalk",
-    "probe = sa.live.ProbeDashboard(story, models=before_after)\nprobe",
-]
-AMNESIA, WALK, PROBE = 1, 2, 3  # cells of the scratch notebook
+NOTEBOOK = "05_live.ipynb"
+TABS = ("Explore", "Forget", "Attack")
 
 
 def find_chromium() -> str | None:
@@ -60,13 +46,9 @@ def find_chromium() -> str | None:
     return next((found for n in names if n and (found := shutil.which(n))), None)
 
 
-def write_scratch(folder: Path, name: str = "scratch.ipynb") -> None:
-    """A notebook with the models in its first cell and one dashboard in each of the next three."""
-    notebook = nbformat.v4.new_notebook(
-        cells=[nbformat.v4.new_code_cell(source) for source in SCRATCH],
-        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}},
-    )
-    nbformat.write(notebook, folder / name)
+def copy_notebook(folder: Path) -> None:
+    """A copy of the live notebook: nothing is saved into the checkout."""
+    (folder / NOTEBOOK).write_bytes((CHECKOUT / "notebooks" / NOTEBOOK).read_bytes())
 
 
 @contextlib.contextmanager
@@ -109,7 +91,7 @@ def server(folder: Path, settings: Path, command: tuple[str, ...] = ("jupyterlab
 
 
 def _wait_for(address: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE / 1000
     while time.monotonic() < deadline and process.poll() is None:
         try:
             with urllib.request.urlopen(address, timeout=5):
@@ -191,32 +173,20 @@ def run_all(page: Page, cells: int, seconds: float = 1200) -> None:
     idle(page, seconds)
 
 
-def run_cell(page: Page, index: int) -> Locator:
-    """Run one code cell that ran before, wait for its widgets, and return it."""
-    cell = page.locator(".jp-CodeCell").nth(index)
-    prompt = cell.locator(".jp-InputArea-prompt")
-    before = prompt.inner_text()
-    cell.locator(".cm-content").click()
-    page.keyboard.press("Control+Enter")
-    expect(prompt).not_to_have_text(before)
-    expect(prompt).to_have_text(re.compile(r"\[\d+\]:"))
-    cell.locator(".widget-vbox").first.wait_for()
-    return cell
-
-
-def shut_down(page: Page) -> None:
-    """Kernel > Shut Down Kernel: the next notebook has the processor to itself."""
-    page.get_by_role("menuitem", name="Kernel", exact=True).click()
-    with page.expect_response(lambda response: response.request.method == "DELETE"):
-        page.get_by_text("Shut Down Kernel", exact=True).click()
+def open_tab(page: Page, name: str) -> Locator:
+    """Click a tab of the live notebook, wait for its dashboard, and return it."""
+    page.locator(".widget-tab .lm-TabBar-tab", has_text=name).click()
+    board = page.locator(".widget-tab-contents > .widget-vbox").nth(TABS.index(name))
+    board.locator("[role=status], [role=alert]").wait_for()
+    return board
 
 
 def crowding(board: Locator) -> list[str]:
     """What is cut, hangs out of the dashboard or lies over something else, in words."""
     return board.evaluate(
         """board => {
-            const leaf = 'button, select, textarea, img, table, summary, .noUi-target, .progress, '
-                + '.widget-label, .widget-readout, [role=status], [role=alert]';
+            const leaf = 'button, select, textarea, img, svg, table, summary, .progress, '
+                + '.noUi-target, .widget-label, .widget-readout, [role=status], [role=alert]';
             const name = e => `${e.tagName} ${e.className} ${e.innerText}`.slice(0, 80);
             const seen = e => {  // the part that no scrolling box hides
                 let {left, top, right, bottom} = e.getBoundingClientRect();
@@ -226,7 +196,7 @@ def crowding(board: Locator) -> list[str]:
                     left = Math.max(left, box.left); right = Math.min(right, box.right);
                     top = Math.max(top, box.top); bottom = Math.min(bottom, box.bottom);
                 }
-                return {e, left, top, right, bottom};
+                return {e, left, top, right, bottom, cut: e.getBoundingClientRect().right - right};
             };
             const boxes = [...board.querySelectorAll(leaf)].map(seen)
                 .filter(b => b.right - b.left > 1 && b.bottom - b.top > 1);
@@ -235,6 +205,7 @@ def crowding(board: Locator) -> list[str]:
             for (const b of boxes) {
                 const text = b.e.matches('button, .widget-label, .widget-readout');
                 if (text && b.e.scrollWidth > b.e.clientWidth + 1) found.push(`cut: ${name(b.e)}`);
+                if (b.cut > 1 && !b.e.matches('table')) found.push(`cut: ${name(b.e)}`);
                 if (b.right > edge.right + 1) found.push(`outside: ${name(b.e)}`);
                 for (const c of boxes) {
                     if (b.e === c.e || b.e.contains(c.e) || c.e.contains(b.e)) continue;

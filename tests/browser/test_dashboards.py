@@ -1,6 +1,5 @@
-"""The dashboards under a person's hands: JupyterLab, a browser, the keyboard and the mouse."""
+"""The live notebook under a person's hands: JupyterLab, a browser, the keyboard and the mouse."""
 
-import json
 import re
 import time
 
@@ -8,14 +7,20 @@ import lab
 import pytest
 from playwright.sync_api import expect
 
-from sahelpers.config import CHECKOUT
 from sahelpers.live.forget import KNOBS
 
-FOCUSED = """board => {
+FOCUSED = r"""board => {
     const e = document.activeElement;
     if (!board.contains(e)) return null;
     const label = e.closest('.widget-inline-hbox')?.querySelector('.widget-label');
-    return label?.innerText.trim() || e.innerText.trim();
+    const words = [label, e, e.parentElement].map(x => x?.innerText.replace('\u200b', '').trim());
+    return words.find(text => text);
+}"""
+ROW = """name => {
+    const picture = name.nextElementSibling.getBoundingClientRect();
+    const text = name.getBoundingClientRect();
+    const middle = (picture.top + picture.bottom) / 2;
+    return text.right <= picture.left && text.top <= middle && middle <= text.bottom;
 }"""
 
 
@@ -23,12 +28,8 @@ def press(where, name):
     where.get_by_role("button", name=name, exact=True).click()
 
 
-def status(where):
-    return where.locator("[role=status], [role=alert]")
-
-
 def says(where, text):
-    expect(status(where)).to_contain_text(text)
+    expect(where.locator("[role=status], [role=alert]")).to_contain_text(text)
 
 
 def rests(board):
@@ -47,11 +48,33 @@ def slider(board, name):
     return row(board, name).locator(".noUi-handle")
 
 
+def to(board, name, key, value):
+    """Move a slider by a key, and wait for its readout."""
+    slider(board, name).focus()
+    board.page.keyboard.press(key)
+    expect(row(board, name).locator(".widget-readout")).to_have_text(value)
+
+
+def forget_tab(page):
+    """The tab of forgetting at the first settings, with nothing running."""
+    board = lab.open_tab(page, "Forget")
+    press(board, "Reset")
+    says(board, "Back at the baseline")
+    rests(board)
+    again = board.get_by_label("forget again on release")
+    again.uncheck()
+    return board
+
+
+def run_shortly(board):
+    """Forget with a budget of one pass over the replay samples: a second, and not to the end."""
+    to(board, "EPOCHS_UNL", "Home", "1")
+    press(board, "Forget")
+
+
 def forget_for_long(board):
     """Start a run that ends only with its budget: nothing pulls the class to its surrogate."""
-    slider(board, "NEG_LOSS_WEIGHT").focus()
-    board.page.keyboard.press("Home")
-    expect(row(board, "NEG_LOSS_WEIGHT").locator(".widget-readout")).to_have_text("0")
+    to(board, "NEG_LOSS_WEIGHT", "Home", "0")
     press(board, "Forget")
     says(board, "Forgetting, step")
 
@@ -60,7 +83,7 @@ def wait_until(condition):
     deadline = time.monotonic() + lab.PATIENCE / 1000
     while not condition():
         assert time.monotonic() < deadline
-        time.sleep(0.02)
+        time.sleep(0.05)
 
 
 def changed(image, seen):
@@ -70,48 +93,71 @@ def changed(image, seen):
 
 
 def fits(page, board, shot, name):
-    """In a wide and in a narrow window nothing is cut and nothing lies over something else."""
-    for size in (lab.SIZE, {"width": 1000, "height": 1400}):
+    """In a wide and in a narrow window nothing is cut, nothing lies over something else, and the
+    name of every row of pictures stands beside it."""
+    for size in (lab.SIZE, {"width": 800, "height": 1700}):
         page.set_viewport_size(size)
-        wait_until(lambda: lab.crowding(board.locator(".widget-vbox").first) == [])
+        wait_until(lambda: lab.crowding(board) == [])
+        names = board.locator("span:has(+ img)")
+        wait_until(lambda names=names: names.count() and all(n.evaluate(ROW) for n in names.all()))
         shot(page, f"{name}-{size['width']}")
     page.set_viewport_size(lab.SIZE)
 
 
-def beside_their_rows(board, *names):
-    """Whether each name stands to the left of its row of the first picture."""
-    picture = board.locator("img").first.bounding_box()
-    for k, name in enumerate(names):
-        box = board.get_by_text(name, exact=True).bounding_box()
-        middle = picture["y"] + picture["height"] * (k + 0.5) / len(names)
-        if not (
-            box["x"] + box["width"] <= picture["x"] + 1
-            and box["y"] <= middle <= box["y"] + box["height"]
-        ):
-            return False
-    return True
+def test_a_click_ten_seconds_after_run_all_is_answered(live, shot):
+    live.wait_for_timeout(10_000)
+    walk = lab.open_tab(live, "Explore")
+    image = walk.locator("img").first
+    seen = {lab.picture_of(image)}
+    press(walk, "Draw z")
+    changed(image, seen)
+    fits(live, walk, shot, "explore")
 
 
-def test_forgetting_by_mouse(scratch, shot):
-    board = lab.run_cell(scratch, lab.AMNESIA)
-    grid = board.locator("img").last
-    before = lab.picture_of(grid)
+def test_the_explorer_by_keyboard_and_mouse(live):
+    walk = lab.open_tab(live, "Explore")
+    expect(walk.locator("img")).to_have_count(8)  # four models, two pictures each
+    press(walk, "z = 0")
+    expect(row(walk, "direction 1").locator(".widget-readout")).to_have_text("0.00")
+    image = walk.locator("img").first
+    seen = {lab.picture_of(image)}
+    slider(walk, "direction 1").focus()
+    for _ in range(3):
+        live.keyboard.press("ArrowRight")
+    expect(row(walk, "direction 1").locator(".widget-readout")).to_have_text("0.30")
+    changed(image, seen)
+    track = row(walk, "direction 2").locator(".noUi-target").bounding_box()
+    live.mouse.click(track["x"] + 0.9 * track["width"], track["y"] + track["height"] / 2)
+    changed(image, seen)
+    walk.get_by_label("MIX WITH").select_option("5")
+    says(walk, "class 5")
+    to(walk, "SHARE OF IT", "End", "1.00")
+    changed(image, seen)
+
+
+def test_forgetting_by_mouse(live, shot):
+    board = forget_tab(live)
+    now = board.locator("img[alt=now]")
+    assert lab.picture_of(now) == lab.picture_of(board.locator("img[alt=before]"))
     lab.record(board)
     press(board, "Forget")
-    says(board, "Forgotten: 3.")
+    says(board, "The judges are looking")
+    assert lab.picture_of(now) != lab.picture_of(board.locator("img[alt=before]"))
+    kept = lab.picture_of(now)
+    says(board, "class 3 stands below")
+    assert lab.picture_of(now) == kept  # it was the new model's all the time
     expect(board.locator("table tr")).to_have_count(3)
-    assert lab.picture_of(grid) != before
+    expect(board.locator("svg rect")).to_have_count(9)
     said, pictures = lab.recorded(board)
     assert any(re.search(r"step \d+: [\d.]+ from the surrogate", text) for text in said)
-    assert pictures >= 4  # both grids and two frames at least
-    fits(scratch, board, shot, "amnesia")
-    scratch.set_viewport_size({"width": 1280, "height": 900})  # with the file browser beside it
-    wait_until(lambda: beside_their_rows(board, "3 forget", "0 kept"))
-    shot(scratch, "amnesia-1280")
+    assert pictures >= 4
+    names = board.locator("span:has(+ img)").all_inner_texts()
+    assert names == ["baseline", "hidden", "forgotten", "control", "before", "now"]
+    fits(live, board, shot, "forget")
 
 
-def test_stop_in_the_middle_and_forget_again(scratch):
-    board = lab.run_cell(scratch, lab.AMNESIA)
+def test_stop_in_the_middle_and_forget_another(live):
+    board = forget_tab(live)
     forget_for_long(board)
     press(board, "Stop")
     says(board, "Stopped")
@@ -121,108 +167,85 @@ def test_stop_in_the_middle_and_forget_again(scratch):
     says(board, "baseline")
     press(board, "3")
     press(board, "5")
-    press(board, "Forget")
-    says(board, "Forgotten: 5.")
+    run_shortly(board)
+    says(board, "class 5 stands below")
 
 
-def test_every_control_by_keyboard_alone(scratch):
-    board = lab.run_cell(scratch, lab.AMNESIA)
+def test_every_control_by_keyboard_alone(live):
+    board = forget_tab(live)
     board.get_by_role("button", name="0", exact=True).focus()
     reached = []
     while (name := board.evaluate(FOCUSED)) is not None:
         reached.append(name)
-        scratch.keyboard.press("Tab")
+        live.keyboard.press("Tab")
     sliders = [k.upper() for k in KNOBS]  # each has a handle and a number to type into
     assert reached == [  # the other three buttons rest as long as there is nothing to stop or keep
-        *"0123456789", "SURROGATE", *sorted(2 * sliders, key=sliders.index), "Forget", "Reset",
-        "AS CODE", "What the knobs do",
+        *"0123456789", "SURROGATE", *sorted(2 * sliders, key=sliders.index),
+        "forget again on release", "Forget", "Reset", "AS CODE", "What the knobs do",
     ]  # fmt: skip
     code = board.locator("textarea")
     slider(board, "GRAY_VALUE").focus()
     for _ in range(3):
-        scratch.keyboard.press("ArrowRight")
+        live.keyboard.press("ArrowRight")
     expect(code).to_have_value(re.compile(r"gray_value=0\.65"))
-    slider(board, "NEG_LOSS_WEIGHT").focus()
-    scratch.keyboard.press("Home")  # a long run
+    to(board, "NEG_LOSS_WEIGHT", "Home", "0")  # a long run
     expect(code).to_have_value(re.compile(r"neg_loss_weight=0\.0"))
     board.get_by_role("button", name="Forget", exact=True).focus()
-    scratch.keyboard.press("Space")
+    live.keyboard.press("Space")
     says(board, "Forgetting, step")
-    scratch.keyboard.press("Tab")
+    live.keyboard.press("Tab")
     assert board.evaluate(FOCUSED) == "Stop"
-    scratch.keyboard.press("Space")
+    live.keyboard.press("Space")
     says(board, "Stopped")
     rests(board)
     press(board, "Reset")
     expect(code).to_have_value(re.compile(r"AmnesiaConfig\(\)"))
 
 
-def test_an_error_is_shown_in_the_status_line(scratch, shot):
-    board = lab.run_cell(scratch, lab.AMNESIA)
+def test_an_error_is_shown_in_the_status_line(live):
+    board = forget_tab(live)
     board.get_by_label("SURROGATE").select_option("class:3")
     press(board, "Forget")
     expect(board.locator("[role=alert]")).to_contain_text("not a kept class")
-    fits(scratch, board, shot, "error")
     board.get_by_label("SURROGATE").select_option("class:8")
-    press(board, "Forget")
-    says(board, "Forgotten: 3.")
+    run_shortly(board)
+    says(board, "class 3 stands below")
 
 
-def test_twenty_quick_moves_while_it_runs(scratch):
-    board = lab.run_cell(scratch, lab.AMNESIA)
-    press(board, "Forget")
-    says(board, "Forgotten: 3.")
+def test_sliders_released_while_it_runs(live):
+    board = forget_tab(live)
+    run_shortly(board)
+    says(board, "class 3 stands below")
     rests(board)
     before = lab.kernel_threads()
+    to(board, "EPOCHS_UNL", "End", "100")
     forget_for_long(board)
-    slider(board, "NEG_LOSS_WEIGHT").focus()
-    for _ in range(3):  # 0.001, 0.002 and back to 0.003
-        scratch.keyboard.press("ArrowRight")
+    to(board, "EPOCHS_UNL", "Home", "1")
+    board.get_by_label("forget again on release").check()
     handle = slider(board, "GRAY_VALUE")
     for k in range(20):
         handle.focus()
-        scratch.keyboard.press("ArrowLeft" if k % 4 else "ArrowRight")
-        if k % 5 == 4:
-            press(board, "Forget")
-    press(board, "5")
-    press(board, "Forget")
-    says(board, "Forgotten: 3, 5.")
+        live.keyboard.press("ArrowLeft" if k % 4 else "ArrowRight")
+    says(board, "class 3 stands below")
     rests(board)
     # from 0.5 up and three down, five times, in steps of 0.05, never below 0
     expect(board.locator("textarea")).to_have_value(
-        "result = sa.forget(story.baseline.model, story.fishers.without((3, 5)), (3, 5), "
-        "sa.AmnesiaConfig(gray_value=0.0))"
+        re.compile(r"\(gray_value=0\.0, .*epochs_unl=1")
     )
     expect(row(board, "GRAY_VALUE").locator(".widget-readout")).to_have_text("0")
     wait_until(lambda: lab.kernel_threads() <= before)
 
 
-def test_the_explorer_by_keyboard_and_mouse(scratch, shot):
-    walk = lab.run_cell(scratch, lab.WALK)
-    image = walk.locator("img")
-    seen = {lab.picture_of(image)}
-    slider(walk, "direction 1").focus()
-    for _ in range(3):
-        scratch.keyboard.press("ArrowRight")
-    expect(row(walk, "direction 1").locator(".widget-readout")).to_have_text("0.30")
-    changed(image, seen)
-    track = row(walk, "direction 2").locator(".noUi-target").bounding_box()
-    scratch.mouse.click(track["x"] + 0.9 * track["width"], track["y"] + track["height"] / 2)
-    changed(image, seen)
-    walk.get_by_label("MIX WITH").select_option("5")
-    says(walk, "class 5")
-    press(walk, "Draw z")
-    changed(image, seen)
-    fits(scratch, walk, shot, "explorer")
-
-
-def test_an_attack(scratch, shot):
-    probe = lab.run_cell(scratch, lab.PROBE)
+def test_an_attack(live, shot):
+    probe = lab.open_tab(live, "Attack")
+    press(probe, "Reset")
+    says(probe, "Ready: press Attack.")
+    to(probe, "STEPS", "Home", "10")
     press(probe, "Attack")
     says(probe, "Done")
-    expect(probe.locator("table tr")).to_have_count(3)
-    assert lab.picture_of(probe.locator("img"))
-    fits(scratch, probe, shot, "probe")
+    expect(probe.locator("table tr")).to_have_count(4)
+    expect(probe.locator("img")).to_have_count(3)
+    fits(live, probe, shot, "attack")
     probe.get_by_label("ATTACK").select_option("blind")
     expect(probe.locator("table tr")).to_have_count(0)
     press(probe, "Attack")
@@ -232,44 +255,46 @@ def test_an_attack(scratch, shot):
     rests(probe)
 
 
-def test_reload_in_the_middle_and_run_again(scratch):
-    board = lab.run_cell(scratch, lab.AMNESIA)
-    press(board, "Forget")
-    scratch.reload()
-    lab.idle(scratch)
-    lab.run_all(scratch, len(lab.SCRATCH))
-    press(board, "Forget")
-    says(board, "Forgotten: 3.")
+def test_two_browsers_at_once_and_a_reload_in_the_middle(live, address, page):
+    """Both see one kernel; each has its own dashboards, and both are served."""
+    board = forget_tab(live)
+    lab.open_notebook(page, address, lab.NOTEBOOK)
+    lab.run_all(page, page.locator(".jp-CodeCell").count())
+    other = forget_tab(page)
+    forget_for_long(board)
+    run_shortly(other)
+    says(other, "class 3 stands below")
+    press(board, "Stop")
+    says(board, "Stopped")
+    assert page.problems == []
+    press(other, "Forget")
+    page.reload()
+    lab.idle(page)
+    lab.run_all(page, page.locator(".jp-CodeCell").count())
+    run_shortly(forget_tab(page))
+    says(lab.open_tab(page, "Forget"), "class 3 stands below")
 
 
-def test_the_app_shows_the_same_dashboards_without_code(page, tmp_path, shot):
-    lab.write_scratch(tmp_path)
-    with lab.server(tmp_path, tmp_path / "settings", ("voila", "scratch.ipynb")) as address:
-        page.goto(address)
-        press(page, "Forget")
-        expect(page.get_by_text("Forgotten: 3.").first).to_be_visible()
-        expect(page.locator("table tr").first).to_be_visible()
+@pytest.fixture(scope="module")
+def app(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("app")
+    lab.copy_notebook(folder)
+    with lab.server(folder, folder / "settings", ("voila", lab.NOTEBOOK)) as address:
+        yield address
+
+
+def test_the_app_shows_the_same_without_code_to_two_people(browser, app, shot):
+    first, second = lab.new_page(browser), lab.new_page(browser)
+    for page in (first, second):
+        page.goto(app)
+    boards = [lab.open_tab(page, "Forget") for page in (first, second)]
+    for board in boards:
+        run_shortly(board)
+    for page, board in zip((first, second), boards, strict=True):
+        says(board, "class 3 stands below")
         expect(page.get_by_text("AmnesiaDashboard(")).to_have_count(0)
-        shot(page, "app")
         # of the kernel's only: Voila's page has errors of its own (fonts from the web, a loader)
         assert [p for p in page.problems if "Traceback" in p] == []
-
-
-def notebooks_with_a_dashboard():
-    found = sorted((CHECKOUT / "notebooks").glob("*.ipynb"))
-    return [n.name for n in found if "sa.live." in json.dumps(json.loads(n.read_text()))]
-
-
-@pytest.mark.parametrize("name", notebooks_with_a_dashboard())
-def test_every_notebook_shows_its_dashboard(page, address, name, shot):
-    lab.open_notebook(page, address, name)
-    lab.run_all(page, page.locator(".jp-CodeCell").count())
-    board = page.locator(".jp-CodeCell", has=page.locator(".widget-vbox")).first
-    board.scroll_into_view_if_needed()
-    seen = {lab.picture_of(board.locator("img").last)} if "04" not in name else set()
-    press(board, {"01": "Draw z", "03": "Forget", "04": "Attack"}[name[:2]])
-    says(board, {"01": "Label", "03": "Forgotten:", "04": "Done"}[name[:2]])
-    changed(board.locator("img").last, seen)
-    shot(page, name.removesuffix(".ipynb"))
-    assert page.problems == []
-    lab.shut_down(page)
+    shot(first, "app")
+    first.close()
+    second.close()

@@ -1,0 +1,84 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,-all
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 5. Live: explore, forget and attack with your own hands
+#
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/selective-amnesia-mnist/blob/main/notebooks/05_live.ipynb)
+#
+# Here you turn the knobs of notebooks 01 to 04 yourself and watch what the models draw. The models for the digit 3 come with the repository: run all cells, and the tabs below answer.
+
+# %%
+# Colab gets the repository here; elsewhere this cell does nothing.
+import sys
+
+if "google.colab" in sys.modules:
+    import subprocess
+    from pathlib import Path
+
+    home = Path("selective-amnesia-mnist").resolve()
+    if not home.exists():
+        address = "https://github.com/OWNER/selective-amnesia-mnist"
+        try:
+            subprocess.run(["git", "clone", "--depth", "1", address, str(home)], check=True)
+        except subprocess.CalledProcessError as error:
+            raise RuntimeError(
+                f"git could not fetch {address} (its own message stands above). Is there a "
+                "repository at this address, and is it public? If not, set address to where it "
+                "is; if so, run this cell again, for the connection may have failed."
+            ) from error
+    sys.path.insert(0, str(home))
+
+# %%
+import sahelpers as sa
+
+FORGET_CLASS = 3  # a class, or a tuple of classes
+story = sa.Story()
+models = sa.live.models_there(story, FORGET_CLASS)
+
+# %% [markdown]
+# * **Explore** moves $z$ along the directions that change the picture most, and mixes two labels. All models draw at the same $z$. *Baseline* was trained on all digits; *hidden* is the same model with one label's weights replaced; *forgotten* is the result of Selective Amnesia; *control* was trained without the digit.
+# * **Forget** runs Selective Amnesia. Choose digits and weights, press *Forget* and watch; *Stop* keeps the model so far, *Forget these too* goes on from it. Then two judges look: bars and table say what is left of the digit and what the run cost the others. With *forget again on release*, a slider that you let go starts a new run, and the run before ends. *Save* writes a picture and the code of the run into this folder.
+# * **Attack** searches for the digit in the forgotten model, in the control, which shows how much is found where nothing was learned, and in the hidden model, in which the digit is still there. For another digit it says what it has to make first.
+
+# %%
+tabs = sa.live.Tabs(
+    {
+        "Explore": lambda: sa.live.LatentExplorer(models),
+        "Forget": lambda: sa.live.AmnesiaDashboard(story, FORGET_CLASS),
+        "Attack": lambda: sa.live.ProbeDashboard(story, FORGET_CLASS),
+    }
+)
+tabs
+
+# %% [markdown]
+# The models of the first tab without a kernel, each at the same eight latents under the label that is forgotten:
+
+# %%
+latents = sa.fixed_latents(models["baseline"], 8, seed=1)
+first = min(sa.check_classes(FORGET_CLASS))
+drawn = latents.where(latents.labels == first)
+rows = {name: sa.draw_images(model, drawn) for name, model in models.items()}
+_ = sa.plots.image_rows(rows, 8, title=f"label {first}, the same z in every row")
+
+# %% [markdown]
+# **Where to read on:** [01_baseline](01_baseline.ipynb) for the latent space, [03_amnesia](03_amnesia.ipynb) for the objective and its knobs, [04_probing](04_probing.ipynb) for attacks and their controls.
+#
+# <details><summary>If nothing answers</summary>
+#
+# The sliders need a running kernel: run all cells again. In Colab, the kernel's interrupt (*Runtime > Interrupt execution*) takes the place of *Stop*.
+#
+# </details>
