@@ -65,7 +65,7 @@ def measure(page):
     for _ in range(CLICKS):
         shown.append(timed(page, board, "pointerdown", forget.click, "looking"))
         begin = time.perf_counter()
-        board.get_by_text("class 3 stands below").wait_for()
+        board.get_by_text("class 3 is in the table").wait_for()
         table.append(shown[-1] + time.perf_counter() - begin)
         said = board.locator("[role=status]").inner_text()
         alone.append(float(re.search(r"steps in ([\d.]+) s", said)[1]))
@@ -113,7 +113,7 @@ def main():
             if "--picture" in sys.argv:
                 board = lab.open_tab(page, "Forget")
                 board.get_by_role("button", name="Forget", exact=True).click()
-                board.get_by_text("class 3 stands below").wait_for()
+                board.get_by_text("class 3 is in the table").wait_for()
                 keep_picture(board)
                 return
             shown, answered = first_answer(page, begin)

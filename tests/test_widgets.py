@@ -204,7 +204,7 @@ def test_another_one_too(board):
     done(board)
     board.classes[3].value, board.classes[7].value = False, True
     board.another.click()
-    assert "class 3, 7 stands below" in done(board)
+    assert "class 3, 7 is in the table" in done(board)
     assert board.code.value.count("sa.forget(") == 2
 
 

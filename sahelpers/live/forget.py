@@ -267,7 +267,7 @@ class AmnesiaDashboard(KnobDashboard):
         if self.again.value == self.usual and result.reason != "stopped":
             self.usual = self.again.value = result.seconds <= QUICK
         gone = ", ".join(map(str, result.forget_class))
-        self.say(f"{said}. What the judges say of class {gone} stands below.")
+        self.say(f"{said}. What the judges say of class {gone} is in the table.")
 
     def _show_frame(self, done: float, history: History, *pictures: Any) -> None:
         self.progress.value = done

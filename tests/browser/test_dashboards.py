@@ -144,7 +144,7 @@ def test_forgetting_by_mouse(live, shot):
     says(board, "The judges are looking")
     assert lab.picture_of(now) != lab.picture_of(board.locator("img[alt=before]"))
     kept = lab.picture_of(now)
-    says(board, "class 3 stands below")
+    says(board, "class 3 is in the table")
     assert lab.picture_of(now) == kept  # it was the new model's all the time
     expect(board.locator("table tr")).to_have_count(3)
     expect(board.locator("svg rect")).to_have_count(9)
@@ -168,7 +168,7 @@ def test_stop_in_the_middle_and_forget_another(live):
     press(board, "3")
     press(board, "5")
     run_shortly(board)
-    says(board, "class 5 stands below")
+    says(board, "class 5 is in the table")
 
 
 def test_every_control_by_keyboard_alone(live):
@@ -209,13 +209,13 @@ def test_an_error_is_shown_in_the_status_line(live):
     expect(board.locator("[role=alert]")).to_contain_text("not a kept class")
     board.get_by_label("SURROGATE").select_option("class:8")
     run_shortly(board)
-    says(board, "class 3 stands below")
+    says(board, "class 3 is in the table")
 
 
 def test_sliders_released_while_it_runs(live):
     board = forget_tab(live)
     run_shortly(board)
-    says(board, "class 3 stands below")
+    says(board, "class 3 is in the table")
     rests(board)
     before = lab.kernel_threads()
     to(board, "EPOCHS_UNL", "End", "100")
@@ -226,7 +226,7 @@ def test_sliders_released_while_it_runs(live):
     for k in range(20):
         handle.focus()
         live.keyboard.press("ArrowLeft" if k % 4 else "ArrowRight")
-    says(board, "class 3 stands below")
+    says(board, "class 3 is in the table")
     rests(board)
     # from 0.5 up and three down, five times, in steps of 0.05, never below 0
     expect(board.locator("textarea")).to_have_value(
@@ -263,7 +263,7 @@ def test_two_browsers_at_once_and_a_reload_in_the_middle(live, address, page):
     other = forget_tab(page)
     forget_for_long(board)
     run_shortly(other)
-    says(other, "class 3 stands below")
+    says(other, "class 3 is in the table")
     press(board, "Stop")
     says(board, "Stopped")
     assert page.problems == []
@@ -272,7 +272,7 @@ def test_two_browsers_at_once_and_a_reload_in_the_middle(live, address, page):
     lab.idle(page)
     lab.run_all(page, page.locator(".jp-CodeCell").count())
     run_shortly(forget_tab(page))
-    says(lab.open_tab(page, "Forget"), "class 3 stands below")
+    says(lab.open_tab(page, "Forget"), "class 3 is in the table")
 
 
 @pytest.fixture(scope="module")
@@ -291,7 +291,7 @@ def test_the_app_shows_the_same_without_code_to_two_people(browser, app, shot):
     for board in boards:
         run_shortly(board)
     for page, board in zip((first, second), boards, strict=True):
-        says(board, "class 3 stands below")
+        says(board, "class 3 is in the table")
         expect(page.get_by_text("AmnesiaDashboard(")).to_have_count(0)
         # of the kernel's only: Voila's page has errors of its own (fonts from the web, a loader)
         assert [p for p in page.problems if "Traceback" in p] == []
