@@ -161,7 +161,7 @@ def fitted(layers, digit, real, steps):
     column = first[:, 20 + digit].clone().requires_grad_()
     z = torch.zeros((len(real), 20), requires_grad=True)
     groups = [{"params": [z], "lr": 0.1}, {"params": [column], "lr": 0.05}]
-    adam = torch.optim.Adam(groups)
+    adam = torch.optim.Adam(groups, betas=(0.9, 0.9))
     losses = []
     for _ in range(steps):
         hidden = z @ first[:, :20].T + column + bias
