@@ -18,7 +18,7 @@ export GOMP_SPINCOUNT ?= 1000
 unexport MPLBACKEND      # notebooks choose their own, or they would show no figures
 
 .PHONY: run check test test-browser test-colab notebooks lab app models scoreboard claim audit bench clean
-.PHONY: coverage misuse stress mutants portability test-lowest
+.PHONY: page coverage misuse stress mutants portability test-lowest
 
 run: $(READY)            # the whole story on real MNIST: results/run/ and a table
 	$(PY) -m sahelpers run
@@ -32,7 +32,7 @@ check: $(READY)          # lint, types, unit tests (notebook pairs among them)
 test: check              # check, and every notebook executed and compared cell by cell
 	$(PY) -m pytest --nbval notebooks -q
 
-test-browser: $(READY)   # the dashboards in JupyterLab and a real Chromium (apt: chromium)
+test-browser: $(READY)   # the dashboards in JupyterLab, the page, and a real Chromium (apt: chromium)
 	$(PY) -m pip install -q -e ".[browser]"
 	$(PY) -m pytest tests/browser -q
 
@@ -56,6 +56,9 @@ app: $(READY)            # the live notebook as a page without code (Voila)
 
 models: $(READY)         # train what ships in checkpoints/shipped/ anew: minutes; other bits elsewhere
 	$(PY) -m sahelpers models
+
+page: $(READY)           # results/page/index.html: decoders and an attack in the reader's browser
+	$(PY) docs/page/make.py
 
 scoreboard: $(READY)     # every method, ten digits, three seeds: hours; resumable; RESULTS.md
 	$(PY) -m sahelpers scoreboard

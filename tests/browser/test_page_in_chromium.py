@@ -1,0 +1,235 @@
+"""The page without a kernel, opened as a file in a browser without a network."""
+
+import importlib.util
+import json
+import re
+
+import lab
+import pytest
+import torch
+import torch.nn.functional as F
+from playwright.sync_api import expect
+
+import sahelpers as sa
+from sahelpers.config import CHECKOUT
+
+SPEC = importlib.util.spec_from_file_location("make_page", CHECKOUT / "docs" / "page" / "make.py")
+make = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(make)
+
+ROLES = ("baseline", "hidden", "forgotten", "control")
+SHOWN = """() => [...document.querySelectorAll('#pictures canvas')].map(c =>
+    [...c.getContext('2d').getImageData(0, 0, 28, 28).data].filter((_, i) => i % 4 === 0))"""
+FOCUSED = "document.activeElement.id || document.activeElement.value"
+LOSSES = "Object.fromEntries(round.order.map((role, k) => [role, round.curves[k]]))"
+
+
+@pytest.fixture
+def visit(browser):
+    """Open the page: no network, and whatever it asks for or complains of is a failure."""
+    contexts, problems = [], []
+
+    def opened(file=make.PAGE, width=1280, **options):
+        size = {"width": width, "height": 900}
+        context = browser.new_context(offline=True, viewport=size, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(lab.PATIENCE)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("console", lambda said: said.type == "error" and problems.append(said.text))
+        page.on("request", lambda r: r.url.startswith("http") and problems.append(r.url))
+        page.goto(file.as_uri())
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert problems == []
+
+
+@pytest.fixture(scope="module")
+def data():
+    text = make.PAGE.read_text(encoding="utf-8")
+    return json.loads(re.search(r'id="data">(.*?)</script>', text)[1])
+
+
+def weights(data, role, digit):
+    """(weight, bias) of each layer of a decoder, from the page's own integers."""
+    name = f"{role} {digit}" if role in ("forgotten", "control") else "baseline"
+    layers = [(w.clone(), b) for w, _, b in make.unpacked(data["models"][name], data["sizes"])]
+    if role == "hidden":
+        reset(layers[0][0], digit)
+    return layers
+
+
+def reset(weight, digit):
+    """Give the label's column the mean of the nine others."""
+    others = [20 + k for k in range(10) if k != digit]
+    weight[:, 20 + digit] = weight[:, others].mean(1)
+
+
+def logits(layers, inputs):
+    for k, (weight, bias) in enumerate(layers):
+        inputs = F.linear(inputs.relu() if k else inputs, weight, bias)
+    return inputs
+
+
+def inputs_of(page, data):
+    """z and the label as the decoders see them, (30,)."""
+    position = torch.tensor(page.evaluate("[...state.position]"))
+    label = torch.tensor(page.evaluate("[...state.label]"))
+    return torch.cat([position @ torch.tensor(data["directions"]), label / label.sum()])
+
+
+def settle(page):
+    """Wait for the next picture."""
+    page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
+def digit_of(page, digit):
+    page.get_by_role("radio", name=str(digit)).check()
+    settle(page)
+
+
+@pytest.mark.parametrize("digit", make.DIGITS)
+def test_pictures_are_those_of_the_decoders(visit, data, digit):
+    page = visit()
+    digit_of(page, digit)
+    for draw in range(3):
+        if draw:
+            page.get_by_role("button", name="New z").click()
+            page.get_by_role("slider", name="weight of label 5").fill("0.4")
+            settle(page)
+        inputs = inputs_of(page, data)
+        for role, shown in zip(ROLES, page.evaluate(SHOWN), strict=True):
+            wanted = 255 * logits(weights(data, role, digit), inputs).sigmoid()
+            assert (torch.tensor(shown) - wanted).abs().max() <= 1, role
+
+
+def test_eight_bits_change_no_picture_that_one_could_see(visit, tmp_path):
+    story = sa.Story()
+    data = make.payload(story, (3,))
+    template = make.TEMPLATE.read_text(encoding="utf-8")
+    file = tmp_path / "page.html"
+    file.write_text(make.filled(template, json.dumps(data), ""), encoding="utf-8")
+    page = visit(file)
+    models = [story.baseline.model, story.hidden(3)]
+    models += [story.forgotten(3).model, story.control(3).model]
+    apart = []
+    for _ in range(10):
+        page.get_by_role("button", name="New z").click()
+        settle(page)
+        z, label = inputs_of(page, data)[None].split([20, 10], dim=1)
+        for model, shown in zip(models, page.evaluate(SHOWN), strict=True):
+            with torch.no_grad():
+                apart.append((torch.tensor(shown) / 255 - model.decode(z, label).flatten()).abs())
+    assert torch.stack(apart).flatten(1).le(8 / 255).float().mean(1).min() >= 0.99
+
+
+def test_the_keyboard_reaches_and_moves_everything(visit):
+    page = visit()
+    reached = []
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate(FOCUSED))
+    sliders = [f"axis{k}" for k in range(5)]
+    for name in ("3", "zero", "draw", *sliders, "label0", "label9", "guess0", "guess3", "run"):
+        assert name in reached, reached
+    before = page.evaluate(SHOWN)
+    page.locator("#axis1").focus()
+    value = float(page.locator("#axis1").input_value())
+    page.keyboard.press("ArrowRight")
+    settle(page)
+    assert float(page.locator("#axis1").input_value()) == pytest.approx(value + 0.1)
+    after = page.evaluate(SHOWN)
+    assert all(a != b for a, b in zip(before, after, strict=True))
+    page.locator("#label8").focus()
+    page.keyboard.press("End")
+    expect(page.locator("#seen")).to_have_text(re.compile(r"0\.50 . label 3 \+ 0\.50 . label 8"))
+    page.locator("#digits input").first.focus()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#seen")).to_have_text("label 7")
+    names = page.locator("#pictures canvas").evaluate_all("all => all.map(c => c.ariaLabel)")
+    assert [n.split()[3] for n in names] == list(ROLES)
+    assert all(re.search(r"mean gray level 0\.\d\d", n) for n in names)
+
+
+def fitted(layers, digit, real, steps):
+    """The page's attack with torch's own gradients and Adam: losses in nats per image."""
+    (first, bias), *later = layers
+    reset(first, digit)
+    column = first[:, 20 + digit].clone().requires_grad_()
+    z = torch.zeros((len(real), 20), requires_grad=True)
+    groups = [{"params": [z], "lr": 0.1}, {"params": [column], "lr": 0.05}]
+    adam = torch.optim.Adam(groups, betas=(0.9, 0.9))
+    losses = []
+    for _ in range(steps):
+        hidden = z @ first[:, :20].T + column + bias
+        out = logits(later, hidden.relu())
+        pixels = F.binary_cross_entropy_with_logits(out, real, reduction="sum")
+        loss = pixels + z.square().sum() / 2
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        losses.append(loss.item() / len(real))
+    return losses
+
+
+@pytest.mark.parametrize("digit", make.DIGITS)
+def test_a_quiz_played_to_its_end(visit, data, digit, mnist, shot):
+    page = visit()
+    digit_of(page, digit)
+    page.locator("#guess2").focus()
+    page.keyboard.press("Space")
+    page.get_by_role("button", name="Run the attack").focus()
+    page.keyboard.press("Enter")
+    verdict = page.locator("#verdict")
+    expect(verdict).to_be_visible()
+    shot(page, f"page-quiz-{digit}")
+    curves = page.evaluate(LOSSES)
+    assert set(curves) == set(ROLES)
+    real = mnist.images[mnist.labels == digit][: make.IMAGES].flatten(1)
+    for role, curve in curves.items():
+        wanted = fitted(weights(data, role, digit), digit, real, len(curve))
+        assert curve == pytest.approx(wanted, abs=0.5), role
+    final = {role: curve[-1] for role, curve in curves.items()}
+    assert final["baseline"] == pytest.approx(final["hidden"], abs=0.01)
+    assert final["hidden"] < final["control"] - 3
+    lead = (final["control"] - final["forgotten"]) / (final["control"] - final["hidden"])
+    place = "ahead" if lead > 1 / 3 else "behind" if lead < -1 / 3 else "level"
+    expect(verdict).to_contain_text(f"It comes out {place}")
+    third = page.evaluate("round.order[2]")
+    right = sum(k == (third == role) for role, k in zip(ROLES[:2], (True, True), strict=True))
+    right += third != "control"
+    expect(verdict).to_contain_text(f"You placed {right} of the three")
+    steps = len(curves["control"])
+    page.get_by_role("button", name="Go on").click()
+    expect(verdict).to_contain_text(re.compile(rf"found in (?!{steps - 1} )\d+ steps"))
+    page.get_by_role("button", name="Play again").click()
+    expect(verdict).to_be_hidden()
+    assert page.locator("#guess0").is_enabled()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 800, 390])
+def test_it_fits_every_screen(visit, shot, width, scheme):
+    page = visit(width=width, color_scheme=scheme, has_touch=width == 390)
+    settle(page)
+    if width == 390:
+        track = page.locator("#axis0")
+        before = track.input_value()
+        box = track.bounding_box()
+        page.touchscreen.tap(box["x"] + 5, box["y"] + box["height"] / 2)
+        settle(page)
+        assert track.input_value() != before
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (sum(map(int, re.findall(r"\d+", ground))) < 200) == (scheme == "dark")
+    shot(page, f"page-{width}-{scheme}")
+
+
+def test_without_javascript_there_is_a_picture_and_a_text(visit):
+    page = visit(java_script_enabled=False)
+    expect(page.locator("noscript p")).to_contain_text("switched off here")
+    assert page.locator("noscript img").bounding_box()["width"] > 300
+    expect(page.locator("#app")).to_be_hidden()
