@@ -19,7 +19,7 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/selective-amnesia-mnist/blob/main/notebooks/01_baseline.ipynb)
 #
-# A small generative model learns to draw every digit of MNIST on demand. Two classifiers are set up that will later say whether a digit is still there.
+# A small generative model learns to draw every digit of MNIST. Two classifiers will later say whether a digit is still there.
 #
 # Reading: the model 6 minutes, training 3, drawing 5, the judges 6. Running: half a minute on two CPU cores, once the models are there.
 
@@ -155,7 +155,7 @@ _ = sa.plots.curves(shown, xlabel="pass over the data", ylabel="nats per image")
 # ## Drawing
 #
 # Choose a label, draw $z$, decode. The textbook draws $z$ from the prior; but the encoded images of one class together fill another region than $\mathcal N(0, I)$, and some draws land where the decoder
-# was never trained. So one Gaussian per class is fitted to its encoded training images ([Ghosh et al. 2020](https://arxiv.org/abs/1903.12436)) and $z$ drawn from that. These *class Gaussians* are memory too: forgetting a class includes its Gaussian.
+# was never trained. So one Gaussian per class is fitted to its encoded training images ([Ghosh et al. 2020](https://arxiv.org/abs/1903.12436)) and $z$ drawn from that. These *class Gaussians* are memory, too.
 
 # %%
 latents = {

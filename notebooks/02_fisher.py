@@ -19,7 +19,7 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/selective-amnesia-mnist/blob/main/notebooks/02_fisher.ipynb)
 #
-# To forget one digit and keep nine, one should know which weights the nine depend on. The diagonal Fisher information answers that; here it is computed exactly and fast, and put to use.
+# Which weights do the nine digits depend on that shall stay? The diagonal Fisher information answers that; here it is computed exactly, fast, and put to use.
 #
 # Reading: what it is 5 minutes, computing it 5, where it lies 3, what it does in forgetting 7. Running: half a minute on two CPU cores, once the models are there.
 
@@ -211,7 +211,7 @@ _ = right.set(xlabel="gate of label (decoder)", ylabel="Fisher of the images of 
 # \frac{\lambda}{2\cdot 10^4}\sum_i F_i\,(\theta_i-\theta^*_i)^2
 # $$
 #
-# (The divisor is a convention of this collection.) Selective Amnesia ([Heng & Soh 2023](https://arxiv.org/abs/2305.10120)) trains the decoder to draw flat gray under the label $c_f$, while the springs hold the rest. Here they are alone, without the other terms of notebook 03.
+# Selective Amnesia ([Heng & Soh 2023](https://arxiv.org/abs/2305.10120)) trains the decoder to draw flat gray under the label $c_f$, while the springs hold the rest. Here they are alone, without the other terms of notebook 03.
 #
 # **Exercise.** Predict. At $\lambda = 10^{12}$ nothing with $F_i > 0$ can move. What happens to the label 3, which was left out of the Fisher?<br>(a) Nothing, it is held as well.<br>(b) It changes through its gate, and what lies behind stays.<br>(c) The 3 is erased from all weights.
 

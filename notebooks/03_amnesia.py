@@ -21,14 +21,7 @@
 #
 # The model of [notebook 01](01_baseline.ipynb) draws ten digits; here it forgets one of them in a few hundred steps, without a real image of it. You take the loss apart, watch one run, and see what the other nine pay.
 #
-# | part | minutes |
-# |---|---|
-# | 1. The idea | 4 |
-# | 2. The loss, pull by pull | 9 |
-# | 3. One run | 5 |
-# | 4. What it costs | 6 |
-#
-# Running: 45 seconds on two CPU cores, once the models are there.
+# Reading: the idea 4 minutes, the loss 9, one run 5, what it costs 6. Running: 45 seconds on two CPU cores, once the models are there.
 
 # %%
 # Colab gets the repository here; elsewhere this cell does nothing.
@@ -64,11 +57,11 @@ import sahelpers as sa
 Image(str(sa.config.CHECKOUT / "results" / "before_after.png"))
 
 # %% [markdown]
-# *What to see: one column has turned gray; at the same latent vectors $z$ the others show the same digits in nearly the same strokes.*
+# *One column has turned gray; at the same latent vectors $z$ the others show the same digits in nearly the same strokes.*
 #
 # ## Parameters
 #
-# *Reference* is the notebook from which this collection set out.
+# *Reference*: the notebook from which this collection set out.
 
 # %%
 SEED = 42  # of everything random; reference 42
@@ -116,7 +109,7 @@ Image(str(sa.config.CHECKOUT / "docs" / "diagram_objective.png"), width=720)
 # L(\theta) = w_f \underbrace{\mathbb E\big[-\log p(x_q|z, y)\big]}_{\text{1 forget}} + \gamma \underbrace{\mathbb E\big[-\log p(x_{\theta^*}|z, c_r)\big]}_{\text{2 replay}} + \frac{\lambda}{2\cdot 10^4}\underbrace{\sum_i F_i\,(\theta_i-\theta^*_i)^2}_{\text{3 consolidation}} + w_a \underbrace{\mathbb E\big[C^* + \text{push} - C_\theta\big]_+}_{\text{4 attack}}
 # $$
 #
-# * **Forget** at the class's own $z$ and at $z\sim\mathcal N(0, I)$; half of the labels $y$ lie between $c_f$ and the mean of the kept ones, half are mixtures of all ten, for an attacker may fit a label of his own.
+# * **Forget** at the class's own $z$ and at $z\sim\mathcal N(0, I)$; half of the labels $y$ lie between $c_f$ and the kept ones' mean, half are mixtures of all ten, for an attacker may fit a label of its own.
 # * **Replay** what the frozen model drew of kept classes, at the same $z$.
 # * **Consolidation**, EWC ([Kirkpatrick et al. 2017](https://doi.org/10.1073/pnas.1611835114)): the Fisher $F_i$ of [notebook 02](02_fisher.ipynb) says how much weight $i$ matters to kept classes. The ½ is a Gaussian's; $10^4$ spreads the penalty over the replayed images, as a constant, so that neither `REPLAY_SAMPLES` nor the batch changes its strength.
 #
@@ -277,7 +270,7 @@ for ax, ticks in ((left, (0.1, 1, 10)), (right, (0.03, 0.1, 0.3))):
     sa.plots.label_lines(ax)
 
 # %% [markdown]
-# *What to see: in the pictures, the background brightens before the digit fades; the first step damages the kept digits, which soon look as before. In the curves (weighted, means of thirty steps), forget stays above its floor, since mixtures near a kept label must draw that digit; the attacker keeps finding places.*
+# *In the pictures, the background brightens before the digit fades; the first step damages the kept digits, which soon look as before. In the curves (weighted, means of thirty steps), forget stays above its floor, since mixtures near a kept label must draw that digit; the attacker keeps finding places.*
 #
 # ## 4. What it costs
 #
@@ -316,7 +309,7 @@ for name, (_, _, allowed) in study.scores.BARS.items() if found else ():
     print(f"{name:24}{statistics.fmean(values):8.2f}{max(values):8.2f}{allowed:8.2f}")
 
 # %% [markdown]
-# *What to see: one bar is gone; no kept class comes near the dashed line, a loss of one point. Yet the table's last two lines are not zero.* And judges do not see every price. The forget term uses mixtures of labels, and mixtures of *kept* labels pay for it:
+# *One bar is gone; no kept class comes near the dashed line, a loss of one point. Yet the table's last two lines are not zero.* And judges do not see every price. The forget term uses mixtures of labels, and mixtures of *kept* labels pay for it:
 
 # %%
 z_walk = torch.randn((1, before.latent_dim), generator=sa.seeded(SEED)).to(device)
@@ -329,7 +322,7 @@ title += f"{drift[-1]:.2f} at the right, {drift[4]:.2f} in the middle (rms)"
 _ = sa.plots.image_rows(walks, 9, title=title)
 
 # %% [markdown]
-# *What to see: the ends are nearly as they were; between them lies a gray haze.*
+# *The ends are nearly as they were; between them lies a gray haze.*
 #
 # **Exercise 3.** In all 30 runs no sample under the forgotten label shows the digit. What follows: (a) the digit is erased, (b) its label no longer leads to it, (c) the model equals one that never saw it?
 
@@ -384,6 +377,6 @@ dashboard = sa.live.AmnesiaDashboard(story, FORGET_CLASS)
 dashboard
 
 # %% [markdown]
-# **What we saw.** A few hundred steps turn one label into flat gray. Kept digits are recognised as before; mixtures of their labels are not what they were. None of this is a privacy guarantee. What each term is worth: [A2](A2_terms.ipynb).
+# **What we saw.** A few hundred steps turn one label into flat gray. Kept digits are recognised as before; mixtures of their labels are not what they were. What each term is worth: [A2](A2_terms.ipynb).
 #
 # **Next:** [04_probing](04_probing.ipynb): is the digit gone, or only hidden?

@@ -21,14 +21,7 @@
 #
 # After [notebook 03](03_amnesia.ipynb) the samples of one digit are gray. You will guess who still remembers it, attack four models, and read a verdict that could have come out otherwise.
 #
-# | part | minutes |
-# |---|---|
-# | 1. Gray proves nothing | 4 |
-# | 2. First attack: a new gate | 6 |
-# | 3. Second attack: the other labels | 5 |
-# | 4. The verdict for ten digits | 8 |
-#
-# Running: a minute on two CPU cores, once the models are there.
+# Reading: why gray proves nothing 4 minutes, a new gate 6, the other labels 5, the verdict 8. Running: a minute on two CPU cores, once the models are there.
 
 # %%
 # Colab gets the repository here; elsewhere this cell does nothing.
@@ -84,7 +77,7 @@ rows = {letter: drawn[name] for letter, name in quiz.items()}
 _ = sa.plots.image_rows(rows, title=f"four models, all asked for a {TARGET}")
 
 # %% [markdown]
-# *What to see: C shows the digit, B gray, A and D mostly shapes of other digits.*
+# *C shows the digit, B gray, A and D mostly shapes of other digits.*
 #
 # **Exercise 1.** Which of the four models remember it, in the sense that the digit is still in their weights?
 
@@ -117,7 +110,7 @@ print(replies.get(answer, "No: read on, attack, and come back."))
 Image(str(sa.config.CHECKOUT / "docs" / "diagram_models.png"), width=720)
 
 # %% [markdown]
-# Samples show what a model draws when asked politely, not what its weights hold. To learn that, one attacks, that is, looks for another way to the digit. Two reference models make of this an experiment.
+# Samples show what a model draws when asked, not what its weights hold. To learn that, one attacks: one looks for another way to the digit. Two reference models make this an experiment.
 #
 # * **An attack without a control proves nothing.** A decoder of nine digits can be talked into a tenth. Only what an attack finds *beyond* a model that never saw the digit is memory.
 # * **Without a model known to hide, it proves nothing either.** An attack that finds nothing there has no *power*, and acquits nobody. In our hidden model the digit's *gate*, the weights that read its label, is replaced by the mean of the other gates (`reset_label` in [recovery.py](../sahelpers/recovery.py)); all else is the baseline.
@@ -177,7 +170,7 @@ ax = sa.plots.recovery_curves(curves, title=title)
 _ = ax.set_ylabel(f"P({TARGET}) of the stricter judge")
 
 # %% [markdown]
-# *What to see: baseline and hidden are one line, for the old gate is thrown away; this is what memory behind a gate looks like. The control learns the digit a little, from strokes of others. The forgotten model begins below it and meets it at the end.* The *area*, from 0 to 1, is this attack's figure. The two judges are those of notebook 03, one with a reject option ("none of these").
+# *Baseline and hidden are one line, for the old gate is thrown away; this is what memory behind a gate looks like. The control learns the digit a little, from strokes of others. The forgotten model begins below it and meets it at the end.* The *area*, from 0 to 1, is this attack's figure. The judges are those of notebook 03.
 #
 # ## 3. Second attack: the other labels
 #
@@ -185,7 +178,7 @@ _ = ax.set_ylabel(f"P({TARGET}) of the stricter judge")
 #
 # $$C = -\log p(x\,|\,z, k) + \tfrac12|z|^2,$$
 #
-# in nats, and keep the cheapest $k$. The second term is the price of an unusual latent $z$. No weight is touched and no judge asked, so nobody can be fooled. A *low* cost, above what the baseline pays under the digit's own label, is memory.
+# in nats, and keep the cheapest $k$. The second term is the price of an unusual latent $z$. No weight is touched and no judge asked. A *low* cost, above what the baseline pays under the digit's own label, is memory.
 
 # %%
 real = test.only(TARGET).take(N_COSTED, seed=SEED).images
@@ -220,7 +213,7 @@ for name in ("hidden", "forgotten"):
     print(f"{name} pays at least what the control pays: {'holds' if dearer else 'does not hold'}")
 
 # %% [markdown]
-# *What to see: a dot per image, a bar per mean. The eye hardly tells the fits apart, the cost does. Hidden pays what the baseline pays, for under the other labels they are the same network. The forgotten model pays more than the control.*
+# *A dot per image, a bar per mean. The eye hardly tells the fits apart, the cost does. Hidden pays what the baseline pays, for under the other labels they are the same network. The forgotten model pays more than the control.*
 #
 # ## 4. The verdict for ten digits
 #
@@ -244,7 +237,7 @@ plt.show()
 Image(str(sa.config.CHECKOUT / "docs" / "diagram_verdict.png"), width=640)
 
 # %% [markdown]
-# *What to see: one mark is one model. The hidden models stand apart from the controls in all three attacks: each has power. For areas memory lies to the right, for the cost to the left.*
+# *One mark is one model. The hidden models stand apart from the controls in all three attacks: each has power. For areas memory lies to the right, for the cost to the left.*
 #
 # The diagram shows how groups become a word. *Excess* is the memory found beyond the controls' mean, with a $t$ interval whose ends are one-sided 5 %. The *margin* is half of the hidden models' excess and at most 0.10; for costs it is a third of it. A model **resists** when even its upper end lies below minus the margin.
 #
@@ -288,7 +281,7 @@ if missing := [d for d in range(10) if d not in audit]:
     print(f"not audited: {missing}; `python -m sahelpers claim` does it")
 
 # %% [markdown]
-# *What to see: orange is the forgotten models' excess, the pink triangle the hidden models', gray the margin. Zero is a model that never saw the digit. Where a whole interval lies left of the dotted line, a few times in the left panels and for nearly all digits in the right one, the forgotten models* resist: *they pay more for the digit than a model that never knew it, so they can be told from one. That is the trace of the attacker in the loop.*
+# *Orange is the forgotten models' excess, the pink triangle the hidden models', gray the margin. Zero is a model that never saw the digit. Where a whole interval lies left of the dotted line, a few times in the left panels and for nearly all digits in the right one, the forgotten models* resist: *they pay more for the digit than a model that never knew it, so they can be told from one. That is the trace of the attacker in the loop.*
 #
 # **Not run on this default yet:** guided searches, inversions, and relearning with all weights, over ten digits (`python -m sahelpers audit`). [A3](A3_probes.ipynb) shows them on one; they may find what these three do not.
 

@@ -50,7 +50,7 @@ story = sa.Story()
 models = sa.live.models_there(story, FORGET_CLASS)
 
 # %% [markdown]
-# * **Explore** moves $z$ along the directions that change the picture most, and mixes two labels. All models draw at the same $z$. *Baseline* was trained on all digits; *hidden* is the same model with one label's weights replaced; *forgotten* is the result of Selective Amnesia; *control* was trained without the digit.
+# * **Explore** moves $z$ along the directions that change the picture most, and mixes two labels. *Baseline* was trained on all digits; *hidden* is the same model with one label's weights replaced; *forgotten* is the result of Selective Amnesia; *control* was trained without the digit.
 # * **Forget** runs Selective Amnesia. Choose digits and weights, press *Forget* and watch; *Stop* keeps the model so far, *Forget these too* goes on from it. Then two judges look: bars and table say what is left of the digit and what the run cost the others. With *forget again on release*, a slider that you let go starts a new run, and the run before ends. *Save* writes a picture and the code of the run into this folder.
 # * **Attack** searches for the digit in the forgotten model, in the control, which shows how much is found where nothing was learned, and in the hidden model, in which the digit is still there. For another digit it says what it has to make first.
 

@@ -302,4 +302,4 @@ for claim, true in claims.items():
     print(f"{claim}: {'holds' if true else 'does not hold'}")
 
 # %% [markdown]
-# **Back to the road:** [03_amnesia](03_amnesia.ipynb), where replay and an attacker join the springs.
+# **Back to the road:** [03_amnesia](03_amnesia.ipynb).

@@ -122,7 +122,7 @@ for k, (ax, title) in enumerate(zip(axes, titles, strict=True)):
 plt.show()
 
 # %% [markdown]
-# *What to see, to the right: less drift, less forgetting. At a huge weight nearly all of the change sits in idle weights. Without the digit in the Fisher its own label column is among them ($F = 0$, so no $\lambda$ holds it); with all ten the column is held, and forgetting all but stops.*
+# *To the right: less drift, less forgetting. At a huge weight nearly all of the change sits in idle weights. Without the digit in the Fisher its own label column is among them ($F = 0$, so no $\lambda$ holds it); with all ten the column is held, and forgetting all but stops.*
 #
 # ## Replay, and other surrogates
 #
@@ -164,7 +164,7 @@ for g, (apart, drift) in zip(GAMMAS, over_gamma, strict=True):
     print(f"{g:<12g}{apart:8.3f}{drift:8.3f}")
 
 # %% [markdown]
-# *What to see: where the target changes at random (noise, shifted stripes, a mixture of classes), a decoder can only learn its mean. The distance is to that mean. In the table, without replay the kept images are lost; far more than the default slows the label down.*
+# *Where the target changes at random (noise, shifted stripes, a mixture of classes), a decoder can only learn its mean. The distance is to that mean. In the table, without replay the kept images are lost; far more than the default slows the label down.*
 #
 # ## Term by term, over digits and seeds
 #
@@ -189,7 +189,7 @@ for name, (field, of) in groups.items() if digits else ():
     print(f"{name:21}" + "".join(f"{mean:26.2f}" for mean in means))
 
 # %% [markdown]
-# *What to see: without the attacker, the label's weights are about as hard to refit as with it, but under the other labels the digit is hardly dearer than in the hidden models.* Other methods: [A5](A5_scoreboard.ipynb).
+# *Without the attacker, the label's weights are about as hard to refit as with it, but under the other labels the digit is hardly dearer than in the hidden models.* Other methods: [A5](A5_scoreboard.ipynb).
 #
 # ## The theorem, measured
 #
@@ -231,7 +231,7 @@ ax.margins(x=0.15)
 plt.show()
 
 # %% [markdown]
-# *What to see: the dashed line is the equality. A flat surrogate stays below it: far from the latents that it trained on, the decoder still knows the digit, and the posterior of a real image finds it there. (Noise has gray's optimum; its short run has not reached it.) Class and mixture go beyond, for the decoder learns their blurred mean.*
+# *The dashed line is the equality. A flat surrogate stays below it: far from the latents that it trained on, the decoder still knows the digit, and the posterior of a real image finds it there. (Noise has gray's optimum; its short run has not reached it.) Class and mixture go beyond, for the decoder learns their blurred mean.*
 
 # %%
 gray_share = float(shares["gray, full length"].mean())
@@ -248,25 +248,4 @@ for claim, true in claims.items():
     print(f"{claim}: {'holds' if true else 'does not hold'}")
 
 # %% [markdown]
-# **Exercise.** The likelihood of real images fell by less than predicted, although every sample is gray. Where is the rest: (a) at latents where no sampler goes, (b) in the judges, (c) in the encoder?
-
-# %%
-answer = None  # "a", "b" or "c"
-replies = {
-    None: "not answered yet",
-    "a": "Right: forgetting trained on draws of z; the posterior of a real image goes farther.",
-    "b": "No: no judge is asked for a likelihood.",
-    "c": "No: the likelihood is the decoder's. The encoder only proposes z, one of three ways.",
-}
-print(replies.get(answer, "No: the answer is one of the three letters."))
-
-# %% [markdown]
-# <details><summary>Solution</summary>
-#
-# ```python
-# answer = "a"
-# ```
-#
-# `Z_REACH=3.0`, latents up to three times as far out, brings the fall closer to the prediction.
-#
-# </details>
+# The likelihood fell by less than predicted although every sample is gray: the rest lies at latents where no sampler goes. `Z_REACH=3.0` reaches farther out.

@@ -19,7 +19,7 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/selective-amnesia-mnist/blob/main/notebooks/A3_probes.ipynb)
 #
-# [Notebook 04](04_probing.ipynb) rests on three attacks. Here are the others on one digit, each beside a hidden model and a control, so that you see which of them could convict anybody. Reading: 10 minutes; running: one minute on two CPU cores.
+# [Notebook 04](04_probing.ipynb) rests on three attacks. Here are the others on one digit, each beside a hidden model and a control. Reading: 10 minutes; running: one minute on two CPU cores.
 
 # %%
 # Colab gets the repository here; elsewhere this cell does nothing.
@@ -115,7 +115,7 @@ sa.plots.image_rows(shown, title="prototype inversion: targets, best restarts")
 plt.show()
 
 # %% [markdown]
-# *What to see: how close the control comes, which never saw the digit.*
+# *How close the control comes, which never saw the digit.*
 #
 # ## Image-free inversion
 #
@@ -131,7 +131,7 @@ sa.plots.image_rows(shown, title="image-free inversion, best restarts")
 plt.show()
 
 # %% [markdown]
-# *What to see: the search asks for some digit and often ends at another.*
+# *The search asks for some digit and often ends at another.*
 #
 # ## Guided search
 #
@@ -161,7 +161,7 @@ ax.set_xlabel("")
 plt.show()
 
 # %% [markdown]
-# *What to see: first whether hidden stands above the control, for only there has a probe power; then the forgotten model against the control, never against zero.* From gray a guided search finds hardly a slope to climb, so its low bars prove little.
+# *First whether hidden stands above the control, for only there has a probe power; then the forgotten model against the control, never against zero.* From gray a guided search finds hardly a slope to climb, so its low bars prove little.
 #
 # ## All weights
 #
@@ -178,7 +178,7 @@ for ax, data, words in zip(axes, (ten, harmless), ("10 images", "kept digits onl
 plt.show()
 
 # %% [markdown]
-# *What to see: on the left hidden is only a little ahead of the control, so this attack hardly tells hidden from erased. On the right no line rises: the digit does not come back by itself within these steps.*
+# *On the left hidden is only a little ahead of the control, so this attack hardly tells hidden from erased. On the right no line rises: the digit does not come back by itself within these steps.*
 #
 # ## Traces
 #
@@ -201,26 +201,6 @@ for name, model in models.items():
     print(f"{name:10} takes {100 * share:3.0f} % of {len(real)} real images for the {target}")
 
 # %% [markdown]
-# *What to see: the forgotten model fades to gray and returns gray under the digit's own label; under the others it copies what it can, with speckles. The last lines ask each model, by the importance-weighted bound on $\log p(x|y)$ ([Burda et al. 2016](https://arxiv.org/abs/1509.00519)), which label it would give a real image.*
+# *The forgotten model fades to gray and returns gray under the digit's own label; under the others it copies what it can, with speckles. The last lines ask each model, by the importance-weighted bound on $\log p(x|y)$ ([Burda et al. 2016](https://arxiv.org/abs/1509.00519)), which label it would give a real image.*
 #
-# **Exercise.** Suppose that on ten digits relearning with all weights finds no more in our models than in controls, and hardly more in hidden ones. Does it acquit ours: (a) yes, (b) no?
-
-# %%
-answer = None  # "a" or "b"
-replies = {
-    None: "not answered yet",
-    "a": "No: by the same measure it would acquit hidden models, too.",
-    "b": "Right: where hidden is not found out, a low figure says nothing.",
-}
-print(replies.get(answer, "No: the answer is one of the two letters."))
-
-# %% [markdown]
-# <details><summary>Solution</summary>
-#
-# ```python
-# answer = "b"
-# ```
-#
-# This is why notebook 04 rests on attacks that convict the hidden model on every digit.
-#
-# </details>
+# An attack that hardly finds more in hidden models than in controls acquits nobody. So notebook 04 rests on attacks that convict the hidden model on every digit.

@@ -74,7 +74,7 @@ GHOST = 0.1  # contrast of the ghost that is planted into the gray
 # %% [markdown]
 # ## What total variation is
 #
-# The mean of what changes from one pixel to the next, right and down (the helper is in [penalties.py](../sahelpers/penalties.py)):
+# The mean of what changes from one pixel to the next, right and down ([penalties.py](../sahelpers/penalties.py)):
 
 # %%
 tiny = torch.tensor([[0.0, 0.0, 1.0], [0.0, 1.0, 1.0], [0.0, 0.0, 0.5]])
@@ -84,7 +84,7 @@ by_hand = sum(across) / 6 + sum(down) / 6
 assert torch.isclose(sa.total_variation(tiny[None, None])[0], by_hand)
 
 # %% [markdown]
-# A ramp and a jump from 0 to 1 have the same TV: it punishes going up and down, not edges. So [Rudin, Osher and Fatemi (1992)](https://doi.org/10.1016/0167-2789(92)90242-F) look for the image $u$ that is close to the noisy one, $f$, and varies little: $\min_u \tfrac12 \sum (u - f)^2 + w \sum |\nabla u|$.
+# A ramp and a jump from 0 to 1 have the same TV: edges cost nothing extra. So [Rudin, Osher and Fatemi (1992)](https://doi.org/10.1016/0167-2789(92)90242-F) look for the image $u$ that is close to the noisy one, $f$, and varies little: $\min_u \tfrac12 \sum (u - f)^2 + w \sum |\nabla u|$.
 #
 # Absolute values have no derivative at zero. The way round is the dual ([Chambolle 2004](https://doi.org/10.1023/B:JMIV.0000011325.36760.1e)): $u = f - D^{T}p$, where $D$ takes differences and $p$ is a field of arrows, none longer than $w$. Follow the gradient, cut arrows that are too long, repeat:
 
@@ -127,7 +127,7 @@ sa.plots.image_rows(shown, title="the weight of total variation")
 plt.show()
 
 # %% [markdown]
-# *What to see: noise flattens into steps, edges stay sharp, contrast shrinks. Too little weight leaves speckle, too much melts the digit.*
+# *Noise flattens into steps, edges stay sharp, contrast shrinks. Too little weight leaves speckle, too much melts the digit.*
 #
 # ## The weight, without the clean image
 #
@@ -238,7 +238,7 @@ for name in ("damaged", *methods):
     print(f"{name:16}" + "".join(f"{words:>20}" for words in pairs))
 
 # %% [markdown]
-# *What to see: no filter wins everywhere. TV leads in PSNR for Gaussian noise, the median for salt and pepper, Wiener's filter for a blur it is told. The VAE redraws a digit, not always this one:*
+# *No filter wins everywhere. TV leads in PSNR for Gaussian noise, the median for salt and pepper, Wiener's filter for a blur it is told. The VAE redraws a digit, not always this one:*
 
 # %%
 rows = {"clean": clean, "noisy": noisy.clamp(0, 1)}
@@ -267,7 +267,7 @@ sa.plots.image_rows(rows, title=f"blind probe for {target} on the baseline")
 plt.show()
 
 # %% [markdown]
-# *What to see: at its usual weight the term changes little, for the decoder cannot draw speckle anyway.*
+# *At its usual weight the term changes little, for the decoder cannot draw speckle anyway.*
 #
 # ## Is there a digit under the gray?
 #
@@ -311,27 +311,4 @@ for what, value in by_plain.items():
     print(f"{what}: the plain judge sees a {target} in at most 1 %: {holds}")
 
 # %% [markdown]
-# *What to see: the gray shows blotches, and denoising makes patches of them, no digit. The planted ghost is visible, and the ten-way judge finds it in most images; the open judge, a classifier with a reject option, in none, for to it a digit on gray is "none of these". A fainter ghost could escape both.*
-#
-# **Exercise.** Halve the noise: `SIGMA = 0.125`. What becomes of the best weight: (a) it stays, (b) it halves, roughly, (c) it falls to a quarter?
-
-# %%
-answer = None  # "a", "b" or "c"
-replies = {
-    None: "not answered yet",
-    "a": "No: with less noise the same weight would only take strokes away.",
-    "b": "Right: where there is only noise, half the image needs half the weight.",
-    "c": "No: the data term is squared, but so is its noise; scale image and weight by one half.",
-}
-print(replies.get(answer, "No: the answer is one of the three letters."))
-
-# %% [markdown]
-# <details><summary>Solution</summary>
-#
-# ```python
-# answer = "b"
-# ```
-#
-# Measured: 0.09 at 0.125 and 0.18 at 0.25. If image and weight are multiplied by one half, so is the minimiser.
-#
-# </details>
+# *The gray shows blotches, and denoising makes patches of them, no digit. The planted ghost is visible, and the ten-way judge finds it in most images; the open judge, a classifier with a reject option, in none, for to it a digit on gray is "none of these".*

@@ -19,7 +19,7 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/selective-amnesia-mnist/blob/main/notebooks/A5_scoreboard.ipynb)
 #
-# One digit forgotten once is an anecdote. This notebook reads [results/scoreboard.csv](../results/scoreboard.csv), a row for each method, digit and seed, and asks what it takes to be called best. Reading: 12 minutes; running: half a minute on two CPU cores.
+# This notebook reads [results/scoreboard.csv](../results/scoreboard.csv), a row for each method, digit and seed, and asks what it takes to be called best. Reading: 12 minutes; running: half a minute on two CPU cores.
 
 # %%
 # Colab gets the repository here; elsewhere this cell does nothing.
@@ -66,7 +66,7 @@ CONTROL = "retraining"  # the method that never saw the class
 # %% [markdown]
 # ## What is in the table
 #
-# Three seeds are three baselines. Rows of earlier recipes are left out and named; so are runs that failed.
+# Rows of earlier recipes and runs that failed are left out and named.
 
 # %%
 here = [
@@ -133,7 +133,7 @@ right.set(xlabel="run minus its digit's mean [points]", ylabel="runs")
 plt.show()
 
 # %% [markdown]
-# *What to see: left, a dot per run, a dash per digit's mean, and the interval as a band; right, the dots about their dashes.* The interval answers for other seeds, not for other data or another judge.
+# *Left, a dot per run, a dash per digit's mean, and the interval as a band; right, the dots about their dashes.* The interval speaks of other seeds, not of other data or judges.
 #
 # ## The table
 #
@@ -193,7 +193,7 @@ for ax, name in zip(axes, names, strict=True):
 plt.show()
 
 # %% [markdown]
-# *What to see: the orange square is ours; left of the dashed lines lies what was asked for. A negative "kept mean lost" is a gain.* Does ours meet it in every run?
+# *The orange square is ours; left of the dashed lines lies what was asked for. A negative "kept mean lost" is a gain.* Does ours meet it in every run?
 
 # %%
 for name, (_, _, allowed) in scores.BARS.items():
@@ -205,7 +205,7 @@ for name, (_, _, allowed) in scores.BARS.items():
 # %% [markdown]
 # ## Forgetting, collateral, cost
 #
-# A method may forget by destroying, spare the others by not forgetting, or train for hours.
+# A method may destroy what it should keep, forget nothing, or train for hours.
 
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(12, 4.2), layout="constrained")
@@ -232,7 +232,7 @@ axes[1].legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1
 plt.show()
 
 # %% [markdown]
-# *What to see: the lower left corner is the goal. Retraining, the hollow mark, stands at zero because its label is not in use.*
+# *The lower left corner is the goal. Retraining, the hollow mark, stands at zero because its label is not in use.*
 #
 # ## Digit by digit
 
@@ -266,7 +266,7 @@ for ax, name, top in zip(axes, ("argmax = c_f, %", WORST), (100, 5), strict=True
 plt.show()
 
 # %% [markdown]
-# *What to see: a row that is dark all along on the left has forgotten every digit; bright fields on the right are expensive digits (5 points or more look alike). White: not measured.*
+# *A row that is dark all along on the left has forgotten every digit; bright fields on the right are expensive digits (5 points or more look alike). White: not measured.*
 #
 # ## Attacks
 #
@@ -286,7 +286,7 @@ attacked = [m for m in methods if any(v == v for v in figures[m][attacks[0]].val
 print("attacked:", ", ".join(attacked) or "none")
 
 # %% [markdown]
-# *What to see: only what lies right of zero can be memory. A line without a mark was not attacked.* The three named attacks of [notebook 04](04_probing.ipynb), on ours:
+# *Only what lies right of zero can be memory. A line without a mark was not attacked.* The three named attacks of [notebook 04](04_probing.ipynb), on ours:
 
 # %%
 NAMED, verdicts = sa.study.statistics.NAMED, sa.study.verdicts
@@ -306,7 +306,7 @@ else:
     print(f"no audit of {OURS}, {DATASET}, {ARCH}: `python -m sahelpers claim` makes MNIST's")
 
 # %% [markdown]
-# *What to see: the triangle is the hidden models' excess, gray the margin; left of the dotted line ours resists, and can be told from a model that never knew.* The same claim for every method that was audited:
+# *The triangle is the hidden models' excess, gray the margin; left of the dotted line ours resists, and can be told from a model that never knew.* The same claim for every method that was audited:
 
 # %%
 for method, report in claims.items():
@@ -315,11 +315,11 @@ for method, report in claims.items():
     print(f"Other attacks: {told if report.others else 'none was run on it'}.")
 
 # %% [markdown]
-# *What to see: the label column only hides, and the audit says so.*
+# *The label column only hides, and the audit says so.*
 #
 # ## Who dominates whom
 #
-# With weights between the figures anybody can win. Dominance needs none: a method dominates another if, in the means over the runs that both have, it is no worse in argmax, worst class, attack minus control (below zero counts as zero) and seconds, and better in one.
+# A method dominates another if, in the means over the runs that both have, it is no worse in argmax, worst class, attack minus control (below zero counts as zero) and seconds, and better in one.
 
 # %%
 above = scores.dominance(figures)
@@ -340,12 +340,12 @@ for method in methods:
 print(f"\n{OURS} is dominated by none: {'holds' if not by[OURS] else 'does not hold'}")
 
 # %% [markdown]
-# *What to see: a dark field means that the method on the left dominates the one below.* Not being dominated is the least one can ask.
+# *A dark field means that the method on the left dominates the one below.*
 
 # %% [markdown]
 # ## The verdict
 #
-# In sentences that the table can answer; others are left open.
+# Sentences that the table can answer:
 
 # %%
 argmax, seconds = "argmax = c_f, %", "seconds"
@@ -395,29 +395,6 @@ print("of these, no more left of the class:", ", ".join(as_good) or "none")
 print("not in the table, so not compared:", ", ".join(earlier) or "none")
 
 # %% [markdown]
-# *What to see: the last lines name the methods that are cheaper, those of them that leave no more of the class, and those that the table cannot compare.*
+# *The last lines name the methods that are cheaper, those of them that leave no more of the class, and those that the table cannot compare.*
 #
 # These data do not support anything beyond MNIST and this VAE, a ranking of methods that differ by less than their intervals, a verdict on the published recipes from their shortened runs, or "erased" beyond the attacks in the list.
-#
-# **Exercise.** A method leaves the model as it is, in zero seconds. Who dominates it: (a) every method that forgets, (b) nobody, (c) retraining?
-
-# %%
-answer = None  # "a", "b" or "c"
-replies = {
-    None: "not answered yet",
-    "a": "No: they forget more, but none is as fast.",
-    "b": "Right: nobody is faster, so nobody is no worse in everything.",
-    "c": "No: it takes a minute, and this one takes none.",
-}
-print(replies.get(answer, "No: the answer is one of the three letters."))
-
-# %% [markdown]
-# <details><summary>Solution</summary>
-#
-# ```python
-# answer = "b"
-# ```
-#
-# Dominance excludes; it does not crown.
-#
-# </details>

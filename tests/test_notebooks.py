@@ -24,16 +24,8 @@ NOTEBOOKS = sorted((CHECKOUT / "notebooks").glob("*.ipynb"))
 CORE = ("01_baseline", "02_fisher", "03_amnesia", "04_probing")
 CHAIN = (*CORE, "05_live", "A1_fisher_in_depth", "A2_terms", "A3_probes", "A4_denoising",
          "A5_scoreboard")  # fmt: skip
-LONG = {"03_amnesia", "04_probing", "A4_denoising", "A5_scoreboard"}  # still to be shortened
 TAGS = {"nbval-ignore-output", "nbval-skip", "raises-exception"}
 each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
-to_come = pytest.mark.xfail(strict=True, reason="to be shortened: then take it off LONG")
-
-
-def short(paths):
-    """Parametrise over these notebooks; those that are still too long are expected to fail."""
-    marked = [pytest.param(p, id=p.stem, marks=to_come if p.stem in LONG else ()) for p in paths]
-    return pytest.mark.parametrize("path", marked)
 
 
 def read(path):
@@ -84,7 +76,7 @@ def test_only_known_tags(path):
         assert set(cell.metadata.get("tags", [])) <= TAGS
 
 
-@short(NOTEBOOKS)
+@each
 def test_fit_to_be_read(path):
     notebook, cells = read(path), code_cells(path)
     lines = [len(c.source.splitlines()) for c in cells]
@@ -112,7 +104,6 @@ def test_fit_to_be_read(path):
     assert f"({following}.ipynb)" in notebook.cells[-1].source
 
 
-@pytest.mark.xfail(strict=True, reason="becomes true when the last notebook is shortened")
 def test_all_together_are_an_afternoon():
     assert {p.stem for p in NOTEBOOKS} == set(CHAIN)
     assert sum(map(words, NOTEBOOKS)) <= 6500
@@ -154,7 +145,7 @@ def reply(code, answer):
     return line
 
 
-@short([p for p in NOTEBOOKS if p.stem in CORE])
+@pytest.mark.parametrize("path", [p for p in NOTEBOOKS if p.stem in CORE], ids=lambda p: p.stem)
 def test_three_exercises_that_answer(path):
     found = list(exercises(path))
     assert len(found) == 3

@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from dataclasses import fields, replace
 from typing import Any
 
-from ..config import CHECKOUT, Config
+from ..config import Config
 from ..models import CVAE, check_model
+from ..store import files
 from ..store.files import Recipe
 from ..story import Classes, Story
 
-SHIPPED = CHECKOUT / "checkpoints" / "shipped"
 LOCK = threading.RLock()  # guards every change of a controller and every drawing; held shortly
 Job = Callable[[threading.Event], None]
 
@@ -141,7 +141,7 @@ def models_there(story: Story, gone: Classes, forgotten: CVAE | None = None) -> 
     last two only if their files are there."""
 
     def there(recipe: Recipe) -> bool:
-        return recipe.path.exists() or (SHIPPED / recipe.path.name).exists()
+        return recipe.path.exists() or (files.SHIPPED / recipe.path.name).exists()
 
     models = {"baseline": story.baseline.model, "hidden": story.hidden(gone)}
     if forgotten is not None or there(story.forgotten_recipe(gone)):

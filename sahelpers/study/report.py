@@ -172,6 +172,7 @@ def markdown(
     today = recipe(OURS, BASELINES["mlp"], AmnesiaConfig(), JudgeConfig(), Claim())
     played = (groups or {}).get(("claim", OURS, "mnist", "mlp", today), {})
     faced = {name: verdicts.of_method(audit or {}, name) for name in (OURS, HIDDEN, ALONE)}
+    examined = RESULTS / "examination.md"  # by docs/examination.py
     convicted = {
         name: ", ".join(str(len(tally.digits[REMAINS])) for tally in verdicts.claim(of).named)
         for name, of in faced.items()
@@ -186,6 +187,7 @@ def markdown(
         largest=defaultdict(str, worst.get(OURS, {})),
         claim=verdicts.claim_table(audit or {}),
         left_out=verdicts.left_out_words(played),
+        examination=examined.read_text(encoding="utf-8") if examined.is_file() else "Not run.\n",
         bars=scores.table(mean, [argmax, *bars[2:]]),
         worst=scores.table(worst, scores.BARS),
         memory=scores.table(mean, others[:5]),
