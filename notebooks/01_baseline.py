@@ -150,7 +150,7 @@ shown = {"training images": total, "test images": history["held_out"], "KL alone
 _ = sa.plots.curves(shown, xlabel="pass over the data", ylabel="nats per image").set_ylim(0)
 
 # %% [markdown]
-# *The loss on test images, which are never trained on, falls to the end. The KL settles near 18 nats.*
+# *The loss on test images, which are never trained on, falls throughout, ever more slowly. The KL settles near 18 nats.*
 #
 # ## Drawing
 #
@@ -218,7 +218,7 @@ for k in range(12):
 _ = ax.text(-2, 30, "open\nplain", ha="right", va="top", fontsize=9)
 
 # %% [markdown]
-# *The kinds of images that the open judge learned to reject; one overlay of two digits passes for a 4.*
+# *Images such as the open judge learned to reject (the ninth is white); one overlay of two digits passes for a 4.*
 #
 # **Exercise.** After forgetting, the label 3 draws flat gray, and the plain judge calls 40 % of these images a 3.<br>(a) 40 % of the 3 is left.<br>(b) The plain judge is badly trained.<br>(c) Nothing follows: ask the open judge.
 

@@ -144,6 +144,8 @@ for key, values in fisher.diagonal.items():
 # $$
 # \mathbb E\left[\Big(\tfrac1B\sum_b g_b\Big)^{2}\right] = m^2 + \frac VB \qquad\text{instead of}\qquad \mathbb E\,[g^2] = m^2 + V .
 # $$
+#
+# Where $m$ is small, the measured ratio scatters about $B$:
 
 
 # %%
@@ -263,7 +265,7 @@ images |= {name: sa.draw_images(m, latents) for name, m in after.items()}
 _ = sa.plots.image_rows({name: drawn[::25].cpu() for name, drawn in images.items()}, 20)
 
 # %% [markdown]
-# *Without EWC all digits suffer, with squared batch means hardly less. The exact Fisher saves most, the 3 included: springs alone trade one for the other. At a huge weight the nine are untouched and the 3 is gone from its label, yet only hidden: the old gate brings it back.*
+# *Without EWC all digits suffer, with squared batch means hardly less. The exact Fisher saves most, the 3 included: springs alone trade one for the other. At a huge weight (more steps, a larger rate) the nine are untouched and the 3 is gone from its label, yet only hidden: the old gate brings it back.*
 
 # %%
 judge = story.judges["open"]

@@ -19,7 +19,7 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/selective-amnesia-mnist/blob/main/notebooks/04_probing.ipynb)
 #
-# After [notebook 03](03_amnesia.ipynb) the samples of one digit are gray. You will guess who still remembers it, attack four models, and read a verdict that could have come out otherwise.
+# After [notebook 03](03_amnesia.ipynb) one digit's samples are gray. You guess who still remembers it, attack four models, and read a verdict that could have come out otherwise.
 #
 # Reading: why gray proves nothing 4 minutes, a new gate 6, the other labels 5, the verdict 8. Running: a minute on two CPU cores, once the models are there.
 
@@ -79,7 +79,7 @@ _ = sa.plots.image_rows(rows, title=f"four models, all asked for a {TARGET}")
 # %% [markdown]
 # *C shows the digit, B gray, A and D mostly shapes of other digits.*
 #
-# **Exercise 1.** Which of the four models remember it, in the sense that the digit is still in their weights?
+# **Exercise 1.** Of which of the four models is it certain that the digit is still in their weights?
 
 # %%
 answer = None  # letters in alphabetical order, such as "AB"
@@ -88,7 +88,7 @@ replies = {
     "C": "No: one of the others knows as much as C; you cannot see it here.",
     "ABD": "No: C draws the digit whenever it is asked.",
     "AC": "No: the strokes of A come from other digits. It never saw this one.",
-    "BC": "No: gray may be a shut gate, but B pays for the digit like no model that knows it.",
+    "BC": "No: gray tells nothing about B. The attacks below ask; D, though, is certain.",
     "CD": "Right: in D only the weights that read this label were changed.",
 }
 print(replies.get(answer, "No: read on, attack, and come back."))
@@ -100,7 +100,7 @@ print(replies.get(answer, "No: read on, attack, and come back."))
 # answer = "CD"
 # ```
 #
-# A is the control, B forgot by notebook 03, C is the baseline, D the hidden model. Samples alone could not tell.
+# A is the control, B forgot by notebook 03, C is the baseline, D the hidden model. About B samples say nothing.
 #
 # </details>
 #
@@ -170,7 +170,7 @@ ax = sa.plots.recovery_curves(curves, title=title)
 _ = ax.set_ylabel(f"P({TARGET}) of the stricter judge")
 
 # %% [markdown]
-# *Baseline and hidden are one line, for the old gate is thrown away; this is what memory behind a gate looks like. The control learns the digit a little, from strokes of others. The forgotten model begins below it and meets it at the end.* The *area*, from 0 to 1, is this attack's figure. The judges are those of notebook 03.
+# *Baseline and hidden are one line, for the old gate is thrown away; this is what memory behind a gate looks like. The control learns half of it, from strokes of others. The forgotten model begins below it and ends level.* The *area*, from 0 to 1, is this attack's figure. The judges are those of notebook 03.
 #
 # ## 3. Second attack: the other labels
 #
@@ -178,7 +178,7 @@ _ = ax.set_ylabel(f"P({TARGET}) of the stricter judge")
 #
 # $$C = -\log p(x\,|\,z, k) + \tfrac12|z|^2,$$
 #
-# in nats, and keep the cheapest $k$. The second term is the price of an unusual latent $z$. No weight is touched and no judge asked. A *low* cost, above what the baseline pays under the digit's own label, is memory.
+# in nats, and keep the cheapest $k$. The second term is the price of an unusual latent $z$. No weight is touched and no judge asked. Costs are counted above what the baseline pays under the digit's own label; lower than the control's means memory.
 
 # %%
 real = test.only(TARGET).take(N_COSTED, seed=SEED).images
@@ -208,12 +208,16 @@ ax.set(xlabel="cost above the baseline's own price, nats", ylim=(3.6, -0.6))
 ax.margins(x=0.15)
 
 # %%
-for name in ("hidden", "forgotten"):
-    dearer = above[name].mean() >= above["control"].mean()
-    print(f"{name} pays at least what the control pays: {'holds' if dearer else 'does not hold'}")
+pays = {name: nats.mean() for name, nats in above.items()}
+claims = {
+    "hidden pays less than the control": pays["hidden"] < pays["control"],
+    "forgotten pays at least what the control pays": pays["forgotten"] >= pays["control"],
+}
+for claim, true in claims.items():
+    print(f"{claim}: {'holds' if true else 'does not hold'}")
 
 # %% [markdown]
-# *A dot per image, a bar per mean. The eye hardly tells the fits apart, the cost does. Hidden pays what the baseline pays, for under the other labels they are the same network. The forgotten model pays more than the control.*
+# *A dot per image, a bar per mean. By eye only some fits of the forgotten model are worse. Hidden pays what the baseline pays, for under the other labels they are the same network. The forgotten model pays more than the control.*
 #
 # ## 4. The verdict for ten digits
 #
@@ -239,7 +243,7 @@ Image(str(sa.config.CHECKOUT / "docs" / "diagram_verdict.png"), width=640)
 # %% [markdown]
 # *One mark is one model. The hidden models stand apart from the controls in all three attacks: each has power. For areas memory lies to the right, for the cost to the left.*
 #
-# The diagram shows how groups become a word. *Excess* is the memory found beyond the controls' mean, with a $t$ interval whose ends are one-sided 5 %. The *margin* is half of the hidden models' excess and at most 0.10; for costs it is a third of it. A model **resists** when even its upper end lies below minus the margin.
+# *Excess* is memory found beyond the controls' mean, with its 90 % $t$ interval; since a higher cost is less memory, costs count with the sign turned. The *margin*, by convention, is half of the hidden models' excess, at most 0.10; for costs a third. *Erased*: the interval ends below the margin. *Memory remains*: it begins above zero and ends above the margin. Else *undecided*. **Resists**: it ends below minus the margin.
 #
 # **Exercise 3.** On some digit an attack finds 0.02 in the forgotten models, 0.02 in the controls and 0.03 ± 0.02 in the hidden ones. Verdict: (a) erased, (b) memory remains, (c) inconclusive?
 
@@ -281,9 +285,9 @@ if missing := [d for d in range(10) if d not in audit]:
     print(f"not audited: {missing}; `python -m sahelpers claim` does it")
 
 # %% [markdown]
-# *Orange is the forgotten models' excess, the pink triangle the hidden models', gray the margin. Zero is a model that never saw the digit. Where a whole interval lies left of the dotted line, a few times in the left panels and for nearly all digits in the right one, the forgotten models* resist: *they pay more for the digit than a model that never knew it, so they can be told from one. That is the trace of the attacker in the loop.*
+# *Orange is the forgotten models' excess, the pink triangle the hidden models', gray the margin. Zero is a model that never saw the digit. Where a whole interval lies left of the dotted line, a few times in the left panels and for nearly all digits in the right one, the forgotten models* resist: *they pay more for the digit than a model that never knew it, so they can be told from one.*
 #
-# **Not run on this default yet:** guided searches, inversions, and relearning with all weights, over ten digits (`python -m sahelpers audit`). [A3](A3_probes.ipynb) shows them on one; they may find what these three do not.
+# **Not run on this default yet:** guided searches, inversions, and relearning with all weights, over ten digits (`python -m sahelpers audit`). [A3](A3_probes.ipynb) shows them on one. And the forgetting was trained against one of the three, the cost; and an area forgives a late start: latents and gate, fitted together to the end, [find more](../results/joint_fit.md).
 
 # %%
 attacked = {name: models[name] for name in ("forgotten", "control")}
@@ -293,6 +297,6 @@ dashboard
 # %% [markdown]
 # **With your own hands:** choose an attack, press *Attack*, and compare the two rows.
 #
-# **What we saw.** Gray proves nothing; a find proves nothing without a control, a failure nothing without a model known to hide. Three attacks have both. None of this is a privacy guarantee.
+# **What we saw.** Gray proves nothing; a find proves nothing without a control, a failure nothing without a model known to hide. None of this is a privacy guarantee.
 #
 # **Next:** [05_live](05_live.ipynb), the dashboards by themselves; [A5](A5_scoreboard.ipynb), all methods side by side.

@@ -79,6 +79,6 @@ _ = sa.plots.image_rows(rows, 8, title=f"label {first}, the same z in every row"
 #
 # <details><summary>If nothing answers</summary>
 #
-# The sliders need a running kernel: run all cells again. In Colab, the kernel's interrupt (*Runtime > Interrupt execution*) takes the place of *Stop*.
+# The sliders need a running kernel: run all cells again. In Colab, the kernel's interrupt takes the place of *Stop*.
 #
 # </details>

@@ -226,7 +226,7 @@ right.grid(axis="x", alpha=0.4)
 _ = right.set(xlabel="rank correlation with 'exact, kept',\ndecoder weights", xlim=(0.9, 1.005))
 
 # %% [markdown]
-# *Right: all put the decoder's weights in nearly the same order. Left: their sizes differ a hundredfold. The batch mean and Adam lie on each other, 128 times too low. The product is a fifth of the exact one in the encoder, where most of $\mathbb E_z[g^2]$ is the noise of $z$. Mean images give the last layer a third, drawn pixels almost three times as much.*
+# *Right: all put the decoder's weights in nearly the same order. Left: their sizes differ a hundredfold. The batch mean and Adam lie on each other, 128 times too low. The product is a fifth of the exact one in the encoder, where most of $\mathbb E_z[g^2]$ is the noise of $z$.*
 #
 # ## What they do in a forgetting run
 #

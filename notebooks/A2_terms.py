@@ -126,7 +126,7 @@ plt.show()
 #
 # ## Replay, and other surrogates
 #
-# The surrogate may be any distribution of images.
+# With weak and strong replay, and towards other surrogates:
 
 
 # %%

@@ -311,4 +311,4 @@ for what, value in by_plain.items():
     print(f"{what}: the plain judge sees a {target} in at most 1 %: {holds}")
 
 # %% [markdown]
-# *The gray shows blotches, and denoising makes patches of them, no digit. The planted ghost is visible, and the ten-way judge finds it in most images; the open judge, a classifier with a reject option, in none, for to it a digit on gray is "none of these".*
+# *The gray shows blotches, and denoising makes patches of them, no digit. The planted ghost is visible, and the ten-way judge finds it in most images; the open judge, a classifier with a reject option, in none.*

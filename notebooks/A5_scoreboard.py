@@ -204,8 +204,6 @@ for name, (_, _, allowed) in scores.BARS.items():
 
 # %% [markdown]
 # ## Forgetting, collateral, cost
-#
-# A method may destroy what it should keep, forget nothing, or train for hours.
 
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(12, 4.2), layout="constrained")
@@ -286,7 +284,7 @@ attacked = [m for m in methods if any(v == v for v in figures[m][attacks[0]].val
 print("attacked:", ", ".join(attacked) or "none")
 
 # %% [markdown]
-# *Only what lies right of zero can be memory. A line without a mark was not attacked.* The three named attacks of [notebook 04](04_probing.ipynb), on ours:
+# *Only what lies right of zero can be memory.* The three named attacks of [notebook 04](04_probing.ipynb), on ours:
 
 # %%
 NAMED, verdicts = sa.study.statistics.NAMED, sa.study.verdicts

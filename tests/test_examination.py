@@ -76,3 +76,18 @@ def test_the_tables_say_what_the_journal_holds():
     page = "\n".join(examination.tables())
     assert (CHECKOUT / "results/examination.md").read_text(encoding="utf-8") == page
     assert page in (CHECKOUT / "RESULTS.md").read_text(encoding="utf-8")
+
+
+def test_a_joint_fit_lowers_the_cost_and_leaves_the_model_alone(monkeypatch):
+    monkeypatch.syspath_prepend(str(CHECKOUT / "docs"))
+    joint = importlib.import_module("joint_fit")
+    model, images = tiny_model(), torch.rand((3, 1, 28, 28), generator=sa.seeded(1))
+    before = [p.clone() for p in model.parameters()]
+    early, least = joint.joint_fit(model, 2, images, steps=80)
+    z, label = torch.zeros(3, 3), torch.tensor([[1 / 3, 1 / 3, 0.0, 1 / 3]]).expand(3, -1)
+    bits = sa.elbo.bernoulli_nats(model.decode_logits(z, label), images)
+    assert least <= early < float(bits.mean())  # where it began: the mean of the other labels
+    assert least > float(
+        torch.nn.functional.binary_cross_entropy(images, images, reduction="sum") / 3
+    )
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
