@@ -284,7 +284,7 @@ attacked = [m for m in methods if any(v == v for v in figures[m][attacks[0]].val
 print("attacked:", ", ".join(attacked) or "none")
 
 # %% [markdown]
-# *Only what lies right of zero can be memory.* The three named attacks of [notebook 04](04_probing.ipynb), on ours:
+# *Only what lies right of zero can be memory; lines without a mark were not attacked.* The three named attacks of [notebook 04](04_probing.ipynb), on ours:
 
 # %%
 NAMED, verdicts = sa.study.statistics.NAMED, sa.study.verdicts
