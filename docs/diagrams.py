@@ -14,10 +14,9 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
-from sahelpers.plots import AFTER, BEFORE, CONTROL, PALETTE
+from sahelpers.plots import AFTER, BEFORE, CONTROL, HIDDEN
 
 FOLDER = Path(__file__).parent
-HIDDEN = PALETTE[3]
 INK, PALE = "#222222", "#F2F2F2"
 Point = tuple[float, float]
 

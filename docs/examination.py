@@ -12,7 +12,7 @@ was stopped goes on from it.  results/examination.md becomes a part of RESULTS.m
 import argparse
 import copy
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import product
 from statistics import fmean
@@ -28,7 +28,7 @@ from sahelpers.recovery import relearn
 from sahelpers.store.files import replace_text
 from sahelpers.study import battery, grid, methods, report, statistics, verdicts
 from sahelpers.study.methods import CONTROL, HIDDEN, OURS
-from sahelpers.study.statistics import BESIDE, Groups, Values
+from sahelpers.study.statistics import BESIDE, Finding, Groups, Values
 from sahelpers.study.workers import each
 
 SEEDS = (45, 46, 47)  # of ours and hidden
@@ -131,6 +131,12 @@ def read() -> dict[Model, dict[str, Values]]:
     return {Model(tuple(r["classes"]), r["method"], r["seed"]): r["values"] for r in lines}
 
 
+def missing() -> list[Model]:
+    """The models that are not in the journal."""
+    done = read()
+    return [piece for piece in models() if piece not in done]
+
+
 def gathered(classes: tuple[int, ...]) -> dict[int, Groups]:
     """What `statistics.compare_all` takes, of the ten digits or of the pair, by the attacks that
     all these models have faced; the claim's controls have faced the named ones there."""
@@ -169,22 +175,23 @@ def tables() -> Iterator[str]:
         yield "|---" * 8 + "|"
         tallies = verdicts.claim(findings)
         for tally in (*tallies.named, *tallies.others):
-            of = [findings[d][tally.attack] for d in classes]
-            means = (fmean(getattr(f, k) for f in of) for k in ("hidden", "model", "control"))
-            told = [tally.digits[v] for v in tally.digits]
-            shown = (" ".join(map(str, digits)) or "-" for digits in told)
-            numbers = " | ".join(f"{mean:.2f}" for mean in means)
-            yield f"| {tally.attack} | {numbers} | {' | '.join(shown)} |"
-        for attack in BESIDE[
-            : 1 if classes == PAIR else None
-        ]:  # there, kept digits are not all kept
-            of = [findings[d][attack] for d in classes]
-            means = (fmean(getattr(f, k) for f in of) for k in ("hidden", "model", "control"))
-            yield f"| {attack} | {' | '.join(f'{mean:.2f}' for mean in means)} | | | | |"
+            shown = (" ".join(map(str, digits)) or "-" for digits in tally.digits.values())
+            yield f"| {tally.attack} | {means(tally.attack, findings)} | {' | '.join(shown)} |"
+        # of the pair, one digit that counts as kept there is not
+        for attack in BESIDE[:1] if classes == PAIR else BESIDE:
+            yield f"| {attack} | {means(attack, findings)} | | | | |"
         yield ""
-    if missing := [piece for piece in models() if piece not in read()]:
-        yield f"Still to be examined by {', '.join((*DAMAGED, *LAYER))}: {len(missing)} controls of"
+    if left := missing():
+        yield f"Still to be examined by {', '.join((*DAMAGED, *LAYER))}: {len(left)} controls of"
         yield "single digits; until then these attacks say nothing of single digits.\n"
+
+
+def means(attack: str, findings: Mapping[int, Mapping[str, Finding]]) -> str:
+    """Over digits: of hidden models, ours and controls."""
+    of = [found[attack] for found in findings.values()]
+    return " | ".join(
+        f"{fmean(getattr(f, who) for f in of):.2f}" for who in ("hidden", "model", "control")
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -192,9 +199,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     jobs = parser.parse_args(argv).jobs
-    missing = [piece for piece in models() if piece not in read()]
     try:
-        for piece, values in each(examine, missing, "loky", jobs):
+        for piece, values in each(examine, missing(), "loky", jobs):
             if isinstance(values, BaseException):
                 raise values
             grid.append(JOURNAL, {**piece._asdict(), "values": values})

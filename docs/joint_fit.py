@@ -14,12 +14,12 @@ import argparse
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from examination import SEEDS, story
 
 import sahelpers as sa
+from sahelpers.elbo import latent_cost
 from sahelpers.models import CVAE
-from sahelpers.recovery import reset_label
+from sahelpers.recovery import reset_label, train_input
 from sahelpers.store.files import replace_text
 from sahelpers.study import grid, report
 from sahelpers.study.statistics import NATS, compare
@@ -30,20 +30,14 @@ IMAGES, EARLY = 10, 60
 def joint_fit(model: CVAE, digit: int, images: torch.Tensor, steps: int) -> tuple[float, float]:
     """Mean cost of the images (N, 1, 28, 28), nats, after EARLY steps and the least of all."""
     model = reset_label(model, digit).requires_grad_(False)
-    first, *rest = model.decoder
-    own = model.latent_dim + digit
-    column = first.weight[:, own].clone().requires_grad_(True)
+    gate = model.decoder[0].get_parameter("weight")
+    train_input(gate, digit - model.num_classes)
     z = torch.zeros((len(images), model.latent_dim), requires_grad=True)
-    groups = [{"params": [z], "lr": 0.1}, {"params": [column], "lr": 0.05}]
+    groups = [{"params": [z], "lr": 0.1}, {"params": [gate], "lr": 0.05}]
     adam, costs = torch.optim.Adam(groups, betas=(0.9, 0.9)), list[float]()
+    labels = torch.full((len(images),), digit)
     for _ in range(steps):
-        hidden = z @ first.weight[:, : model.latent_dim].T + first.bias + column
-        for layer in rest:
-            hidden = layer(hidden)
-        bits = F.binary_cross_entropy_with_logits(
-            hidden.flatten(1), images.flatten(1), reduction="none"
-        )
-        cost = (bits.sum(1) + z.square().sum(1) / 2).mean()
+        cost = latent_cost(model, z, labels, images).mean()
         costs.append(float(cost.detach()))
         adam.zero_grad()
         cost.backward()

@@ -182,8 +182,8 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("run", help="the whole story into results/run/")
     several = commands.add_parser("notebooks", help="execute the twins and write the .ipynb files")
-    commands.add_parser("models", help="train what ships in checkpoints/shipped/, minutes")
     several.add_argument("names", nargs="*", help="such as 03_amnesia; all when left out")
+    commands.add_parser("models", help="train what ships in checkpoints/shipped/, minutes")
     where = commands.add_parser("address", help="write the repository's address everywhere")
     where.add_argument("name", help="NAME/REPOSITORY, as it stands behind https://github.com/")
     grids = {

@@ -61,6 +61,13 @@ def _first_weights(model: CVAE) -> list[Tensor]:
     return [half[0].get_parameter("weight") for half in (model.encoder, model.decoder)]
 
 
+def train_input(weight: Tensor, column: int) -> None:
+    """Let Adam train this input's weights alone: it leaves what has no gradient."""
+    chosen = torch.zeros_like(weight)
+    chosen[:, column] = 1
+    weight.requires_grad_(True).register_hook(chosen.mul)
+
+
 @door
 @torch.enable_grad()
 def relearn(
@@ -99,9 +106,7 @@ def relearn(
     model.requires_grad_(over == "all")
     model.decoder[0].requires_grad_(over != "label")
     for weight in _first_weights(model) if over == "label" else ():
-        chosen = torch.zeros_like(weight)
-        chosen[:, c - model.num_classes] = 1
-        weight.requires_grad_(True).register_hook(chosen.mul)  # Adam leaves what has no gradient
+        train_input(weight, c - model.num_classes)
     generator = seeded(seed)
     z = draw_normal((SAMPLES, model.latent_dim), model, seeded(seed + 1))
     wanted = torch.full((SAMPLES,), c, device=model.device)

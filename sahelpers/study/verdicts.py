@@ -16,11 +16,26 @@ from ..data import LabelledImages
 from ..judges import Judge, check_guide, check_judges
 from ..models import CVAE, check_model
 from ..recovery import reset_label
-from . import statistics
 from .battery import RELEARN_SIZES, Claim, Effort, attack_all, named_attacks
 from .methods import OURS
 from .scores import Audit
-from .statistics import ERASED, INCONCLUSIVE, NAMED, OPEN, REMAINS, TAIL, Attacked, Finding, Groups
+from .statistics import (
+    BESIDE,
+    ERASED,
+    FOOLED,
+    INCONCLUSIVE,
+    KEPT,
+    MIN_CONTROLS,
+    NAMED,
+    OPEN,
+    REMAINS,
+    TAIL,
+    Attacked,
+    AuditReport,
+    Finding,
+    Groups,
+    compare_all,
+)
 
 
 @door
@@ -35,7 +50,7 @@ def audit(
     judges: Mapping[str, Judge],
     guide: Judge,
     real: LabelledImages,
-) -> statistics.AuditReport:
+) -> AuditReport:
     """Attack the model, the hidden model and every control in the same way, and compare.
 
     The hidden model is the baseline with the class's label reset: it is known to remember.
@@ -58,9 +73,9 @@ def audit(
         raise ValueError(f"real has images of class {forget_class} only: some of others are asked")
     if effort.restarts < 2:
         raise ValueError(f"restarts={effort.restarts} has no share to speak of: give 2 or more")
-    if len(controls) < statistics.MIN_CONTROLS:
+    if len(controls) < MIN_CONTROLS:
         raise ValueError(
-            f"{len(controls)} controls: give {statistics.MIN_CONTROLS} or more models retrained "
+            f"{len(controls)} controls: give {MIN_CONTROLS} or more models retrained "
             f"without the class, such as Story(...).control({forget_class}, seed) of other seeds"
         )
     seen = [parameters_to_vector(model.parameters())]
@@ -80,7 +95,7 @@ def audit(
         | attack_all(m, forget_class, effort, guide=guide, **given)
         for m in (model, reset_label(baseline, forget_class), *controls)
     ]
-    return statistics.compare_all({forget_class: (found[:1], found[1:2], found[2:])})[forget_class]
+    return compare_all({forget_class: (found[:1], found[1:2], found[2:])})[forget_class]
 
 
 def check_control(
@@ -139,12 +154,12 @@ def left_out(digits: Mapping[int, tuple[Attacked, Attacked]]) -> dict[str, LeftO
             for digit, (hidden, controls) in digits.items()
             if k < len(controls)
         }
-        reports = statistics.compare_all(rest).values()
+        reports = compare_all(rest).values()
         for finding in chain(*(report.findings for report in reports)):
             verdicts[finding.attack].append(finding.verdict)
     found = {}
     for attack, given in verdicts.items():
-        if attack not in (*statistics.BESIDE, statistics.KEPT, statistics.FOOLED):
+        if attack not in (*BESIDE, KEPT, FOOLED):
             convicted, powered = given.count(REMAINS), len(given) - given.count(INCONCLUSIVE)
             ends = exact(convicted, powered) if powered else (0.0, 1.0)
             found[attack] = LeftOut(convicted, powered, len(given), *ends)
@@ -241,7 +256,7 @@ def claim(findings: Mapping[int, Mapping[str, Finding]]) -> ClaimReport:
         for attack, finding in of.items():
             by_attack[attack][digit] = finding
     named = [_tally(attack, by_attack[attack]) for attack in NAMED]
-    apart = (*NAMED, *statistics.BESIDE, statistics.KEPT, statistics.FOOLED)
+    apart = (*NAMED, *BESIDE, KEPT, FOOLED)
     others = [_tally(a, of) for a, of in by_attack.items() if a not in apart]
     return ClaimReport(tuple(named), tuple(others))
 
@@ -289,7 +304,7 @@ def claim_table(audit: Audit) -> str:
 
 def left_out_words(digits: Mapping[int, Groups]) -> str:
     """How many controls each named attack convicts, where every digit has four or more."""
-    four = {d: (g[1], g[2]) for d, g in digits.items() if len(g[2]) > statistics.MIN_CONTROLS}
+    four = {d: (g[1], g[2]) for d, g in digits.items() if len(g[2]) > MIN_CONTROLS}
     return "".join(
         f"* {attack}: {found.convicted} of {found.powered} controls convicted, a share of "
         f"{found.low:.3f} to {found.high:.3f} (exact, 95 %)\n"
