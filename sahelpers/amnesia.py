@@ -21,7 +21,7 @@ from .objective import Objective
 from .progress import progress
 from .surrogates import MakeImages, make_surrogate
 
-VERSION = 2  # of the recipe; raised with anything that changes the weights that it ends in
+VERSION = 3  # of the recipe; raised with anything that changes the weights that it ends in
 CHECK_EVERY = 10  # steps between two looks at the distance to the surrogate
 HELD_OUT = 512  # latents that are never trained on, for that look
 
@@ -99,7 +99,7 @@ def forget(
     """Forget one class or several; the input model is untouched.
 
     The label learns to draw the surrogate, what the frozen model draws of the others is replayed,
-    and an `Attacker` looks for the class under the kept labels, where it becomes expensive.
+    and an `Attacker` fits labels of its own to the class, under which it becomes expensive.
 
     fisher: of the same model; `Story.fishers.without(forget_class)` leaves the class itself free.
     surrogate: in place of config.surrogate; a name, or a function (n, generator) -> images
@@ -153,7 +153,7 @@ def forget(
         if config.ewc_lambda:
             objective.ewc.step(optimizer, new)
         if objective.attacker is not None:
-            objective.attacker.step()
+            objective.attacker.step(new)
         if step % CHECK_EVERY == CHECK_EVERY - 1:
             distance, ewc = objective.distance(new, z, labels), objective.ewc.value(new)
             if math.isnan(distance):

@@ -1,4 +1,4 @@
-"""The attacker in the loop: where the class can still be drawn while the model forgets it."""
+"""The attacker in the loop: labels of its own, under which the class can still be drawn."""
 
 from collections.abc import Sequence
 
@@ -10,24 +10,26 @@ from .config import kept_classes
 from .elbo import latent_cost
 from .models import CVAE
 
-IMAGES = 512  # that the frozen model draws of the forgotten classes
-NEAREST = 3  # kept labels that each image is tried under: those where it is cheapest at first
-RATE = 0.01  # of the attacker's gradient descent over z, per nat
-REACH = 0.5  # the farthest that a coordinate of z moves in a step
+FITS = 16  # labels that are fitted side by side
+IMAGES = 10  # that the frozen model draws of a class for each of them
+LIFE = 200  # steps until a fit begins anew, with other images
+RATES = (0.1, 0.05)  # of Adam, for z and for the weights of a label
 LEAK = 1e-3  # slope of the loss of an image that costs enough: the attacker goes on from there
 
 
 class Attacker:
-    """Looks for the forgotten classes under the labels that are kept.
+    """Fits labels of its own to the forgotten classes while the model forgets them.
 
-    A model that hides a class draws its images under other labels, at a z where samplers go.  So
-    images that the frozen model draws of the class are each given some kept labels k, and a z that
-    descends their cost, -log p(x | z, k) + |z|^2 / 2.  The loss is what they lack of `push` nats
-    above the price that the frozen model pays under their own label.  One backward pass gives the
-    gradient for the weights, which raise the cost, and for z, which lowers it again.
+    Whoever wants a class back is not bound to the labels that there are: any weights can stand in
+    the place of a label's in the decoder's first layer.  So FITS labels, and a z for each of the
+    IMAGES images that the frozen model drew for them, descend the images' cost
+    -log p(x | z, label) + |z|^2 / 2.  A fit begins with z = 0 and the weights of a kept label or
+    the mean of all kept ones, and begins anew after LIFE steps, one fit after the other.  The loss
+    is what the images lack of `push` nats above the price that the frozen model pays under their
+    own label.  One backward pass gives the gradient for the model, which raises the cost, and for
+    the attacker, which lowers it again.
     """
 
-    @torch.no_grad()
     def __init__(
         self,
         frozen: CVAE,
@@ -36,39 +38,59 @@ class Attacker:
         push: float,
         generator: torch.Generator,
     ) -> None:
-        self.weight = weight
-        classes = torch.tensor(forget_class)
-        own = classes[torch.randint(len(classes), (IMAGES,), generator=generator)]
-        images = frozen.decode(frozen.draw_latents(own, generator=generator), own)
-        kept = torch.tensor(kept_classes(tuple(forget_class), frozen.num_classes))
-        allowed = push + latent_cost(frozen, frozen.encode(images, own)[0], own, images)
-        many, k = images.repeat_interleave(len(kept), 0), kept.repeat(IMAGES)
-        z = frozen.encode(many, k)[0]
-        costs = latent_cost(frozen, z, k, many).view(IMAGES, -1)
-        rank = costs.topk(min(NEAREST, len(kept)), largest=False).indices.cpu()
-        chosen = (torch.arange(IMAGES)[:, None] * len(kept) + rank).flatten()
-        self.images, self.labels, self.z = many[chosen], k[chosen], z[chosen]
-        self.allowed = allowed.repeat_interleave(rank.shape[1])
-        self._tried: tuple[Tensor, Tensor, Tensor] | None = None
+        self.frozen, self.weight, self.push, self.generator = frozen, weight, push, generator
+        self.classes = torch.tensor(forget_class)
+        self.kept = kept_classes(tuple(forget_class), frozen.num_classes)
+        columns = frozen.label_columns()
+        self.z = columns.new_zeros(FITS, IMAGES, frozen.latent_dim)
+        self.labels = columns.new_zeros(FITS, columns.shape[1])
+        pairs = zip((self.z, self.labels), RATES, strict=True)
+        groups = [{"params": [values], "lr": rate} for values, rate in pairs]
+        self.optimizer = torch.optim.Adam(groups, betas=(0.9, 0.9))
+        begun = [self._begin(fit, frozen) for fit in range(FITS)]
+        self.images, self.allowed = (torch.stack(parts) for parts in zip(*begun, strict=True))
+        self.steps = 0
 
-    def __len__(self) -> int:
-        return len(self.z)
+    @torch.no_grad()
+    def _begin(self, fit: int, model: CVAE) -> tuple[Tensor, Tensor]:
+        """Set z, label and the optimiser's memory of one fit to their start; images of one class
+        (IMAGES, 1, 28, 28) and what they may cost, (IMAGES,) nats."""
+        for state in self.optimizer.state.values():
+            state["exp_avg"][fit] = state["exp_avg_sq"][fit] = 0
+        one, other, chosen = torch.randint(2**31, (3,), generator=self.generator).tolist()
+        starts = model.label_columns()[list(self.kept)]
+        self.labels[fit] = starts.mean(0) if one % 2 else starts[other % len(starts)]
+        self.z[fit] = 0
+        own = self.classes[chosen % len(self.classes)].expand(IMAGES)
+        images = self.frozen.decode(self.frozen.draw_latents(own, generator=self.generator), own)
+        z = self.frozen.encode(images, own)[0]
+        price = latent_cost(self.frozen.decode_logits(z, own), z, images)
+        return images, price + self.push
 
-    def loss(self, model: CVAE, index: Tensor) -> Tensor:
-        """The weight times what the images of this index (B,) lack, the mean in nats."""
-        z = self.z[index].requires_grad_(True)
-        cost = latent_cost(model, z, self.labels[index], self.images[index])
-        missing = self.allowed[index] - cost
-        self._tried = index, z, missing.detach()
+    def loss(self, model: CVAE) -> Tensor:
+        """The weight times what the images lack, the mean in nats."""
+        self._model = model
+        z = self.z.flatten(0, 1).requires_grad_(True)
+        labels = self.labels.repeat_interleave(IMAGES, 0).requires_grad_(True)
+        logits = model.decode_columns(z, labels)
+        missing = self.allowed.flatten() - latent_cost(logits, z, self.images.flatten(0, 1))
+        self._tried = z, labels, missing.detach()
         return self.weight * F.leaky_relu(missing, LEAK).mean()
 
     @torch.no_grad()
-    def step(self) -> None:
-        """Move the z last tried down their images' cost, by what `loss` left in their gradient."""
-        if self._tried is None:
-            return
-        (index, z, missing), self._tried = self._tried, None
+    def step(self, model: CVAE) -> None:
+        """Lower the images' cost by what `loss` left in the gradients; the fit whose time has come
+        begins anew in the model as it is now."""
+        z, labels, missing = self._tried
         assert z.grad is not None, "call the loss's backward() first"
-        slope = torch.where(missing > 0, 1.0, LEAK) * (self.weight / len(index))
-        move = (RATE / slope)[:, None] * z.grad  # the loss falls where the cost rises
-        self.z[index] = z.detach() + move.clamp(-REACH, REACH)
+        assert labels.grad is not None
+        # the loss falls where the cost rises, and less steeply where an image costs enough
+        slope = -torch.where(missing > 0, 1.0, LEAK)[:, None]
+        self.z.grad = (z.grad / slope).view_as(self.z)
+        self.labels.grad = (labels.grad / slope).view(FITS, IMAGES, -1).sum(1)
+        self.optimizer.step()
+        self.steps += 1
+        fit, turn = divmod(self.steps * FITS, LIFE)
+        if turn < FITS:
+            fit %= FITS
+            self.images[fit], self.allowed[fit] = self._begin(fit, model)

@@ -180,7 +180,7 @@ class AmnesiaConfig(Config):
     gamma: float = knob(1.0, 0.0, 1e6, span=(0.1, 100), help="weight of the replay term")
     ewc_lambda: float = knob(1500.0, 0.0, 1e12, span=(1, 1e8), help="weight of consolidation")
     w_attack: float = knob(
-        0.1, 0.0, 1e6, span=(0.001, 10), help="weight of c_f's cost under the kept labels"
+        0.2, 0.0, 1e6, span=(0.001, 10), help="weight of c_f's cost under fitted labels"
     )
     push: float = knob(
         40.0, 0.0, 1e4, help="nats that c_f's images shall cost more there than under their own"

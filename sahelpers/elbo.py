@@ -28,9 +28,10 @@ def gaussian_kl(mean: Tensor, log_var: Tensor) -> Tensor:
     return 0.5 * (mean.square() + log_var.exp() - 1 - log_var).sum(1)
 
 
-def latent_cost(model: CVAE, z: Tensor, labels: Tensor, images: Tensor) -> Tensor:
-    """-log p(x | z, y) + |z|^2 / 2 of each image (B,), nats: its price at this z (B, Z)."""
-    return bernoulli_nats(model.decode_logits(z, labels), images) + z.square().sum(1) / 2
+def latent_cost(logits: Tensor, z: Tensor, images: Tensor) -> Tensor:
+    """-log p(x | z) + |z|^2 / 2 of each image (B,), nats: its price at this z (B, Z), which the
+    decoder made these logits of."""
+    return bernoulli_nats(logits, images) + z.square().sum(1) / 2
 
 
 def elbo_terms(

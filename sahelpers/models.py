@@ -129,6 +129,18 @@ class CVAE(Saved):
         out: Tensor = self.decoder(torch.cat([z, y], dim=1))  # from (B, Z + C)
         return out.view(-1, *IMAGE_SHAPE)
 
+    def label_columns(self) -> Tensor:
+        """What each label adds to the sums of the decoder's first layer: its weights, (C, H)."""
+        return self.decoder[0].get_parameter("weight").detach()[:, self.latent_dim :].T
+
+    def decode_columns(self, z: Tensor, columns: Tensor) -> Tensor:
+        """Logits for z (B, Z) where such weights (B, H) stand in the place of a label's."""
+        first = self.decoder[0]
+        weight, bias = first.get_parameter("weight"), first.get_parameter("bias")
+        sums = F.linear(z, weight[:, : self.latent_dim], bias) + columns
+        out: Tensor = self.decoder[1:](sums)
+        return out.view(-1, *IMAGE_SHAPE)
+
     def _labels_of(
         self, values: Tensor, shape: tuple[int, ...], name: str, labels: Tensor
     ) -> Tensor:

@@ -43,7 +43,6 @@ class Batch:
     keep_labels: Tensor  # label vectors (B, C)
     keep_images: Tensor  # drawn by the frozen model at keep_z, or real
     keep_noise: Tensor
-    attacked: Tensor  # (B / 4,) numbers of the attacker's images; empty without one
 
 
 class Consolidation:
@@ -155,11 +154,7 @@ class Objective:
         shape = (n, self.frozen.latent_dim)
         noise = [draw_normal(shape, self.frozen, generator) for _ in range(2)]
         soft, plain = self.soften(forget_labels, generator), self.frozen.label_vectors(keep_labels)
-        attacked = torch.empty(0, dtype=torch.long)
-        if self.attacker is not None:
-            attacked = torch.randint(len(self.attacker), (-(-n // 4),), generator=generator)
-        kept = keep_z, plain, keep_images, noise[1]
-        return Batch(forget_z, soft, images, noise[0], *kept, attacked)
+        return Batch(forget_z, soft, images, noise[0], keep_z, plain, keep_images, noise[1])
 
     def soften(self, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Label vectors (B, C) of classes (B,), moved a random share, up to y_reach, of the way to
@@ -214,7 +209,7 @@ class Objective:
             replay = _loss(model, self.replay_form, *kept)
         out = {"forget": c.neg_loss_weight * forget.mean(), "replay": c.gamma * replay.mean()}
         if self.attacker is not None:
-            out["attack"] = self.attacker.loss(model, batch.attacked)
+            out["attack"] = self.attacker.loss(model)
         if c.w_contrast or c.w_ink or c.w_tv or c.w_orient:
             images = model.decode(batch.forget_z, batch.forget_labels)
             target = self.surrogate.mean(batch.forget_z)

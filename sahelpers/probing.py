@@ -173,7 +173,7 @@ def image_cost(
     optimizer = torch.optim.Adam([z.requires_grad_(True)], lr=0.1)
     lowest, best = z.new_full((n * k,), math.inf), z.detach().clone()
     for step in range(steps + 1):
-        cost = latent_cost(model, z, y, x)
+        cost = latent_cost(model.decode_logits(z, y), z, x)
         with torch.no_grad():
             better = cost < lowest
             best[better], lowest[better] = z[better], cost[better]

@@ -1,22 +1,24 @@
-"""Attacks that change the weights: relearning from a few images, and harmless fine-tuning."""
+"""Attacks on the weights: a label fitted to a few images, relearning, and harmless fine-tuning."""
 
 import copy
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from .checks import check_whole, door
+from .checks import check_images, check_whole, door
 from .config import check_classes, kept_classes
 from .data import LabelledImages
-from .elbo import negative_elbo
+from .elbo import latent_cost, negative_elbo
 from .judges import Judge, check_judges
 from .models import CVAE, draw_normal, seeded
 from .progress import progress
 
 LR = {"all": 1e-3, "label": 0.05, "first layer": 1e-3}  # of Adam; 1e-3 is the reference's
 BATCH = 100  # images in a step
+FIT_RATES = (0.05, 0.02)  # of Adam at first, for z and for the weights of a label that is fitted
 SAMPLES = 128  # that are judged at every look
 LOOKS = 12  # times that a curve is measured at most, the start not counted
 
@@ -59,6 +61,46 @@ def reset_label(model: CVAE, forget_class: int | Iterable[int]) -> CVAE:
 def _first_weights(model: CVAE) -> list[Tensor]:
     """Those that read the label, (out, inputs, ...) each: the last C inputs are the label's."""
     return [half[0].get_parameter("weight") for half in (model.encoder, model.decoder)]
+
+
+@door
+@torch.enable_grad()
+def fit_label(
+    model: CVAE, forget_class: int, images: Tensor, steps: int = 600
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Fit a label of one's own, and a z for each image, to real images: least cost, z and label.
+
+    images: (F, N, 1, 28, 28) float in [0, 1], N images for each of F fits.  The label is what a
+    label's weights in the decoder's first layer add to its sums, (F, H), from the mean of the other
+    labels on; z (F, N, Z) begins at 0.  Adam moves both down the cost, the mean of
+    -log p(x | z, label) + |z|^2 / 2 over a fit's images, at rates that fall to zero in a straight
+    line; returned is where it was least, (F,) nats.  No other weight moves and no judge is asked.
+    """
+    (c,) = check_classes((forget_class,), model.num_classes)
+    check_images(images.flatten(0, 1), device=model.device)
+    check_whole(steps, "steps")
+    model = copy.deepcopy(model).eval().requires_grad_(False)
+    fits, n = images.shape[:2]
+    kept = list(kept_classes(c, model.num_classes))
+    label = model.label_columns()[kept].mean(0).repeat(fits, 1).requires_grad_(True)
+    z = label.new_zeros(fits, n, model.latent_dim).requires_grad_(True)
+    found = [label.new_full((fits,), math.inf), z.detach().clone(), label.detach().clone()]
+    pairs = zip((z, label), FIT_RATES, strict=True)
+    adam = torch.optim.Adam([{"params": [p], "lr": r} for p, r in pairs], betas=(0.9, 0.9))
+    fall = torch.optim.lr_scheduler.LinearLR(adam, 1, 0, total_iters=steps)
+    for _ in progress(range(steps), f"fit {fits} labels"):
+        logits = model.decode_columns(z.flatten(0, 1), label.repeat_interleave(n, 0))
+        costs = latent_cost(logits, z.flatten(0, 1), images.flatten(0, 1))
+        cost = costs.view(fits, n).mean(1)
+        with torch.no_grad():
+            better = cost < found[0]
+            for best, now in zip(found, (cost, z, label), strict=True):
+                best[better] = now[better]
+        adam.zero_grad()
+        cost.sum().backward()
+        adam.step()
+        fall.step()
+    return found[0], found[1], found[2]
 
 
 def train_input(weight: Tensor, column: int) -> None:

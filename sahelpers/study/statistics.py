@@ -25,13 +25,15 @@ SOUND = "sound"  # of such a check
 BESIDE_ONLY = "beside"  # no attack: it has no verdict
 KEPT, FOOLED = "guided both, kept class", "guide fooled at the start"  # checks of guided attacks
 SOUND_FROM = 0.9  # share of restarts that must find a kept class, or begin with a guide not fooled
-NATS = ("cost under other labels",)  # attacks whose number is a cost: smaller is more memory
+NATS = (  # attacks whose number is a cost: smaller is more memory
+    "cost under other labels", "cost under a fitted label", "cost, first layer fitted",
+)  # fmt: skip
 BESIDE = (
     "share shown under other labels", "kept digits' cost, own label",
     "kept digits' cost, other labels",
 )  # fmt: skip
 COSTS = (*NATS, *BESIDE[1:])  # in nats; all else are shares and areas from 0 to 1
-NAMED = ("label only, 10 images", "label only, 100 images", *NATS)  # the named claim
+NAMED = ("label only, 10 images", "label only, 100 images", *NATS[:2])  # the named claim
 
 Values = dict[str, list[float]]  # attack -> numbers of one model (restarts, repeats or images)
 Attacked = Sequence[Values]  # one entry per model
