@@ -9,11 +9,13 @@ from torch import Tensor
 from .config import kept_classes
 from .elbo import latent_cost
 from .models import CVAE
+from .surrogates import Surrogate
 
 FITS = 16  # labels that are fitted side by side
 IMAGES = 10  # that the frozen model draws of a class for each of them
 LIFE = 200  # steps until a fit begins anew, with other images
 RATES = (0.1, 0.05)  # of Adam, for z and for the weights of a label
+FADED = 0.15  # gray levels, root mean square: an image this close to the surrogate is forgotten
 LEAK = 1e-3  # slope of the loss of an image that costs enough: the attacker goes on from there
 
 
@@ -26,7 +28,7 @@ class Attacker:
     -log p(x | z, label) + |z|^2 / 2.  A fit begins with z = 0 and the weights of a kept label or
     the mean of all kept ones, and begins anew after LIFE steps, one fit after the other.  The loss
     is what the images lack of `push` nats above the price that the frozen model pays under their
-    own label.  One backward pass gives the gradient for the model, which raises the cost, and for
+    own label; what it had forgotten before is left alone.  One backward pass gives the gradient for the model, which raises the cost, and for
     the attacker, which lowers it again.
     """
 
@@ -34,11 +36,13 @@ class Attacker:
         self,
         frozen: CVAE,
         forget_class: Sequence[int],
+        surrogate: Surrogate,
         weight: float,
         push: float,
         generator: torch.Generator,
     ) -> None:
-        self.frozen, self.weight, self.push, self.generator = frozen, weight, push, generator
+        self.frozen, self.surrogate, self.generator = frozen, surrogate, generator
+        self.weight, self.push = weight, push
         self.classes = torch.tensor(forget_class)
         self.kept = kept_classes(tuple(forget_class), frozen.num_classes)
         columns = frozen.label_columns()
@@ -62,10 +66,12 @@ class Attacker:
         self.labels[fit] = starts.mean(0) if one % 2 else starts[other % len(starts)]
         self.z[fit] = 0
         own = self.classes[chosen % len(self.classes)].expand(IMAGES)
-        images = self.frozen.decode(self.frozen.draw_latents(own, generator=self.generator), own)
+        z = self.frozen.draw_latents(own, generator=self.generator)
+        images = self.frozen.decode(z, own)
+        faded = (images - self.surrogate.mean(z)).flatten(1).square().mean(1).sqrt() < FADED
         z = self.frozen.encode(images, own)[0]
         price = latent_cost(self.frozen.decode_logits(z, own), z, images)
-        return images, price + self.push
+        return images, (price + self.push).masked_fill(faded, 0)
 
     def loss(self, model: CVAE) -> Tensor:
         """The weight times what the images lack, the mean in nats."""

@@ -127,7 +127,7 @@ class Objective:
         self.replay = self._draw_replay(seeded(config.seed + 1))
         self.attacker = None
         if config.w_attack:
-            given = config.w_attack, config.push, seeded(config.seed + 2)
+            given = self.surrogate, config.w_attack, config.push, seeded(config.seed + 2)
             self.attacker = Attacker(frozen, self.forget_class, *given)
 
     @torch.no_grad()

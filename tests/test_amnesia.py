@@ -56,7 +56,7 @@ def test_the_class_turns_into_the_surrogate_and_the_others_stay(model, fishers):
     latents = sa.fixed_latents(model, 50, prior="standard")
     old, new = (sa.draw_images(m, latents) for m in (model, result.model))
     gone = latents.labels == 3
-    assert (new[gone] - 0.5).square().mean().sqrt() < 0.08
+    assert (new[gone] - 0.5).square().mean().sqrt() < 0.12
     assert (old[gone] - 0.5).square().mean().sqrt() > 0.3
     assert (new[~gone] - old[~gone]).square().mean().sqrt() < 0.08
 
@@ -245,6 +245,7 @@ def test_three_steps_are_adam_on_the_sum_of_the_terms(model, fishers):
         torch.stack(list(goal.terms(new, goal.draw(32, generator)).values())).sum().backward()
         adam.step()
         goal.ewc.step(adam, new)
+        goal.attacker.step(new)
     assert result.steps == 3
     for found, right in zip(result.model.parameters(), new.parameters(), strict=True):
         torch.testing.assert_close(found, right, rtol=1e-4, atol=1e-6)

@@ -68,7 +68,7 @@ def test_models_of_the_protocol_were_examined():
     assert len(wanted) == 2 * 3 * 11 + 3 + 10 * 4
     for values in found.values():
         for attacks in values.values():
-            assert {*examination.DAMAGED, *examination.LAYER} <= set(attacks)
+            assert {*examination.DAMAGED, *examination.LAYER, examination.FITTED} <= set(attacks)
             assert all(math.isfinite(v) for several in attacks.values() for v in several)
 
 
@@ -78,16 +78,11 @@ def test_the_tables_say_what_the_journal_holds():
     assert page in (CHECKOUT / "RESULTS.md").read_text(encoding="utf-8")
 
 
-def test_a_joint_fit_lowers_the_cost_and_leaves_the_model_alone(monkeypatch):
-    monkeypatch.syspath_prepend(str(CHECKOUT / "docs"))
-    joint = importlib.import_module("joint_fit")
+def test_the_first_layer_is_fitted_and_nothing_else_moves():
     model, images = tiny_model(), torch.rand((3, 1, 28, 28), generator=sa.seeded(1))
     before = [p.clone() for p in model.parameters()]
-    early, least = joint.joint_fit(model, 2, images, steps=80)
-    z, label = torch.zeros(3, 3), torch.tensor([[1 / 3, 1 / 3, 0.0, 1 / 3]]).expand(3, -1)
-    bits = sa.elbo.bernoulli_nats(model.decode_logits(z, label), images)
-    assert least <= early < float(bits.mean())  # where it began: the mean of the other labels
-    assert least > float(
-        torch.nn.functional.binary_cross_entropy(images, images, reduction="sum") / 3
-    )
+    costs = examination.fit_first_layer(model, 2, images, steps=80)
+    label, _, _ = sa.recovery.fit_label(model, 2, images[None], steps=80)
+    bound = torch.nn.functional.binary_cross_entropy(images, images, reduction="sum") / 3
+    assert float(bound) < sum(costs) / 3 < float(label)  # more weights reach farther than a label
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))

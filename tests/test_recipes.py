@@ -24,18 +24,18 @@ FIGURES = {  # (maker, version): losses of the last step or pass, `shift` of the
     ("Fisher", 1): [4.5137, 1675.8],
     ("Fisher, product", 1): [2.2069, 1117.5],
     ("Fisher, decoder", 1): [0.0, 1920.3],
-    ("forget", 2): [1.6314, 543.4, 3.9262, 0.016988, 3.502, 3.9479],
-    ("forget, both", 2): [1.8719, 706.29, 3.9378, 0.016988, 9.0282, -0.65536],
-    ("forget, penalties", 2): [
-        1.6354,
-        546.58,
-        3.8196,
-        0.0096643,
-        9.8122e-07,
-        1.7369,
+    ("forget", 3): [1.5174, 544.77, 7.8053, 0.4995, 3.8637, 1.1617],
+    ("forget, both", 3): [1.8822, 705.19, -0.1087, 0.016988, 8.9756, 0.52933],
+    ("forget, penalties", 3): [
+        1.6361,
+        546.52,
+        -0.10894,
+        0.01113,
+        8.5202e-07,
+        1.8768,
         0.016988,
-        6.8466,
-        6.0113,
+        6.8523,
+        7.718,
     ],
 }
 
@@ -105,7 +105,7 @@ MAKERS = {
     "Fisher": (fisher, fishers),
     "Fisher, product": (fisher, lambda m: fishers(m, estimator="product")),
     "Fisher, decoder": (fisher, lambda m: fishers(m, estimator="decoder")),
-    "forget": (amnesia, forgotten),
+    "forget": (amnesia, lambda m: forgotten(m, surrogate="blank")),  # gray is what it draws
     "forget, both": (amnesia, lambda m: forgotten(m, forget_form="both", replay_form="elbo")),
     "forget, penalties": (amnesia, lambda m: forgotten(m, w_tv=20.0, w_contrast=9.0, w_ink=9.0)),
 }

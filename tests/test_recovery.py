@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import sahelpers as sa
-from sahelpers.recovery import RecoveryCurve, reset_label
+from sahelpers.elbo import bernoulli_nats
+from sahelpers.recovery import RecoveryCurve, fit_label, reset_label
 
 torch.set_num_threads(1)  # tiny tensors: threads that wait for each other cost far more
 
@@ -83,6 +84,50 @@ def test_reset_label_is_the_mean_of_the_other_labels(arch):
     torch.testing.assert_close(*same)
     kept = torch.tensor([0, 2, 3, 0, 2])
     assert torch.equal(new.decode(z, kept), model.decode(z, kept))
+
+
+@pytest.mark.parametrize("arch", ["mlp", "conv"])
+def test_a_fitted_label_is_a_label_of_the_model(arch):
+    """Its weights and z, put into the model, cost what was found; nothing else was changed."""
+    model = tiny_model(arch)
+    images = torch.rand((2, 3, 1, 28, 28), generator=sa.seeded(1))
+    before = [p.clone() for p in model.parameters()]
+    least, z, labels = fit_label(model, 2, images, steps=30)
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    assert (least.shape, z.shape) == ((2,), (2, 3, 3))
+    blend = torch.tensor([1 / 3, 1 / 3, 0.0, 1 / 3]).expand(3, -1)
+    for fit in range(2):
+        start = (
+            bernoulli_nats(model.decode_logits(torch.zeros(3, 3), blend), images[fit])
+            .mean()
+            .detach()
+        )
+        twin = sa.CVAE.from_state(model.to_state())
+        with torch.no_grad():
+            twin.decoder[0].weight[:, 3 + 2] = labels[fit]
+        logits = twin.decode_logits(z[fit], torch.tensor([2, 2, 2]))
+        cost = bernoulli_nats(logits, images[fit]) + 0.5 * z[fit].square().sum(1)
+        assert float(cost.mean().detach()) == pytest.approx(float(least[fit]), rel=1e-4)
+        assert float(least[fit]) < float(start)
+        alone, _, _ = fit_label(model, 2, images[fit : fit + 1], steps=30)
+        assert float(alone) == pytest.approx(float(least[fit]), rel=1e-4)
+    first, _, _ = fit_label(model, 2, images, steps=1)  # where every fit begins
+    assert float(first[1]) == pytest.approx(float(start), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"images": torch.full((1, 2, 1, 28, 28), 255.0)}, "255"),
+        ({"images": torch.rand(2, 1, 28, 28)}, "images"),
+        ({"forget_class": 4}, "class 4"),
+        ({"steps": 0}, "steps"),
+    ],
+)
+def test_labels_that_cannot_be_fitted(change, said):
+    given = {"forget_class": 2, "images": torch.rand(1, 2, 1, 28, 28), "steps": 2} | change
+    with pytest.raises(ValueError, match=said):
+        fit_label(tiny_model(), **given)
 
 
 @pytest.mark.parametrize("arch", ["mlp", "conv"])

@@ -336,7 +336,10 @@ def test_an_attack_without_power_anywhere_acquits_nobody():
 
 
 def test_a_claim_without_a_named_attack_is_refused():
-    with pytest.raises(ValueError, match=r"digit 2 lacks \['cost under other labels'\]"):
+    with pytest.raises(
+        ValueError,
+        match=r"digit 2 lacks \['cost under a fitted label', 'cost under other labels'\]",
+    ):
         claim({2: {name: finding(name, 0.3) for name in NAMED[:2]}})
 
 
