@@ -28,8 +28,8 @@ class Attacker:
     -log p(x | z, label) + |z|^2 / 2.  A fit begins with z = 0 and the weights of a kept label or
     the mean of all kept ones, and begins anew after LIFE steps, one fit after the other.  The loss
     is what the images lack of `push` nats above the price that the frozen model pays under their
-    own label; what it had forgotten before is left alone.  One backward pass gives the gradient for the model, which raises the cost, and for
-    the attacker, which lowers it again.
+    own label; what it had forgotten before is left alone.  One backward pass gives the gradient
+    for the model, which raises the cost, and for the attacker, which lowers it again.
     """
 
     def __init__(

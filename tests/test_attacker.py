@@ -1,5 +1,6 @@
 """The attacker in the loop: where its fits begin, its loss, and where it moves."""
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -105,7 +106,7 @@ def test_each_fit_begins_anew_once_in_its_life(frozen):
     move(made, frozen, LIFE)
     assert sorted(fit for _, fit in begun) == list(range(FITS))
     steps = [step for step, _ in begun]
-    assert min(b - a for a, b in zip(steps, steps[1:], strict=False)) >= LIFE // FITS
+    assert min(b - a for a, b in itertools.pairwise(steps)) >= LIFE // FITS
     assert not (made.images == images).flatten(1).all(1).any()
     last = begun[-1]
     assert last[0] == LIFE
