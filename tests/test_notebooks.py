@@ -16,6 +16,7 @@ import pytest
 from jupytext.config import load_jupytext_config
 
 import sahelpers as sa
+from sahelpers.__main__ import with_badges
 from sahelpers.config import CHECKOUT
 
 PROJECT = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
@@ -215,4 +216,11 @@ def test_each_knob_is_written_once(path):
 
 @each
 def test_its_badge_opens_itself(path):
-    assert f"/blob/main/notebooks/{path.name}" in read(path).cells[0].source
+    """Or it says what to do first, while the project has no address."""
+    name = ADDRESS.removeprefix("https://github.com/")
+    first = read(path).cells[0].source
+    assert with_badges(first, name, path) == first
+    if name.startswith("OWNER/"):
+        assert "[Set your address first](../README.md#set-your-address)" in first
+    else:
+        assert f"/{name}/blob/main/notebooks/{path.name})" in first
