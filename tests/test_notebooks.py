@@ -8,11 +8,13 @@ import sys
 import tomllib
 from contextlib import redirect_stdout
 from functools import reduce
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import jupytext
+import matplotlib.pyplot as plt
 import nbformat
 import pytest
+import torch
 from jupytext.config import load_jupytext_config
 
 import sahelpers as sa
@@ -224,3 +226,32 @@ def test_its_badge_opens_itself(path):
         assert "[Set your address first](../README.md#set-your-address)" in first
     else:
         assert f"/{name}/blob/main/notebooks/{path.name})" in first
+
+
+def cell_with(stem, words):
+    """The one code cell of a notebook that holds these words."""
+    (found,) = [c for c in twin_cells(CHECKOUT / "notebooks" / f"{stem}.ipynb") if words in c]
+    return found
+
+
+def test_without_an_audit_the_verdict_says_what_makes_one(monkeypatch, capsys):
+    monkeypatch.setattr(sa.study, "read_audit", dict)
+    exec(cell_with("04_probing", "read_audit"), {"sa": sa, "OURS": "selective amnesia"})
+    told = capsys.readouterr().out
+    assert told == f"not audited: {list(range(10))}; `python -m sahelpers claim` does it\n"
+
+
+def test_a_weak_class_is_not_cut_off(monkeypatch):
+    """One that is recognised at 5 %: its bar is in the picture."""
+    shares = torch.linspace(0.05, 1, 10)
+    seen = SimpleNamespace(correct=lambda: shares)
+    monkeypatch.setattr(sa, "judge_samples", lambda *given: seen)
+    given = {"sa": sa, "PER_CLASS": 1, "model": None, "names": None}
+    given |= {"judges": {"open": None}, "latents": {"N(0, I)": None, "class Gaussian": None}}
+    exec(cell_with("01_baseline", "class_bars"), given)
+    low, high = given["ax"].get_ylim()
+    assert low <= 0
+    assert high >= 100
+    heights = sorted(bar.get_height() for bar in given["ax"].patches)
+    assert heights == pytest.approx(sorted((100 * shares).tolist() * 2))
+    plt.close("all")
