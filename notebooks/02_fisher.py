@@ -149,7 +149,8 @@ for key, values in fisher.diagonal.items():
 
 
 # %%
-B, data = 128, train.without(forgotten).take(6000, SEED)
+B, rest = 128, train.without(forgotten)
+data = rest.take(min(6000, len(rest)), SEED)
 noise = torch.randn((len(data), model.latent_dim), generator=sa.seeded(SEED)).to(device)
 squares = {key: torch.zeros_like(p) for key, p in model.named_parameters()}
 starts = range(0, len(data) - B + 1, B)

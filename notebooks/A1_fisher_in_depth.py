@@ -101,10 +101,10 @@ for F, total in zip(by_hand, sums.values(), strict=True):
 # The standard error of a mean over images falls with $1/\sqrt N$. As a check, 60 disjoint hundreds of images are estimated one by one: how far do their averages scatter?
 
 # %%
-noise = torch.randn((6000, model.latent_dim), generator=sa.seeded(SEED)).to(device)
-many = kept_images.take(6000, SEED)
+many = kept_images.take(min(6000, len(kept_images) // 400 * 400), SEED)
+noise = torch.randn((len(many), model.latent_dim), generator=sa.seeded(SEED)).to(device)
 pieces = []
-for s in range(0, 6000, 100):
+for s in range(0, len(many), 100):
     part = (many.images[s : s + 100], many.labels[s : s + 100], noise[s : s + 100])
     total, _ = sa.squared_gradients(model, sa.negative_elbo, part)
     pieces.append([float(total[key].sum()) / 100 for key in weights])
@@ -200,7 +200,7 @@ estimates = {
     "model images": sa.diagonal_fisher(model, None, other(source="model_mean")),
     "product": sa.diagonal_fisher(model, train, other(estimator="product"), forgotten),
     "decoder": sa.diagonal_fisher(model, None, other(estimator="decoder"), forgotten),
-    "batch mean": batch_mean_fisher(kept_images.take(6000, SEED), 128),
+    "batch mean": batch_mean_fisher(many, 128),
     "Adam": adam_second_moment(train),
 }
 sums_of = {n: [f.sums()[key][0] for key in weights] for n, f in estimates.items()}

@@ -255,3 +255,16 @@ def test_a_weak_class_is_not_cut_off(monkeypatch):
     heights = sorted(bar.get_height() for bar in given["ax"].patches)
     assert heights == pytest.approx(sorted((100 * shares).tolist() * 2))
     plt.close("all")
+
+
+def test_a_class_of_few_images_is_enough_for_the_fishers_batches(tiny, tiny_fishers, mnist):
+    """Nine digits forgotten: the one that stays has fewer than 6,000 images."""
+    given = {"sa": sa, "torch": torch, "SEED": 42, "device": "cpu", "model": tiny, "train": mnist}
+    given |= {"forgotten": tuple(range(9)), "fisher": tiny_fishers.without(range(9))}
+    exec(cell_with("02_fisher", "batch_mean = "), given)
+    assert len(given["data"]) == int((mnist.labels == 9).sum()) < 6000
+    assert given["wrong_sum"] > 0
+    given |= {"kept_images": mnist.only(9), "weights": ["decoder.0.weight"]}
+    exec(cell_with("A1_fisher_in_depth", "pieces = []"), given)
+    assert given["pieces"].shape == (8, 1)  # 800 of 1,009 images, in hundreds
+    assert (given["pieces"] > 0).all()
