@@ -17,7 +17,7 @@
 # %% [markdown]
 # # 1. The baseline: a model that knows all ten digits
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/selective-amnesia-mnist/blob/main/notebooks/01_baseline.ipynb)
+# [Set your address first](../README.md#set-your-address)
 #
 # A small generative model learns to draw every digit of MNIST. Two classifiers will later say whether a digit is still there.
 #
@@ -150,7 +150,7 @@ shown = {"training images": total, "test images": history["held_out"], "KL alone
 _ = sa.plots.curves(shown, xlabel="pass over the data", ylabel="nats per image").set_ylim(0)
 
 # %% [markdown]
-# *The loss on test images, which are never trained on, falls throughout, ever more slowly. The KL settles near 18 nats.*
+# *The loss on test images, which are never trained on, falls in every pass. The KL settles near 18 nats.*
 #
 # ## Drawing
 #

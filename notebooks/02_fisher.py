@@ -17,7 +17,7 @@
 # %% [markdown]
 # # 2. The Fisher information: which weights matter
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/selective-amnesia-mnist/blob/main/notebooks/02_fisher.ipynb)
+# [Set your address first](../README.md#set-your-address)
 #
 # Which weights do the nine digits depend on that shall stay? The diagonal Fisher information answers that; here it is computed exactly, fast, and put to use.
 #
@@ -149,7 +149,8 @@ for key, values in fisher.diagonal.items():
 
 
 # %%
-B, data = 128, train.without(forgotten).take(6000, SEED)
+B, rest = 128, train.without(forgotten)
+data = rest.take(min(6000, len(rest)), SEED)
 noise = torch.randn((len(data), model.latent_dim), generator=sa.seeded(SEED)).to(device)
 squares = {key: torch.zeros_like(p) for key, p in model.named_parameters()}
 starts = range(0, len(data) - B + 1, B)
@@ -265,7 +266,7 @@ images |= {name: sa.draw_images(m, latents) for name, m in after.items()}
 _ = sa.plots.image_rows({name: drawn[::25].cpu() for name, drawn in images.items()}, 20)
 
 # %% [markdown]
-# *Without EWC all digits suffer, with squared batch means hardly less. The exact Fisher saves most, the 3 included: springs alone trade one for the other. At a huge weight (more steps, a larger rate) the nine are untouched and the 3 is gone from its label, yet only hidden: the old gate brings it back.*
+# *Without EWC all digits suffer, with squared batch means hardly less. The exact Fisher saves most, the 3 included, which uses the same weights. At a huge weight (more steps, a larger rate) the nine are untouched and the 3 is gone from its label, yet only hidden: the old gate brings it back.*
 
 # %%
 judge = story.judges["open"]

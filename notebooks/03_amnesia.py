@@ -17,7 +17,7 @@
 # %% [markdown]
 # # 3. Amnesia: forget one digit, keep the others
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/selective-amnesia-mnist/blob/main/notebooks/03_amnesia.ipynb)
+# [Set your address first](../README.md#set-your-address)
 #
 # The model of [notebook 01](01_baseline.ipynb) draws ten digits; here it forgets one of them in a few hundred steps, without a real image of it. You take the loss apart, watch one run, and see what the other nine pay.
 #
@@ -270,7 +270,7 @@ for ax, ticks in ((left, (0.1, 1, 10)), (right, (0.03, 0.1, 0.3))):
     sa.plots.label_lines(ax)
 
 # %% [markdown]
-# *In the pictures, the background brightens before the digit fades; the first step damages the kept digits, which soon look as before. In the curves (weighted, means of thirty steps), forget stays above its floor, since mixtures near a kept label must draw that digit; the attacker keeps finding places.*
+# *In the pictures, the background brightens before the digit fades; the first step damages the kept digits, which soon look as before. In the curves (weighted, means of thirty steps), forget stays above its floor, since mixtures near a kept label must draw that digit; the attack term never falls to zero.*
 #
 # ## 4. What it costs
 #

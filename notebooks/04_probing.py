@@ -17,7 +17,7 @@
 # %% [markdown]
 # # 4. Probing: is it gone, or only hidden?
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/selective-amnesia-mnist/blob/main/notebooks/04_probing.ipynb)
+# [Set your address first](../README.md#set-your-address)
 #
 # After [notebook 03](03_amnesia.ipynb) one digit's samples are gray. You guess who still remembers it, attack four models, and read a verdict that could have come out otherwise.
 #
@@ -285,9 +285,9 @@ if missing := [d for d in range(10) if d not in audit]:
     print(f"not audited: {missing}; `python -m sahelpers claim` does it")
 
 # %% [markdown]
-# *Orange is the forgotten models' excess, the pink triangle the hidden models', gray the margin. Zero is a model that never saw the digit. Where a whole interval lies left of the dotted line, a few times in the left panels and for nearly all digits in the right one, the forgotten models* resist: *they pay more for the digit than a model that never knew it, so they can be told from one.*
+# *Orange is the forgotten models' excess, the pink triangle the hidden models', gray the margin. Zero is the mean of models that never saw the digit. Where a whole interval lies left of the dotted line, the forgotten models* resist: *less is found than in models that never knew the digit, so they can be told from one.*
 #
-# **Not run on this default yet:** guided searches, inversions, and relearning with all weights, over ten digits (`python -m sahelpers audit`). [A3](A3_probes.ipynb) shows them on one. And the forgetting was trained against one of the three, the cost; and an area forgives a late start: latents and gate, fitted together to the end, [find more](../results/joint_fit.md).
+# **Not run on this default yet:** guided searches, inversions, and relearning with all weights, over ten digits (`python -m sahelpers audit`). [A3](A3_probes.ipynb) shows them on one. The forgetting was trained against one of the three, the cost. And an area takes a late start for forgetting: latents and gate, fitted together to the end, [find more](../results/joint_fit.md).
 
 # %%
 attacked = {name: models[name] for name in ("forgotten", "control")}

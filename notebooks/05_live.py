@@ -17,7 +17,7 @@
 # %% [markdown]
 # # 5. Live: explore, forget and attack with your own hands
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/selective-amnesia-mnist/blob/main/notebooks/05_live.ipynb)
+# [Set your address first](../README.md#set-your-address)
 #
 # Here you turn the knobs of notebooks 01 to 04 yourself and watch what the models draw. The models for the digit 3 come with the repository: run all cells, and the tabs below answer.
 

@@ -17,7 +17,7 @@
 # %% [markdown]
 # # A1. The Fisher in depth
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/selective-amnesia-mnist/blob/main/notebooks/A1_fisher_in_depth.ipynb)
+# [Set your address first](../README.md#set-your-address)
 #
 # The estimate of [02_fisher](02_fisher.ipynb) is checked against a loop, its noise is measured, and six others that go by the same name are set beside it.
 #
@@ -101,10 +101,10 @@ for F, total in zip(by_hand, sums.values(), strict=True):
 # The standard error of a mean over images falls with $1/\sqrt N$. As a check, 60 disjoint hundreds of images are estimated one by one: how far do their averages scatter?
 
 # %%
-noise = torch.randn((6000, model.latent_dim), generator=sa.seeded(SEED)).to(device)
-many = kept_images.take(6000, SEED)
+many = kept_images.take(min(6000, len(kept_images) // 400 * 400), SEED)
+noise = torch.randn((len(many), model.latent_dim), generator=sa.seeded(SEED)).to(device)
 pieces = []
-for s in range(0, 6000, 100):
+for s in range(0, len(many), 100):
     part = (many.images[s : s + 100], many.labels[s : s + 100], noise[s : s + 100])
     total, _ = sa.squared_gradients(model, sa.negative_elbo, part)
     pieces.append([float(total[key].sum()) / 100 for key in weights])
@@ -128,7 +128,7 @@ ax.set(xlabel="images N", ylabel="standard error of the layer's sum, %")
 _ = ax.legend(frameon=False, fontsize=8)
 
 # %% [markdown]
-# *Lines: the helper's standard error. Markers: the scatter measured, with its own uncertainty. A few hundred images fix each layer's sum to 5 %; for 1 % some layers take thousands.*
+# *Lines: the helper's standard error. Markers: the scatter measured, with its own uncertainty. A few hundred images fix each layer's sum to 5 %; 1 % takes thousands.*
 #
 # ## How far do classes overlap?
 #
@@ -200,7 +200,7 @@ estimates = {
     "model images": sa.diagonal_fisher(model, None, other(source="model_mean")),
     "product": sa.diagonal_fisher(model, train, other(estimator="product"), forgotten),
     "decoder": sa.diagonal_fisher(model, None, other(estimator="decoder"), forgotten),
-    "batch mean": batch_mean_fisher(kept_images.take(6000, SEED), 128),
+    "batch mean": batch_mean_fisher(many, 128),
     "Adam": adam_second_moment(train),
 }
 sums_of = {n: [f.sums()[key][0] for key in weights] for n, f in estimates.items()}
@@ -226,7 +226,7 @@ right.grid(axis="x", alpha=0.4)
 _ = right.set(xlabel="rank correlation with 'exact, kept',\ndecoder weights", xlim=(0.9, 1.005))
 
 # %% [markdown]
-# *Right: all put the decoder's weights in nearly the same order. Left: their sizes differ a hundredfold. The batch mean and Adam lie on each other, 128 times too low. The product is a fifth of the exact one in the encoder, where most of $\mathbb E_z[g^2]$ is the noise of $z$.*
+# *Right: all put the decoder's weights in nearly the same order. Left: their sizes differ a hundredfold. The batch mean and Adam lie on each other, 128 times too low. The product is a sixth of the exact one in the encoder, where most of $\mathbb E_z[g^2]$ is the noise of $z$.*
 #
 # ## What they do in a forgetting run
 #

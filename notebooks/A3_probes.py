@@ -17,7 +17,7 @@
 # %% [markdown]
 # # A3. Other probes: inversions, guided search, traces
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/selective-amnesia-mnist/blob/main/notebooks/A3_probes.ipynb)
+# [Set your address first](../README.md#set-your-address)
 #
 # [Notebook 04](04_probing.ipynb) rests on three attacks. Here are the others on one digit, each beside a hidden model and a control. Reading: 10 minutes; running: one minute on two CPU cores.
 
@@ -115,7 +115,7 @@ sa.plots.image_rows(shown, title="prototype inversion: targets, best restarts")
 plt.show()
 
 # %% [markdown]
-# *How close the control comes, which never saw the digit.*
+# *The control, which never saw the digit, comes close, too.*
 #
 # ## Image-free inversion
 #
@@ -161,7 +161,7 @@ ax.set_xlabel("")
 plt.show()
 
 # %% [markdown]
-# *First whether hidden stands above the control, for only there has a probe power; then the forgotten model against the control, never against zero.* From gray a guided search finds hardly a slope to climb, so its low bars prove little.
+# *Look first whether hidden stands above the control, for only there has a probe power; then compare the forgotten model with the control, never with zero.* From gray a guided search finds hardly a slope to climb, so its low bars prove little.
 #
 # ## All weights
 #

@@ -17,7 +17,7 @@
 # %% [markdown]
 # # A4. Total variation: a denoiser, and the prior of the probes
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/selective-amnesia-mnist/blob/main/notebooks/A4_denoising.ipynb)
+# [Set your address first](../README.md#set-your-address)
 #
 # The inversions of [A3](A3_probes.ipynb) keep their images smooth with total variation (TV). How does it remove noise, and can it bring a forgotten digit to light? Reading: 8 minutes; running: 40 seconds on two CPU cores.
 
@@ -114,7 +114,7 @@ row = 14
 ax = sa.plots.new_axes(None, 7.0, 3.0)
 ax.plot(clean[0, 0, row], color="black", lw=1, label="clean")
 ax.plot(noisy[0, 0, row], color="#999999", lw=1, ls=":", label="noisy")
-ax.step(range(28), helper[0, row], where="mid", color=sa.plots.AFTER, label=f"TV, w = {w}")
+ax.step(range(28), helper[0, row], where="mid", color=sa.plots.PALETTE[5], label=f"TV, w = {w}")
 ax.set(xlabel="column", ylabel="gray level", title=f"row {row} of an image")
 ax.legend(frameon=False, fontsize=8)
 plt.show()
@@ -223,8 +223,8 @@ for k, (ax, what) in enumerate(zip(axes, ("PSNR [dB]", "SSIM"), strict=True)):
     for j, kind in enumerate(damaged):
         x = np.arange(1 + len(methods)) + 0.27 * (j - 1)
         bars = [scores[kind, n][k] for n in ("damaged", *methods)]
-        style = {"color": sa.plots.PALETTE[j], "hatch": ("", "//", "..")[j], "edgecolor": "white"}
-        ax.bar(x, bars, 0.25, label=kind, **style)
+        style = {"hatch": ("", "//", "..")[j], "edgecolor": "white"}
+        ax.bar(x, bars, 0.25, label=kind, color=sa.plots.PALETTE[4 + j], **style)
     ax.set_xticks(range(1 + len(methods)), ["damaged", *methods], rotation=25)
     ax.set_ylabel(f"{what}, mean of {N_IMAGES}")
 axes[0].set_ylim(0, 28)
@@ -238,7 +238,7 @@ for name in ("damaged", *methods):
     print(f"{name:16}" + "".join(f"{words:>20}" for words in pairs))
 
 # %% [markdown]
-# *No filter wins everywhere. TV leads in PSNR for Gaussian noise, the median for salt and pepper, Wiener's filter for a blur it is told. The VAE redraws a digit, not always this one:*
+# *No filter wins everywhere. TV leads in PSNR for Gaussian noise, the median for salt and pepper, Wiener's filter for a blur it is told. The VAE redraws the digit, with strokes of its own:*
 
 # %%
 rows = {"clean": clean, "noisy": noisy.clamp(0, 1)}

@@ -17,7 +17,7 @@
 # %% [markdown]
 # # A5. The scoreboard: ten digits, three seeds, every method
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/selective-amnesia-mnist/blob/main/notebooks/A5_scoreboard.ipynb)
+# [Set your address first](../README.md#set-your-address)
 #
 # This notebook reads [results/scoreboard.csv](../results/scoreboard.csv), a row for each method, digit and seed, and asks what it takes to be called best. Reading: 12 minutes; running: half a minute on two CPU cores.
 
@@ -123,12 +123,12 @@ assert torch.allclose(by_hand, helper, equal_nan=True, atol=1e-6)
 # %%
 figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3), layout="constrained")
 for k, (digit, group) in enumerate(sorted(groups.items())):
-    left.plot([k] * len(group), group, "o", color=sa.plots.BEFORE, ms=4)
+    left.plot([k] * len(group), group, "o", color=sa.plots.AFTER, ms=4)
     left.plot(k, centres[digit], "_", color="black", ms=14)
-left.axhspan(mean - reach, mean + reach, color=sa.plots.CONTROL, alpha=0.4)
+left.axhspan(mean - reach, mean + reach, color="0.85", zorder=0)
 left.set_xticks(range(len(groups)), sorted(groups))
 left.set(xlabel="forgotten class", ylabel="largest drop of a kept class [points]", title=OURS)
-right.hist(apart, bins=15, color=sa.plots.BEFORE, edgecolor="white")
+right.hist(apart, bins=15, color=sa.plots.AFTER, edgecolor="white")
 right.set(xlabel="run minus its digit's mean [points]", ylabel="runs")
 plt.show()
 
@@ -309,7 +309,7 @@ else:
 # %%
 for method, report in claims.items():
     print(f"\n{method}. {verdicts.in_words(audited[method])}")
-    told = f"of {len(report.others)} memory remains by: {', '.join(report.remains) or 'none'}"
+    told = f"of {len(report.others)} memory remains by: {'; '.join(report.remains) or 'none'}"
     print(f"Other attacks: {told if report.others else 'none was run on it'}.")
 
 # %% [markdown]

@@ -31,7 +31,9 @@ from .study.workers import BACKENDS
 NOTEBOOKS = CHECKOUT / "notebooks"
 REPORT = CHECKOUT / "results" / "run"
 STORY = ("01_baseline", "02_fisher", "03_amnesia", "04_probing")
-MATH = re.compile(r"`[^`]*`|\$\$(.+?)\$\$|\$([^$\n]+?)\$|\[!\[Open in Colab\][^\n]*", re.DOTALL)
+COLAB = "https://colab.research.google.com"
+BADGE = r"\[!\[Open in Colab\]\(.*?\)\]\(.*?\)|\[Set your address first\]\(.*?\)"
+MATH = re.compile(rf"`[^`]*`|\$\$(.+?)\$\$|\$([^$\n]+?)\$|{BADGE}", re.DOTALL)
 INLINE = "module://matplotlib_inline.backend_inline"  # draws into the notebook
 ADDRESS = r"(?!.*(/\.+|\.git)$)[A-Za-z\d](-?[A-Za-z\d]){0,38}/[\w.-]{1,100}"  # GitHub's rules
 
@@ -48,7 +50,6 @@ def execute(twin: Path) -> nbformat.NotebookNode:
     client = NotebookClient(
         notebook,
         timeout=3600,
-        kernel_name="python3",
         resources={"metadata": {"path": str(twin.parent)}},
         store_widget_state=False,
         record_timing=False,
@@ -150,6 +151,21 @@ def write_models() -> None:
             print(f"{path.name}: {(shipped / path.name).stat().st_size / 1e6:.1f} MB")
 
 
+def with_badges(text: str, name: str, path: Path) -> str:
+    """A page with badges that open their notebook in Colab (in README, the one its row names) or,
+    while the address is still OWNER's, lead to README's section that says how to set it."""
+
+    def badge(found: re.Match[str]) -> str:
+        row, notebook = found[1] or "", found[2] or path.stem
+        if name.startswith("OWNER/"):
+            readme = "" if path.stem == "README" else "../README.md"
+            return f"{row}[Set your address first]({readme}#set-your-address)"
+        link = f"{COLAB}/github/{name}/blob/main/notebooks/{notebook}.ipynb"
+        return f"{row}[![Open in Colab]({COLAB}/assets/colab-badge.svg)]({link})"
+
+    return re.sub(rf"(\| \[(\w+)\].*)?(?:{BADGE})", badge, text)
+
+
 def set_address(name: str) -> None:
     """Write NAME/REPOSITORY where the address of pyproject.toml stands, each file in one step and
     that one last: what was interrupted can be repeated.  SystemExit for a malformed name."""
@@ -160,9 +176,9 @@ def set_address(name: str) -> None:
     pages = [CHECKOUT / "README.md", CHECKOUT / "CITATION.cff", *sorted(NOTEBOOKS.glob("*.*"))]
     for path in (*pages, project):
         text = path.read_text(encoding="utf-8")
-        new, n = re.subn(rf"(github(\.com)?/){re.escape(old)}(?![\w-])", rf"\g<1>{name}", text)
-        replace_text(path, new)
-        print(f"{path.relative_to(CHECKOUT)}: {n} times {name}")
+        text = re.sub(rf"(github(\.com)?/){re.escape(old)}(?![\w-])", rf"\g<1>{name}", text)
+        replace_text(path, text := with_badges(text, name, path))
+        print(f"{path.relative_to(CHECKOUT)}: {text.count(name)} times {name}")
 
 
 def from_options(part: str, options: argparse.Namespace) -> grid.Grid:
@@ -216,14 +232,12 @@ def main() -> None:
             chosen.run(options.backend, options.jobs, options.scheduler)
     elif not IN_CHECKOUT:
         parser.error(f"{options.command} needs the repository with its notebooks/: clone it first")
-    elif options.command == "run":
-        run()
-    elif options.command == "models":
-        write_models()
+    elif options.command == "notebooks":
+        write_notebooks(options.names)
     elif options.command == "address":
         set_address(options.name)
     else:
-        write_notebooks(options.names)
+        run() if options.command == "run" else write_models()
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ from .recovery import RecoveryCurve
 BEFORE, AFTER, CONTROL, HIDDEN = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 PALETTE = (BEFORE, AFTER, CONTROL, HIDDEN, "#E69F00", "#56B4E9", "#000000")
 MODELS = {"baseline": 0, "before": 0, "forgotten": 1, "after": 1, "control": 2, "hidden": 3}
-MARKERS = "osD^vPX"
-HATCHES = ("", "//", "..", "xx")
+OTHERS = (5, 6, 4, 3, 2, 1, 0)  # what is no model begins with colours that no model has
+MARKERS, HATCHES = "osD^vPX", ("", "//", "..", "xx")
 GAP = 2  # white pixels between two images
 STEP = 28 + GAP  # from one image to the next
 
@@ -41,7 +41,7 @@ def check_some(things: Sized, name: str, kind: type = object) -> None:
 def line_style(k: int, name: str = "") -> dict[str, Any]:
     """Colour and marker of the k-th line of a figure, as arguments of `Axes.plot`; the models that
     are in MODELS have theirs in every figure."""
-    k = MODELS.get(name, k % 7)
+    k = MODELS.get(name, OTHERS[k % 7])
     return {"color": PALETTE[k], "marker": MARKERS[k]}
 
 
@@ -158,7 +158,7 @@ def curves(
     for k, (name, values) in enumerate(history.items()):
         every = max(1, len(values) // 8)
         x = range(1, len(values) + 1)
-        ax.plot(x, values, label=name, markevery=every, ms=4, **line_style(k))
+        ax.plot(x, values, label=name, markevery=every, ms=4, **line_style(k, name))
     ax.set(xlabel=xlabel, ylabel=ylabel, yscale="log" if log else "linear")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend(frameon=False, fontsize=8)
@@ -203,8 +203,8 @@ def class_bars(
     ax, width = new_axes(ax, 7.0, 3.0), 0.8 / len(values)
     for k, (name, heights) in enumerate(values.items()):
         x = torch.arange(len(heights)) + (k - (len(values) - 1) / 2) * width
-        own = MODELS.get(name, k)
-        look: dict[str, Any] = {"color": PALETTE[own % 7], "hatch": HATCHES[own % 4]}
+        own = MODELS.get(name, OTHERS[k % 7])
+        look: dict[str, Any] = {"color": PALETTE[own], "hatch": HATCHES[own % 4]}
         ax.bar(x.tolist(), heights.tolist(), width, label=name, edgecolor="white", **look)
     ax.set_xticks(range(len(shown)), shown, rotation=30 if max(map(len, shown)) > 3 else 0)
     ax.set(xlabel="class", ylabel=ylabel)

@@ -302,3 +302,18 @@ def test_ci_installs_what_a_fresh_debian_lacks_and_nothing_else(tmp_path, fresh)
     made = ["make test", "make test-browser"]
     inserted = [*wanted[:3], made[0], wanted[3], made[1]]
     assert log.read_text().splitlines() == (inserted if fresh else made)
+
+
+def test_what_is_written_is_utf8_under_any_locale(tmp_path):
+    words = "Fr\u00e9chet, \u2212log p, \u00dcbung\n"
+    code = f"""if True:
+        import locale
+        from pathlib import Path
+        from sahelpers.store.files import replace_text
+        assert locale.getpreferredencoding(False).lower() not in ("utf-8", "utf8")
+        replace_text(Path("page.md"), {words!a})"""
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    plain |= {"PYTHONPATH": str(CHECKOUT)}
+    code, told = call(sys.executable, "-c", code, cwd=tmp_path, **plain)
+    assert code == 0, told
+    assert (tmp_path / "page.md").read_bytes() == words.encode("utf-8")

@@ -424,15 +424,19 @@ def test_the_estimate_of_all_images_is_the_loop(arch):
     assert fisher.n == 18
 
     right: Squares = {}
+    square = dict.fromkeys(fisher.square_mean, 0.0)  # of the sums over a parameter's entries
     for label in (c for c in range(10) if c != 3):  # the documented order of draws
         generator = sa.seeded(config.seed * 1009 + label)
         part = data.only(label).images
         part = part[torch.randperm(len(part), generator=generator)]
         noise = torch.randn((len(part), 1, 3), generator=generator, dtype=torch.float64)[:, 0]
         labels = torch.full((len(part),), label)
-        for name, v in squares_by_loop(model, negative_elbo, (part, labels, noise)).items():
-            right[name] = right.get(name, 0) + v / 18
+        for one in zip(part.split(1), labels.split(1), noise.split(1), strict=True):
+            for name, v in squares_by_loop(model, negative_elbo, one).items():
+                right[name] = right.get(name, 0) + v / 18
+                square[name] += float(v.sum()) ** 2 / 18
     assert_equal(fisher.diagonal, right)
+    assert fisher.square_mean == pytest.approx(square, rel=1e-9)
 
 
 def test_per_class_estimates_add_up_to_the_whole():
@@ -593,6 +597,9 @@ def test_bad_data_is_refused():
         sa.diagonal_fisher(model, data, config, exclude=10)
     with pytest.raises(ValueError, match="data is on cpu, the model on meta"):
         sa.diagonal_fisher(copy.deepcopy(model).to("meta"), data, config)
+    four = sa.LabelledImages(data.images[:4], torch.arange(4), class_names=tuple("abcd"))
+    with pytest.raises(ValueError, match="10 classes, not 4"):
+        sa.diagonal_fisher(model, four, config, exclude=range(4, 10))
     with torch.no_grad():
         model.decoder[2].weight[1, 1] = float("inf")
     with pytest.raises(ValueError, match=r"decoder\.2\.weight"):
@@ -606,13 +613,23 @@ def test_forget_names_the_first_parameter_that_differs():
         sa.forget(model, other, 3)
 
 
+def test_a_parameter_that_the_model_has_not_is_named():
+    model = small_case("mlp")[0].float()
+    fisher = sa.diagonal_fisher(model, None, sa.FisherConfig(10, source="model_mean"))
+    fisher.diagonal["encoder.9.weight"] = torch.ones(2)
+    with pytest.raises(ValueError, match=r"it has encoder\.9\.weight, which is unknown here"):
+        sa.forget(model, fisher, 3)
+
+
 def test_a_fisher_survives_saving(tmp_path):
     model = small_case("mlp")[0].float()
     config = sa.FisherConfig(20, source="model_mean")
     fishers = sa.class_fishers(model, None, config)
     path = tmp_path / "fisher.pt"
     save(path, fishers.to_state(), {})
-    found = sa.ClassFishers.from_state(load(path)[0])
+    state = load(path)[0]
+    found = sa.ClassFishers.from_state(state)
+    assert [set(each) for each in state["by_class"]] == [set(vars(found.by_class[0]))] * 10
     for mine, theirs in zip(fishers.by_class, found.by_class, strict=True):
         assert (mine.n, mine.estimator, mine.square_mean) == (
             theirs.n,

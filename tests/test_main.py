@@ -164,9 +164,10 @@ def test_run_leaves_a_report_and_does_nothing_twice(notebooks, small, monkeypatc
     assert "35" in (folder / "01_story.html").read_text()
 
 
-def test_a_page_needs_no_network():
+@pytest.mark.parametrize("name", ["OWNER/forget", "alice/forget"])
+def test_a_page_needs_no_network(name):
     notebook = nbformat.v4.new_notebook()
-    badge = "[![Open in Colab](https://example.org/badge.svg)](https://example.org)"
+    badge = commands.with_badges("[Set your address first]()", name, CHECKOUT / "nb" / "01.py")
     text = f"{badge}\n\nThe loss $a_i * b_i * c_i$ costs `$5`.\n\n$$\\sum_i F_i\\theta_i^2$$\n"
     notebook.cells = [nbformat.v4.new_markdown_cell(text)]
     page = commands.page(notebook)
@@ -174,6 +175,7 @@ def test_a_page_needs_no_network():
     assert page.count('display="block"') == 1
     assert "<em>" not in page
     assert "<code>$5</code>" in page
+    assert "address first" not in page  # and no badge, which would lead nowhere from there
     assert not re.search(r'(src|href)="https?:', page)
 
 
@@ -250,16 +252,45 @@ def pages(folder):
     return {p: p.read_text(encoding="utf-8") for p in sorted(folder.rglob("*.*")) if p.is_file()}
 
 
+OPEN = "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
+FIRST = "[Set your address first]"
+
+
 def test_one_command_sets_the_address_everywhere(copied, monkeypatch):
-    before, (old,) = pages(copied), re.findall(r'hub.com/(.+)"', pages(copied)[copied / TOML])
+    (old,) = re.findall(r'hub.com/(.+)"', pages(copied)[copied / TOML])
     call(monkeypatch, "address", "alice/forget.it")
     after = pages(copied)
-    assert list(after) == list(before)
+    colab = "(https://colab.research.google.com/github/alice/forget.it/blob/main/notebooks/"
     for path, text in after.items():
-        assert text == before[path].replace(f"/{old}", "/alice/forget.it")
+        assert old not in text
+        assert FIRST not in text
         if path.suffix in (".ipynb", ".toml", ".cff") and path.name != "jupytext.toml":
-            assert "alice/forget.it" in text
+            assert "github.com/alice/forget.it" in text
+        if path.suffix in (".ipynb", ".py"):
+            assert text.count("[![") == text.count(f"{OPEN}{colab}{path.stem}.ipynb)") == 1
+    rows = [row for row in after[copied / "README.md"].splitlines() if OPEN in row]
+    assert len(rows) == len(list(copied.glob("notebooks/*.ipynb")))
+    for row in rows:
+        (name,) = re.findall(r"^\| \[(\w+)\]", row)
+        assert row.endswith(f"| {OPEN}{colab}{name}.ipynb) |")
     call(monkeypatch, "address", "alice/forget.it-2")  # begins with the one before
+    for path, text in pages(copied).items():
+        assert text == after[path].replace("/alice/forget.it", "/alice/forget.it-2")
+    call(monkeypatch, "address", "alice/forget.it")
+    assert pages(copied) == after
+
+
+def test_without_an_address_badges_lead_to_the_words_that_say_how_to_set_it(copied, monkeypatch):
+    before, (old,) = pages(copied), re.findall(r'hub.com/(.+)"', pages(copied)[copied / TOML])
+    call(monkeypatch, "address", "OWNER/selective-amnesia-mnist")
+    unset = pages(copied)
+    readme = unset[copied / "README.md"]
+    assert "\n## Set your address\n\n`python -m sahelpers address NAME/REPOSITORY`" in readme
+    for path, text in unset.items():
+        assert "colab.research" not in text
+        if path.suffix in (".ipynb", ".py"):
+            assert text.count(f"{FIRST}(../README.md#set-your-address)") == 1
+    assert readme.count(f"{FIRST}(#set-your-address)") == len(list(copied.glob("notebooks/*.py")))
     call(monkeypatch, "address", old)
     assert pages(copied) == before
 

@@ -8,14 +8,17 @@ import sys
 import tomllib
 from contextlib import redirect_stdout
 from functools import reduce
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import jupytext
+import matplotlib.pyplot as plt
 import nbformat
 import pytest
+import torch
 from jupytext.config import load_jupytext_config
 
 import sahelpers as sa
+from sahelpers.__main__ import with_badges
 from sahelpers.config import CHECKOUT
 
 PROJECT = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
@@ -215,4 +218,53 @@ def test_each_knob_is_written_once(path):
 
 @each
 def test_its_badge_opens_itself(path):
-    assert f"/blob/main/notebooks/{path.name}" in read(path).cells[0].source
+    """Or it says what to do first, while the project has no address."""
+    name = ADDRESS.removeprefix("https://github.com/")
+    first = read(path).cells[0].source
+    assert with_badges(first, name, path) == first
+    if name.startswith("OWNER/"):
+        assert "[Set your address first](../README.md#set-your-address)" in first
+    else:
+        assert f"/{name}/blob/main/notebooks/{path.name})" in first
+
+
+def cell_with(stem, words):
+    """The one code cell of a notebook that holds these words."""
+    (found,) = [c for c in twin_cells(CHECKOUT / "notebooks" / f"{stem}.ipynb") if words in c]
+    return found
+
+
+def test_without_an_audit_the_verdict_says_what_makes_one(monkeypatch, capsys):
+    monkeypatch.setattr(sa.study, "read_audit", dict)
+    exec(cell_with("04_probing", "read_audit"), {"sa": sa, "OURS": "selective amnesia"})
+    told = capsys.readouterr().out
+    assert told == f"not audited: {list(range(10))}; `python -m sahelpers claim` does it\n"
+
+
+def test_a_weak_class_is_not_cut_off(monkeypatch):
+    """One that is recognised at 5 %: its bar is in the picture."""
+    shares = torch.linspace(0.05, 1, 10)
+    seen = SimpleNamespace(correct=lambda: shares)
+    monkeypatch.setattr(sa, "judge_samples", lambda *given: seen)
+    given = {"sa": sa, "PER_CLASS": 1, "model": None, "names": None}
+    given |= {"judges": {"open": None}, "latents": {"N(0, I)": None, "class Gaussian": None}}
+    exec(cell_with("01_baseline", "class_bars"), given)
+    low, high = given["ax"].get_ylim()
+    assert low <= 0
+    assert high >= 100
+    heights = sorted(bar.get_height() for bar in given["ax"].patches)
+    assert heights == pytest.approx(sorted((100 * shares).tolist() * 2))
+    plt.close("all")
+
+
+def test_a_class_of_few_images_is_enough_for_the_fishers_batches(tiny, tiny_fishers, mnist):
+    """Nine digits forgotten: the one that stays has fewer than 6,000 images."""
+    given = {"sa": sa, "torch": torch, "SEED": 42, "device": "cpu", "model": tiny, "train": mnist}
+    given |= {"forgotten": tuple(range(9)), "fisher": tiny_fishers.without(range(9))}
+    exec(cell_with("02_fisher", "batch_mean = "), given)
+    assert len(given["data"]) == int((mnist.labels == 9).sum()) < 6000
+    assert given["wrong_sum"] > 0
+    given |= {"kept_images": mnist.only(9), "weights": ["decoder.0.weight"]}
+    exec(cell_with("A1_fisher_in_depth", "pieces = []"), given)
+    assert given["pieces"].shape == (8, 1)  # 800 of 1,009 images, in hundreds
+    assert (given["pieces"] > 0).all()

@@ -124,6 +124,20 @@ def test_a_model_has_its_colour_in_every_figure_and_names_do_not_overlap():
     assert shown == [plots.CONTROL, plots.AFTER]
 
 
+def test_what_is_no_model_has_no_models_colour():
+    """Up to three things, the same in lines and in bars, next to a model or not."""
+    own = {plots.BEFORE, plots.AFTER, plots.CONTROL, plots.HIDDEN}
+    lines = plots.curves({"training": [1.0], "test": [2.0], "KL": [3.0]}).get_lines()
+    drawn = [line.get_color() for line in lines]
+    assert len(set(drawn)) == 3
+    assert not own & set(drawn)
+    groups = plots.class_bars({n: torch.ones(1) for n in ("one", "forgotten", "two")}).containers
+    found = [plt.matplotlib.colors.to_hex(b.patches[0].get_facecolor()).upper() for b in groups]
+    assert found == [drawn[0], plots.AFTER, drawn[2]]
+    seven = [plots.line_style(k)["color"] for k in range(7)]
+    assert set(seven) == set(plots.PALETTE)  # more are told apart all the same
+
+
 def finding(low, high, verdict, attack="a", resists=0):
     """Hidden models at 0.9, controls at 0.5, a margin of 0.1."""
     middle = (low + high) / 2

@@ -124,3 +124,25 @@ def test_the_lesson_names_sections_that_are_there():
     for twin, name in told:
         lines = (CHECKOUT / f"{twin}.py").read_text(encoding="utf-8").splitlines()
         assert f"# ## {name}" in lines, (twin, name)
+
+
+def test_what_happened_once_has_a_test_that_is_there():
+    """Each row of the table of tests/README names one, or refers to the row above it."""
+    tests = CHECKOUT / "tests"
+    text = (tests / "README.md").read_text(encoding="utf-8")
+    _, section = text.split("## Nothing wrong under a right name\n")
+    table = section.split("\n## ")[0].split("|---|---|\n")[1]
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("|")]
+    assert len(rows) >= 30
+    file, code, named = "", "", 0
+    for happened, held in rows:
+        assert "::test_" in held or held.startswith("the same test"), happened
+        for other, test in re.findall(r"`(test_\w+\.py)?::(test_\w+)", held):
+            file, named = other or file, named + 1
+            code = (tests / file).read_text(encoding="utf-8")
+            assert f"\ndef {test}(" in code, f"{file}::{test}"
+        for case in re.findall(r"\[(\w+)\]", held):
+            assert f'"{case}"' in code, f"{file}: {case}"
+    assert named >= len(rows)
+    for path in set(re.findall(r"`(?:tests/)?([\w/]+\.py)[`:]", text)):
+        assert (tests / path).is_file(), path

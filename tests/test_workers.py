@@ -120,6 +120,22 @@ def test_processes_give_the_item_itself_with_its_result():
     assert dict(workers.each(operator.call, POWERS, "loky", jobs=2)) == RAISED
 
 
+def test_processes_end_after_torch_used_two_threads_here():
+    """A forked pool waits for threads that it does not have; these processes are spawned."""
+    code = """if True:
+        import torch
+        from sahelpers.study import workers
+        torch.set_num_threads(2)
+        large = torch.ones(600, 600)
+        assert float((large @ large).sum()) == 600**3
+        found = dict(workers.each(torch.linalg.matrix_norm, [large, 2 * large], "loky", jobs=2))
+        print(sorted(float(norm) for norm in found.values()), torch.get_num_threads())"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True
+    )
+    assert done.stdout == "[600.0, 1200.0] 2\n", done.stderr
+
+
 @pytest.fixture
 def cluster(folder, tmp_path):
     """A scheduler and two workers, as README starts them; (address, worker processes)."""

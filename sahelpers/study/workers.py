@@ -1,8 +1,5 @@
 """Where independent pieces of work are done: here, in processes of this machine, or on a cluster.
 
-    for item, result in each(work, items, "loky", jobs=2):
-        ...
-
 Each piece runs on one thread of torch's, so that as many can run as there are cores, their times
 compare, and every backend gives the same bits.  Processes are spawned (loky), never forked: a fork
 of a process in which torch's threads have run may hang, and a dead member ends a plain pool.
