@@ -25,13 +25,7 @@ from .config import (
 )
 from .data import DataError, LabelledImages, load_dataset
 from .denoising import choose_weight, denoise_tv, sure
-from .elbo import (
-    elbo_terms,
-    label_bounds,
-    log_likelihood,
-    measure_elbo,
-    negative_elbo,
-)
+from .elbo import elbo_terms, label_bounds, log_likelihood, measure_elbo, negative_elbo
 from .fisher import ClassFishers, Fisher, class_fishers, diagonal_fisher
 from .gradients import squared_gradients
 from .judges import (

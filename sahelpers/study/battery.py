@@ -178,12 +178,7 @@ class Reference:
 
 
 def _areas(
-    model: CVAE,
-    label: int,
-    real: LabelledImages,
-    size: int,
-    seeds: Iterable[int],
-    **given: Any,
+    model: CVAE, label: int, real: LabelledImages, size: int, seeds: Iterable[int], **given: Any
 ) -> list[float]:
     """Area under P(c_f) of relearning runs, from `size` images of the class, other ones for each
     seed.  given: what else `relearn` takes."""
