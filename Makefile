@@ -7,6 +7,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 COLAB := .venv-colab
 LOWEST := .venv-lowest
+NEW := checkpoints/fresh
 READY := $(VENV)/.ready
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 
@@ -20,8 +21,9 @@ unexport MPLBACKEND      # notebooks choose their own, or they would show no fig
 .PHONY: run check test test-browser test-colab notebooks lab app models scoreboard claim audit bench clean
 .PHONY: page coverage misuse stress mutants portability test-lowest
 
-run: $(READY)            # the whole story on real MNIST: results/run/ and a table
-	$(PY) -m sahelpers run
+run: $(READY)            # the whole story on real MNIST: results/run/ and a table; FRESH=1 trains all
+	$(if $(FRESH),rm -rf results/run $(NEW))
+	$(if $(FRESH),SA_CHECKPOINTS=$(NEW) SA_SHIPPED=$(NEW)/none) $(PY) -m sahelpers run
 
 check: $(READY)          # lint, types, unit tests (notebook pairs among them)
 	$(PY) -m ruff check .
@@ -118,4 +120,4 @@ $(READY): requirements.txt pyproject.toml
 	touch $@
 
 clean:                   # remove what the targets above made, checkpoints included
-	rm -rf $(VENV) $(COLAB) $(LOWEST) results/run checkpoints/*.pt .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(COLAB) $(LOWEST) results/run $(NEW) checkpoints/*.pt .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -8,6 +8,7 @@ import os
 import re
 import time
 from asyncio import CancelledError
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -107,32 +108,40 @@ def page(notebook: nbformat.NotebookNode) -> str:
     return re.sub(r'<script[^>]* src="https[^>]*>\s*</script>', "", text)
 
 
+def made_from(*paths: Path) -> str:
+    """Sixteen digits for these files, the package, and the versions of what it computes with."""
+    found = hashlib.sha256(f"{torch.__version__} {matplotlib.__version__}".encode())
+    for path in (*paths, *sorted((CHECKOUT / "sahelpers").rglob("*.py"))):
+        found.update(path.read_bytes())
+    return found.hexdigest()[:16]
+
+
 def run() -> None:
     """Make every model of the story, print a table, execute the notebooks, leave results/run/.
 
-    A page is kept when its notebook, the package and the versions of what it uses are unchanged.
+    The table and a page are kept when what they were made from is unchanged: the models that ship
+    or the notebook, the package and the versions of what it uses.
     """
     matplotlib.use("agg")
     REPORT.mkdir(parents=True, exist_ok=True)
-    begin = time.perf_counter()
-    summary = report.measure(3, REPORT)
+    begin, file, summary = time.perf_counter(), REPORT / "summary.json", dict[str, Any]()
+    mark = made_from(*sorted(files.SHIPPED.glob("*.pt")))
+    with suppress(OSError, ValueError):  # not there, or damaged
+        summary = json.loads(file.read_text(encoding="utf-8"))
+    if summary.get("made_from") != mark or not (REPORT / "before_after.png").exists():
+        summary = report.measure(3, REPORT) | {"made_from": mark}
+        replace_text(file, json.dumps(summary, indent=1) + "\n")
     report.print_table(summary)
     os.environ["SA_PROGRESS"] = "0"
-    package = sorted((CHECKOUT / "sahelpers").rglob("*.py"))
     for name in STORY:
         twin, target = NOTEBOOKS / f"{name}.py", REPORT / f"{name}.html"
-        made_from = hashlib.sha256(f"{torch.__version__} {matplotlib.__version__}".encode())
-        for path in (twin, *package):
-            made_from.update(path.read_bytes())
-        mark = f"<!-- made from {made_from.hexdigest()[:16]} -->"
+        mark = f"<!-- made from {made_from(twin)} -->"
         if target.exists() and target.read_text(encoding="utf-8").endswith(mark):
             print(f"{target.name} is up to date")
             continue
         replace_text(target, page(execute(twin)) + mark)
         print(f"{target.name} written after {time.perf_counter() - begin:.0f} s")
-    summary["seconds_in_all"] = round(time.perf_counter() - begin, 1)
-    replace_text(REPORT / "summary.json", json.dumps(summary, indent=1) + "\n")
-    print(f"pictures, pages and summary.json are in {REPORT.relative_to(CHECKOUT)}/")
+    print(f"pictures, pages and {file.name} are in {REPORT.relative_to(CHECKOUT)}/")
 
 
 def write_models() -> None:

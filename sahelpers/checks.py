@@ -144,8 +144,8 @@ def check_values(values: Tensor, name: str, low: float, high: float, hint: str =
     """ValueError unless every number lies from low to high: never NaN."""
     if values.is_meta or not values.numel():
         return  # nothing is there to be read
-    if not (values.min() >= low and values.max() <= high):
-        first, last = float(values.min()), float(values.max())
+    if not (values.amin() >= low and values.amax() <= high):
+        first, last = float(values.amin()), float(values.amax())
         raise ValueError(
             f"values of {name} run from {first:g} to {last:g}; they must lie in "
             f"[{low:g}, {high:g}]{hint}"

@@ -50,21 +50,20 @@ def denoise_tv(
 
 def _solve(f: Tensor, w: Tensor, gap: float, anisotropic: bool) -> Tensor:
     """f (B, H, W), w () -> u (B, H, W).  All images go on until the last is done."""
+    if not w:
+        return f.clone()
     p = f.new_zeros((2, *f.shape))  # the dual: across, down; last column / row stay zero
-    r, momentum = p.clone(), 1.0
-    floor = w.clamp(min=1e-30)
+    r, d, u, momentum = p.clone(), p.clone(), f.clone(), 1.0  # used again: new memory is slow
     for step in range(1, MAX_STEPS + 1):
-        q = r.add_(_differences(_primal(f, r)), alpha=1 / LIPSCHITZ)
+        r.add_(_differences(_primal(f, r, u), d), alpha=1 / LIPSCHITZ)
         if anisotropic:
-            q = torch.minimum(torch.maximum(q, -w), w)
+            r.clamp_(-w, w)
         else:
-            q = q.div_((torch.hypot(q[0], q[1]) / floor).clamp_(min=1)).mul_(w > 0)
+            r /= r[0].square().addcmul_(r[1], r[1]).sqrt_().div_(w).clamp_(min=1)
         following = (1 + (1 + 4 * momentum**2) ** 0.5) / 2
-        r = torch.lerp(p, q, 1 + (momentum - 1) / following)
-        p, momentum = q, following
+        p, r, momentum = r, p.lerp_(r, 1 + (momentum - 1) / following), following
         if step % LOOK_EVERY == 0:
-            u = _primal(f, p)
-            d = _differences(u)
+            _differences(_primal(f, p, u), d)
             length = d.abs().sum(0) if anisotropic else torch.hypot(d[0], d[1])
             gaps = (w * length - (p * d).sum(0)).sum((1, 2))  # zero at the solution only, (B,)
             if float(gaps.max()) <= gap:
@@ -72,17 +71,16 @@ def _solve(f: Tensor, w: Tensor, gap: float, anisotropic: bool) -> Tensor:
     raise RuntimeError(f"gap={gap} not reached in {MAX_STEPS} steps: allow more, or give float64")
 
 
-def _differences(u: Tensor) -> Tensor:
-    """D u (2, B, H, W): to the right-hand and to the lower neighbour, zero at the border."""
-    d = u.new_zeros((2, *u.shape))
+def _differences(u: Tensor, d: Tensor) -> Tensor:
+    """D u into d (2, B, H, W): to the right-hand and to the lower neighbour; zero at the border."""
     torch.sub(u[:, :, 1:], u[:, :, :-1], out=d[0, :, :, :-1])
     torch.sub(u[:, 1:], u[:, :-1], out=d[1, :, :-1])
     return d
 
 
-def _primal(f: Tensor, p: Tensor) -> Tensor:
-    """u = f - D^T p (B, H, W)."""
-    u = f + p[0]
+def _primal(f: Tensor, p: Tensor, u: Tensor) -> Tensor:
+    """f - D^T p (B, H, W) into u."""
+    torch.add(f, p[0], out=u)
     u += p[1]
     u[:, :, 1:] -= p[0, :, :, :-1]
     u[:, 1:] -= p[1, :, :-1]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .checks import check_is, check_values, door
 from .config import FisherConfig, check_classes, kept_classes
@@ -149,9 +149,8 @@ def class_fishers(
 ) -> ClassFishers:
     """One Fisher per class, with the options of `diagonal_fisher`."""
     found = _by_class(model, data, config or FisherConfig(), tuple(range(model.num_classes)))
-    for label in range(model.num_classes):
-        if label not in found:
-            raise ValueError(f"class {label} has no image to estimate its Fisher from")
+    if missing := [c for c in range(model.num_classes) if c not in found]:
+        raise ValueError(f"class {missing[0]} has no image to estimate its Fisher from")
     return ClassFishers(tuple(found.values()))
 
 
@@ -179,38 +178,37 @@ def _by_class(
         if here != there:
             raise ValueError(f"data is on {here}, the model on {there}: move one")
         check_model(model, num_classes=data.num_classes)
-    n, found = -(-config.n_fisher_samples // model.num_classes), {}
+    n, found = -(-config.n_fisher_samples // model.num_classes), dict[int, Fisher]()
     for label in progress(classes, "Fisher per class"):
         generator = seeded(config.seed * 1009 + label)  # a class's images and noise: the same ones
         if real and data is not None:
-            images = data.only(label).images
-            images = images[torch.randperm(len(images), generator=generator)[:n]]
+            own = (data.labels == label).nonzero()[:, 0]
+            own = own[torch.randperm(len(own), generator=generator)[:n]]
+            images, labels = data.images[own], data.labels[own]
         else:
             labels = torch.full((n,), label, device=model.device)
             images = model.sample(labels, "standard", generator)
             if config.source == "model_sample":
-                images = _pixels(images, generator)
+                images = torch.bernoulli(images.cpu(), generator=generator).to(images)
         if len(images):
-            found[label] = _estimate(model, images, config, label, generator)
+            found[label] = _estimate(model, images, labels, config, generator, not found)
     return found
 
 
-def _pixels(mean: Tensor, generator: torch.Generator) -> Tensor:
-    """Bernoulli draws with these means, made on the CPU."""
-    return torch.bernoulli(mean.cpu(), generator=generator).to(mean.device)
-
-
 def _estimate(
-    model: CVAE, images: Tensor, config: FisherConfig, label: int, generator: torch.Generator
+    model: CVAE,
+    images: Tensor,
+    labels: Tensor,
+    config: FisherConfig,
+    generator: torch.Generator,
+    verify: bool,
 ) -> Fisher:
     """From images (n, 1, 28, 28) of one class."""
     n = len(images)
-    labels = torch.full((n,), label, device=model.device)
     decoder, product = config.estimator == "decoder", config.estimator == "product"
     noise = draw_normal((n, (1 + product) * config.draws, model.latent_dim), model, generator)
 
-    def losses(twin: nn.Module, images: Tensor, labels: Tensor, noise: Tensor) -> Tensor:
-        assert isinstance(twin, CVAE)
+    def losses(twin: CVAE, images: Tensor, labels: Tensor, noise: Tensor) -> Tensor:
         if decoder:
             return bernoulli_nats(twin.decode_logits(noise, labels), images)
         return negative_elbo(twin, images, labels, noise)
@@ -221,11 +219,14 @@ def _estimate(
         z = noise[:, k]
         if decoder:  # the pixels must come from the z they are scored under
             with torch.no_grad():
-                images = _pixels(model.decode(z, labels), generator)
+                images = model.decode(z, labels)
+            images = torch.bernoulli(images.cpu(), generator=generator).to(images)
         twins = (images, labels, noise[:, config.draws + k]) if product else None
-        part, part_each = squared_gradients(model, losses, (images, labels, z), twins)
+        inputs = images, labels, z
+        part, part_each = squared_gradients(model, losses, inputs, twins, verify=verify and not k)
         for name, value in part.items():
-            total[name] = total.get(name, 0) + value / (n * config.draws)
+            value /= n * config.draws
+            total[name] = total[name].add_(value) if k else value
             each[name] = each.get(name, 0) + part_each[name] / config.draws
     square = {name: float(values.square().mean()) for name, values in each.items()}
     source = "its own" if decoder else config.source

@@ -15,14 +15,7 @@ import torch
 from . import amnesia, fisher, training
 from .amnesia import AmnesiaResult, forget
 from .checks import check_is
-from .config import (
-    AmnesiaConfig,
-    BaselineConfig,
-    Config,
-    FisherConfig,
-    JudgeConfig,
-    check_classes,
-)
+from .config import AmnesiaConfig, BaselineConfig, Config, FisherConfig, JudgeConfig, check_classes
 from .data import MNIST_DIGEST, LabelledImages, load_dataset
 from .fisher import ClassFishers, class_fishers
 from .judges import SCORING, Judge

@@ -156,8 +156,21 @@ def test_run_leaves_a_report_and_does_nothing_twice(notebooks, small, monkeypatc
     row = next(line for line in first.splitlines() if line.strip().startswith("3*"))
     assert f"{open_judge['p_before'][3]:.3f}" in row
     assert f"{open_judge['p_after'][3]:.3f}" in row
+
+    def fail(*arguments):
+        raise AssertionError("measured again")
+
+    measure = report.measure
+    monkeypatch.setattr(report, "measure", fail)
+    call(monkeypatch, "run")
+    assert capsys.readouterr().out.startswith(first.partition("01_story.html")[0])
     call(monkeypatch, "run")
     assert "01_story.html is up to date" in capsys.readouterr().out
+    for harmed in ("summary.json", "before_after.png"):
+        (folder / harmed).unlink()
+        with pytest.raises(AssertionError, match="measured again"):
+            call(monkeypatch, "run")
+    monkeypatch.setattr(report, "measure", measure)
     (notebooks / "01_story.py").write_text(TWIN.replace("6", "5"))
     call(monkeypatch, "run")
     assert "01_story.html written" in capsys.readouterr().out

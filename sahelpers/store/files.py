@@ -21,11 +21,11 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from ..config import CHECKOUT, Config, user_folder
+from ..config import Config, user_folder
 from ..progress import progress
 from .archive import LIMIT, OlderFormat, check_memory, pack, same, unpack
 
-SHIPPED = CHECKOUT / "checkpoints" / "shipped"  # written by `make models` alone
+SHIPPED = user_folder("SA_SHIPPED", "checkpoints/shipped")  # written by `make models` alone
 REMEDY = "Delete or move the file and run again to make a new one."
 ELSEWHERE = "Set SA_CHECKPOINTS to a folder of yours with some space left."
 
