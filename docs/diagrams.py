@@ -124,7 +124,7 @@ def objective() -> None:
     box(ax, 6.35, 0.15, 3.5, 1.7, linestyle="--")
     write(ax, 8.1, 1.58, "4  attacker in the loop", weight="bold")
     picture(ax, 6.5, 0.35, 0.85, ("3", 1))
-    write(ax, 8.62, 0.8, "an old image: moves $z$\nuntil it is cheap\nunder a kept label", 11.5)
+    write(ax, 8.62, 0.8, "an old image: moves $z$\nand a label of its own\nuntil it is cheap", 11.5)
 
     arrow(ax, (3.65, 3.85), (4.15, 3.45))
     arrow(ax, (6.35, 3.85), (5.85, 3.45), BEFORE)

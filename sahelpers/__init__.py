@@ -46,11 +46,10 @@ from .probing import (
     image_cost,
     invert_blind,
     invert_prototypes,
-    pass_at_k,
     reachable,
     success,
 )
-from .recovery import relearn, reset_label
+from .recovery import fit_label, relearn, reset_label
 from .store import CheckpointError
 from .story import Story
 from .surrogates import make_surrogate
@@ -62,10 +61,10 @@ __all__ = """
 CVAE AmnesiaConfig AmnesiaResult BaselineConfig CheckpointError ClassFishers DataError Fisher
 FisherConfig Judge JudgeConfig LabelledImages Latents Objective ProbeConfig Story TrainedCVAE
 Verdict check_classes choose_weight class_fishers collateral contrast default_device denoise_tv
-diagonal_fisher draw_images elbo_terms fixed_latents forget frechet_distance guided_attack
-image_cost ink interpolate_labels invert_blind invert_prototypes judge_samples kept_classes
-label_bounds load_dataset log_likelihood make_surrogate measure_elbo negative_elbo
-orientation_entropy pass_at_k plots reachable reconstruct relearn reset_label seeded
+diagonal_fisher draw_images elbo_terms fit_label fixed_latents forget frechet_distance
+guided_attack image_cost ink interpolate_labels invert_blind invert_prototypes judge_samples
+kept_classes label_bounds load_dataset log_likelihood make_surrogate measure_elbo negative_elbo
+orientation_entropy plots reachable reconstruct relearn reset_label seeded
 squared_gradients success sure total_variation train_baseline
 """.split()  # noqa: SIM905
 

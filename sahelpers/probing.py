@@ -25,7 +25,6 @@ from .checks import (
     check_values,
     check_whole,
     door,
-    is_whole,
 )
 from .config import ProbeConfig, check_classes
 from .elbo import latent_cost
@@ -258,16 +257,3 @@ def reachable(z: Tensor) -> Tensor:
     share = torch.special.gammainc(half, z.cpu().double().square().sum(1) / 2)
     inside: Tensor = (share <= PRIOR_SHARE).to(z.device)
     return inside
-
-
-@door
-def pass_at_k(successes: Tensor, k: int) -> float:
-    """Chance that at least one of k restarts succeeds, from N of them (N,) bool.
-
-    Unbiased: 1 minus the share of the sets of k restarts that hold no success (Chen et al. 2021
-    measure so how often one of k programs is right, arXiv 2107.03374).
-    """
-    n, missed = len(successes), int((~successes).sum())
-    if not is_whole(k) or not 1 <= k <= n:
-        raise ValueError(f"k={k} must lie from 1 to the {n} restarts that were run")
-    return 1 - math.comb(missed, k) / math.comb(n, k)
