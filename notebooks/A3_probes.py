@@ -19,7 +19,7 @@
 #
 # [Set your address first](../README.md#set-your-address)
 #
-# [Notebook 04](04_probing.ipynb) rests on three attacks. Here are the others on one digit, each beside a hidden model and a control. Reading: 10 minutes; running: one minute on two CPU cores.
+# [Notebook 04](04_probing.ipynb) rests on four attacks. Here are the others on one digit, each beside a hidden model and a control. Reading: 10 minutes; running: one minute on two CPU cores.
 
 # %%
 # Colab gets the repository here; elsewhere this cell does nothing.

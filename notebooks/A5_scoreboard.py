@@ -284,7 +284,7 @@ attacked = [m for m in methods if any(v == v for v in figures[m][attacks[0]].val
 print("attacked:", ", ".join(attacked) or "none")
 
 # %% [markdown]
-# *Only what lies right of zero can be memory; lines without a mark were not attacked.* The three named attacks of [notebook 04](04_probing.ipynb), on ours:
+# *Only what lies right of zero can be memory; lines without a mark were not attacked.* The four named attacks of [notebook 04](04_probing.ipynb), on ours:
 
 # %%
 NAMED, verdicts = sa.study.statistics.NAMED, sa.study.verdicts
@@ -292,9 +292,9 @@ audited = {m: verdicts.of_method(audit, m) for m in dict.fromkeys(m for _, m, _ 
 audited = {m: of for m, of in audited.items() if of}  # method -> digit -> attack -> finding
 claims = {m: verdicts.claim(of) for m, of in audited.items()}
 if OURS in claims:
-    size = (13, 1.4 + 0.25 * len(audited[OURS]))
-    figure, axes = plt.subplots(1, 3, figsize=size, layout="constrained", sharey=True)
-    for ax, attack in zip(axes, NAMED, strict=True):
+    size = (11, 2 * (1.4 + 0.25 * len(audited[OURS])))
+    figure, axes = plt.subplots(2, 2, figsize=size, layout="constrained", sharey=True)
+    for ax, attack in zip(axes.flat, NAMED, strict=True):
         of_ours = {f"digit {d}": f[attack] for d, f in audited[OURS].items()}
         sa.study.report.excess_intervals(of_ours, ax, attack)
         ax.autoscale(axis="x")
