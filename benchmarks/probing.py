@@ -24,7 +24,7 @@ from torch import Tensor
 import sahelpers as sa
 
 OUT = Path(__file__).resolve().parents[1] / "results" / "benchmarks" / "probing.json"
-REPEATS, TV_REPEATS = 3, 9
+REPEATS, TV_REPEATS = 3, 5
 RESTARTS, STEPS = 128, 40
 WEIGHT, SIGMA, GAP = 0.2, 0.2, 0.3  # GAP: squared gray levels per image
 

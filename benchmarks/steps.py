@@ -123,7 +123,8 @@ def main() -> None:
         for name, many in rounds.items()
     }
     for name, row in found.items():
-        row["the rest"] = round(2 * row["step"] - sum(row.values()), 2)
+        if len(row) > 1:
+            row["the rest"] = round(2 * row["step"] - sum(row.values()), 2)
         cells = [f"{part} {ms:.2f} ({ms / row['step']:.0%})" for part, ms in row.items()]
         print(f"{name}: " + ", ".join(cells))
     OUT.parent.mkdir(parents=True, exist_ok=True)
