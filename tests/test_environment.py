@@ -120,6 +120,22 @@ def test_make_sets_what_its_commands_inherit(makefile):
     assert call(*show, cwd=makefile, **mine) == (0, "ACTIVE,7,\n")
 
 
+@needs_make
+def test_a_fresh_run_empties_its_folder_and_knows_no_other_models():
+    asked = ("make", "-n", "-o", ".venv/.ready", "run")
+    _, usual = call(*asked, cwd=CHECKOUT, MAKEFLAGS=None)
+    assert "SA_" not in usual
+    assert "rm" not in usual.split()
+    _, fresh = call(*asked, "FRESH=1", cwd=CHECKOUT, MAKEFLAGS=None)
+    (folder,) = re.findall(r"SA_CHECKPOINTS=(\S+)", fresh)
+    (shipped,) = re.findall(r"SA_SHIPPED=(\S+)", fresh)
+    assert re.search(rf"rm -rf .*{folder}\n", fresh)
+    assert Path(shipped).parent == Path(folder)
+    code = "from sahelpers.store import files; print(files.SHIPPED)"
+    read = call(sys.executable, "-c", code, cwd=CHECKOUT, SA_SHIPPED=shipped)
+    assert read == (0, f"{CHECKOUT / shipped}\n")
+
+
 TWIN = """# %%
 import matplotlib.pyplot as plt
 
