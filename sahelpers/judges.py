@@ -179,15 +179,11 @@ def draw_images(model: CVAE, latents: Latents) -> Tensor:
 
 
 @door
-def judge_samples(model: CVAE, judge: Judge, latents: Latents, stretch: bool = False) -> Verdict:
-    """Let a judge look at what the model draws at these latents.
-
-    stretch: stretch every image to full contrast first, so that a faint ghost is seen as well.
-    A class without latents has a row of NaN.
-    """
+def judge_samples(model: CVAE, judge: Judge, latents: Latents) -> Verdict:
+    """What a judge says of the images at these latents; a class without any has a row of NaN."""
     images = draw_images(model, latents)
     check_judge(judge, model.num_classes)
-    p = judge.probabilities(stretch_contrast(images) if stretch else images)
+    p = judge.probabilities(images)
     rows = [latents.labels == c for c in range(model.num_classes)]
     answers = F.one_hot(p.argmax(1), p.shape[1]).to(p.dtype)
     tables = [torch.stack([x[row].mean(0) for row in rows]).cpu() for x in (p, answers)]

@@ -29,7 +29,6 @@ class Clone:
         monkeypatch.setenv("SA_CHECKPOINTS", str(folder / "checkpoints"))
         monkeypatch.setattr(grid, "load_dataset", lambda name, split="train": data[split == "test"])
         monkeypatch.setattr(report, "Story", self.story)
-        monkeypatch.setattr(report, "probe", lambda *a: {})
 
     def story(self):
         return sa.Story(self.data, **CONFIGS)

@@ -32,7 +32,7 @@ SIDES = (52, 42)  # pixels of an image in these two
 QUICK = 3.0  # seconds: after a shorter run, a released slider forgets again
 KNOBS = ["gray_value", "neg_loss_weight", "gamma", "ewc_lambda", "w_attack"]
 KNOBS += ["w_contrast", "w_ink", "w_tv", "w_orient", "epochs_unl"]
-HEAD = ("judge", "P before", "after", "argmax", "stretched", "kept before", "after")
+HEAD = ("judge", "P before", "after", "argmax", "kept before", "after")
 Rows = dict[str, Tensor]  # name of a model -> its images
 ENDED = {"done": "Done", "budget": "EPOCHS_UNL used up", "stopped": "Stopped"}
 Chain = tuple[tuple[tuple[int, ...], AmnesiaConfig], ...]  # classes and settings, run by run
@@ -118,13 +118,11 @@ class AmnesiaController(Controller):
         """Let the judges look at the last result: fills `lines` and `costs`."""
         if (result := self.result) is None:
             return
-        gone, labels = list(result.forget_class), self.judged.labels
+        gone = list(result.forget_class)
         kept = kept_classes(gone, self.baseline.num_classes)
-        own = self.judged.where(torch.isin(labels, labels.new_tensor(gone)))
         for role, judge in self.story.judges.items():
             before, after = self.verdicts[role], judge_samples(result.model, judge, self.judged)
-            ghosts = judge_samples(result.model, judge, own, stretch=True)
-            shares = before.probability, after.probability, after.argmax, ghosts.argmax
+            shares = before.probability, after.probability, after.argmax
             worst = [100 * float(share.diagonal()[gone].max()) for share in shares]
             a, b = (100 * verdict.correct(kept) for verdict in (before, after))
             self.lines[role] = [*worst, float(a.mean()), float(b.mean())]
@@ -294,7 +292,7 @@ class AmnesiaDashboard(KnobDashboard):
     def _fill_table(self) -> None:
         c = self.controller
         rows = [(role, *(f"{x:.1f}" for x in line)) for role, line in c.lines.items()]
-        told = f"Percent, {JUDGED} samples per class; P, argmax and stretched: what was forgotten"
+        told = f"Percent, {JUDGED} samples per class; P and argmax: what was forgotten"
         self.table.value = table(told, HEAD, rows)
         role, points = next(iter(c.costs.items()))
         self.cost.value = bars(points, f"Recognised by '{role}', change in points, kept classes")

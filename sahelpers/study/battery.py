@@ -41,7 +41,7 @@ from .statistics import FOOLED, KEPT, Values
 
 T = TypeVar("T")
 PRIORS = ("class", "standard")  # the baseline's Gaussians of the classes, and N(0, I)
-WHATS = ("p", "argmax", "argmax_stretched", "kept_change", "worst_drop")  # three of the class
+WHATS = ("p", "argmax", "kept_change", "worst_drop")  # the first two of the class
 JUDGED = [f"{what}_{role}_{prior}" for role in SCORING for prior in PRIORS for what in WHATS]
 REAL = ["frechet_before", "frechet_after", "elbo_kept_change", "elbo_forgotten_change"]
 BOUNDS = ["iwae_kept_change", "iwae_forgotten_change"]
@@ -124,9 +124,8 @@ class Reference:
             latents = Latents(torch.where(own[:, None], before.z, z), before.labels)
             for role, judge in self.story.judges.items():
                 after = judge_samples(model, judge, latents)
-                stretched = judge_samples(model, judge, before.where(own), stretch=True)
                 kept = collateral(verdicts[role], after, label)
-                tables = after.probability, after.argmax, stretched.argmax
+                tables = after.probability, after.argmax
                 asked = [float(t[label, label]) if knows_label else math.nan for t in tables]
                 values = *asked, kept.mean_after - kept.mean_before, kept.worst_drop
                 row |= zip((f"{w}_{role}_{prior}" for w in WHATS), values, strict=True)

@@ -18,10 +18,8 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
 from .. import plots
-from ..config import CHECKOUT, AmnesiaConfig, BaselineConfig, JudgeConfig, ProbeConfig
-from ..judges import Judge, collateral, draw_images, fixed_latents, judge_samples
-from ..models import CVAE
-from ..probing import invert_blind, invert_prototypes, success
+from ..config import CHECKOUT, AmnesiaConfig, BaselineConfig, JudgeConfig
+from ..judges import collateral, draw_images, fixed_latents, judge_samples
 from ..store.files import replace_text
 from ..story import Story
 from . import scores, statistics, verdicts
@@ -188,7 +186,7 @@ def markdown(
         claim=verdicts.claim_table(audit or {}),
         left_out=verdicts.left_out_words(played),
         examination=examined.read_text(encoding="utf-8") if examined.is_file() else "Not run.\n",
-        bars=scores.table(mean, [argmax, *bars[2:]]),
+        bars=scores.table(mean, [argmax, *bars[1:]]),
         worst=scores.table(worst, scores.BARS),
         memory=scores.table(mean, others[:5]),
         cost=scores.table(mean, [*others[5:], "dominates", "dominated by"]),
@@ -240,20 +238,15 @@ def measure(forget_class: int, folder: Path, n: int = 2000) -> dict[str, Any]:
     judges, baseline = lap("judges", story.judges), lap("baseline", story.baseline.model)
     lap("fisher", story.fishers)
     result = lap("forget", story.forgotten(forget_class))
-    models = {"baseline": baseline, "forgotten": result.model}
-    models["control"] = lap("control", story.control(forget_class).model)
     latents, found = fixed_latents(baseline, n), {}
     for role, judge in judges.items():
         before, after = (judge_samples(m, judge, latents) for m in (baseline, result.model))
-        stretched = judge_samples(result.model, judge, latents, stretch=True)
         found[role] = {
             "p_before": before.probability.diagonal().tolist(),
             "p_after": after.probability.diagonal().tolist(),
             "argmax_after": float(after.argmax[forget_class, forget_class]),
-            "argmax_after_stretched": float(stretched.argmax[forget_class, forget_class]),
             **vars(collateral(before, after, forget_class)),
         }
-    probes = lap("evaluation", probe(models, judges, forget_class))
     shown = fixed_latents(baseline, 6, seed=1)
     first, second = (draw_images(m, shown) for m in (baseline, result.model))
     figure, axes = plt.subplots(1, 2, figsize=(12, 4.3), layout="constrained")
@@ -262,23 +255,7 @@ def measure(forget_class: int, folder: Path, n: int = 2000) -> dict[str, Any]:
     plt.close(figure)
     seconds["forgetting itself"] = round(result.seconds, 2)
     head = {"forget_class": forget_class, "n": n}
-    return head | {"judges": found, "probes": probes, "seconds": seconds}
-
-
-def probe(
-    models: Mapping[str, CVAE], judges: Mapping[str, Judge], forget_class: int
-) -> dict[str, dict[str, float]]:
-    """Share of restarts that every scoring judge calls the class, per model (by name, the baseline
-    among them) and probe."""
-    few: dict[str, Any] = {"n_restarts": 32, "steps": 300}
-    near, free, baseline = ProbeConfig.prototype(**few), ProbeConfig(**few), models["baseline"]
-    found: dict[str, dict[str, float]] = {}
-    for name, model in models.items():
-        prototype = invert_prototypes(model, forget_class, near, baseline=baseline)
-        results = {"prototype": prototype, "blind": invert_blind(model, forget_class, free)}
-        hits = {k: success(r.images, judges, forget_class) for k, r in results.items()}
-        found[name] = {k: float(hit.float().mean()) for k, hit in hits.items()}
-    return found
+    return head | {"judges": found, "seconds": seconds}
 
 
 def print_table(summary: Mapping[str, Any]) -> None:
@@ -292,12 +269,8 @@ def print_table(summary: Mapping[str, Any]) -> None:
         print(f"{k:>5}{'*' if k == c else ' '} {row}")
     for role, v in judges.items():
         print(
-            f"judge {role}: argmax = {c} on {100 * v['argmax_after']:.2f} % of the samples, "
-            f"{100 * v['argmax_after_stretched']:.2f} % stretched to full contrast; kept classes "
-            f"{v['mean_before']:.2f} -> {v['mean_after']:.2f} %, largest drop "
+            f"judge {role}: argmax = {c} on {100 * v['argmax_after']:.2f} % of the samples; kept "
+            f"classes {v['mean_before']:.2f} -> {v['mean_after']:.2f} %, largest drop "
             f"{v['worst_drop']:.2f} points (class {v['worst_class']})"
         )
-    print("probes, share of 32 restarts that both judges call the class:")
-    for name, shares in summary["probes"].items():
-        print(f"  {name:<10}" + "".join(f"{k} {s:.2f}   " for k, s in shares.items()))
     print("seconds: " + ", ".join(f"{k} {v}" for k, v in summary["seconds"].items()))

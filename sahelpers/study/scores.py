@@ -20,7 +20,6 @@ Cells = dict[str, str]  # column -> text, of one method
 
 BARS = {  # figure: (columns of the CSV, factor, what is allowed)
     "argmax = c_f, %": (("argmax_open_class", "argmax_open_standard"), 100, 1.0),
-    "stretched, %": (("argmax_stretched_open_class", "argmax_stretched_open_standard"), 100, 1.0),
     "P(c_f)": (("p_open_class", "p_open_standard"), 1, 0.01),
     "kept mean lost, points": (tuple(f"kept_change_{r}_class" for r in SCORING), -1, 0.5),
     "worst class lost, points": (tuple(f"worst_drop_{r}_class" for r in SCORING), 1, 1.0),
