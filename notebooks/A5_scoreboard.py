@@ -137,7 +137,7 @@ plt.show()
 #
 # ## The table
 #
-# Forgetting by the *open* judge (a classifier with a reject option), the rest by the worse of both judges ([scores.py](../sahelpers/study/scores.py)). Contrast-stretched samples were brought to the full range first; IWAE is a tighter ELBO. Smaller is better. Empty: not measured.
+# Forgetting by the *open* judge (a classifier with a reject option), the rest by the worse of both judges ([scores.py](../sahelpers/study/scores.py)). IWAE is a tighter ELBO. Smaller is better. Empty: not measured.
 
 # %% tags=["nbval-ignore-output"]
 names = [*scores.BARS, *scores.OTHERS]

@@ -1,3 +1,4 @@
+import hashlib
 import os
 import stat
 import subprocess
@@ -54,6 +55,21 @@ def test_names_follow_configuration_and_data(folder):
     assert len(names) == 5
     made_of = {"version": 2, "parents": {"model": "89"}}  # these make a file anew, under its name
     assert recipe(base, fish, stem="vae", **made_of).path == folder / "vae.pt"
+
+
+@dataclass(frozen=True)
+class Knobs:
+    speed: int = 1
+    colour: str = "red"
+
+
+def test_a_name_and_a_mark_are_the_same_in_every_release(folder):
+    """Else every file that is kept would be made anew, and nobody told why."""
+    text = '{"configs": [["Knobs", {"colour": "red", "speed": 2}]], "data": {"train": "0123"}, '
+    text += '"stem": "x"}'
+    found = recipe(Knobs(speed=2))
+    assert found.path.name == f"x-{hashlib.sha256(text.encode()).hexdigest()[:8]}.pt"
+    assert set(found.mark) == {"stem", "configs", "data", "version", "parents", "torch"}
 
 
 def test_without_a_setting_they_lie_in_the_checkout(monkeypatch):
