@@ -30,8 +30,8 @@ IMAGES, EARLY = 10, 60
 def joint_fit(model: CVAE, digit: int, images: torch.Tensor, steps: int) -> tuple[float, float]:
     """Mean cost of the images (N, 1, 28, 28), nats, after EARLY steps and the least of all."""
     model = reset_label(model, digit).requires_grad_(False)
-    gate = model.decoder[0].get_parameter("weight")
-    train_input(gate, digit - model.num_classes)
+    gate, first = model.label_weights()[1]
+    train_input(gate, first + digit)
     z = torch.zeros((len(images), model.latent_dim), requires_grad=True)
     groups = [{"params": [z], "lr": 0.1}, {"params": [gate], "lr": 0.05}]
     adam, costs = torch.optim.Adam(groups, betas=(0.9, 0.9)), list[float]()

@@ -52,7 +52,6 @@ from .probing import (
     image_cost,
     invert_blind,
     invert_prototypes,
-    pass_at_k,
     reachable,
     success,
 )
@@ -71,7 +70,7 @@ Verdict check_classes choose_weight class_fishers collateral contrast default_de
 diagonal_fisher draw_images elbo_terms fixed_latents forget frechet_distance guided_attack
 image_cost ink interpolate_labels invert_blind invert_prototypes judge_samples kept_classes
 label_bounds load_dataset log_likelihood make_surrogate measure_elbo negative_elbo
-orientation_entropy pass_at_k plots reachable reconstruct relearn reset_label seeded
+orientation_entropy plots reachable reconstruct relearn reset_label seeded
 squared_gradients success sure total_variation train_baseline
 """.split()  # noqa: SIM905
 

@@ -1,168 +1,21 @@
 """The commands behind the Makefile: `python -m sahelpers run|notebooks|models|...`."""
 
 import argparse
-import hashlib
-import json
-import logging
+import importlib
 import os
-import re
-import time
-from asyncio import CancelledError
-from pathlib import Path
-from tempfile import TemporaryDirectory
+import sys
 from typing import Any
-
-import jupytext
-import matplotlib
-import nbformat
-import torch
-from jupytext.config import load_jupytext_config
-from nbclient import NotebookClient
-from tqdm import tqdm
 
 from .checks import check_whole
 from .config import CHECKOUT, DATASETS, IN_CHECKOUT
-from .store import files
-from .store.files import replace_text
-from .story import Story
 from .study import METHODS, grid, report
 from .study.workers import BACKENDS
 
-NOTEBOOKS = CHECKOUT / "notebooks"
-REPORT = CHECKOUT / "results" / "run"
-STORY = ("01_baseline", "02_fisher", "03_amnesia", "04_probing")
-MATH = re.compile(r"`[^`]*`|\$\$(.+?)\$\$|\$([^$\n]+?)\$|\[!\[Open in Colab\][^\n]*", re.DOTALL)
-INLINE = "module://matplotlib_inline.backend_inline"  # draws into the notebook
-ADDRESS = r"(?!.*(/\.+|\.git)$)[A-Za-z\d](-?[A-Za-z\d]){0,38}/[\w.-]{1,100}"  # GitHub's rules
 
-
-def execute(twin: Path) -> nbformat.NotebookNode:
-    """Run a py:percent notebook from top to bottom in a fresh kernel.
-
-    Raises if a cell fails, RuntimeError if a notebook that draws ends without a picture, and
-    KeyboardInterrupt on Ctrl-C.
-    """
-    notebook: nbformat.NotebookNode = jupytext.read(twin, config=load_jupytext_config(str(twin)))
-    for k, cell in enumerate(notebook.cells):
-        cell["id"] = f"cell-{k:02d}"  # the same at every execution, for readable diffs
-    client = NotebookClient(
-        notebook,
-        timeout=3600,
-        kernel_name="python3",
-        resources={"metadata": {"path": str(twin.parent)}},
-        store_widget_state=False,
-        record_timing=False,
-        coalesce_streams=True,
-        extra_arguments=["--IPKernelApp.log_level=40"],  # errors only
-    )
-    try:
-        with tqdm(total=len(notebook.cells), desc=twin.stem, unit="cell", disable=None) as bar:
-            client.on_cell_executed = lambda **_: bar.update()
-            client.execute(env={**os.environ, "MPLBACKEND": INLINE})
-    except (AssertionError, CancelledError) as error:
-        if isinstance(error, AssertionError) and client.km is not None:
-            raise
-        logging.getLogger("asyncio").disabled = True  # it would list what nbclient left undone
-        raise KeyboardInterrupt from None  # whose handler in nbclient has let go of the kernel
-    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    kinds = [kind for cell in cells for output in cell.outputs for kind in output.get("data", {})]
-    draws = any(word in cell.source for cell in cells for word in ("plt.show", "plots."))
-    if draws and not any(kind.startswith("image/") for kind in kinds):
-        raise RuntimeError(
-            f"{twin.name} draws, but no picture came out of it: install matplotlib-inline, and let "
-            "no cell choose another backend"
-        )
-    return notebook
-
-
-def write_notebooks(names: list[str]) -> None:
-    """Execute the twins (all, or the named ones) and write the .ipynb beside each."""
-    os.environ["SA_PROGRESS"] = "0"
-    twins = {twin.stem: twin for twin in sorted(NOTEBOOKS.glob("*.py"))}
-    for name in names:
-        if name not in twins:
-            raise ValueError(f"no notebook is called {name!r}; there are {', '.join(twins)}")
-    for name in names or twins:
-        begin, target = time.perf_counter(), NOTEBOOKS / f"{name}.ipynb"
-        replace_text(target, nbformat.writes(execute(twins[name])) + "\n")
-        print(f"{target.name}: executed in {time.perf_counter() - begin:.0f} s")
-
-
-def page(notebook: nbformat.NotebookNode) -> str:
-    """HTML that needs no network: mathematics as MathML, without the badge."""
-    from latex2mathml.converter import convert
-    from nbconvert import HTMLExporter
-
-    def math(found: re.Match[str]) -> str:
-        if not (block := found[1]) and not found[2]:
-            return "" if found[0].startswith("[") else found[0]
-        text = convert(block or found[2], display="block" if block else "inline")
-        return re.sub(r"[*_|]", lambda c: f"&#{ord(c[0])};", text)  # no Markdown in it
-
-    for cell in notebook.cells:
-        if cell.cell_type == "markdown":
-            cell.source = MATH.sub(math, cell.source)
-    text: str = HTMLExporter().from_notebook_node(notebook)[0]
-    return re.sub(r'<script[^>]* src="https[^>]*>\s*</script>', "", text)
-
-
-def run() -> None:
-    """Make every model of the story, print a table, execute the notebooks, leave results/run/.
-
-    A page is kept when its notebook, the package and the versions of what it uses are unchanged.
-    """
-    matplotlib.use("agg")
-    REPORT.mkdir(parents=True, exist_ok=True)
-    begin = time.perf_counter()
-    summary = report.measure(3, REPORT)
-    report.print_table(summary)
-    os.environ["SA_PROGRESS"] = "0"
-    package = sorted((CHECKOUT / "sahelpers").rglob("*.py"))
-    for name in STORY:
-        twin, target = NOTEBOOKS / f"{name}.py", REPORT / f"{name}.html"
-        made_from = hashlib.sha256(f"{torch.__version__} {matplotlib.__version__}".encode())
-        for path in (twin, *package):
-            made_from.update(path.read_bytes())
-        mark = f"<!-- made from {made_from.hexdigest()[:16]} -->"
-        if target.exists() and target.read_text(encoding="utf-8").endswith(mark):
-            print(f"{target.name} is up to date")
-            continue
-        replace_text(target, page(execute(twin)) + mark)
-        print(f"{target.name} written after {time.perf_counter() - begin:.0f} s")
-    summary["seconds_in_all"] = round(time.perf_counter() - begin, 1)
-    replace_text(REPORT / "summary.json", json.dumps(summary, indent=1) + "\n")
-    print(f"pictures, pages and summary.json are in {REPORT.relative_to(CHECKOUT)}/")
-
-
-def write_models() -> None:
-    """Make what ships in checkpoints/shipped/ from nothing, on one thread, and replace it."""
-    torch.set_num_threads(1)
-    shipped = files.SHIPPED
-    shipped.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=shipped.parent) as folder:
-        os.environ["SA_CHECKPOINTS"], files.SHIPPED = folder, Path(folder)  # nothing that is there
-        story = Story()
-        for name in ("judges", "guide"):
-            getattr(story, name)
-        story.control(3), story.forgotten(3)
-        for path in sorted(set(Path(folder).glob("*.pt")) - {Path(folder, "fisher.pt")}):
-            os.replace(path, shipped / path.name)
-            print(f"{path.name}: {(shipped / path.name).stat().st_size / 1e6:.1f} MB")
-
-
-def set_address(name: str) -> None:
-    """Write NAME/REPOSITORY where the address of pyproject.toml stands, each file in one step and
-    that one last: what was interrupted can be repeated.  SystemExit for a malformed name."""
-    if not re.fullmatch(ADDRESS, name, re.ASCII):
-        raise SystemExit(f"{name!r} is no address: give NAME/REPOSITORY as behind github.com/")
-    project = CHECKOUT / "pyproject.toml"
-    (old,) = re.findall(r'"https://github\.com/(.+)"', project.read_text(encoding="utf-8"))
-    pages = [CHECKOUT / "README.md", CHECKOUT / "CITATION.cff", *sorted(NOTEBOOKS.glob("*.*"))]
-    for path in (*pages, project):
-        text = path.read_text(encoding="utf-8")
-        new, n = re.subn(rf"(github(\.com)?/){re.escape(old)}(?![\w-])", rf"\g<1>{name}", text)
-        replace_text(path, new)
-        print(f"{path.relative_to(CHECKOUT)}: {n} times {name}")
+def repository() -> Any:
+    """The commands that need a clone, with its notebooks: docs/repository.py."""
+    sys.path.append(str(CHECKOUT / "docs"))
+    return importlib.import_module("repository")
 
 
 def from_options(part: str, options: argparse.Namespace) -> grid.Grid:
@@ -217,13 +70,13 @@ def main() -> None:
     elif not IN_CHECKOUT:
         parser.error(f"{options.command} needs the repository with its notebooks/: clone it first")
     elif options.command == "run":
-        run()
+        repository().run()
     elif options.command == "models":
-        write_models()
+        repository().write_models()
     elif options.command == "address":
-        set_address(options.name)
+        repository().set_address(options.name)
     else:
-        write_notebooks(options.names)
+        repository().write_notebooks(options.names)
 
 
 if __name__ == "__main__":

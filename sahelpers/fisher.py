@@ -119,6 +119,8 @@ def diagonal_fisher(
 ) -> Fisher:
     """Estimate the diagonal Fisher from n_fisher_samples images, as many of each class.
 
+    It is zero for layers that `squared_gradients` does not know, which a warning names.
+
     data: real images, needed for source="data" only; a class with fewer images gives all it has.
     exclude: classes left out together with their share of the images.  Leaving the forgotten class
     out (the default of the notebooks) protects only what the kept classes use: weights that only
@@ -203,7 +205,7 @@ def _pixels(mean: Tensor, generator: torch.Generator) -> Tensor:
 def _estimate(
     model: CVAE, images: Tensor, config: FisherConfig, label: int, generator: torch.Generator
 ) -> Fisher:
-    """From images (n, 1, 28, 28) of one class."""
+    """From images (n, C, H, W) of one class."""
     n = len(images)
     labels = torch.full((n,), label, device=model.device)
     decoder, product = config.estimator == "decoder", config.estimator == "product"

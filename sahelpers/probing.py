@@ -25,7 +25,6 @@ from .checks import (
     check_values,
     check_whole,
     door,
-    is_whole,
 )
 from .config import ProbeConfig, check_classes
 from .elbo import latent_cost
@@ -47,7 +46,7 @@ Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # images, z, label vectors ->
 class ProbeResult:
     """What a probe found, restarts sorted from best (lowest loss) to worst."""
 
-    images: Tensor  # (R, 1, 28, 28)
+    images: Tensor  # (R, *image_shape)
     z: Tensor  # (R, Z)
     label: Tensor  # (R, C): on the simplex, except for "free_y"
     loss: Tensor  # (R,)
@@ -75,7 +74,7 @@ def invert_prototypes(
     generator = seeded(config.seed)
     labels = torch.full((512,), forget_class, device=baseline.device)
     samples = baseline.sample(labels, "standard", generator)
-    targets = samples[contrast(samples).topk(8).indices]  # (8, 1, 28, 28)
+    targets = samples[contrast(samples).topk(8).indices]  # (8, *image_shape)
 
     def loss(images: Tensor, z: Tensor, y: Tensor) -> Tensor:
         error = (images[:, None] - targets[None]).square().flatten(2).mean(2)  # (R, 8)
@@ -158,7 +157,7 @@ def image_cost(
 ) -> tuple[Tensor, Tensor]:
     """What it costs the model to draw real images under some labels: (N, K) nats, and z (N, K, Z).
 
-    images: (N, 1, 28, 28) float in [0, 1].  labels: class numbers (K,) for all of them, or (N, K).
+    images: (N, *image_shape) in [0, 1].  labels: class numbers (K,) for all of them, or (N, K).
     The cost is the smallest -log p(x | z, k) + |z|^2 / 2 over z, that is the best of `steps` steps
     of Adam at 0.1 from z = 0.  No weight is touched and no judge is asked.  A model that never saw
     a class pays more for its images than one that draws them at an ordinary z under another label.
@@ -240,7 +239,7 @@ def _search(
 
 @door
 def success(images: Tensor, judges: Mapping[str, Judge], forget_class: int) -> Tensor:
-    """Whether every judge gives the class at least 0.5: (N,) bool for images (N, 1, 28, 28).
+    """Whether every judge gives the class at least 0.5: (N,) bool for images (N, *image_shape).
 
     Raises ValueError when one of them is the judge that guides attacks, or when there is none.
     """
@@ -258,16 +257,3 @@ def reachable(z: Tensor) -> Tensor:
     share = torch.special.gammainc(half, z.cpu().double().square().sum(1) / 2)
     inside: Tensor = (share <= PRIOR_SHARE).to(z.device)
     return inside
-
-
-@door
-def pass_at_k(successes: Tensor, k: int) -> float:
-    """Chance that at least one of k restarts succeeds, from N of them (N,) bool.
-
-    Unbiased: 1 minus the share of the sets of k restarts that hold no success (Chen et al. 2021
-    measure so how often one of k programs is right, arXiv 2107.03374).
-    """
-    n, missed = len(successes), int((~successes).sum())
-    if not is_whole(k) or not 1 <= k <= n:
-        raise ValueError(f"k={k} must lie from 1 to the {n} restarts that were run")
-    return 1 - math.comb(missed, k) / math.comb(n, k)

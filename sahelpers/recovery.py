@@ -50,15 +50,10 @@ def reset_label(model: CVAE, forget_class: int | Iterable[int]) -> CVAE:
     gone = check_classes(forget_class, model.num_classes)
     model = copy.deepcopy(model)
     kept = kept_classes(gone, model.num_classes)
-    for weight in _first_weights(model):
-        labels = weight[:, -model.num_classes :]
+    for weight, first in model.label_weights():
+        labels = weight[:, first : first + model.num_classes]
         labels[:, gone] = labels[:, kept].mean(1, keepdim=True)
     return model
-
-
-def _first_weights(model: CVAE) -> list[Tensor]:
-    """Those that read the label, (out, inputs, ...) each: the last C inputs are the label's."""
-    return [half[0].get_parameter("weight") for half in (model.encoder, model.decoder)]
 
 
 def train_input(weight: Tensor, column: int) -> None:
@@ -104,9 +99,10 @@ def relearn(
         raise ValueError(f"data has no image of class {c}: over='label' trains nothing without one")
     model = (reset_label(model, c) if over == "label" else copy.deepcopy(model)).train()
     model.requires_grad_(over == "all")
-    model.decoder[0].requires_grad_(over != "label")
-    for weight in _first_weights(model) if over == "label" else ():
-        train_input(weight, c - model.num_classes)
+    first = next(m for m in model.decoder.modules() if any(True for _ in m.parameters(False)))
+    first.requires_grad_(over != "label")
+    for weight, column in model.label_weights() if over == "label" else ():
+        train_input(weight, column + c)
     generator = seeded(seed)
     z = draw_normal((SAMPLES, model.latent_dim), model, seeded(seed + 1))
     wanted = torch.full((SAMPLES,), c, device=model.device)

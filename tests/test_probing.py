@@ -5,12 +5,10 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
-from hypothesis import strategies as st
 
 import sahelpers
 import sahelpers as sa
-from sahelpers.probing import SEARCHES, guided_attack, pass_at_k, reachable
+from sahelpers.probing import SEARCHES, guided_attack, reachable
 
 torch.set_num_threads(1)  # tiny tensors: threads that wait for each other cost far more
 CLASS, LATENT = 2, 3
@@ -199,16 +197,6 @@ def test_reachable_is_the_share_of_the_prior():
     assert not reachable(torch.full((1, 20), 3.0)).any()
 
 
-@given(st.lists(st.booleans(), min_size=1, max_size=8), st.data())
-def test_pass_at_k_is_the_share_of_all_subsets(flags, data):
-    from itertools import combinations
-
-    k = data.draw(st.integers(1, len(flags)))
-    subsets = list(combinations(flags, k))
-    expected = sum(any(s) for s in subsets) / len(subsets)
-    assert pass_at_k(torch.tensor(flags), k) == pytest.approx(expected)
-
-
 @pytest.mark.parametrize(
     ("call", "words"),
     [
@@ -229,7 +217,6 @@ def test_pass_at_k_is_the_share_of_all_subsets(flags, data):
             "not the one that guides",
         ),
         (lambda: sa.success(torch.zeros(1, 1, 28, 28), {}, 0), "at least one"),
-        (lambda: pass_at_k(torch.tensor([True]), 2), "k=2"),
     ],
 )
 def test_refusals_name_what_is_wrong(call, words):
