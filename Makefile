@@ -19,7 +19,7 @@ export GOMP_SPINCOUNT ?= 1000
 unexport MPLBACKEND      # notebooks choose their own, or they would show no figures
 
 .PHONY: run check test test-browser test-colab notebooks lab app models scoreboard claim audit bench clean
-.PHONY: page coverage misuse stress mutants portability test-lowest
+.PHONY: page coverage misuse stress mutants portability test-fashion test-lowest
 
 run: $(READY)            # the whole story on real MNIST: results/run/ and a table; FRESH=1 trains all
 	$(if $(FRESH),rm -rf results/run $(NEW))
@@ -77,6 +77,12 @@ bench: $(READY)          # every claim of speed: results/benchmarks.json and a t
 coverage: $(READY)       # lines of sahelpers that the unit tests reach in their own process
 	$(PY) -m coverage run --source=sahelpers -m pytest tests -q
 	$(PY) -m coverage report
+
+FASHION := /usr/share/datasets/fashion-mnist
+test-fashion: $(READY)   # the chain on the real Fashion-MNIST of Debian's package, which it asks for
+	@test -d $(FASHION) || { echo "apt install dataset-fashion-mnist" >&2; exit 1; }
+	mkdir -p results/run/FashionMNIST && ln -sfn $(FASHION) results/run/FashionMNIST/raw
+	SA_DATA=results/run $(PY) -m pytest tests/fashion -q
 
 misuse: $(READY)         # notebook 01 as hurried readers run it, 20 minutes
 	$(PY) -m pytest tests/misuse -q

@@ -58,7 +58,7 @@ class Attacker:
     @torch.no_grad()
     def _begin(self, fit: int, model: CVAE) -> tuple[Tensor, Tensor]:
         """Set z, label and the optimiser's memory of one fit to their start; images of one class
-        (IMAGES, 1, 28, 28) and what they may cost, (IMAGES,) nats."""
+        (IMAGES, *image_shape) and what they may cost, (IMAGES,) nats."""
         for state in self.optimizer.state.values():
             state["exp_avg"][fit] = state["exp_avg_sq"][fit] = 0
         one, other, chosen = torch.randint(2**31, (3,), generator=self.generator).tolist()

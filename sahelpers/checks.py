@@ -18,7 +18,9 @@ from typing import Any, ParamSpec, TypeVar, get_args
 import torch
 from torch import Tensor, nn
 
-IMAGE_SHAPE = (1, 28, 28)
+Shape = tuple[int, int, int]  # channels, height, width
+IMAGE_SHAPE = (1, 28, 28)  # of MNIST, where none is given
+SIDES = (8, 64)  # pixels that an image may have a side
 P = ParamSpec("P")
 R = TypeVar("R")
 _KINDS = (nn.Module, Tensor, torch.Generator)
@@ -152,12 +154,26 @@ def check_values(values: Tensor, name: str, low: float, high: float, hint: str =
         )
 
 
+def check_shape(shape: object, name: str = "image_shape") -> None:
+    """ValueError unless it is (C, H, W) with one or three channels and 8 to 64 pixels a side."""
+    whole = isinstance(shape, tuple) and len(shape) == 3 and all(map(is_whole, shape))
+    low, high = SIDES
+    if not (whole and shape[0] in (1, 3) and low <= min(shape[1:]) <= max(shape[1:]) <= high):  # type: ignore[index]
+        wanted = f"(channels, height, width): 1 or 3 channels, {low} to {high} pixels a side"
+        raise ValueError(f"{name}={shown(shape)} must be {wanted}")
+
+
 def check_images(
-    images: Tensor, name: str = "images", device: torch.device | None = None
+    images: Tensor,
+    name: str = "images",
+    device: torch.device | None = None,
+    shape: Shape | None = None,
 ) -> Tensor:
-    """The images, if they are (B, 1, 28, 28) float, on the device, with every value in [0, 1]."""
-    check_tensor(images, ("B", *IMAGE_SHAPE), name, device)
-    check_values(images, name, 0, 1)
+    """The images, if (B, *shape) float in [0, 1]; without shape, any that `check_shape` allows."""
+    check_tensor(images, ("B", *(shape or ("C", "H", "W"))), name, device)
+    if shape is None:
+        check_shape(tuple(images.shape[1:]), f"image shape of {name}")
+    check_values(images, name, 0, 1, ": divide by the largest gray level there is")
     return images
 
 

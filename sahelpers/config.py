@@ -51,21 +51,20 @@ class Config:
     def __post_init__(self) -> None:
         for f in fields(self):  # type: ignore[arg-type]  # every subclass is a dataclass
             value, meta = getattr(self, f.name), f.metadata
+            wrong = f"{f.name}={shown(value)}"
             low, high, choices = meta.get("low"), meta.get("high"), meta.get("choices")
             if choices is not None:
                 if value not in choices:
-                    raise ValueError(f"{f.name}={shown(value)} is not one of {', '.join(choices)}")
+                    raise ValueError(f"{wrong} is not one of {', '.join(choices)}")
             elif low is not None:
                 whole = isinstance(f.default, int)
                 kind = int if whole else (int, float)
                 ok = isinstance(value, kind) and not isinstance(value, bool)
                 if not (ok and low <= value <= high):  # NaN is in no range
                     noun = "a whole number" if whole else "a number"
-                    raise ValueError(
-                        f"{f.name}={shown(value)} must be {noun} from {low:g} to {high:g}"
-                    )
+                    raise ValueError(f"{wrong} must be {noun} from {low:g} to {high:g}")
             elif isinstance(f.default, str) and not isinstance(value, str):
-                raise ValueError(f"{f.name}={shown(value)} must be text: {meta['help']}")
+                raise ValueError(f"{wrong} must be text: {meta['help']}")
 
 
 def user_folder(variable: str, default: str) -> Path:
@@ -260,14 +259,10 @@ class ProbeConfig(Config):
     w_contrast: float = knob(1.5, 0.0, 1e6, span=(0.01, 100), help="reward of contrast")
     w_ink: float = knob(4.0, 0.0, 1e6, span=(0.01, 100), help="weight of the ink target")
     w_tv: float = knob(0.04, 0.0, 1e6, span=(0.001, 10), help="weight of total variation")
-    w_orient: float = knob(
-        1.0, 0.0, 1e6, span=(0.01, 100), help="reward of strokes in many directions"
-    )
+    w_orient: float = knob(1.0, 0.0, 1e6, span=(0.01, 100), help="reward of many directions")
     w_z: float = knob(1e-3, 0.0, 1e6, span=(1e-4, 1), help="weight of mean z^2")
     w_y: float = knob(2e-3, 0.0, 1e6, span=(1e-4, 1), help="weight of the label's distance to c_f")
-    alpha_tv: float = knob(
-        0.02, 0.0, 1e6, span=(1e-3, 1), help="total variation in the prototype probe"
-    )
+    alpha_tv: float = knob(0.02, 0.0, 1e6, span=(1e-3, 1), help="total variation, prototype")
     l2z: float = knob(1e-3, 0.0, 1e6, span=(1e-4, 1), help="mean z^2, prototype and guided")
     seed: int = knob(42, 0, 2**31 - 1, help="starting points")
 

@@ -6,18 +6,20 @@ import io
 import math
 import os
 import zlib
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import torch
 import torchvision.datasets as tvd
 from torch import Tensor
 
-from .checks import check_images
+from .checks import IMAGE_SHAPE, Shape, check_images, check_number, check_shape, shown
 from .config import DATASETS, check_classes, user_folder
 
 _CLASSES: dict[str, Any] = dict(
@@ -48,6 +50,7 @@ _UNPACKED = {
         "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
     ),
 }
+FEWEST = 10  # images that a class needs
 _REMEDY = "Delete it, then put a whole copy there or call load_dataset(..., download=True)"
 
 
@@ -57,7 +60,7 @@ class DataError(ValueError):
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Images (N, 1, 28, 28) float32 in [0, 1], labels (N,) int64 and the names of the classes."""
+    """Images (N, C, H, W) float32 in [0, 1], labels (N,) int64 and the names of the classes."""
 
     images: Tensor
     labels: Tensor
@@ -66,10 +69,101 @@ class LabelledImages:
     def __post_init__(self) -> None:
         check_images(self.images)
         if self.labels.shape != self.images.shape[:1] or self.labels.dtype != torch.int64:
+            found = f"labels of shape {tuple(self.labels.shape)} and type {self.labels.dtype}"
+            raise ValueError(f"{found} must be ({len(self.images)},) int64, one for each image")
+
+    @classmethod
+    def from_arrays(
+        cls, images: Any, labels: Any, names: Sequence[str] | None = None
+    ) -> "LabelledImages":
+        """Data of yours: arrays, tensors or lists of either.
+
+        images: (N, H, W), (N, C, H, W) or (N, H, W, C), one or three channels, 8 to 64 pixels a
+        side; uint8, or float in [0, 1].  labels: (N,) whole numbers from 0, none skipped.  names:
+        of the classes; their numbers when left out.
+        Raises ValueError naming what is wrong, also for one class, or one of fewer than ten images.
+        """
+        try:
+            x = torch.as_tensor(np.stack([np.asarray(image) for image in images]))
+        except ValueError as error:
+            raise ValueError(f"images of different sizes, or none: {error}") from None
+        x = x[:, None] if x.ndim == 3 else x
+        if x.ndim == 4 and x.shape[1] not in (1, 3) and x.shape[3] in (1, 3):
+            x = x.permute(0, 3, 1, 2)
+        if x.dtype != torch.uint8 and not x.is_floating_point():
+            raise ValueError(f"images of type {x.dtype}: give uint8, or float in [0, 1]")
+        x = (x / 255 if x.dtype == torch.uint8 else x).float().contiguous()
+        y = torch.as_tensor(np.asarray(labels))
+        if y.is_floating_point() or y.shape != x.shape[:1]:
+            raise ValueError(f"labels {tuple(y.shape)} of {y.dtype}: give {len(x)} whole numbers")
+        classes, counts = y.unique(return_counts=True)
+        if classes.tolist() != list(range(len(classes))) or len(classes) < 2:
             raise ValueError(
-                f"labels of shape {tuple(self.labels.shape)} and type {self.labels.dtype} "
-                f"must be ({len(self.images)},) int64, one for each image"
+                f"labels {shown(classes.tolist())}: number two or more classes 0, 1 ..."
             )
+        named = tuple(map(str, classes.tolist() if names is None else names))
+        if len(named) != len(classes) or len(set(named)) != len(named):
+            raise ValueError(f"names={shown(named)}: give {len(classes)} different ones")
+        if (n := int(counts.min())) < FEWEST:
+            name = named[int(counts.argmin())]
+            raise ValueError(f"class {name!r} has {n} images: give {FEWEST} or more of each")
+        return cls(x, y.long(), named)
+
+    @classmethod
+    def from_folder(cls, path: str | Path, image_shape: Shape = IMAGE_SHAPE) -> "LabelledImages":
+        """One folder of pictures per class, named as the class; each resized to image_shape.
+
+        Raises DataError naming a file that is no picture or cannot be read, and as `from_arrays`.
+        """
+        check_shape(image_shape)
+        c, h, w = image_shape
+        images, kinds = [], tvd.folder.IMG_EXTENSIONS
+        for file in sorted(map(str, Path(path).rglob("[!.]*.*"))):
+            if not file.lower().endswith(kinds):
+                raise DataError(f"{file} is no picture: move it away")
+        try:
+            folder = tvd.ImageFolder(str(path))
+        except OSError as error:
+            raise DataError(f"{path} has no folder of pictures per class: {error}") from None
+        for file, _ in folder.samples:
+            try:
+                image = folder.loader(file).convert("L" if c == 1 else "RGB")
+            except OSError as error:
+                raise DataError(f"{file} is damaged: {error}. Delete or replace it") from None
+            images.append(image.resize((w, h), PIL.Image.Resampling.BILINEAR))
+        return cls.from_arrays(images, folder.targets, folder.classes)
+
+    def split(self, share: float = 0.25, seed: int = 0) -> "tuple[LabelledImages, LabelledImages]":
+        """(train, test): of each class about this share to test, equal images on the same side."""
+        check_number(share, "share", 0.05, 0.95)
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        side: dict[bytes, bool] = {}
+        test, seen = torch.zeros(len(self), dtype=torch.bool), [0.0] * self.num_classes
+        for k, content in zip(order.tolist(), self._where(order)._contents(), strict=True):
+            c = int(self.labels[k])
+            seen[c] += share
+            test[k] = side.setdefault(content, seen[c] % 1 < share)
+        return self._where(~test), self._where(test)
+
+    def report(self, test: "LabelledImages | None" = None) -> str:
+        """What a reader should know before training, in lines: numbers, balance, equal images."""
+        counts = self.labels.bincount(minlength=self.num_classes).tolist()
+        names = [f"{self.class_names[counts.index(f(counts))]} {f(counts)}" for f in (min, max)]
+        found: dict[bytes, set[int]] = defaultdict(set)
+        for content, label in zip(self._contents(), self.labels.tolist(), strict=True):
+            found[content].add(label)
+        twice, torn = len(self) - len(found), sum(len(labels) > 1 for labels in found.values())
+        text = f"{len(self)} images {self.image_shape}, {self.num_classes} classes, "
+        text += f"fewest and most of a class: {', '.join(names)}\n"
+        text += f"equal to an earlier image: {twice}; of them with different labels: {torn}\n"
+        if test is not None:
+            both = sum(content in found for content in test._contents())
+            text += f"test: {len(test)} images, {both} of them also in training\n"
+        return text.rstrip()
+
+    def _contents(self) -> Iterator[bytes]:
+        """The bytes of each image."""
+        return (row.tobytes() for row in self.images.cpu().numpy())
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -78,6 +172,11 @@ class LabelledImages:
     def num_classes(self) -> int:
         """How many classes there are, whether or not an image of each is here."""
         return len(self.class_names)
+
+    @property
+    def image_shape(self) -> Shape:
+        """(C, H, W)."""
+        return self.images.shape[1], self.images.shape[2], self.images.shape[3]
 
     @cached_property
     def digest(self) -> str:
@@ -129,17 +228,25 @@ def load_dataset(
 ) -> LabelledImages:
     """Read a data set into memory after its files' checksums were verified.
 
-    name: mnist, fashion_mnist, kmnist or qmnist.  split: "train" (60,000) or "test" (10,000 images;
-    60,000 for qmnist).  root: folder that holds `MNIST/raw/*.gz` and so on, as torchvision names
-    them; of mnist and fashion_mnist also unpacked or packed anew.  download: let torchvision fetch
-    files that are missing; a file that is there is never fetched again.  The checksums are the MD5
+    name: mnist, fashion_mnist, kmnist, qmnist, or digits8, scikit-learn's 1,797 digits of 8 x 8
+    pixels, without a file.  split: "train" (60,000; of digits8 three quarters) or "test" (10,000
+    images; 60,000 for qmnist).  root: folder that holds `MNIST/raw/*.gz` and so on, as torchvision
+    names them; of mnist and fashion_mnist also unpacked or packed anew.  download: let torchvision
+    fetch what is missing; a file that is there is never fetched again.  The checksums are the MD5
     sums that torchvision publishes with each packed file, or SHA-256 sums of the same contents.
     Raises DataError naming the file when one is missing, damaged or inconsistent.
     """
-    if name not in _CLASSES:
-        raise ValueError(f"name={name!r} is not one of {', '.join(_CLASSES)}")
+    if name not in (*_CLASSES, "digits8"):
+        raise ValueError(f"name={name!r} is not one of {', '.join(_CLASSES)}, digits8")
     if split not in ("train", "test"):
         raise ValueError(f"split={split!r} is not train or test")
+    if name == "digits8":
+        try:
+            from sklearn.datasets import load_digits
+        except ImportError:
+            raise DataError("digits8 comes with scikit-learn: pip install scikit-learn") from None
+        found = load_digits()
+        return LabelledImages.from_arrays(found.images / 16, found.target).split()[split == "test"]
     kind, folder = _CLASSES[name], data_root(root) / _CLASSES[name].__name__ / "raw"
     if download and not all(os.path.exists(f[0]) for f in _files(name, split, folder)):
         extra = {"what": split} if name == "qmnist" else {"train": split == "train"}

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .checks import IMAGE_SHAPE, check_number, check_tensor, check_values
+from .checks import check_number, check_tensor, check_values
 from .models import NOISY, seeded
 
 CHUNK = 100  # images worked on at once: they stay in the processor's cache
@@ -24,31 +24,29 @@ MAX_WEIGHT = 1e4  # the image is flat long before
 
 
 @torch.no_grad()
-def denoise_tv(
-    noisy: Tensor, weight: float, *, gap: float = 1e-3, anisotropic: bool = False
-) -> Tensor:
-    """The minimiser for every image of a batch: (B, 1, 28, 28) in, the same out.
+def denoise_tv(noisy: Tensor, weight: float, *, gap: float = 1e-3) -> Tensor:
+    """The minimiser for every image of a batch, each channel by itself: (B, C, H, W) in and out.
 
     noisy: gray levels; noise may leave [0, 1], but not [-4, 5].
     weight: of the total variation; the larger, the flatter.
     gap: duality gap at which an image is done, in squared gray levels summed over the image.  The
     exact minimiser is then no farther away than sqrt(2 gap) in the Euclidean norm.  float32 reaches
     the default for weights up to about 10.
-    anisotropic: |grad u| is the sum of the absolute differences instead of their Euclidean length.
     Raises RuntimeError when the gap is not reached in 20,000 steps.
     """
-    check_tensor(noisy, ("B", *IMAGE_SHAPE), "noisy")
+    check_tensor(noisy, ("B", "C", "H", "W"), "noisy")
     check_values(noisy, "noisy", *NOISY, ": gray levels and some noise; divide bytes by 255")
     if noisy.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"noisy of type {noisy.dtype} must be torch.float32 or torch.float64")
     check_number(gap, "gap", 1e-12, 1e6)
     check_number(weight, "weight", 0, MAX_WEIGHT)
     w = noisy.new_tensor(weight)
-    parts = [_solve(f[:, 0], w, gap, anisotropic) for f in noisy.split(CHUNK) if len(f)]
-    return torch.cat(parts)[:, None] if parts else noisy.clone()
+    planes = noisy.flatten(0, 1).split(CHUNK)
+    parts = [_solve(f, w, gap) for f in planes if len(f)]
+    return torch.cat(parts).view_as(noisy) if parts else noisy.clone()
 
 
-def _solve(f: Tensor, w: Tensor, gap: float, anisotropic: bool) -> Tensor:
+def _solve(f: Tensor, w: Tensor, gap: float) -> Tensor:
     """f (B, H, W), w () -> u (B, H, W).  All images go on until the last is done."""
     if not w:
         return f.clone()
@@ -56,16 +54,12 @@ def _solve(f: Tensor, w: Tensor, gap: float, anisotropic: bool) -> Tensor:
     r, d, u, momentum = p.clone(), p.clone(), f.clone(), 1.0  # used again: new memory is slow
     for step in range(1, MAX_STEPS + 1):
         r.add_(_differences(_primal(f, r, u), d), alpha=1 / LIPSCHITZ)
-        if anisotropic:
-            r.clamp_(-w, w)
-        else:
-            r /= r[0].square().addcmul_(r[1], r[1]).sqrt_().div_(w).clamp_(min=1)
+        r /= r[0].square().addcmul_(r[1], r[1]).sqrt_().div_(w).clamp_(min=1)
         following = (1 + (1 + 4 * momentum**2) ** 0.5) / 2
         p, r, momentum = r, p.lerp_(r, 1 + (momentum - 1) / following), following
         if step % LOOK_EVERY == 0:
             _differences(_primal(f, p, u), d)
-            length = d.abs().sum(0) if anisotropic else torch.hypot(d[0], d[1])
-            gaps = (w * length - (p * d).sum(0)).sum((1, 2))  # zero at the solution only, (B,)
+            gaps = (w * torch.hypot(d[0], d[1]) - (p * d).sum(0)).sum((1, 2))  # (B,), 0 in the end
             if float(gaps.max()) <= gap:
                 return u
     raise RuntimeError(f"gap={gap} not reached in {MAX_STEPS} steps: allow more, or give float64")

@@ -14,7 +14,7 @@ BATCH = 1000  # images that are measured at once
 
 
 def bernoulli_nats(logits: Tensor, targets: Tensor) -> Tensor:
-    """-log p(x) of a Bernoulli decoder, summed over pixels: (..., 1, 28, 28) -> (...,) in nats.
+    """-log p(x) of a Bernoulli decoder, summed over pixels: (..., C, H, W) -> (...,) in nats.
 
     targets: images in [0, 1] of the logits' shape, or one that expands to it.
     """
@@ -39,7 +39,7 @@ def elbo_terms(
 ) -> tuple[Tensor, Tensor]:
     """Reconstruction and KL terms of the negative ELBO, per image, with one draw of z.
 
-    images: (B, 1, 28, 28) float in [0, 1].  labels: (B,) int64 or (B, C) float.
+    images: (B, C, H, W) float in [0, 1].  labels: (B,) int64 or (B, K) float.
     noise: (B, Z) standard normal; drawn from torch's global generator when left out.
     Returns (reconstruction, kl), each (B,), in nats; the caller sums or averages.
     """

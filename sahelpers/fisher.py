@@ -21,7 +21,7 @@ from .config import FisherConfig, check_classes, kept_classes
 from .data import LabelledImages
 from .elbo import bernoulli_nats, negative_elbo
 from .gradients import squared_gradients
-from .models import CVAE, check_model, draw_normal, seeded
+from .models import CVAE, OWN, check_model, draw_normal, seeded
 from .progress import progress
 
 VERSION = 1  # of the estimate; raised with anything that changes its numbers
@@ -119,6 +119,8 @@ def diagonal_fisher(
 ) -> Fisher:
     """Estimate the diagonal Fisher from n_fisher_samples images, as many of each class.
 
+    It is zero for layers that `squared_gradients` does not know, which a warning names.
+
     data: real images, needed for source="data" only; a class with fewer images gives all it has.
     exclude: classes left out together with their share of the images.  Leaving the forgotten class
     out (the default of the notebooks) protects only what the kept classes use: weights that only
@@ -203,8 +205,8 @@ def _estimate(
     generator: torch.Generator,
     verify: bool,
 ) -> Fisher:
-    """From images (n, 1, 28, 28) of one class."""
-    n = len(images)
+    """From images (n, C, H, W) of one class."""
+    n, again = len(images), model.arch == OWN  # whose layers may be of any kind
     decoder, product = config.estimator == "decoder", config.estimator == "product"
     noise = draw_normal((n, (1 + product) * config.draws, model.latent_dim), model, generator)
 
@@ -223,7 +225,9 @@ def _estimate(
             images = torch.bernoulli(images.cpu(), generator=generator).to(images)
         twins = (images, labels, noise[:, config.draws + k]) if product else None
         inputs = images, labels, z
-        part, part_each = squared_gradients(model, losses, inputs, twins, verify=verify and not k)
+        part, part_each = squared_gradients(
+            model, losses, inputs, twins, verify=again or (verify and not k)
+        )
         for name, value in part.items():
             value /= n * config.draws
             total[name] = total[name].add_(value) if k else value

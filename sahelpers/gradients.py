@@ -7,6 +7,7 @@ rank one: their input is unfolded and each example's gradient is formed, a few d
 """
 
 import copy
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -43,8 +44,9 @@ def squared_gradients(
 
     Returns the sums by parameter name, and for every parameter one number per example, (B,) float64
     on the CPU: the sum over the parameter's entries of that example's squares.
-    Raises ValueError when a weight is not finite, and TypeError naming the parameter when a layer
-    is of another kind or uses its parameters in another way: never a silent zero.
+    Raises ValueError when a weight is not finite.  Where a layer is of another kind or uses its
+    parameters in another way, a warning names the parameter, and its squares are zero; TypeError if
+    that is so of every parameter.
     """
     check_callable(losses, "losses", "(module, *inputs) -> (B,)")
     sizes = {len(t) for t in (*inputs, *(twins or ()))}
@@ -55,9 +57,8 @@ def squared_gradients(
     values = {id(p): nn.Parameter(p.detach()) for p in module.parameters()}  # the same memory
     twin = copy.deepcopy(module, values).eval().requires_grad_(True)
     recorder = _Recorder(twin, losses)
-    if verify:
-        _verify(twin, recorder, tuple(t[:2] for t in inputs))
-    names = {id(p): name for name, p in twin.named_parameters()}
+    unknown = _verify(twin, recorder, tuple(t[:2] for t in inputs)) if verify else set[str]()
+    names = {id(p): name for name, p in twin.named_parameters() if name not in unknown}
     total = {name: torch.zeros_like(p) for name, p in twin.named_parameters()}
     each = {name: p.new_zeros(n, dtype=torch.float64, device="cpu") for name, p in total.items()}
     for start in range(0, n, CHUNK):
@@ -65,8 +66,9 @@ def squared_gradients(
         first = recorder.run(tuple(t[part] for t in inputs))
         second = first if twins is None else recorder.run(tuple(t[part] for t in twins))
         for key, uses in first.items():
-            name = names[key]
-            each[name][part] = _add_products(total[name], uses, second[key]).cpu().double()
+            if key in names:
+                name = names[key]
+                each[name][part] = _add_products(total[name], uses, second[key]).cpu().double()
     return total, each
 
 
@@ -95,9 +97,7 @@ class _Recorder:
                 shape, n = tuple(losses.shape), len(inputs[0])
                 raise ValueError(f"losses of shape {shape} must be ({n},): one for each example")
             outputs = [output for _, _, output in self.seen]
-            wanted = (
-                torch.autograd.grad(losses.sum(), outputs, allow_unused=True) if outputs else ()
-            )
+            wanted = outputs and torch.autograd.grad(losses.sum(), outputs, allow_unused=True)
         uses: dict[int, list[Use]] = {}
         for (layer, seen, _), gradient in zip(self.seen, wanted, strict=True):
             if gradient is None:
@@ -111,14 +111,15 @@ class _Recorder:
         return uses
 
 
-def _verify(twin: nn.Module, recorder: _Recorder, inputs: tuple[Tensor, ...]) -> None:
-    """Compare with autograd, one example at a time, on the first two.
+def _verify(twin: nn.Module, recorder: _Recorder, inputs: tuple[Tensor, ...]) -> set[str]:
+    """Compare with autograd, one example at a time, on the first two; the parameters that differ.
 
     A use of a parameter that no hook saw, and examples that depend on each other, show here.
     """
     parameters = dict(twin.named_parameters())
     uses = recorder.run(inputs)
     found = {name: _added(uses[id(p)], slice(2)) for name, p in parameters.items() if id(p) in uses}
+    unknown: dict[str, str] = {}
     for k in range(len(inputs[0])):
         with torch.enable_grad():
             loss = recorder.losses(twin, *(t[k : k + 1] for t in inputs)).sum()
@@ -130,11 +131,17 @@ def _verify(twin: nn.Module, recorder: _Recorder, inputs: tuple[Tensor, ...]) ->
             room = TOLERANCE * max(size, 1e-3 * max(sizes))
             if not _largest(right - found[name][k] if name in found else right) <= room:
                 owner = type(twin.get_submodule(name.rpartition(".")[0])).__name__
-                raise TypeError(
-                    f"the per-example gradient of parameter {name} (of {owner}) is not known: only "
-                    "Linear, Conv2d and ConvTranspose2d layers with zero padding are, called as "
-                    "layers, in a loss whose examples do not depend on each other"
-                )
+                unknown[name] = f"parameter {name} (of {owner})"
+    if unknown:
+        words = f"no per-example gradient is known of {', '.join(unknown.values())}: only of "
+        words += (
+            "Linear, Conv2d and ConvTranspose2d layers with zero padding, called as layers, in "
+        )
+        words += "a loss whose examples do not depend on each other"
+        if unknown.keys() >= {name for name, p in parameters.items() if id(p) in uses}:
+            raise TypeError(words)
+        warnings.warn(f"{words}. It counts as zero: nothing holds it", stacklevel=4)
+    return set(unknown)
 
 
 def _largest(values: Tensor) -> float:

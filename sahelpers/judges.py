@@ -1,5 +1,7 @@
 """Judges: classifiers in four roles, and what they say about the images that a model draws."""
 
+import copy
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self, cast
@@ -9,10 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .checks import (
+    IMAGE_SHAPE,
+    Shape,
     check_finite,
     check_images,
     check_is,
     check_labels,
+    check_shape,
     check_tensor,
     check_whole,
     door,
@@ -32,34 +37,36 @@ DRAW_BATCH = 2000  # images that a model draws at once
 
 
 class Judge(Saved):
-    """Classifier of 28 x 28 images.  The four roles differ in architecture (see JUDGE_ROLES).
+    """Classifier of images.  The four roles differ in architecture (see JUDGE_ROLES).
 
-    forward: images (B, 1, 28, 28) -> logits (B, C), or (B, C + 1) for role "open", whose last
+    forward: images (B, *image_shape) -> logits (B, K), or (B, K + 1) for role "open", whose last
     column means "none of these".
     """
 
-    built_with = ("role", "num_classes")
+    built_with = ("role", "num_classes", "image_shape")
 
-    def __init__(self, role: str, num_classes: int = 10) -> None:
+    def __init__(self, role: str, num_classes: int = 10, image_shape: Shape = IMAGE_SHAPE) -> None:
         super().__init__()
         if role not in JUDGE_ROLES:
             raise ValueError(f"role={role!r} is not one of {', '.join(JUDGE_ROLES)}")
         check_whole(num_classes, "num_classes", 2, MAX_CLASSES)
-        self.role, self.num_classes = role, num_classes
-        self.has_none = role == "open"
+        check_shape(image_shape)
+        self.role, self.num_classes, self.image_shape = role, num_classes, image_shape
+        self.has_none, c = role == "open", image_shape[0]
         if role == "open":
-            width, body = 128, [*_block(1, 16, 3, 1), *_block(16, 32, 3, 2), *_block(32, 64, 3, 2)]
-            body += [*_block(64, 64, 3, 1), nn.Flatten(), nn.Linear(64 * 49, 128), nn.ReLU()]
+            width, body = 128, [*_block(c, 16, 3, 1), *_block(16, 32, 3, 2), *_block(32, 64, 3, 2)]
+            body += [*_block(64, 64, 3, 1), nn.Flatten()]
         elif role == "plain":
-            width, body = 192, [nn.Conv2d(1, 24, 5), nn.ReLU(), nn.MaxPool2d(2)]
-            body += [nn.Conv2d(24, 48, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()]
-            body += [nn.Linear(48 * 16, 192), nn.ReLU()]
+            border = 2 if min(image_shape[1:]) < 16 else 0  # small images would vanish
+            width, body = 192, [nn.Conv2d(c, 24, 5, padding=border), nn.ReLU(), nn.MaxPool2d(2)]
+            body += [nn.Conv2d(24, 48, 5, padding=border), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()]
         elif role == "guide":
-            width, body = 100, [*_block(1, 32, 4, 2), *_block(32, 64, 4, 2), nn.Flatten()]
-            body += [nn.Linear(64 * 49, 100), nn.ReLU()]
+            width, body = 100, [*_block(c, 32, 4, 2), *_block(32, 64, 4, 2), nn.Flatten()]
         else:
-            width, body = 256, [nn.Flatten(), nn.Linear(784, 512), nn.GELU()]
-            body += [nn.Linear(512, 256), nn.GELU()]
+            width, body = 256, [nn.Flatten(), nn.Linear(math.prod(image_shape), 512), nn.GELU()]
+        seen = copy.deepcopy(nn.Sequential(*body)).to("meta").eval()
+        flat = seen(torch.empty(1, *image_shape, device="meta")).shape[1]
+        body += [nn.Linear(flat, width), nn.GELU() if role == "tuning" else nn.ReLU()]
         self.body = nn.Sequential(*body)
         self.head = nn.Linear(width, num_classes + self.has_none)
 
@@ -73,11 +80,11 @@ class Judge(Saved):
 
     @torch.no_grad()
     def probabilities(self, images: Tensor) -> Tensor:
-        """Softmax of the logits, (B, C) or (B, C + 1), for images (B, 1, 28, 28) float in [0, 1].
+        """Softmax of the logits, (B, K) or (B, K + 1), for images (B, *image_shape) in [0, 1].
 
         Raises ValueError for images of another shape, range or device.
         """
-        check_images(images, device=self.head.weight.device)
+        check_images(images, device=self.head.weight.device, shape=self.image_shape)
         return torch.cat([self(part).softmax(1) for part in images.split(BATCH)])
 
     @classmethod
@@ -173,7 +180,7 @@ class Verdict:
 @door
 @torch.no_grad()
 def draw_images(model: CVAE, latents: Latents) -> Tensor:
-    """The images at fixed latents, (N, 1, 28, 28) in [0, 1]."""
+    """The images at fixed latents, (N, *image_shape) in [0, 1]."""
     parts = zip(latents.z.split(DRAW_BATCH), latents.labels.split(DRAW_BATCH), strict=True)
     return torch.cat([model.decode(z, labels) for z, labels in parts])
 
@@ -191,7 +198,7 @@ def judge_samples(model: CVAE, judge: Judge, latents: Latents) -> Verdict:
 
 
 def stretch_contrast(images: Tensor) -> Tensor:
-    """Images (B, 1, 28, 28), each made to run from 0 to 1; a flat one (range below 1e-4) stays."""
+    """Images (B, C, H, W), each made to run from 0 to 1; a flat one (range below 1e-4) stays."""
     low = images.amin((1, 2, 3), keepdim=True)
     reach = images.amax((1, 2, 3), keepdim=True) - low
     return torch.where(reach > 1e-4, (images - low) / reach.clamp(min=1e-4), images)
@@ -225,14 +232,14 @@ def collateral(before: Verdict, after: Verdict, forget_class: int | Iterable[int
 @door
 @torch.no_grad()
 def frechet_distance(judge: Judge, first: Tensor, second: Tensor) -> float:
-    """Frechet distance between two sets of images (N, 1, 28, 28) in the judge's features.
+    """Frechet distance between two sets of images (N, C, H, W) in the judge's features.
 
     |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)), as in the Frechet Inception distance (Heusel et al.
     2017), with the judge in the place of Inception.  Comparable only for the same judge and N.
     """
     stats = []
     for name, images in (("first", first), ("second", second)):
-        check_images(images, name, judge.head.weight.device)
+        check_images(images, name, judge.head.weight.device, judge.image_shape)
         if len(images) < 2:
             raise ValueError(f"{name} has {len(images)} images: a covariance needs at least 2")
         features = torch.cat([judge.features(part) for part in images.split(BATCH)]).cpu().double()

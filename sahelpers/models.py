@@ -1,5 +1,7 @@
 """The conditional VAE."""
 
+import copy
+import math
 from typing import Any, ClassVar, Self
 
 import torch
@@ -8,10 +10,12 @@ from torch import Tensor, nn
 
 from .checks import (
     IMAGE_SHAPE,
+    Shape,
     check_finite,
     check_is,
     check_labels,
     check_same_length,
+    check_shape,
     check_tensor,
     check_values,
     check_whole,
@@ -20,6 +24,8 @@ from .checks import (
 from .config import ARCHITECTURES, MAX_CLASSES, check_classes
 
 PRIORS = ("class", "standard")
+Halves = tuple[nn.Sequential, nn.Sequential]  # encoder and decoder
+OWN = "own"  # architecture of a model of the caller's networks
 NOISY = (-4.0, 5.0)  # gray levels that noise on an image may reach; farther out something is wrong
 
 
@@ -27,10 +33,13 @@ class Saved(nn.Module):
     """A network that a checkpoint holds: what it was built with, and its tensors."""
 
     built_with: ClassVar[tuple[str, ...]]  # arguments of the constructor, kept as attributes
+    image_shape: Shape  # the last of them
 
     def to_state(self) -> dict[str, Any]:
         """Tensors, numbers and strings only."""
         arguments = {name: getattr(self, name) for name in self.built_with}
+        if self.image_shape == IMAGE_SHAPE:
+            del arguments["image_shape"]  # as in files from before there was another
         return {**arguments, "tensors": {k: v.detach().cpu() for k, v in self.state_dict().items()}}
 
     @classmethod
@@ -42,7 +51,7 @@ class Saved(nn.Module):
         own: a file may announce any size, and torch's default type does not matter.
         """
         with torch.device("meta"):
-            module = cls(*(state[name] for name in cls.built_with))
+            module = cls(*({"image_shape": IMAGE_SHAPE, **state}[name] for name in cls.built_with))
         tensors: dict[str, Tensor] = state["tensors"]
         double = all(v.dtype == torch.float64 for v in tensors.values() if v.is_floating_point())
         for name, built in module.state_dict().items():
@@ -62,22 +71,50 @@ class CVAE(Saved):
     vector of class weights (a soft label).  z has the prior N(0, I).  `sample` draws z of a class
     from a Gaussian fitted to the encoded training images of that class (ex-post density
     estimation, Ghosh et al. 2020), which avoids the holes between encoded images, or from N(0, I).
+
+    image_shape: (C, H, W), one or three channels, 8 to 64 pixels a side ("conv": multiples of 4).
+    encoder, decoder: modules in the place of the built-in ones, called with label vectors y (B, K):
+    encoder(images, y) -> (B, 2 Z), mean and log-variance; decoder(z, y) -> logits, (B, C, H, W) or
+    flat.  If each has a method label_weights() -> (weight, first), attacks on the label know where
+    it enters: at the inputs first to first + K - 1 along the weight's second axis.
+    Raises ValueError for another shape, and if two examples come out of a module as another one.
     """
 
-    built_with = ("arch", "latent_dim", "num_classes")
+    built_with = ("arch", "latent_dim", "num_classes", "image_shape")
     hint: ClassVar[str] = " (a training's result has it as `.model`)"
     prior_mean: Tensor  # (C, Z)
     prior_scale: Tensor  # (C, Z, Z), lower triangular
 
-    def __init__(self, arch: str = "mlp", latent_dim: int = 20, num_classes: int = 10) -> None:
+    def __init__(
+        self,
+        arch: str = "mlp",
+        latent_dim: int = 20,
+        num_classes: int = 10,
+        image_shape: Shape = IMAGE_SHAPE,
+        *,
+        encoder: nn.Module | None = None,
+        decoder: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         if arch not in ARCHITECTURES:
-            raise ValueError(f"arch={arch!r} is not one of {', '.join(ARCHITECTURES)}")
+            hint = ": give encoder= and decoder= instead" * (arch == OWN)
+            raise ValueError(f"arch={arch!r} is not one of {', '.join(ARCHITECTURES)}{hint}")
         check_whole(latent_dim, "latent_dim", 1, 512)
         check_whole(num_classes, "num_classes", 2, MAX_CLASSES)
+        check_shape(image_shape)
+        if arch == "conv" and (image_shape[1] % 4 or image_shape[2] % 4):
+            raise ValueError(f"image_shape={image_shape}: arch='conv' takes multiples of 4 pixels")
         self.arch, self.latent_dim, self.num_classes = arch, latent_dim, num_classes
-        build = _mlp if arch == "mlp" else _conv
-        self.encoder, self.decoder = build(latent_dim, num_classes)
+        self.image_shape: Shape = tuple(image_shape)  # type: ignore[assignment]
+        self.encoder: Any = encoder
+        self.decoder: Any = decoder
+        if encoder is None and decoder is None:
+            build = _mlp if arch == "mlp" else _conv
+            self.encoder, self.decoder = build(latent_dim, num_classes, image_shape)
+        else:
+            self.arch, flat = OWN, (2, math.prod(image_shape))
+            _dry_run("encoder", encoder, image_shape, num_classes, [(2, 2 * latent_dim)])
+            _dry_run("decoder", decoder, (latent_dim,), num_classes, [(2, *image_shape), flat])
         self.register_buffer("prior_mean", torch.zeros(num_classes, latent_dim))
         self.register_buffer("prior_scale", torch.eye(latent_dim).repeat(num_classes, 1, 1))
 
@@ -111,35 +148,53 @@ class CVAE(Saved):
     def encode(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of q(z | x, y), each (B, Z).
 
-        images: (B, 1, 28, 28) float in [0, 1].  labels: (B,) int64 or (B, C) float.
+        images: (B, *image_shape) float in [0, 1].  labels: (B,) int64 or (B, K) float.
         """
-        y = self._labels_of(images, IMAGE_SHAPE, "images", labels)
-        if self.arch == "mlp":
-            h = torch.cat([images.flatten(1), y], dim=1)  # (B, 784 + C)
+        y = self._labels_of(images, self.image_shape, "images", labels)
+        if self.arch == OWN:
+            out = self.encoder(images, y)
+        elif self.arch == "mlp":
+            out = self.encoder(torch.cat([images.flatten(1), y], dim=1))
         else:
             planes = y[:, :, None, None].expand(-1, -1, *images.shape[-2:])
-            h = torch.cat([images, planes], dim=1)  # (B, 1 + C, 28, 28)
-        mean, log_var = self.encoder(h).chunk(2, dim=1)
+            out = self.encoder(torch.cat([images, planes], dim=1))  # (B, C + K, H, W)
+        mean, log_var = out.chunk(2, dim=1)
         return mean, log_var
 
     @door
     def decode_logits(self, z: Tensor, labels: Tensor) -> Tensor:
-        """Logits of the pixels' Bernoulli probabilities, (B, 1, 28, 28), for z (B, Z)."""
+        """Logits of the pixels' Bernoulli probabilities, (B, *image_shape), for z (B, Z)."""
         y = self._labels_of(z, (self.latent_dim,), "z", labels)
-        out: Tensor = self.decoder(torch.cat([z, y], dim=1))  # from (B, Z + C)
-        return out.view(-1, *IMAGE_SHAPE)
+        out: Tensor = self.decoder(*((z, y) if self.arch == OWN else (torch.cat([z, y], dim=1),)))
+        return out.view(-1, *self.image_shape)
+
+    def label_weights(self) -> tuple[tuple[nn.Parameter, int], ...]:
+        """Of encoder and decoder the weight that reads the label, (out, inputs, ...), and the first
+        of its K label inputs; ValueError if networks of your own do not say."""
+        halves = self.encoder, self.decoder
+        if self.arch != OWN:
+            weights = [half[0].weight for half in halves]
+            return tuple((weight, weight.shape[1] - self.num_classes) for weight in weights)
+        if not all(hasattr(half, "label_weights") for half in halves):
+            raise ValueError("encoder or decoder has no method label_weights() -> (weight, first)")
+        return tuple(half.label_weights() for half in halves)
 
     def label_columns(self) -> Tensor:
-        """What each label adds to the sums of the decoder's first layer: its weights, (C, H)."""
-        return self.decoder[0].get_parameter("weight").detach()[:, self.latent_dim :].T
+        """What stands for each label in the decoder, where anything else could stand: its weights
+        in the first layer, (K, H); in networks of your own the label vector, (K, K)."""
+        if self.arch == OWN:
+            return torch.eye(self.num_classes).to(self.prior_mean)
+        weight: Tensor = self.decoder[0].weight
+        return weight.detach()[:, self.latent_dim :].T
 
     def decode_columns(self, z: Tensor, columns: Tensor) -> Tensor:
-        """Logits for z (B, Z) where such weights (B, H) stand in the place of a label's."""
+        """Logits (B, *image_shape) for z (B, Z) with this for a label, (B, H) or (B, K)."""
+        if self.arch == OWN:
+            return self.decode_logits(z, columns)
         first = self.decoder[0]
-        weight, bias = first.get_parameter("weight"), first.get_parameter("bias")
-        sums = F.linear(z, weight[:, : self.latent_dim], bias) + columns
+        sums = F.linear(z, first.weight[:, : self.latent_dim], first.bias) + columns
         out: Tensor = self.decoder[1:](sums)
-        return out.view(-1, *IMAGE_SHAPE)
+        return out.view(-1, *self.image_shape)
 
     def _labels_of(
         self, values: Tensor, shape: tuple[int, ...], name: str, labels: Tensor
@@ -151,7 +206,7 @@ class CVAE(Saved):
         return vectors
 
     def decode(self, z: Tensor, labels: Tensor) -> Tensor:
-        """Pixel probabilities p(x | z, y), the images that are shown: (B, 1, 28, 28) in [0, 1]."""
+        """Pixel probabilities p(x | z, y), the images that are shown: (B, *image_shape)."""
         return self.decode_logits(z, labels).sigmoid()
 
     @door
@@ -176,7 +231,7 @@ class CVAE(Saved):
     def sample(
         self, labels: Tensor, prior: str = "class", generator: torch.Generator | None = None
     ) -> Tensor:
-        """One image of each class number in labels (B,): (B, 1, 28, 28) in [0, 1]."""
+        """One image of each class number in labels (B,): (B, *image_shape) in [0, 1]."""
         return self.decode(self.draw_latents(labels, prior, generator), labels)
 
     @torch.no_grad()
@@ -195,9 +250,25 @@ class CVAE(Saved):
         self.prior_mean[label], self.prior_scale[label] = mean, scale.to(self.dtype)
 
 
-def _mlp(latent_dim: int, num_classes: int) -> tuple[nn.Sequential, nn.Sequential]:
+@torch.no_grad()
+def _dry_run(
+    name: str, half: Any, shape: tuple[int, ...], classes: int, wanted: list[tuple[int, ...]]
+) -> None:
+    """ValueError unless two examples come out of a copy of half in one of the shapes wanted."""
+    check_is(half, nn.Module, name, ": give both networks or none")
+    inputs = torch.zeros(2, *shape), torch.eye(classes)[:2]
+    shapes = " and ".join(str(tuple(x.shape)) for x in inputs)
+    try:
+        found = tuple(copy.deepcopy(half).eval()(*inputs).shape)
+    except Exception as error:  # whatever a module of the caller's raises
+        raise ValueError(f"{name} fails on inputs {shapes}: {error}") from error
+    if found not in wanted:
+        raise ValueError(f"{name} makes {found} of inputs {shapes}, not {wanted[0]}")
+
+
+def _mlp(latent_dim: int, num_classes: int, image_shape: Shape) -> Halves:
     """Heng & Soh's layer sizes: 512 and 256 hidden units, mirrored in the decoder."""
-    pixels = 28 * 28
+    pixels = math.prod(image_shape)
     encoder = nn.Sequential(
         nn.Linear(pixels + num_classes, 512), nn.ReLU(), nn.Linear(512, 256), nn.ReLU()
     ).append(nn.Linear(256, 2 * latent_dim))
@@ -207,22 +278,23 @@ def _mlp(latent_dim: int, num_classes: int) -> tuple[nn.Sequential, nn.Sequentia
     return encoder, decoder
 
 
-def _conv(latent_dim: int, num_classes: int) -> tuple[nn.Sequential, nn.Sequential]:
+def _conv(latent_dim: int, num_classes: int, image_shape: Shape) -> Halves:
     """Two stride-2 convolutions on image and label planes; their transposes in the decoder."""
+    c, h, w = image_shape[0], image_shape[1] // 4, image_shape[2] // 4
     kernel: dict[str, Any] = {"kernel_size": 4, "stride": 2, "padding": 1}
     encoder = nn.Sequential(
-        nn.Conv2d(1 + num_classes, 32, **kernel), nn.ReLU(), nn.Conv2d(32, 64, **kernel), nn.ReLU()
-    ).extend([nn.Flatten(), nn.Linear(64 * 7 * 7, 2 * latent_dim)])
+        nn.Conv2d(c + num_classes, 32, **kernel), nn.ReLU(), nn.Conv2d(32, 64, **kernel), nn.ReLU()
+    ).extend([nn.Flatten(), nn.Linear(64 * h * w, 2 * latent_dim)])
     decoder = nn.Sequential(
-        nn.Linear(latent_dim + num_classes, 64 * 7 * 7), nn.ReLU(), nn.Unflatten(1, (64, 7, 7))
-    ).extend([nn.ConvTranspose2d(64, 32, **kernel), nn.ReLU(), nn.ConvTranspose2d(32, 1, **kernel)])
+        nn.Linear(latent_dim + num_classes, 64 * h * w), nn.ReLU(), nn.Unflatten(1, (64, h, w))
+    ).extend([nn.ConvTranspose2d(64, 32, **kernel), nn.ReLU(), nn.ConvTranspose2d(32, c, **kernel)])
     return encoder, decoder
 
 
 @door
 @torch.no_grad()
 def interpolate_labels(model: CVAE, z: Tensor, first: int, last: int, steps: int = 9) -> Tensor:
-    """Images at z (B, Z) while the label goes in a straight line: (steps, B, 1, 28, 28).
+    """Images at z (B, Z) while the label goes in a straight line: (steps, B, *image_shape).
 
     The labels are (1 - t) onehot(first) + t onehot(last) with t from 0 to 1.
     """
@@ -235,9 +307,9 @@ def interpolate_labels(model: CVAE, z: Tensor, first: int, last: int, steps: int
 @door
 @torch.no_grad()
 def reconstruct(model: CVAE, images: Tensor) -> Tensor:
-    """Every image through encoder (mean) and decoder under every label: (B, C, 1, 28, 28).
+    """Every image through encoder (mean) and decoder under every label: (B, K, *image_shape).
 
-    images: (B, 1, 28, 28); they may be noisy, gray levels from -4 to 5, as for `denoise_tv`.
+    images: (B, *image_shape); they may be noisy, gray levels from -4 to 5, as for `denoise_tv`.
     """
     check_values(images, "images", *NOISY, ": gray levels and some noise")
     every = torch.eye(model.num_classes).to(model.device, model.dtype)
@@ -257,8 +329,7 @@ def check_model(model: object, name: str = "model", num_classes: int | None = No
 def draw_normal(
     shape: tuple[int, ...], model: CVAE, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Standard normal noise of the model's type, drawn on the CPU so that a seed means the same
-    on every device."""
+    """Standard normal noise of the model's type, drawn on the CPU, as a seed means it anywhere."""
     return torch.randn(shape, generator=generator, dtype=model.dtype).to(model.device)
 
 

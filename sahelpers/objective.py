@@ -37,7 +37,7 @@ class Batch:
 
     forget_z: Tensor  # (B, Z)
     forget_labels: Tensor  # label vectors (B, C)
-    forget_images: Tensor  # (B, 1, 28, 28) drawn from the surrogate
+    forget_images: Tensor  # (B, *image_shape) drawn from the surrogate
     forget_noise: Tensor  # (B, Z)
     keep_z: Tensor
     keep_labels: Tensor  # label vectors (B, C)

@@ -1,4 +1,4 @@
-"""Differentiable measures of how images look: (B, 1, H, W) float in, one number each out, (B,)."""
+"""Differentiable measures of how images look: (B, C, H, W) float in, one number each out, (B,)."""
 
 import math
 
@@ -45,16 +45,16 @@ def orientation_entropy(images: Tensor) -> Tensor:
 
     Sobel gradients; each pixel's undirected angle is shared softly among 8 bins over a half turn,
     by exp(-40 d^2) with d the circular distance in radians, weighted by the gradient's magnitude.
-    One straight stroke scores low, a digit's strokes in many directions score high.  The shares
-    are taken of the total magnitude plus a small constant, so that an image without edges has
-    entropy 0 and gradient 0.
+    Of the mean of the channels.  One straight stroke scores low, a digit's strokes in many
+    directions score high.  The shares are taken of the total magnitude plus a small constant, so
+    that an image without edges has entropy 0 and gradient 0.
     """
     _check(images, 3)
     return torch.cat([_orientation_entropy(part) for part in images.split(CHUNK)])
 
 
 def _check(images: Tensor, least: int) -> None:
-    check_tensor(images, ("B", 1, "H", "W"), "images")
+    check_tensor(images, ("B", "C", "H", "W"), "images")
     if min(images.shape[2:]) < least:
         raise ValueError(f"images of {tuple(images.shape[2:])} pixels: {least} a side are needed")
 
@@ -69,7 +69,7 @@ def _check_level(level: float | Tensor, name: str, *shapes: tuple[int, ...]) -> 
 def _orientation_entropy(images: Tensor) -> Tensor:
     sobel = images.new_tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]) / 8
     kernels = torch.stack([sobel, sobel.T])[:, None]  # (2, 1, 3, 3)
-    dx, dy = F.conv2d(images, kernels).flatten(2).unbind(1)  # each (B, P)
+    dx, dy = F.conv2d(images.mean(1, keepdim=True), kernels).flatten(2).unbind(1)  # each (B, P)
     edge = dx.square() + dy.square() > 1e-12  # without an edge the angle has no derivative
     dx = torch.where(edge, dx, torch.ones_like(dx))
     dy = torch.where(edge, dy, torch.zeros_like(dy))

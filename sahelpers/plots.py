@@ -1,16 +1,18 @@
 """Figures.  Every function draws on the axes it is given, or on new ones, and returns them."""
 
+import math
 from collections.abc import Mapping, Sequence, Sized
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+import torch.nn.functional as F
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from .checks import IMAGE_SHAPE, check_is, check_same_length, check_tensor, check_whole, door
+from .checks import check_is, check_same_length, check_tensor, check_whole, door
 from .fisher import Fisher
 from .judges import Verdict
 from .recovery import RecoveryCurve
@@ -22,7 +24,6 @@ MODELS = {"baseline": 0, "before": 0, "forgotten": 1, "after": 1, "control": 2, 
 OTHERS = (5, 6, 4, 3, 2, 1, 0)  # what is no model begins with colours that no model has
 MARKERS, HATCHES = "osD^vPX", ("", "//", "..", "xx")
 GAP = 2  # white pixels between two images
-STEP = 28 + GAP  # from one image to the next
 
 
 def new_axes(ax: Axes | None, width: float = 6.0, height: float = 3.5) -> Axes:
@@ -50,9 +51,8 @@ def label_lines(ax: Axes) -> None:
     ax.margins(x=0)
     ax.autoscale_view()
     place, gap, top = ax.transScale + ax.transLimits, 0.09, 1.0
-    last = (
-        (place.transform(np.asarray(line.get_xydata())[-1])[1], line) for line in ax.get_lines()
-    )
+    lines = ax.get_lines()
+    last = ((place.transform(np.asarray(line.get_xydata())[-1])[1], line) for line in lines)
     ends = sorted(last, key=lambda end: -float(end[0]))
     for k, (height, line) in enumerate(ends):
         lowest = gap * (len(ends) - 1 - k)  # leaves room for those below
@@ -71,17 +71,17 @@ def _class_names(names: Sequence[str] | None, n: int) -> list[str]:
 
 
 def image_grid(images: Tensor, columns: int = 10, ax: Axes | None = None, title: str = "") -> Axes:
-    """Images (N, 1, 28, 28) in [0, 1], row by row; black is 0, as MNIST is stored."""
-    check_tensor(images, ("N", *IMAGE_SHAPE), "images")
+    """Images (N, C, H, W) in [0, 1], row by row; black is 0, as MNIST is stored."""
+    check_tensor(images, ("N", "C", "H", "W"), "images")
     check_whole(columns, "columns")
     check_some(images, "images")
-    rows = -(-len(images) // columns)
-    sheet = torch.full((rows * STEP - GAP, columns * STEP - GAP), 1.0)
-    for k, image in enumerate(images.detach().cpu()):
-        r, c = divmod(k, columns)
-        sheet[r * STEP : r * STEP + 28, c * STEP : c * STEP + 28] = image[0]
-    ax = new_axes(ax, 0.6 * columns, 0.6 * rows + 0.3)
-    ax.imshow(sheet.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    rows, (c, h, w) = -(-len(images) // columns), images.shape[1:]
+    sheet = torch.ones(rows * columns, c, h + GAP, w + GAP)
+    sheet[: len(images), :, :h, :w] = images.detach().cpu()
+    sheet = sheet.view(rows, columns, c, h + GAP, w + GAP).permute(0, 3, 1, 4, 2).flatten(2, 3)
+    ax = new_axes(ax, 0.6 * columns, 0.6 * rows * h / w + 0.3)
+    shown = sheet.flatten(0, 1)[:-GAP, :-GAP].squeeze(2).numpy()  # (height, width) or (..., 3)
+    ax.imshow(shown, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     ax.set_title(title, fontsize=10)
     ax.axis("off")
     return ax
@@ -104,10 +104,12 @@ def class_columns(
             raise ValueError(f"rows={rows}, but class {c} has {have} images: give fewer rows")
     picked = torch.stack([images[labels == c][:rows] for c in classes], dim=1)  # (rows, C, 1, H, W)
     ax = image_grid(picked.flatten(0, 1), len(classes), ax, title)
+    h, w = images.shape[2:]
     for k, c in enumerate(classes):
         label = str(c) if names is None else names[c]
         tilt = {"rotation": 30, "ha": "right"} if len(label) > 3 else {"ha": "center"}
-        ax.text(STEP * k + 14, STEP * rows + 2, label, va="top", fontsize=10, **tilt)
+        place = (w + GAP) * k + w / 2, (h + GAP) * rows + GAP
+        ax.text(*place, label, va="top", fontsize=10, **tilt)
     return ax
 
 
@@ -134,12 +136,13 @@ def image_rows(
     check_some(rows, "rows")
     sheet = []
     for name, images in rows.items():
-        check_tensor(images, ("N", *IMAGE_SHAPE), f"rows[{name!r}]")
-        sheet += [images[:count], images.new_ones((max(0, count - len(images)), *IMAGE_SHAPE))]
+        check_tensor(images, ("N", "C", "H", "W"), f"rows[{name!r}]")
+        sheet += [images[:count], images.new_ones((max(0, count - len(images)), *images.shape[1:]))]
     ax = image_grid(torch.cat(sheet), count, ax, title)
     ax.axis("on")
     ax.set_xticks([])
-    ax.set_yticks([STEP * k + 14 for k in range(len(rows))], list(rows))
+    h = sheet[0].shape[2]
+    ax.set_yticks([(h + GAP) * k + h / 2 for k in range(len(rows))], list(rows))
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     return ax
@@ -229,19 +232,22 @@ def fisher_layers(fisher: Fisher, ax: Axes | None = None) -> Axes:
 
 
 def fisher_pixels(maps: Mapping[str, Tensor], ax: Axes | None = None) -> Axes:
-    """Named Fisher values per pixel, each (784,) or (28, 28), side by side on one log scale."""
+    """Named Fisher values per pixel, each (H, W) or a flat square, side by side, log scale."""
     check_some(maps, "maps", Tensor)
-    sheet = torch.full((28, STEP * len(maps) - GAP), float("nan"))
-    for k, (name, values) in enumerate(maps.items()):
-        if values.numel() != 784:
-            raise ValueError(f"maps[{name!r}] of shape {tuple(values.shape)} must be (784,)")
-        sheet[:, STEP * k : STEP * k + 28] = values.detach().cpu().view(28, 28).clamp(min=0)
+    side, parts = math.isqrt(next(iter(maps.values())).numel()), []
+    for name, values in maps.items():
+        if values.ndim != 2 and values.numel() != side**2:
+            raise ValueError(f"maps[{name!r}] of shape {tuple(values.shape)} must be ({side**2},)")
+        found = values.detach().cpu().view(values.shape if values.ndim == 2 else (side, side))
+        parts.append(F.pad(found.clamp(min=0), (0, GAP), value=math.nan))
+    sheet = torch.cat(parts, 1)[:, :-GAP]
+    h, step = len(sheet), parts[0].shape[1]
     ax = new_axes(ax, 1.0 * len(maps) + 1.5, 1.5)
     shown = sheet.clamp(min=1e-4 * float(sheet.nan_to_num().max())).log10()
     drawn = ax.imshow(shown.numpy(), cmap="cividis", interpolation="nearest")
     ax.figure.colorbar(drawn, ax=ax, label="log10 F", fraction=0.02, pad=0.01)
     for k, name in enumerate(maps):
-        ax.text(STEP * k + 14, 29, name, ha="center", va="top", fontsize=9)
+        ax.text(step * k + (step - GAP) / 2, h + 1, name, ha="center", va="top", fontsize=9)
     ax.axis("off")
     return ax
 

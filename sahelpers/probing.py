@@ -46,7 +46,7 @@ Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # images, z, label vectors ->
 class ProbeResult:
     """What a probe found, restarts sorted from best (lowest loss) to worst."""
 
-    images: Tensor  # (R, 1, 28, 28)
+    images: Tensor  # (R, *image_shape)
     z: Tensor  # (R, Z)
     label: Tensor  # (R, C): on the simplex, except for "free_y"
     loss: Tensor  # (R,)
@@ -74,7 +74,7 @@ def invert_prototypes(
     generator = seeded(config.seed)
     labels = torch.full((512,), forget_class, device=baseline.device)
     samples = baseline.sample(labels, "standard", generator)
-    targets = samples[contrast(samples).topk(8).indices]  # (8, 1, 28, 28)
+    targets = samples[contrast(samples).topk(8).indices]  # (8, *image_shape)
 
     def loss(images: Tensor, z: Tensor, y: Tensor) -> Tensor:
         error = (images[:, None] - targets[None]).square().flatten(2).mean(2)  # (R, 8)
@@ -157,7 +157,7 @@ def image_cost(
 ) -> tuple[Tensor, Tensor]:
     """What it costs the model to draw real images under some labels: (N, K) nats, and z (N, K, Z).
 
-    images: (N, 1, 28, 28) float in [0, 1].  labels: class numbers (K,) for all of them, or (N, K).
+    images: (N, *image_shape) in [0, 1].  labels: class numbers (K,) for all of them, or (N, K).
     The cost is the smallest -log p(x | z, k) + |z|^2 / 2 over z, that is the best of `steps` steps
     of Adam at 0.1 from z = 0.  No weight is touched and no judge is asked.  A model that never saw
     a class pays more for its images than one that draws them at an ordinary z under another label.
@@ -239,7 +239,7 @@ def _search(
 
 @door
 def success(images: Tensor, judges: Mapping[str, Judge], forget_class: int) -> Tensor:
-    """Whether every judge gives the class at least 0.5: (N,) bool for images (N, 1, 28, 28).
+    """Whether every judge gives the class at least 0.5: (N,) bool for images (N, *image_shape).
 
     Raises ValueError when one of them is the judge that guides attacks, or when there is none.
     """

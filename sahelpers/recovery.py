@@ -52,15 +52,10 @@ def reset_label(model: CVAE, forget_class: int | Iterable[int]) -> CVAE:
     gone = check_classes(forget_class, model.num_classes)
     model = copy.deepcopy(model)
     kept = kept_classes(gone, model.num_classes)
-    for weight in _first_weights(model):
-        labels = weight[:, -model.num_classes :]
+    for weight, first in model.label_weights():
+        labels = weight[:, first : first + model.num_classes]
         labels[:, gone] = labels[:, kept].mean(1, keepdim=True)
     return model
-
-
-def _first_weights(model: CVAE) -> list[Tensor]:
-    """Those that read the label, (out, inputs, ...) each: the last C inputs are the label's."""
-    return [half[0].get_parameter("weight") for half in (model.encoder, model.decoder)]
 
 
 @door
@@ -70,11 +65,11 @@ def fit_label(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Fit a label of one's own, and a z for each image, to real images: least cost, z and label.
 
-    images: (F, N, 1, 28, 28) float in [0, 1], N images for each of F fits.  The label is what a
-    label's weights in the decoder's first layer add to its sums, (F, H), from the mean of the other
-    labels on; z (F, N, Z) begins at 0.  Adam moves both down the cost, the mean of
-    -log p(x | z, label) + |z|^2 / 2 over a fit's images, at rates that fall to zero in a straight
-    line; returned is where it was least, (F,) nats.  No other weight moves and no judge is asked.
+    images: (F, N, *image_shape) float in [0, 1], N images for each of F fits.  The label (F, H) is
+    what `CVAE.label_columns` says, at first the mean of the others; z (F, N, Z) begins at 0.  Adam
+    moves both down the cost, the mean of -log p(x | z, label) + |z|^2 / 2 over a fit's images, at
+    rates that fall to zero in a straight line; returned is where it was least, (F,) nats.  No
+    other weight moves and no judge is asked.
     """
     (c,) = check_classes((forget_class,), model.num_classes)
     check_images(images.flatten(0, 1), device=model.device)
@@ -146,9 +141,10 @@ def relearn(
         raise ValueError(f"data has no image of class {c}: over='label' trains nothing without one")
     model = (reset_label(model, c) if over == "label" else copy.deepcopy(model)).train()
     model.requires_grad_(over == "all")
-    model.decoder[0].requires_grad_(over != "label")
-    for weight in _first_weights(model) if over == "label" else ():
-        train_input(weight, c - model.num_classes)
+    first = next(m for m in model.decoder.modules() if any(True for _ in m.parameters(False)))
+    first.requires_grad_(over != "label")
+    for weight, column in model.label_weights() if over == "label" else ():
+        train_input(weight, column + c)
     generator = seeded(seed)
     z = draw_normal((SAMPLES, model.latent_dim), model, seeded(seed + 1))
     wanted = torch.full((SAMPLES,), c, device=model.device)

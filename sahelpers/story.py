@@ -19,7 +19,7 @@ from .config import AmnesiaConfig, BaselineConfig, Config, FisherConfig, JudgeCo
 from .data import MNIST_DIGEST, LabelledImages, load_dataset
 from .fisher import ClassFishers, class_fishers
 from .judges import SCORING, Judge
-from .models import CVAE, check_model, default_device
+from .models import CVAE, OWN, check_model, default_device
 from .recovery import reset_label
 from .store.files import Recipe, digest, load_or_make, part_path
 from .training import TrainedCVAE, train_baseline, train_judge
@@ -70,7 +70,8 @@ class Story:
         if isinstance(baseline, CVAE):
             check_model(baseline, "baseline")
             self._given = baseline.to(self.device)
-            baseline = BaselineConfig(arch=baseline.arch, latent_dim=baseline.latent_dim)
+            known = "mlp" if baseline.arch == OWN else baseline.arch
+            baseline = BaselineConfig(arch=known, latent_dim=baseline.latent_dim)
         given: dict[str, Any] = {"baseline": baseline, "fisher": fisher, "amnesia": amnesia}
         given["judge"] = judge
         self.config = Recipes(**{k: c for k, c in given.items() if c is not None})
@@ -82,6 +83,10 @@ class Story:
             check_is(test, LabelledImages, "dataset[1]")
         self.train, self.test = train.to(self.device), test.to(self.device)
         check_classes(self.config.baseline.exclude, train.num_classes, allow_empty=True)
+        for name, other in {"test": test, "baseline": self._given}.items():
+            if other is not None and other.image_shape != train.image_shape:
+                shapes = f"{other.image_shape}, those of train {train.image_shape}"
+                raise ValueError(f"images of {name} have the shape {shapes}: give one shape")
         if self._given is not None:
             check_model(self._given, "baseline", train.num_classes)
         self._made: dict[tuple[Any, ...], Any] = {}

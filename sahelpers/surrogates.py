@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .checks import IMAGE_SHAPE, check_images, check_number, door, shown
+from .checks import Shape, check_images, check_number, door, shown
 from .models import CVAE
 
 MakeImages = Callable[[int, torch.Generator], Tensor]
@@ -18,7 +18,7 @@ NAMES = ("gray", "noise", "blank", "mixture", "class:k (k a kept class)")
 class Surrogate:
     """A distribution q(x | z) of images the class is pulled towards.
 
-    draw: (z (B, Z), generator) -> images (B, 1, 28, 28) in [0, 1].
+    draw: (z (B, Z), generator) -> images (B, *image_shape) in [0, 1].
     mean: z (B, Z) -> their expectation, what a decoder that has learned q draws at z.
     """
 
@@ -32,7 +32,7 @@ class Surrogate:
 def make_surrogate(
     what: str | MakeImages, frozen: CVAE, kept: tuple[int, ...], gray_value: float = 0.5
 ) -> Surrogate:
-    """The surrogate of a name, or of a function (n, generator) -> images (n, 1, 28, 28) in [0, 1].
+    """The surrogate of a name, or of a function (n, generator) -> images (n, *image_shape).
 
     "gray": flat, gray_value.  "noise": uniform in each pixel, the choice of Heng & Soh (2023).
     "blank": no ink.  "class:k": what the frozen model draws for kept class k at the same z.
@@ -42,15 +42,15 @@ def make_surrogate(
     if not kept:
         raise ValueError("kept=() has no class: a model forgets towards what it keeps")
     if callable(what):
-        return _from_function(what)
+        return _from_function(what, frozen.image_shape)
     if what in ("gray", "noise", "blank"):
         level = {"gray": gray_value, "noise": 0.5, "blank": 0.0}[what]
 
         def flat(z: Tensor, _: object = None) -> Tensor:
-            return z.new_full((len(z), *IMAGE_SHAPE), level)
+            return z.new_full((len(z), *frozen.image_shape), level)
 
         def noise(z: Tensor, generator: torch.Generator) -> Tensor:
-            return torch.rand((len(z), *IMAGE_SHAPE), generator=generator).to(z)
+            return torch.rand((len(z), *frozen.image_shape), generator=generator).to(z)
 
         return Surrogate(what, noise if what == "noise" else flat, flat)
     if what == "mixture":
@@ -79,14 +79,14 @@ def _of_classes(name: str, frozen: CVAE, classes: tuple[int, ...]) -> Surrogate:
     return Surrogate(name, draw, mean)
 
 
-def _from_function(make: MakeImages) -> Surrogate:
+def _from_function(make: MakeImages, image_shape: Shape) -> Surrogate:
     """Wrap a user's function; its images are checked each time."""
 
     def checked(n: int, generator: torch.Generator) -> Tensor:
         images = make(n, generator)
         shape = tuple(getattr(images, "shape", ())) or type(images).__name__
-        if shape != (n, *IMAGE_SHAPE):
-            raise ValueError(f"the surrogate function returned {shape}, not ({n}, 1, 28, 28)")
+        if shape != (wanted := (n, *image_shape)):
+            raise ValueError(f"the surrogate function returned {shape}, not {wanted}")
         return check_images(images, "the surrogate function's images")
 
     average = checked(512, torch.Generator().manual_seed(0)).mean(0, keepdim=True)

@@ -1,6 +1,6 @@
 """One fitting loop, and what is fitted with it: the baseline, the retrained control, the judges."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,16 +9,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .checks import door
+from .checks import check_finite, check_is, check_tensor, door
 from .config import BaselineConfig, JudgeConfig, fingerprint
 from .data import LabelledImages
 from .elbo import elbo_terms, measure_elbo
 from .judges import Judge
-from .models import CVAE, draw_normal, seeded
+from .models import CVAE, check_model, draw_normal, seeded
 from .progress import progress
 from .store.resume import History, Resume
 
 VERSION = 1  # of the recipes below; raised with anything that changes what they train
+KINDS = ("weight", "bias")
+OFFICIAL = {"fc1": "encoder.0", "fc2": "encoder.2"}  # fc31 and fc32 are the halves of encoder.4
+OFFICIAL |= {"fc4": "decoder.0", "fc5": "decoder.2", "fc6": "decoder.4"}
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,7 @@ def train_baseline(
     *,
     resume: Path | None = None,
     bf16: bool = False,
+    model: CVAE | None = None,
 ) -> TrainedCVAE:
     """Train a conditional VAE, without the classes in `config.exclude`, and fit the Gaussian of z
     for every class it saw.
@@ -111,6 +115,7 @@ def train_baseline(
     test: images whose negative ELBO is recorded after every epoch; never trained on.
     resume: file of an interrupted run, as in `fit`.
     bf16: let autocast do the matrix products in bfloat16; weights, loss and Adam stay in float32.
+    model: one to be trained as it is, such as a CVAE of your own networks, in place of a new one.
     The history has `reconstruction`, `kl` and `held_out` (of test), in nats per image.
     """
     config = BaselineConfig() if config is None else config
@@ -122,19 +127,21 @@ def train_baseline(
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        model = CVAE(config.arch, config.latent_dim, train.num_classes).to(train.images.device)
+        made = CVAE(config.arch, config.latent_dim, train.num_classes, train.image_shape)
+    new = (made if model is None else model).to(train.images.device)
+    check_model(new, "model", train.num_classes)
     generator = seeded(config.seed)
 
     def loss_terms(images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        noise = draw_normal((len(images), model.latent_dim), model, generator)
-        with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
-            reconstruction, kl = elbo_terms(model, images, labels, noise)
+        noise = draw_normal((len(images), new.latent_dim), new, generator)
+        with torch.autocast(new.device.type, torch.bfloat16, enabled=bf16):
+            reconstruction, kl = elbo_terms(new, images, labels, noise)
         return {"reconstruction": reconstruction.mean(), "kl": kl.mean()}
 
     left_out = f" without {config.exclude}" if config.exclude else ""
     minutes = " (about 2 minutes on two cores)" if config == BaselineConfig() else ""
     history = fit(
-        model,
+        new,
         loss_terms,
         kept,
         epochs=config.epochs,
@@ -142,12 +149,12 @@ def train_baseline(
         lr=config.lr,
         generator=generator,
         what=f"train {config.arch} VAE{left_out}{minutes}",
-        after_epoch=lambda: {"held_out": float(measure_elbo(model, test).mean())},
+        after_epoch=lambda: {"held_out": float(measure_elbo(new, test).mean())},
         resume=resume,
         mark=f"{fingerprint(config)}, test {test.digest}" + ", bf16" * bf16,
     )
-    fit_class_priors(model, kept, generator)
-    return TrainedCVAE(model, history)
+    fit_class_priors(new, kept, generator)
+    return TrainedCVAE(new, history)
 
 
 @torch.no_grad()
@@ -169,7 +176,7 @@ def train_judge(
     *,
     resume: Path | None = None,
 ) -> Judge:
-    """Train the judge of a role on images shifted by up to two pixels.
+    """Train the judge of a role on images shifted by up to a fourteenth of their side.
 
     A judge with a "none of these" answer also sees a quarter as many images that are no digit.
     resume: file of an interrupted run, as in `fit`.
@@ -177,12 +184,13 @@ def train_judge(
     config = JudgeConfig() if config is None else config
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        judge = Judge(role, train.num_classes).to(train.images.device)
+        judge = Judge(role, train.num_classes, train.image_shape).to(train.images.device)
     judge = judge.to(memory_format=torch.channels_last)
     generator = seeded(config.seed)
+    reach = max(1, min(train.image_shape[1:]) // 14)  # pixels: two of MNIST's 28
 
     def loss_terms(images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        down, right = torch.randint(-2, 3, (2,), generator=generator).tolist()
+        down, right = torch.randint(-reach, reach + 1, (2,), generator=generator).tolist()
         images = images.roll((down, right), (2, 3))
         if judge.has_none:
             junk = none_of_these(images, labels, len(images) // 4, generator)
@@ -206,23 +214,64 @@ def train_judge(
 
 
 def none_of_these(images: Tensor, labels: Tensor, n: int, generator: torch.Generator) -> Tensor:
-    """n images that show no digit, made from a batch: (n, 1, 28, 28) in [0, 1].
+    """n images that show no class, made from a batch: (n, C, H, W) in [0, 1].
 
-    In turn: uniform noise, smooth noise, flat gray (blank included), faint noise on gray, two
-    digits of different classes drawn over each other, a digit with its 7 x 7 patches shuffled.
+    In turn: uniform noise, smooth noise, flat gray (blank included) or colour, faint noise on it,
+    two images of different classes over each other, one with its 4 by 4 patches shuffled.
     """
+    c, h, w = images.shape[1], images.shape[2] // 4, images.shape[3] // 4  # of a patch
     draw = torch.rand((n, *images.shape[1:]), generator=generator).to(images)
-    level = torch.rand((n, 1, 1, 1), generator=generator).to(images)
+    level = torch.rand((n, c, 1, 1), generator=generator).to(images)
     level = (1.2 * level - 0.1).clamp(0, 1)  # some exactly black, some exactly white
-    smooth = F.interpolate(draw[..., ::4, ::4], size=28, mode="bilinear", align_corners=False)
+    smooth = F.interpolate(draw[..., ::4, ::4], size=draw.shape[2:], mode="bilinear")
     first = torch.randint(len(images), (n,), generator=generator).to(labels.device)
     second = torch.randint(len(images), (n,), generator=generator).to(labels.device)
     differ = (labels[first] != labels[second]).view(-1, 1, 1, 1)
     blend = torch.where(differ, torch.maximum(images[first], images[second]), draw)
-    patches = images[first].unfold(2, 7, 7).unfold(3, 7, 7).reshape(n, 16, 7, 7)
-    mixed = patches[:, torch.randperm(16, generator=generator).to(labels.device)]
-    mixed = mixed.view(n, 4, 4, 7, 7).transpose(2, 3).reshape(n, 1, 28, 28)
+    mixed = images[first]
+    patches = mixed[..., : 4 * h, : 4 * w].unfold(2, h, h).unfold(3, w, w).reshape(n, c, 16, h, w)
+    patches = patches[:, :, torch.randperm(16, generator=generator).to(labels.device)]
+    patches = patches.view(n, c, 4, 4, h, w).transpose(3, 4).reshape(n, c, 4 * h, 4 * w)
+    mixed[..., : 4 * h, : 4 * w] = patches
     kinds = torch.stack(
         [draw, smooth, level.expand_as(draw), level + 0.1 * (draw - 0.5), blend, mixed]
     )
     return kinds[torch.arange(n) % len(kinds), torch.arange(n)].clamp(0, 1)
+
+
+def from_official(state: Mapping[str, Tensor] | str | Path) -> CVAE:
+    """The model in a state dict of the official code (Heng & Soh 2023), or in a file of one: fc1
+    (512, 784 + K), fc2 (256, 512), fc31 and fc32 (Z, 256), fc4 (256, Z + K), fc5 (512, 256), fc6
+    (784, 512), each `.weight` and `.bias`.  Nothing but tensors is read from a file.
+
+    Raises ValueError naming what is missing, unknown, not finite or of another shape.
+    """
+    found = torch.load(state, "cpu") if isinstance(state, (str, Path)) else state
+    check_is(found, Mapping, "state")
+    names = {f"{name}.{kind}" for name in (*OFFICIAL, "fc31", "fc32") for kind in KINDS}
+    if names != found.keys():
+        lacks, odd = sorted(names - found.keys()), sorted(map(str, found.keys() - names))
+        raise ValueError(f"the state dict lacks {lacks} and has {odd} besides: give the official's")
+    for name in names:
+        check_tensor(found[name], ("out", "in") if name.endswith("weight") else ("out",), name)
+    latent_dim = len(found["fc31.bias"])
+    model = CVAE("mlp", latent_dim, found["fc4.weight"].shape[1] - latent_dim)
+    for name, ours in to_official(model).items():
+        if found[name].shape != ours.shape:
+            turned = ", which is transposed" * (found[name].shape[::-1] == ours.shape)
+            shapes = f"{tuple(found[name].shape)}{turned}, not {tuple(ours.shape)}"
+            raise ValueError(f"{name} has the shape {shapes}")
+        ours.copy_(found[name])
+    check_finite(model, "the official model")
+    return model.eval()
+
+
+def to_official(model: CVAE) -> dict[str, Tensor]:
+    """The inverse of `from_official` for a model of arch "mlp"; the tensors are the model's own."""
+    if model.arch != "mlp":
+        raise ValueError(f"arch={model.arch!r} has no official layout: only 'mlp' has")
+    state, found = model.state_dict(), dict[str, Tensor]()
+    for kind in KINDS:
+        found |= {f"{name}.{kind}": state[f"{ours}.{kind}"] for name, ours in OFFICIAL.items()}
+        found[f"fc31.{kind}"], found[f"fc32.{kind}"] = state[f"encoder.4.{kind}"].chunk(2)
+    return found

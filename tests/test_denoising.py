@@ -5,14 +5,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.optimize import minimize
 from skimage.restoration import denoise_tv_chambolle
 
 import sahelpers as sa
 from sahelpers.denoising import choose_weight, denoise_tv, sure
 
 torch.set_num_threads(1)  # tiny tensors: threads that wait for each other cost far more
-kinds = pytest.mark.parametrize("anisotropic", [False, True])
 
 
 def drawing(n=4, sigma=0.0, seed=0):
@@ -43,34 +41,9 @@ def test_isotropic_equals_scikit_image(weight):
         assert energy(u, f, weight) <= energy(theirs[None], f, weight) + 1e-5
 
 
-def test_anisotropic_equals_the_dual_solved_by_scipy():
-    f, weight = drawing(1, sigma=0.2)[0, 0].numpy(), 0.15
-
-    def transpose(p):
-        out, (across, down) = np.zeros_like(f), p.reshape(2, 28, 28)
-        out[:, 1:] += across[:, :-1]
-        out[:, :-1] -= across[:, :-1]
-        out[1:] += down[:-1]
-        out[:-1] -= down[:-1]
-        return out
-
-    def dual(p):
-        u = f - transpose(p)
-        slope = np.zeros((2, 28, 28))
-        slope[0, :, :-1], slope[1, :-1] = np.diff(u, axis=1), np.diff(u, axis=0)
-        return 0.5 * (u**2).sum(), -slope.ravel()
-
-    options = {"maxiter": 5000, "maxfun": 20000, "ftol": 1e-15, "gtol": 1e-8}
-    bounds = [(-weight, weight)] * (2 * 784)
-    best = minimize(dual, np.zeros(2 * 784), jac=True, bounds=bounds, options=options)
-    ours = denoise_tv(torch.from_numpy(f)[None, None], weight, gap=1e-6, anisotropic=True)
-    assert np.abs(ours[0, 0].numpy() - (f - transpose(best.x))).max() < 2e-3
-
-
-@kinds
 @given(weight=st.floats(0.01, 12), columns=st.integers(1, 27))
 @settings(max_examples=20, deadline=None)
-def test_a_step_in_closed_form(anisotropic, weight, columns):
+def test_a_step_in_closed_form(weight, columns):
     """Each side moves towards the other by weight / width, until they meet at the mean."""
     step = torch.zeros((1, 1, 28, 28), dtype=torch.float64)
     step[..., columns:] = 1.0
@@ -79,16 +52,15 @@ def test_a_step_in_closed_form(anisotropic, weight, columns):
         low = high = 1 - columns / 28
     expected = torch.full_like(step, low)
     expected[..., columns:] = high
-    found = denoise_tv(step, weight, gap=1e-4, anisotropic=anisotropic)
+    found = denoise_tv(step, weight, gap=1e-4)
     assert (found - expected).norm() <= (2 * 1e-4) ** 0.5 + 1e-6
 
 
-@kinds
 @given(seed=st.integers(0, 1000), weight=st.floats(0, 2))
 @settings(max_examples=15, deadline=None)
-def test_mean_stays_range_and_variation_shrink(anisotropic, seed, weight):
+def test_mean_stays_range_and_variation_shrink(seed, weight):
     noisy = drawing(2, sigma=0.3, seed=seed)
-    clean = denoise_tv(noisy, weight, gap=1e-3, anisotropic=anisotropic)
+    clean = denoise_tv(noisy, weight, gap=1e-3)
     torch.testing.assert_close(clean.mean((1, 2, 3)), noisy.mean((1, 2, 3)))
     room = (2 * 1e-3) ** 0.5
     assert clean.min() >= noisy.min() - room
@@ -96,12 +68,11 @@ def test_mean_stays_range_and_variation_shrink(anisotropic, seed, weight):
     assert (sa.total_variation(clean) <= sa.total_variation(noisy) + 1e-2).all()
 
 
-@kinds
-def test_a_smaller_gap_is_closer_as_promised(anisotropic):
+def test_a_smaller_gap_is_closer_as_promised():
     noisy = drawing(3, sigma=0.2)
-    exact = denoise_tv(noisy, 0.2, gap=1e-7, anisotropic=anisotropic)
+    exact = denoise_tv(noisy, 0.2, gap=1e-7)
     for gap in (1.0, 1e-2, 1e-4):
-        found = denoise_tv(noisy, 0.2, gap=gap, anisotropic=anisotropic)
+        found = denoise_tv(noisy, 0.2, gap=gap)
         assert (found - exact).flatten(1).norm(dim=1).max() <= (2 * gap) ** 0.5 + 1e-3
 
 

@@ -1,13 +1,15 @@
 """Whatever is started first in a clean folder, all others find what they need there."""
 
 import itertools
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import sahelpers as sa
+from sahelpers.__main__ import repository
 from sahelpers.store.archive import same
-from sahelpers.study import Effort, Grid, grid, report
+from sahelpers.study import Effort, Grid, grid
 
 CONFIGS = {
     "baseline": sa.BaselineConfig(epochs=1, batch_size=50, latent_dim=3),
@@ -28,7 +30,9 @@ class Clone:
         self.folder, self.data = folder, data
         monkeypatch.setenv("SA_CHECKPOINTS", str(folder / "checkpoints"))
         monkeypatch.setattr(grid, "load_dataset", lambda name, split="train": data[split == "test"])
-        monkeypatch.setattr(report, "Story", self.story)
+        clone = SimpleNamespace(**vars(sa) | {"Story": self.story})
+        monkeypatch.setattr(repository(), "sa", clone)
+        monkeypatch.setattr(repository(), "probe", lambda *a: {})
 
     def story(self):
         return sa.Story(self.data, **CONFIGS)
@@ -64,7 +68,7 @@ class Clone:
         self.grid("audit", "baseline", "retraining")
 
     def report(self):
-        report.measure(3, self.folder, n=5)
+        repository().measure(3, self.folder, n=5)
 
     def dashboard(self):
         sa.live.forget.AmnesiaController(self.story())

@@ -117,7 +117,6 @@ def test_a_row_agrees_with_measuring_by_hand(small):
     assert float(row["iwae_kept_change"]) == 0  # the label's own weights are all that changed
     assert float(row["iwae_forgotten_change"]) != 0
     assert 0 <= float(row["relearn"]) <= 1
-    assert float(row["peak_mb"]) > 50
     assert row["version"].startswith(sa.__version__)
 
 

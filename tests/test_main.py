@@ -14,10 +14,11 @@ import nbformat
 import pytest
 
 import sahelpers as sa
-from sahelpers import __main__ as commands
+from sahelpers import __main__ as options
 from sahelpers.config import CHECKOUT
-from sahelpers.study import grid, report
+from sahelpers.study import grid
 
+commands = options.repository()
 TOML = "pyproject.toml"
 TWIN = """# %% [markdown]
 # # A story
@@ -44,7 +45,7 @@ def notebooks(tmp_path, monkeypatch):
 
 def call(monkeypatch, *words):
     monkeypatch.setattr(sys, "argv", ["sahelpers", *words])
-    commands.main()
+    options.main()
 
 
 def test_notebooks_are_executed_and_written(notebooks, monkeypatch, capsys):
@@ -134,9 +135,11 @@ def small(tmp_path, monkeypatch, mnist):
         amnesia=sa.AmnesiaConfig(epochs_unl=1, replay_samples=320, batch_size=32, cooldown=2),
         judge=sa.JudgeConfig(epochs=1, batch_size=100),
     )
-    monkeypatch.setattr(report, "Story", lambda: story)
-    measure = report.measure
-    monkeypatch.setattr(report, "measure", lambda c, folder: measure(c, folder, n=10))
+    monkeypatch.setattr(sa, "Story", lambda: story)
+    shares = {"baseline": {"blind": 0.75}, "forgotten": {"blind": 0.0}}
+    monkeypatch.setattr(commands, "probe", lambda *a: shares)
+    measure = commands.measure
+    monkeypatch.setattr(commands, "measure", lambda c, folder: measure(c, folder, n=10))
 
 
 def test_run_leaves_a_report_and_does_nothing_twice(notebooks, small, monkeypatch, capsys):
@@ -160,8 +163,8 @@ def test_run_leaves_a_report_and_does_nothing_twice(notebooks, small, monkeypatc
     def fail(*arguments):
         raise AssertionError("measured again")
 
-    measure = report.measure
-    monkeypatch.setattr(report, "measure", fail)
+    measure = commands.measure
+    monkeypatch.setattr(commands, "measure", fail)
     call(monkeypatch, "run")
     assert capsys.readouterr().out.startswith(first.partition("01_story.html")[0])
     call(monkeypatch, "run")
@@ -170,7 +173,7 @@ def test_run_leaves_a_report_and_does_nothing_twice(notebooks, small, monkeypatc
         (folder / harmed).unlink()
         with pytest.raises(AssertionError, match="measured again"):
             call(monkeypatch, "run")
-    monkeypatch.setattr(report, "measure", measure)
+    monkeypatch.setattr(commands, "measure", measure)
     (notebooks / "01_story.py").write_text(TWIN.replace("6", "5"))
     call(monkeypatch, "run")
     assert "01_story.html written" in capsys.readouterr().out
@@ -190,6 +193,16 @@ def test_a_page_needs_no_network(name):
     assert "<code>$5</code>" in page
     assert "address first" not in page  # and no badge, which would lead nowhere from there
     assert not re.search(r'(src|href)="https?:', page)
+
+
+def test_probes_score_every_model_with_every_judge(tiny, scoring, monkeypatch):
+    quick = sa.ProbeConfig(n_restarts=4, steps=2)
+    kind = type("Quick", (), {"__new__": lambda *a, **k: quick, "prototype": lambda **k: quick})
+    monkeypatch.setattr(sa, "ProbeConfig", kind)
+    found = commands.probe({"baseline": tiny, "forgotten": tiny}, scoring, 3)
+    assert found["baseline"] == found["forgotten"]
+    assert set(found["baseline"]) == {"prototype", "blind"}
+    assert all(0 <= share <= 1 for share in found["baseline"].values())
 
 
 @pytest.mark.parametrize("part", ["audit", "claim", "scoreboard"])
@@ -238,7 +251,7 @@ def test_a_command_of_which_every_run_failed_says_so(tmp_path, monkeypatch):
 
     monkeypatch.setattr(grid, "prepare", nothing)
     monkeypatch.setattr(grid, "compute", nothing)
-    monkeypatch.setattr(commands, "from_options", lambda part, options: grid.Grid(
+    monkeypatch.setattr(options, "from_options", lambda part, options: grid.Grid(
         part, ("label column",), (3, 5), (1,), folder=tmp_path))  # fmt: skip
     with pytest.raises(RuntimeError, match="2 of 2 runs failed"):
         call(monkeypatch, "scoreboard", "--backend", "sequential")

@@ -25,8 +25,8 @@ PROJECT = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
 ADDRESS = PROJECT["urls"]["Repository"]
 NOTEBOOKS = sorted((CHECKOUT / "notebooks").glob("*.ipynb"))
 CORE = ("01_baseline", "02_fisher", "03_amnesia", "04_probing")
-CHAIN = (*CORE, "05_live", "A1_fisher_in_depth", "A2_terms", "A3_probes", "A4_denoising",
-         "A5_scoreboard")  # fmt: skip
+CHAIN = (*CORE, "05_live", "06_your_images", "A1_fisher_in_depth", "A2_terms", "A3_probes",
+         "A4_denoising", "A5_scoreboard")  # fmt: skip
 TAGS = {"nbval-ignore-output", "nbval-skip", "raises-exception"}
 each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 

@@ -170,7 +170,7 @@ def test_images_too_small_for_a_measure_are_refused(name, least):
         ALL[name](torch.rand(2, 1, least - 1, 5))
     with pytest.raises(ValueError, match=words):
         ALL[name](torch.rand(2, 1, 5, least - 1))
-    with pytest.raises(ValueError, match=r"^images.*\(B, 1, H, W\)"):
+    with pytest.raises(ValueError, match=r"^images.*\(B, C, H, W\)"):
         ALL[name](torch.rand(2, 28, 28))
 
 

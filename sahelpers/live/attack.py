@@ -172,10 +172,8 @@ class ProbeDashboard(KnobDashboard):
         """Show the knobs of the attack at the controller's values, and what was found so far."""
         self.set_knobs()
         with self.quietly():
-            self.attack.value, self.label.value = (
-                self.controller.attack,
-                self.controller.forget_class,
-            )
+            self.attack.value = self.controller.attack
+            self.label.value = self.controller.forget_class
         for name, slider in self.knobs.items():
             used = name in (*ALWAYS, *ATTACKS[self.controller.attack][2])
             slider.layout.display = None if used else "none"

@@ -216,10 +216,12 @@ def alert(error: Exception) -> str:
 
 
 def png(images: Tensor, columns: int) -> bytes:
-    """A PNG of images (N, 1, 28, 28) in [0, 1], each SIDE pixels wide and high with its border."""
-    framed = torch.nn.functional.pad(images[:, 0].cpu(), (1, 1, 1, 1), value=1.0)  # (N, 30, 30)
-    sheet = framed.unflatten(0, (-1, columns)).transpose(1, 2).flatten(2).flatten(0, 1)
-    pixels = sheet.numpy().repeat(SIDE // 30, 0).repeat(SIDE // 30, 1)
+    """A PNG of images (N, C, H, W) in [0, 1] with white borders, about SIDE pixels each."""
+    framed = torch.nn.functional.pad(images.cpu(), (1, 1, 1, 1), value=1.0)
+    framed = framed.unflatten(0, (-1, columns))  # (rows, columns, C, H + 2, W + 2)
+    sheet = framed.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1).squeeze(2)
+    times = max(1, SIDE // max(framed.shape[3:]))
+    pixels = sheet.numpy().repeat(times, 0).repeat(times, 1)
     buffer = io.BytesIO()
     matplotlib.image.imsave(buffer, pixels, cmap="gray", vmin=0, vmax=1, format="png")
     return buffer.getvalue()
@@ -230,7 +232,7 @@ def sheet(
 ) -> str:
     """Named rows of pictures as HTML, each name beside its row at any width of the page.
 
-    rows: name -> images (N, 1, 28, 28) in [0, 1] of each picture.  heads: for each picture the
+    rows: name -> images (N, C, H, W) in [0, 1] of each picture.  heads: for each picture the
     words over its columns, as many as it has columns.  sides: pixels of an image in it, at most.
     """
     wide = [side * len(head) for side, head in zip(sides, heads, strict=True)]
@@ -241,7 +243,9 @@ def sheet(
         cells.append(f'<span style="line-height: 1.2">{html.escape(name)}</span>')
         for images, head, width in zip(pictures, heads, wide, strict=True):
             source = base64.b64encode(png(images, len(head))).decode()
-            shape = f"width: 100%; aspect-ratio: {len(head)} / {len(images) // len(head)}"
+            high, across = images.shape[2] + 2, images.shape[3] + 2
+            ratio = f"{len(head) * across} / {len(images) // len(head) * high}"
+            shape = f"width: 100%; aspect-ratio: {ratio}"
             cells.append(
                 f'<img alt="{html.escape(name)}" decoding="sync" style="display: block; {shape}; '
                 f'max-width: {width}px" src="data:image/png;base64,{source}">'

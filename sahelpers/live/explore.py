@@ -86,8 +86,8 @@ class LatentController:
 
     @torch.no_grad()
     def pictures(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Per model: the image at z and the soft label (1, 1, 28, 28), and the images of every
-        class at this z (C, 1, 28, 28)."""
+        """Per model: the image at z and the soft label (1, *image_shape), and the images of
+        every class at this z (K, *image_shape)."""
         with LOCK:
             z = (self.directions @ self.position.to(self.directions))[None]
             soft = torch.zeros(1, self.model.num_classes).to(z)

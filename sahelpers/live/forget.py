@@ -279,7 +279,7 @@ class AmnesiaDashboard(KnobDashboard):
         rows = {name: [images] for name, images in models.items()}
         self.models.value = sheet(rows, [[""] * COLUMNS], SIDES[:1])
         parts = torch.stack([self.before, now]).unflatten(1, (-1, COLUMNS))[:, :, :ROWS]
-        grids = parts.transpose(1, 2).flatten(1, 2)  # (2, ROWS * C, 1, 28, 28)
+        grids = parts.transpose(1, 2).flatten(1, 2)  # (2, ROWS * K, *image_shape)
         grid = {name: [images] for name, images in zip(("before", "now"), grids, strict=True)}
         self.grid.value = sheet(grid, [range(len(self.classes))], SIDES[1:])
         self.table.layout.visibility = self.cost.layout.visibility = "hidden"

@@ -31,7 +31,7 @@ from . import battery, report
 from .battery import Claim, Effort, Reference
 from .methods import BASELINE, CONTROL, HIDDEN, METHODS, OURS, Method, recipe
 from .statistics import NAMED
-from .workers import about, each, reset_peak, say
+from .workers import about, each, say
 
 PARTS = ("scoreboard", "claim", "audit")
 SEEDS = (42, 43, 44)
@@ -239,12 +239,11 @@ def prepare(run: Run) -> None:
 def compute(run: Run) -> dict[str, Any]:
     """Make the model and measure it: the values, and what the machine did for them."""
     begin = time.perf_counter()
-    reset_peak()
     prepare(run)
     values = measure(run) if run.grid.part == "scoreboard" else attack(run)
     version = f"{__version__} (torch {torch.__version__})"
     seconds = time.perf_counter() - begin
-    return {"values": values, "cell_seconds": seconds, "version": version, **about()}
+    return {"values": values, "cell_seconds": seconds, "version": version, "machine": about()}
 
 
 def attack(run: Run) -> battery.Values:

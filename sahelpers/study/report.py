@@ -5,7 +5,6 @@ The tables scoreboard.csv and audit.csv are written from the journal and never b
 
 import csv
 import io
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
@@ -14,14 +13,11 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
-import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
 from .. import plots
 from ..config import CHECKOUT, AmnesiaConfig, BaselineConfig, JudgeConfig
-from ..judges import collateral, draw_images, fixed_latents, judge_samples
 from ..store.files import replace_text
-from ..story import Story
 from . import scores, statistics, verdicts
 from .battery import ATTACKS, BOUNDS, JUDGED, REAL, Claim, Effort
 from .methods import ALONE, CONTROL, HIDDEN, OURS, recipe
@@ -33,7 +29,7 @@ RESULTS = CHECKOUT / "results"
 BASELINES = {"mlp": BaselineConfig(), "conv": BaselineConfig(arch="conv", epochs=10)}
 KEY = ["method", "class", "seed", "dataset", "arch", "fingerprint"]
 COST = ["steps", "seconds", "real_images", "reason"]
-ABOUT = ["cell_seconds", "peak_mb", "version", "machine", "error"]
+ABOUT = ["cell_seconds", "version", "machine", "error"]
 COLUMNS = [*KEY, *JUDGED, *REAL, *COST, *BOUNDS, *ATTACKS, *ABOUT]
 AUDIT_KEY = ["digit", "method", "dataset", "arch", "fingerprint"]
 AUDIT_COLUMNS = [*AUDIT_KEY, *(f.name for f in fields(Finding))]
@@ -222,55 +218,3 @@ def excess_intervals(
         ax.set(xlabel="excess over the controls", xlim=(-1.05, 1.05))
     ax.set_title(title, fontsize=10)
     return ax
-
-
-def measure(forget_class: int, folder: Path, n: int = 2000) -> dict[str, Any]:
-    """Forget one class with the default knobs and measure it: the figures of summary.json, and
-    folder/before_after.png."""
-    seconds, begins = dict[str, float](), [time.perf_counter()]
-
-    def lap(what: str, made: T) -> T:
-        begins.append(time.perf_counter())
-        seconds[what] = round(begins[-1] - begins[-2], 1)
-        return made
-
-    story = lap("data", Story())
-    judges, baseline = lap("judges", story.judges), lap("baseline", story.baseline.model)
-    lap("fisher", story.fishers)
-    result = lap("forget", story.forgotten(forget_class))
-    latents, found = fixed_latents(baseline, n), {}
-    for role, judge in judges.items():
-        before, after = (judge_samples(m, judge, latents) for m in (baseline, result.model))
-        found[role] = {
-            "p_before": before.probability.diagonal().tolist(),
-            "p_after": after.probability.diagonal().tolist(),
-            "argmax_after": float(after.argmax[forget_class, forget_class]),
-            **vars(collateral(before, after, forget_class)),
-        }
-    shown = fixed_latents(baseline, 6, seed=1)
-    first, second = (draw_images(m, shown) for m in (baseline, result.model))
-    figure, axes = plt.subplots(1, 2, figsize=(12, 4.3), layout="constrained")
-    plots.before_after(first, second, shown.labels, axes=axes)
-    figure.savefig(folder / "before_after.png", dpi=110)
-    plt.close(figure)
-    seconds["forgetting itself"] = round(result.seconds, 2)
-    head = {"forget_class": forget_class, "n": n}
-    return head | {"judges": found, "seconds": seconds}
-
-
-def print_table(summary: Mapping[str, Any]) -> None:
-    """The short table of `make run`."""
-    c, n = summary["forget_class"], summary["n"]
-    print(f"\nForgotten: {c}.  P(label asked for), {n} samples per class, same z before and after")
-    judges = summary["judges"]
-    print("class  " + "".join(f"{role + ' before':>14}{'after':>8}" for role in judges))
-    for k in range(len(next(iter(judges.values()))["p_before"])):
-        row = "".join(f"{v['p_before'][k]:14.3f}{v['p_after'][k]:8.3f}" for v in judges.values())
-        print(f"{k:>5}{'*' if k == c else ' '} {row}")
-    for role, v in judges.items():
-        print(
-            f"judge {role}: argmax = {c} on {100 * v['argmax_after']:.2f} % of the samples; kept "
-            f"classes {v['mean_before']:.2f} -> {v['mean_after']:.2f} %, largest drop "
-            f"{v['worst_drop']:.2f} points (class {v['worst_class']})"
-        )
-    print("seconds: " + ", ".join(f"{k} {v}" for k, v in summary["seconds"].items()))

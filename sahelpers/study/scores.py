@@ -34,7 +34,6 @@ _OTHERS = {
     "c_f's ELBO lost, nats": "elbo_forgotten_change",
     "seconds": "seconds",
     "real images": "real_images",
-    "peak MB": "peak_mb",
 }
 OTHERS = {figure: ((column,), 1, math.inf) for figure, column in _OTHERS.items()}
 AXES = ("argmax = c_f, %", "worst class lost, points", "attack - control", "seconds")

@@ -136,10 +136,11 @@ def compare(
 
 @dataclass(frozen=True)
 class AuditReport:
-    """The findings for one forgotten class; printed as a table."""
+    """The findings for one forgotten class, and what limits them; printed as a table."""
 
     forget_class: int
     findings: tuple[Finding, ...]
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         head = f"{'attack':32}{'n':>5}{'hidden':>8}{'model':>8}{'control':>8}  excess, margin"
@@ -150,7 +151,7 @@ class AuditReport:
                 f"{f.excess:+.2f} [{f.low:+.2f}, {f.high:+.2f}], {f.margin:.2f}  "
                 f"{f.verdict}{', resists' * f.resists}"
             )
-        return "\n".join(lines)
+        return "\n".join([*lines, *self.notes])
 
 
 def compare_all(digits: Mapping[int, Groups]) -> dict[int, AuditReport]:

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from torch.nn.utils import parameters_to_vector
 
 from ..checks import door
 from ..config import check_classes
-from ..data import LabelledImages
+from ..data import FEWEST, LabelledImages
 from ..judges import Judge, check_guide, check_judges
 from ..models import CVAE, check_model
 from ..recovery import reset_label
@@ -53,10 +53,13 @@ def audit(
 ) -> AuditReport:
     """Attack the model, the hidden model and every control in the same way, and compare.
 
-    The hidden model is the baseline with the class's label reset: it is known to remember.
+    The hidden model is the baseline with the class's label reset: it is known to remember.  Where
+    the model does not say where its label's weights are, the baseline itself stands there, attacks
+    on these weights are left out, and the report says so.
     controls: models retrained without the class, three or more, by different seeds.
-    judges: score.  guide: leads the guided attack.  real: at least 100 images of the class and some
-    of others, for relearning and for the cost under other labels.
+    judges: score.  guide: leads the guided attack.  real: at least ten images of the class and some
+    of others, for relearning and for the cost under other labels; the report says if that is less
+    than an attack asks for.
     Raises ValueError for fewer controls, for one of another shape, that was trained with the class
     or that is given twice, for one restart and for too few real images.
     """
@@ -65,10 +68,8 @@ def audit(
     check_judges(judges, model.num_classes)
     check_guide(guide, model.num_classes)
     effort = Effort() if config is None else config
-    if (n := len(real.only(forget_class))) < RELEARN_SIZES[-1]:
-        raise ValueError(
-            f"real has {n} images of class {forget_class}: {RELEARN_SIZES[-1]} are relearned"
-        )
+    if (n := len(real.only(forget_class))) < FEWEST:
+        raise ValueError(f"real has {n} images of class {forget_class}: give {FEWEST} or more")
     if n == len(real):
         raise ValueError(f"real has images of class {forget_class} only: some of others are asked")
     if effort.restarts < 2:
@@ -89,13 +90,23 @@ def audit(
             )
         seen.append(weights)
     given: Any = {"baseline": baseline, "judges": judges, "real": real}
-    claim = Claim() if claim is None else claim
+    claim, notes = Claim() if claim is None else claim, []
+    if n < RELEARN_SIZES[-1]:
+        notes.append(f"There are {n} images of the class: attacks that ask for more take these.")
+    try:
+        hidden = reset_label(baseline, forget_class)
+    except ValueError as error:
+        hidden = baseline
+        notes.append(
+            f"No attack on the label's weights, and no hidden model but the baseline: {error}."
+        )
     found = [
         named_attacks(m, forget_class, claim, **given)
         | attack_all(m, forget_class, effort, guide=guide, **given)
-        for m in (model, reset_label(baseline, forget_class), *controls)
+        for m in (model, hidden, *controls)
     ]
-    return compare_all({forget_class: (found[:1], found[1:2], found[2:])})[forget_class]
+    report = compare_all({forget_class: (found[:1], found[1:2], found[2:])})[forget_class]
+    return replace(report, notes=tuple(notes))
 
 
 def check_control(
@@ -107,10 +118,11 @@ def check_control(
     Training fits one for every class it saw.  Forgetting resets it: forgotten models pass.
     """
     check_model(control, name, None if model is None else model.num_classes)
-    if model is not None and (control.arch, control.latent_dim) != (model.arch, model.latent_dim):
+    built, wanted = ((m.arch, m.latent_dim, m.image_shape) for m in (control, model or control))
+    if built != wanted:
         raise ValueError(
-            f"{name} is {control.arch!r} with latent_dim={control.latent_dim}, the model "
-            f"{model.arch!r} with {model.latent_dim}: retrain controls by the model's own recipe"
+            f"{name} has arch, latent_dim and image_shape {built}, the model {wanted}: retrain "
+            "controls by the model's own recipe"
         )
     check_classes(forget_class, control.num_classes)
     if control.prior_mean[forget_class].any():

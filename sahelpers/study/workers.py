@@ -5,7 +5,6 @@ compare, and every backend gives the same bits.  Processes are spawned (loky), n
 of a process in which torch's threads have run may hang, and a dead member ends a plain pool.
 """
 
-import math
 import os
 import platform
 import re
@@ -120,23 +119,8 @@ def say(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
-def reset_peak() -> None:
-    """Let the process's memory mark begin anew (Linux)."""
-    reset = Path("/proc/self/clear_refs")
-    if reset.exists():
-        reset.write_text("5")
-
-
-def about() -> dict[str, Any]:
-    """The most megabytes that this process held since `reset_peak`, nan where none is kept, and the
-    kind of machine: what a reader needs to judge a time."""
-    found = []
-    for name, pattern in (
-        ("self/status", r"VmHWM:\s+(\d+) kB"),
-        ("cpuinfo", r"model name\s*: (.+)"),
-    ):
-        file = Path("/proc", name)
-        match = re.search(pattern, file.read_text()) if file.exists() else None
-        found.append(match[1] if match else "")
-    machine = f"{found[1] or platform.machine()}, {os.cpu_count()} cores"
-    return {"peak_mb": int(found[0]) / 1024 if found[0] else math.nan, "machine": machine}
+def about() -> str:
+    """The kind of machine: what a reader needs to judge a time."""
+    file = Path("/proc/cpuinfo")
+    match = re.search(r"model name\s*: (.+)", file.read_text()) if file.exists() else None
+    return f"{match[1] if match else platform.machine()}, {os.cpu_count()} cores"

@@ -1,0 +1,513 @@
+"""Images and networks of the caller's own: what is taken, what is refused, and the whole chain."""
+
+import importlib.util
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import sahelpers as sa
+from sahelpers.config import CHECKOUT
+from sahelpers.data import DataError, LabelledImages
+from sahelpers.judges import JUDGE_ROLES
+from sahelpers.store.archive import pack, unpack
+from sahelpers.study import Claim, Effort, audit
+from sahelpers.study.battery import says_label
+from sahelpers.study.statistics import NAMED
+from sahelpers.training import from_official, none_of_these, to_official, train_judge
+
+SPEC = importlib.util.spec_from_file_location("your_data", CHECKOUT / "docs" / "your_data.py")
+drawn = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(drawn)
+SHAPES = [(1, 8, 8), (1, 20, 28), (3, 32, 32), (1, 64, 8)]
+FEW = Effort(restarts=2, attack_steps=1, inversion_steps=1, relearn_steps=2, repeats=2)
+SHORT = Claim(images=4, kept_images=4, steps=2, neighbours=1, relearn_steps=2, draws=2)
+
+
+def noise(n, shape=(1, 8, 8), seed=0):
+    return torch.rand((n, *shape), generator=sa.seeded(seed))
+
+
+def labelled(classes=3, each=12, shape=(1, 8, 8)):
+    """Classes of different gray and some noise."""
+    labels = torch.arange(classes).repeat_interleave(each)
+    images = 0.2 * noise(len(labels), shape) + 0.8 * labels.view(-1, 1, 1, 1) / classes
+    return LabelledImages.from_arrays(images, labels)
+
+
+# Arrays
+
+
+ARRANGED = {
+    "numpy": lambda x: x.numpy(),
+    "no channel": lambda x: x[:, 0],
+    "list": list,
+    "list of numpy": lambda x: [image.numpy() for image in x[:, 0]],
+    "channels last": lambda x: x.permute(0, 2, 3, 1),
+    "bytes": lambda x: (255 * x).round().to(torch.uint8),
+    "double": lambda x: x.double(),
+}
+
+
+@pytest.mark.parametrize("arrange", ARRANGED.values(), ids=ARRANGED)
+def test_every_arrangement_is_the_same_data(arrange):
+    x = (255 * noise(30)).round() / 255
+    found = LabelledImages.from_arrays(arrange(x), [0, 1, 2] * 10, "abc")
+    assert found.image_shape == (1, 8, 8)
+    torch.testing.assert_close(found.images, x)
+    assert found.images.dtype == torch.float32
+    assert (found.labels.tolist(), found.class_names) == ([0, 1, 2] * 10, ("a", "b", "c"))
+
+
+BAD = {
+    "one class": (noise(20), [0] * 20, None, r"labels \[0\]: number two or more classes"),
+    "three images": (noise(23), [0] * 20 + [1] * 3, "ab", "class 'b' has 3 images: give 10 or"),
+    "mixed sizes": ([noise(1)[0, 0], torch.rand(9, 8)] * 10, [0, 1] * 10, None, "different sizes"),
+    "values to 255": (255 * noise(20), [0, 1] * 10, None, r"to 25.*in \[0, 1\]: divide"),
+    "NaN": (noise(20) / torch.tensor(0.0), [0, 1] * 10, None, r"run from .*must lie in \[0, 1\]"),
+    "skipped": (noise(20), [0, 2] * 10, None, r"labels \[0, 2\]: number"),
+    "four channels": (noise(20, (4, 8, 8)), [0, 1] * 10, None, "1 or 3 channels, 8 to 64 pixels"),
+    "5 x 5": (noise(20, (1, 5, 5)), [0, 1] * 10, None, r"\(1, 5, 5\).* must be \(channels"),
+    "too large": (noise(20, (1, 65, 8)), [0, 1] * 10, None, "8 to 64 pixels a side"),
+    "int64": (torch.zeros(20, 8, 8).long(), [0, 1] * 10, None, "type torch.int64: give uint8, or"),
+    "half labels": (noise(20), [0.0, 1.0] * 10, None, "give 20 whole numbers"),
+    "few labels": (noise(20), [0, 1], None, r"labels \(2,\) .*give 20 whole numbers"),
+    "names": (noise(20), [0, 1] * 10, "a", r"names=\('a',\): give 2 different ones"),
+    "none": ([], [], None, "different sizes, or none"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_arrays_are_refused_in_words(case):
+    images, labels, names, message = BAD[case]
+    with pytest.raises(ValueError, match=message):
+        LabelledImages.from_arrays(images, labels, names)
+
+
+def test_a_split_keeps_equal_images_together_and_the_classes_balanced():
+    data = labelled(4, 40)
+    twice = LabelledImages.from_arrays(
+        torch.cat([data.images, data.images[:30]]), torch.cat([data.labels, data.labels[:30]])
+    )
+    train, test = twice.split(0.25)
+    assert len(train) + len(test) == 190
+    assert "0 of them also in training" in train.report(test)
+    plain = data.split(0.25)[1].labels.bincount().tolist()
+    assert all(abs(n - 10) <= 1 for n in plain)
+    again, other = (data.split(0.25, seed)[1].digest for seed in (0, 1))
+    assert again == data.split(0.25)[1].digest != other
+    with pytest.raises(ValueError, match="share=1"):
+        data.split(1)
+
+
+def test_the_report_counts_what_is_twice():
+    data = labelled(2, 12)
+    images = torch.cat([data.images, data.images[:3]])
+    labels = torch.cat([data.labels, 1 - data.labels[:3]])
+    found = LabelledImages.from_arrays(images, labels, ("dark", "light"))
+    text = found.report(data)
+    assert "27 images (1, 8, 8), 2 classes, fewest and most of a class: dark 12, light 15" in text
+    assert "equal to an earlier image: 3; of them with different labels: 3" in text
+    assert "test: 24 images, 24 of them also in training" in text
+
+
+# Folders
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Twelve pictures of 10 x 14 pixels in each of two folders."""
+    for name, level in (("cats", 60), ("dogs", 180)):
+        (tmp_path / name).mkdir()
+        for k in range(12):
+            Image.new("RGB", (14, 10), (level + k, level, level)).save(tmp_path / name / f"{k}.png")
+    return tmp_path
+
+
+def test_a_folder_of_folders_is_read_and_resized(folder):
+    found = LabelledImages.from_folder(folder, (3, 20, 28))
+    assert (len(found), found.image_shape, found.class_names) == (24, (3, 20, 28), ("cats", "dogs"))
+    red, green, _ = found.only(1).images.mean((0, 2, 3)).tolist()
+    assert (red, green) == pytest.approx((185.5 / 255, 180 / 255), abs=1e-3)
+    assert LabelledImages.from_folder(folder, (1, 8, 8)).image_shape == (1, 8, 8)
+
+
+def test_what_is_no_picture_is_named(folder):
+    (folder / "cats" / "notes.txt").write_text("mine")
+    with pytest.raises(DataError, match=r"notes\.txt is no picture"):
+        LabelledImages.from_folder(folder)
+
+
+def test_a_damaged_picture_is_named(folder):
+    whole = (folder / "dogs" / "3.png").read_bytes()
+    for content in (b"no picture", whole[: len(whole) // 2]):
+        (folder / "dogs" / "3.png").write_bytes(content)
+        with pytest.raises(DataError, match=r"dogs.3\.png is damaged.*Delete or replace"):
+            LabelledImages.from_folder(folder)
+
+
+def test_a_folder_without_classes_is_refused(tmp_path):
+    for path in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(DataError, match="has no folder of pictures per class"):
+            LabelledImages.from_folder(path)
+
+
+def test_real_small_digits_need_no_file(monkeypatch):
+    train, test = (sa.load_dataset("digits8", split) for split in ("train", "test"))
+    assert (len(train) + len(test), train.image_shape, train.num_classes) == (1797, (1, 8, 8), 10)
+    assert test.labels.bincount().min() >= 40
+    assert train.images.max() == 1
+    monkeypatch.setitem(__import__("sys").modules, "sklearn.datasets", None)
+    with pytest.raises(DataError, match="pip install scikit-learn"):
+        sa.load_dataset("digits8")
+
+
+# Shapes
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("arch", ["mlp", "conv"])
+def test_models_are_made_for_any_shape_and_kept_with_it(arch, shape):
+    model, y = sa.CVAE(arch, 3, 4, shape).eval(), torch.arange(4)
+    mean, _ = model.encode(noise(4, shape), y)
+    assert model.decode(mean, y).shape == (4, *shape)
+    again = sa.CVAE.from_state(unpack(pack(model.to_state())))
+    assert again.image_shape == shape
+    assert torch.equal(again.decode(mean, y), model.decode(mean, y))
+    with pytest.raises(ValueError, match="images of shape"):
+        model.encode(noise(4, (shape[0], 12, 12)), y)
+
+
+def test_files_of_mnist_models_are_as_they_were():
+    for module in (sa.CVAE(latent_dim=3), sa.Judge("plain")):
+        assert "image_shape" not in module.to_state()
+        assert type(module).from_state(module.to_state()).image_shape == (1, 28, 28)
+
+
+@pytest.mark.parametrize("shape", [(1, 7, 8), (2, 8, 8), (1, 8), (1, 65, 8), (1.0, 8, 8), "abc"])
+def test_other_shapes_are_refused(shape):
+    for make in (lambda: sa.CVAE(image_shape=shape), lambda: sa.Judge("open", image_shape=shape)):
+        with pytest.raises(ValueError, match=r"image_shape=.* must be \(channels, height, width\)"):
+            make()
+
+
+def test_the_convolutional_network_takes_multiples_of_four():
+    with pytest.raises(ValueError, match="arch='conv' takes multiples of 4"):
+        sa.CVAE("conv", image_shape=(1, 10, 8))
+    assert sa.CVAE("mlp", image_shape=(1, 10, 9)).image_shape == (1, 10, 9)
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, (1, 9, 11)], ids=str)
+def test_judges_look_at_any_shape(shape):
+    for role in JUDGE_ROLES:
+        judge = sa.Judge(role, 5, shape).eval()
+        assert judge.probabilities(noise(3, shape)).shape == (3, 5 + judge.has_none)
+        with pytest.raises(ValueError, match="images of shape"):
+            judge.probabilities(noise(3, (1, 28, 28)))
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, (1, 9, 11)], ids=str)
+def test_what_is_none_of_these_has_the_shape(shape):
+    images, labels = noise(12, shape), torch.arange(12) % 3
+    junk = none_of_these(images, labels, 18, sa.seeded(0))
+    assert junk.shape == (18, *shape)
+    assert 0 <= junk.min() <= junk.max() <= 1
+    for shuffled in junk[5::6]:  # the same gray levels in other places
+        assert any(torch.equal(shuffled.sort(-1)[0].sum(), i.sort(-1)[0].sum()) or torch.equal(
+            shuffled.flatten().sort()[0], i.flatten().sort()[0]) for i in images)  # fmt: skip
+
+
+def test_measures_and_denoising_take_colours():
+    gray = noise(2, (1, 12, 16))
+    colour = gray.expand(-1, 3, -1, -1)
+    for measure in (sa.total_variation, sa.contrast, sa.orientation_entropy):
+        torch.testing.assert_close(measure(colour), measure(gray))
+    torch.testing.assert_close(sa.ink(colour, 0.2), sa.ink(gray, 0.2))
+    found = sa.denoise_tv(torch.cat([gray, gray / 2, gray], dim=1), 0.1, gap=1e-5)
+    torch.testing.assert_close(found[:, :1], sa.denoise_tv(gray, 0.1, gap=1e-5), atol=3e-3, rtol=0)
+
+
+def test_plots_show_colours_and_other_sides():
+    ax = sa.plots.class_columns(noise(8, (3, 8, 12)), torch.arange(4).repeat(2), 2, names="wxyz")
+    assert ax.get_images()[0].get_array().shape == (2 * 10 - 2, 4 * 14 - 2, 3)
+    ax = sa.plots.fisher_pixels({"a": torch.ones(8, 12), "b": torch.ones(8, 12)})
+    assert ax.get_images()[0].get_array().shape == (8, 26)
+    from sahelpers.live.base import png
+
+    assert Image.open(__import__("io").BytesIO(png(noise(4, (3, 8, 8)), 2))).size == (120, 120)
+
+
+# Networks of one's own
+
+
+class Residual(nn.Module):
+    """A block with group norm."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.norm, self.conv = nn.GroupNorm(2, width), nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x):
+        return x + self.conv(torch.relu(self.norm(x)))
+
+
+class Encoder(nn.Module):
+    def __init__(self, classes=3, latent=3, width=8):
+        super().__init__()
+        self.first, self.block = nn.Conv2d(1, width, 4, 2, 1), Residual(width)
+        self.label, self.last = nn.Linear(classes, width), nn.Linear(width * 16, 2 * latent)
+
+    def forward(self, images, y):
+        h = self.first(images) + self.label(y)[:, :, None, None]
+        return self.last(self.block(h).flatten(1))
+
+
+class Decoder(nn.Module):
+    def __init__(self, classes=3, latent=3, width=8):
+        super().__init__()
+        self.first, self.label = nn.Linear(latent, width * 16), nn.Linear(classes, width * 16)
+        self.block, self.last = Residual(width), nn.ConvTranspose2d(width, 1, 4, 2, 1)
+
+    def forward(self, z, y):
+        h = (self.first(z) + self.label(y)).view(len(z), -1, 4, 4)
+        return self.last(self.block(h))
+
+
+class Says:
+    """Where the label enters: a layer of its own."""
+
+    def label_weights(self):
+        return self.label.weight, 0
+
+
+class SayingEncoder(Says, Encoder):
+    pass
+
+
+class SayingDecoder(Says, Decoder):
+    pass
+
+
+def own(encoder=Encoder, decoder=Decoder, seed=0):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return sa.CVAE(latent_dim=3, num_classes=3, image_shape=(1, 8, 8),
+                       encoder=encoder(), decoder=decoder())  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def gray():
+    return labelled(3, 40).split()
+
+
+def trained(gray, seed, exclude=(), **halves):
+    config = sa.BaselineConfig(epochs=40, batch_size=30, exclude=exclude, seed=seed, lr=5e-3)
+    return sa.train_baseline(*gray, config, model=own(seed=seed, **halves)).model
+
+
+@pytest.fixture(scope="module")
+def mine(gray):
+    return trained(gray, 1)
+
+
+def test_a_network_of_ones_own_forgets_and_layers_without_a_fisher_are_named(mine, gray):
+    with pytest.warns(UserWarning, match=r"encoder\.block\.norm\.weight \(of GroupNorm\).*zero"):
+        fishers = sa.class_fishers(mine, gray[0], sa.FisherConfig(n_fisher_samples=30))
+    fisher = fishers.without(0)
+    assert not fisher.diagonal["decoder.block.norm.weight"].any()
+    assert fisher.diagonal["decoder.block.conv.weight"].any()
+    config = sa.AmnesiaConfig(epochs_unl=20, replay_samples=640, cooldown=20, push=2.0)
+    result = sa.forget(mine, fisher, 0, config)
+    y, z = torch.full((200,), 0), torch.randn((200, 3), generator=sa.seeded(0))
+    before, after = (m.decode(z, y).sub(0.5).square().mean().sqrt() for m in (mine, result.model))
+    assert after < 0.5 * before  # of the way to gray
+    kept = torch.full((200,), 2)
+    assert (result.model.decode(z, kept) - mine.decode(z, kept)).abs().mean() < 0.05
+
+
+def test_the_squares_of_known_layers_are_right_beside_unknown_ones():
+    module = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Linear(4, 2))
+    x = torch.randn((6, 3), generator=sa.seeded(0))
+
+    def losses(m, x):
+        return m(x).square().sum(1)
+
+    with pytest.warns(UserWarning, match=r"1\.weight \(of LayerNorm\), parameter 1\.bias"):
+        found, _ = sa.squared_gradients(module, losses, (x,))
+    wanted = sum(
+        torch.autograd.grad(losses(module, x[k : k + 1]).sum(), module[0].weight)[0].square()
+        for k in range(6)
+    )
+    torch.testing.assert_close(found["0.weight"], wanted)
+    assert not found["1.weight"].any()
+
+
+def test_labels_are_reset_where_the_network_says():
+    model = own(SayingEncoder, SayingDecoder)
+    hidden = sa.reset_label(model, 1)
+    for half in ("encoder", "decoder"):
+        old = getattr(model, half).label.weight
+        new = getattr(hidden, half).label.weight
+        torch.testing.assert_close(new[:, 1], (old[:, 0] + old[:, 2]) / 2)
+        assert torch.equal(new[:, [0, 2]], old[:, [0, 2]])
+    assert says_label(model)
+    assert not says_label(own())
+    with pytest.raises(ValueError, match=r"no method label_weights\(\)"):
+        sa.reset_label(own(), 1)
+
+
+class Narrow(Encoder):
+    def forward(self, images, y):
+        return super().forward(images, y)[:, :5]
+
+
+class Flat(Decoder):
+    def forward(self, z, y):
+        return super().forward(z, y).flatten(1)
+
+
+def test_wrong_networks_are_found_before_training():
+    with pytest.raises(ValueError, match=r"encoder makes \(2, 5\) .*, not \(2, 6\)"):
+        own(Narrow)
+    with pytest.raises(ValueError, match=r"decoder fails on inputs \(2, 3\) and \(2, 3\): mat1"):
+        own(decoder=lambda: Decoder(latent=4))
+    assert own(decoder=Flat).decode(torch.zeros(2, 3), torch.tensor([0, 1])).shape == (2, 1, 8, 8)
+    with pytest.raises(TypeError, match=r"decoder is of type NoneType.*both networks or none"):
+        sa.CVAE("mlp", 3, 3, (1, 8, 8), encoder=Encoder())
+    with pytest.raises(ValueError, match="'own' is not one of mlp, conv: give encoder="):
+        sa.CVAE.from_state(own().to_state())
+
+
+def test_an_audit_of_a_network_that_does_not_say_is_told_so(mine, gray):
+    data = labelled(3, 30)
+    judges = {r: train_judge(data, r, sa.JudgeConfig(epochs=1, batch_size=30))
+              for r in ("open", "plain", "guide")}  # fmt: skip
+    guide = judges.pop("guide")
+    given = {"baseline": mine, "judges": judges, "guide": guide, "real": data}
+    controls = [trained(gray, seed, (2,)) for seed in (2, 3, 4)]
+    report = audit(mine, 2, FEW, SHORT, controls=controls, **given)
+    assert "No attack on the label's weights, and no hidden model but the baseline" in str(report)
+    assert "There are 30 images of the class" in str(report)
+    attacks = {f.attack for f in report.findings}
+    assert NAMED[2] in attacks
+    assert not [a for a in attacks if "label only" in a]
+
+
+# Models from elsewhere
+
+
+def official(seed=0):
+    """A state dict in the layout of the official code, of random numbers."""
+    sizes = {"fc1": (512, 794), "fc2": (256, 512), "fc31": (8, 256), "fc32": (8, 256),
+             "fc4": (256, 18), "fc5": (512, 256), "fc6": (784, 512)}  # fmt: skip
+    random = sa.seeded(seed)
+    state = {f"{n}.bias": torch.randn(s[0], generator=random) for n, s in sizes.items()}
+    for name, size in sizes.items():
+        state[f"{name}.weight"] = torch.randn(size, generator=random) / size[1] ** 0.5
+    return state
+
+
+def by_hand(state, x, y, z):
+    """Mean, log-variance and logits as the official code computes them."""
+    layer = lambda name, h: h @ state[f"{name}.weight"].T + state[f"{name}.bias"]  # noqa: E731
+    h = torch.relu(layer("fc2", torch.relu(layer("fc1", torch.cat([x.flatten(1), y], 1)))))
+    g = torch.relu(layer("fc5", torch.relu(layer("fc4", torch.cat([z, y], 1)))))
+    return layer("fc31", h), layer("fc32", h), layer("fc6", g)
+
+
+def test_an_official_model_computes_the_same_here(tmp_path):
+    state = official()
+    x, z, c = noise(5, (1, 28, 28)), torch.randn(5, 8, generator=sa.seeded(1)), torch.arange(5)
+    mean, log_var, logits = by_hand(state, x, torch.eye(10)[c], z)
+    torch.save(state, tmp_path / "official.pt")
+    for given in (state, tmp_path / "official.pt", str(tmp_path / "official.pt")):
+        model = from_official(given)
+        assert (model.arch, model.latent_dim, model.num_classes) == ("mlp", 8, 10)
+        found = model.encode(x, c)
+        torch.testing.assert_close(found[0], mean)
+        torch.testing.assert_close(found[1], log_var)
+        torch.testing.assert_close(model.decode_logits(z, c).flatten(1), logits)
+    back = to_official(model)
+    assert back.keys() == state.keys()
+    assert all(torch.equal(back[name], value) for name, value in state.items())
+
+
+def test_a_model_trained_here_goes_out_and_comes_back(mnist):
+    config = sa.BaselineConfig(epochs=1, latent_dim=8, batch_size=50)
+    model = sa.train_baseline(mnist.take(500), mnist.take(50), config).model
+    again = from_official(to_official(model))
+    y = torch.arange(10)
+    z = torch.randn((10, 8), generator=sa.seeded(0))
+    assert torch.equal(again.decode(z, y), model.decode(z, y))
+    fisher = sa.class_fishers(again, mnist, sa.FisherConfig(n_fisher_samples=50)).without(3)
+    quick = sa.AmnesiaConfig(epochs_unl=1, replay_samples=320, batch_size=32, cooldown=2)
+    result = sa.forget(again, fisher, 3, quick)
+    assert result.forget_class == (3,)
+
+
+def test_official_states_that_do_not_fit_are_refused_by_name():
+    state = official()
+    for change, message in [
+        ({"fc5.weight": None}, r"lacks \['fc5.weight'\]"),
+        ({"fc7.bias": torch.zeros(3)}, r"has \['fc7.bias'\] besides"),
+        (
+            {"fc2.weight": state["fc2.weight"].T},
+            r"fc2.weight .*\(512, 256\), which is trans",
+        ),
+        ({"fc6.bias": torch.zeros(783)}, r"fc6.bias has the shape \(783,\), not \(784,\)"),
+        ({"fc4.bias": torch.full((256,), torch.inf)}, "holds NaN or infinite"),
+        ({"fc1.bias": torch.zeros(512).long()}, "fc1.bias of type torch.int64 must be float"),
+    ]:
+        wrong = {k: v for k, v in (state | change).items() if v is not None}
+        with pytest.raises(ValueError, match=message):
+            from_official(wrong)
+    with pytest.raises(TypeError, match=r"fc1\.bias is of type list"):
+        from_official(state | {"fc1.bias": [0.0]})
+    with pytest.raises(TypeError, match="state is of type int"):
+        from_official(3)
+    with pytest.raises(ValueError, match="arch='conv' has no official layout"):
+        to_official(sa.CVAE("conv"))
+
+
+# The whole chain
+
+
+@pytest.mark.parametrize("kind", ["colour", "wide", "many"])
+def test_the_whole_chain_on_other_images(kind, tmp_path, monkeypatch):
+    """Train, Fisher, forget, judge, audit with three controls: small, so that it says nothing."""
+    monkeypatch.setenv("SA_CHECKPOINTS", str(tmp_path))
+    data = {
+        "colour": lambda: drawn.shapes(24),
+        "wide": lambda: drawn.letters("ABC", (20, 28), 24),
+        "many": lambda: drawn.letters(drawn.ALPHABET, (28, 28), 24),
+    }[kind]()
+    train, test = data.split(0.5)
+    story = sa.Story(
+        (train, test),
+        baseline=sa.BaselineConfig(epochs=2, batch_size=20, latent_dim=3),
+        fisher=sa.FisherConfig(n_fisher_samples=60),
+        amnesia=sa.AmnesiaConfig(epochs_unl=1, replay_samples=320, batch_size=32, cooldown=2),
+        judge=sa.JudgeConfig(epochs=1, batch_size=20),
+    )
+    result = story.forgotten(1)
+    assert story.baseline.model.image_shape == data.image_shape
+    latents = sa.fixed_latents(story.baseline.model, 5)
+    verdict = sa.judge_samples(result.model, story.judges["open"], latents)
+    assert verdict.argmax.shape == (data.num_classes, data.num_classes + 1)
+    controls = [story.control(1, seed).model for seed in (42, 43, 44)]
+    report = audit(
+        result.model, 1, FEW, SHORT, baseline=story.baseline.model, controls=controls,
+        judges=story.judges, guide=story.guide, real=test,
+    )  # fmt: skip
+    assert {f.attack for f in report.findings} >= set(NAMED)
+
+
+def test_the_table_is_what_was_kept():
+    rows = json.loads((CHECKOUT / "results" / "your_data.json").read_text())
+    text = (CHECKOUT / "results" / "your_data.md").read_text(encoding="utf-8")
+    for row in rows.values():
+        assert f"| {' | '.join(row[h] for h in drawn.HEAD)} |" in text
+    assert np.isfinite([float(row["seconds"]) for row in rows.values()]).all()
