@@ -17,7 +17,7 @@
 # %% [markdown]
 # # 6. Your images
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/selective-amnesia-mnist/blob/main/notebooks/06_your_images.ipynb)
+# [Set your address first](../README.md#set-your-address)
 #
 # From a folder of pictures, one folder for each class, to a forgotten class and its verdict. The example is real: 1,797 digits of 8 × 8 pixels. Running: three minutes on two CPU cores.
 
