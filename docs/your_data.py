@@ -137,28 +137,31 @@ def chain(name: str) -> dict[str, str]:
     return dict(zip(HEAD, row, strict=True))
 
 
+def page(rows: dict[str, dict[str, str]]) -> str:
+    """The table as a page of Markdown."""
+    lines = [HEAD, ["---"] * len(HEAD), *([row[h] for h in HEAD] for row in rows.values())]
+    missing = ", ".join(name for name in SETS if name not in rows)
+    return f"""# Other images
+
+Written by `python docs/your_data.py`: one model of one seed, one class, three controls, one thread.
+Images: training + test. Recognised and argmax: the open judge, 500 samples of each class. Kept: the
+worse of both judges. Searches have {EFFORT.restarts} restarts, not {MORE}, and the cost is asked of
+{CLAIM.images} images at most. A verdict on one class of one model says little; how it is reached
+stands in [the protocol](../docs/protocol.md). Not run yet: {missing or "none"}.
+
+{"".join(f"| {' | '.join(line)} |{chr(10)}" for line in lines)}"""
+
+
 def main() -> None:
-    """Do what is missing, then write the table."""
+    """Do what is missing; write the table after every set."""
     torch.set_num_threads(1)
     kept = CHECKOUT / "results" / "your_data.json"
     rows = json.loads(kept.read_text()) if kept.is_file() else {}
     for name in sys.argv[1:] or SETS:
         if name not in rows:
             rows[name] = chain(name)
-            kept.write_text(json.dumps(rows, indent=1) + "\n")
-    lines = [HEAD, ["---"] * len(HEAD), *([row[h] for h in HEAD] for row in rows.values())]
-    text = f"""# Other images
-
-Written by `python docs/your_data.py`: one model of one seed, one class, three controls, one thread.
-Images: training + test. Recognised and argmax: the open judge, 500 samples of each class. Kept: the
-worse of both judges. Searches have {EFFORT.restarts} restarts, not {MORE}, and the cost is asked of
-{CLAIM.images} images at most. A verdict on one class of one model says little; how it is reached
-stands in [the protocol](../docs/protocol.md).
-
-"""
-    text += "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    kept.with_suffix(".md").write_text(text, encoding="utf-8")
-    print(text)
+        kept.write_text(json.dumps(rows, indent=1) + "\n")
+        kept.with_suffix(".md").write_text(page(rows), encoding="utf-8")
 
 
 if __name__ == "__main__":

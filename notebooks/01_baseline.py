@@ -214,7 +214,7 @@ sa.plots.image_grid(junk.cpu(), 12, ax, "no digits, and what the judges call the
 words = [*map(str, range(train.num_classes)), "none"]
 for k in range(12):
     said = f"{words[answers['open'][k]]}\n{words[answers['plain'][k]]}"
-    ax.text(sa.plots.STEP * k + 14, 30, said, ha="center", va="top", fontsize=9)
+    ax.text((28 + sa.plots.GAP) * k + 14, 30, said, ha="center", va="top", fontsize=9)
 _ = ax.text(-2, 30, "open\nplain", ha="right", va="top", fontsize=9)
 
 # %% [markdown]

@@ -83,7 +83,7 @@ def iwae(
     proposal: mean and log-variance (B, Z) of the distribution z is drawn from; the model's own
     encoder when left out.
     """
-    check_images(images)
+    check_images(images, shape=model.image_shape)
     check_whole(k, "k")
     mean, log_var = model.encode(images, labels) if proposal is None else proposal
     noise = draw_normal((k, *mean.shape), model, generator)  # (K, B, Z)

@@ -237,7 +237,9 @@ def fisher_pixels(maps: Mapping[str, Tensor], ax: Axes | None = None) -> Axes:
     side, parts = math.isqrt(next(iter(maps.values())).numel()), []
     for name, values in maps.items():
         if values.ndim != 2 and values.numel() != side**2:
-            raise ValueError(f"maps[{name!r}] of shape {tuple(values.shape)} must be ({side**2},)")
+            raise ValueError(
+                f"maps[{name!r}] of shape {tuple(values.shape)} must be (H, W) or a flat square"
+            )
         found = values.detach().cpu().view(values.shape if values.ndim == 2 else (side, side))
         parts.append(F.pad(found.clamp(min=0), (0, GAP), value=math.nan))
     sheet = torch.cat(parts, 1)[:, :-GAP]

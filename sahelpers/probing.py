@@ -162,7 +162,7 @@ def image_cost(
     of Adam at 0.1 from z = 0.  No weight is touched and no judge is asked.  A model that never saw
     a class pays more for its images than one that draws them at an ordinary z under another label.
     """
-    check_images(images, device=model.device)
+    check_images(images, device=model.device, shape=model.image_shape)
     check_whole(steps, "steps")
     model = copy.deepcopy(model).eval().requires_grad_(False)
     labels = labels.expand(len(images), -1)

@@ -304,7 +304,7 @@ def test_bad_images_and_labels():
     for images, message in [
         (good + 1.5, "run from 1.5 to 1.5"),
         (good * float("nan"), r"must lie in \[0, 1\]"),
-        (good[:, 0], r"\(B, 1, 28, 28\)"),
+        (good[:, 0], r"\(B, C, H, W\)"),
         (good.byte(), "divide bytes by 255"),
     ]:
         with pytest.raises(ValueError, match=message):
