@@ -168,7 +168,7 @@ def test_refusals_name_what_is_wrong(cast):
     for given_twice in ([*others, others[0]], [*others, tiny_model(0, seen=())]):
         with pytest.raises(ValueError, match=r"controls\[3\] has the weights of"):
             asked(tiny_model(0), CLASS, controls=given_twice)
-    with pytest.raises(ValueError, match=r"controls\[3\] is 'mlp' with latent_dim=4, the model"):
+    with pytest.raises(ValueError, match=r"controls\[3\] has arch, latent_dim and image_shape .*4, .*, the model"):
         asked(model, CLASS, controls=[*others, sa.CVAE(latent_dim=4, num_classes=4).eval()])
     with pytest.raises(ValueError, match=r"controls\[3\] has 3 classes, not 4"):
         asked(model, CLASS, controls=[*others, sa.CVAE(latent_dim=3, num_classes=3).eval()])
