@@ -168,7 +168,9 @@ def test_refusals_name_what_is_wrong(cast):
     for given_twice in ([*others, others[0]], [*others, tiny_model(0, seen=())]):
         with pytest.raises(ValueError, match=r"controls\[3\] has the weights of"):
             asked(tiny_model(0), CLASS, controls=given_twice)
-    with pytest.raises(ValueError, match=r"controls\[3\] has arch, latent_dim and image_shape .*4, .*, the model"):
+    with pytest.raises(
+        ValueError, match=r"controls\[3\] has arch, latent_dim and image_shape .*4, .*, the model"
+    ):
         asked(model, CLASS, controls=[*others, sa.CVAE(latent_dim=4, num_classes=4).eval()])
     with pytest.raises(ValueError, match=r"controls\[3\] has 3 classes, not 4"):
         asked(model, CLASS, controls=[*others, sa.CVAE(latent_dim=3, num_classes=3).eval()])
@@ -178,7 +180,7 @@ def test_refusals_name_what_is_wrong(cast):
     with pytest.raises(ValueError, match="restarts=1 has no share"):
         audit(model, CLASS, replace(LITTLE, restarts=1), controls=others, **cast)
     nothing = {**cast, "real": cast["real"].without(CLASS)}
-    with pytest.raises(ValueError, match="real has 0 images of class 2: 100 are relearned"):
+    with pytest.raises(ValueError, match="real has 0 images of class 2: give 10 or more"):
         audit(model, CLASS, LITTLE, controls=others, **nothing)
     alone = {**cast, "real": cast["real"].only(CLASS)}
     with pytest.raises(ValueError, match="real has images of class 2 only"):

@@ -38,7 +38,7 @@ def test_forgetting_another_digit(quick, model):
     before, after = (
         m.sample(seven, generator=sa.seeded(0)) for m in (model, found["result"].model)
     )
-    assert (after - 0.5).abs().mean() < 0.05 < 0.3 < (before - 0.5).abs().mean()
+    assert (after - 0.5).abs().mean() < 0.1 < 0.3 < (before - 0.5).abs().mean()
 
 
 def test_adding_a_method(quick, model):
