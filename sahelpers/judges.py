@@ -23,7 +23,8 @@ from .checks import (
     door,
 )
 from .config import MAX_CLASSES, kept_classes
-from .models import CVAE, Saved, seeded
+from .models import CVAE, seeded
+from .store.archive import Saved
 
 JUDGE_ROLES = {
     "open": "scores; an eleventh answer, 'none of these'",

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -22,46 +22,12 @@ from .checks import (
     door,
 )
 from .config import ARCHITECTURES, MAX_CLASSES, check_classes
+from .store.archive import Saved
 
 PRIORS = ("class", "standard")
 Halves = tuple[nn.Sequential, nn.Sequential]  # encoder and decoder
 OWN = "own"  # architecture of a model of the caller's networks
 NOISY = (-4.0, 5.0)  # gray levels that noise on an image may reach; farther out something is wrong
-
-
-class Saved(nn.Module):
-    """A network that a checkpoint holds: what it was built with, and its tensors."""
-
-    built_with: ClassVar[tuple[str, ...]]  # arguments of the constructor, kept as attributes
-    image_shape: Shape  # the last of them
-
-    def to_state(self) -> dict[str, Any]:
-        """Tensors, numbers and strings only."""
-        arguments = {name: getattr(self, name) for name in self.built_with}
-        if self.image_shape == IMAGE_SHAPE:
-            del arguments["image_shape"]  # as in files from before there was another
-        return {**arguments, "tensors": {k: v.detach().cpu() for k, v in self.state_dict().items()}}
-
-    @classmethod
-    def from_state(cls, state: dict[str, Any]) -> Self:
-        """The network of `to_state` with copies of its tensors, float32 or all float64, on the CPU,
-        in evaluation mode.
-
-        Raises RuntimeError unless names, shapes and types fit.  What is built has no memory of its
-        own: a file may announce any size, and torch's default type does not matter.
-        """
-        with torch.device("meta"):
-            module = cls(*({"image_shape": IMAGE_SHAPE, **state}[name] for name in cls.built_with))
-        tensors: dict[str, Tensor] = state["tensors"]
-        double = all(v.dtype == torch.float64 for v in tensors.values() if v.is_floating_point())
-        for name, built in module.state_dict().items():
-            whole = torch.float64 if double else torch.float32
-            wanted = whole if built.is_floating_point() else built.dtype
-            if name in tensors and tensors[name].dtype != wanted:
-                raise RuntimeError(f"{name} is of type {tensors[name].dtype}, not {wanted}")
-        copies = {k: v.clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
-        module.load_state_dict(copies, assign=True)
-        return module.eval()
 
 
 class CVAE(Saved):
