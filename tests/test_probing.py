@@ -136,9 +136,9 @@ def test_a_search_that_is_watched_tells_its_steps_and_ends_when_told(kind, monke
     bars = {}
     plain = sahelpers.probing.progress
 
-    def progress(items, what, total=None, silent=False):
+    def progress(items, what, silent=False):
         bars["silent"] = silent
-        return plain(items, what, total, silent)
+        return plain(items, what, silent)
 
     monkeypatch.setattr("sahelpers.probing.progress", progress)
 

@@ -525,7 +525,7 @@ def test_a_sheet_has_a_name_and_its_pictures_in_each_row():
     assert words == ["", "one", "78", "a < b", "c"]
     assert [cell.get("alt") for cell in drawn.iter("img")] == ["a < b"] * 2 + ["c"] * 2
     shapes = [re.search(r"aspect-ratio: (.*?);", c.get("style"))[1] for c in drawn.iter("img")]
-    assert shapes == 2 * ["1 / 1", "2 / 2"]
+    assert shapes == 2 * ["30 / 30", "60 / 60"]
     assert "max-content minmax(0, 90px) minmax(0, 80px)" in drawn.get("style")
 
 
