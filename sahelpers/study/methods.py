@@ -41,6 +41,7 @@ CONTROL = "retraining"  # the method that never saw the class, among METHODS
 OURS = "selective amnesia"
 HIDDEN = "label column"  # the one whose models are known to remember
 ALONE = "without attacker"
+VARIANTS = (ALONE, "without EWC", "without replay")  # of ours: they change with its default
 BASELINE = "baseline"  # what the audit calls the model that has forgotten nothing
 STEPS = 380  # of those that descend by `_descend`
 FORGET_WEIGHT = 0.005  # of the forget term at the label itself, where these steps suffice with it
