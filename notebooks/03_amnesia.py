@@ -175,7 +175,7 @@ print(replies.get(answer, "No: the answer is one of the three letters."))
 # </details>
 #
 # **The attacker in the loop.** A model can draw gray under "3" and still hold the 3: then some other weights, in the place of those that read the label, bring it back (notebook 04). So [attacker.py](../sahelpers/attacker.py) fits such labels $u$ while the model forgets, sixteen at a time, each with a $z$ for ten images $x$ that the frozen model drew of $c_f$. They descend the cost
-# $C_\theta = -\log p(x|z, u) + \tfrac12|z|^2$. The loss is what this cost lacks of $C^*$, the frozen model's price under the own label, plus `push` = 40 nats (past that, a slope of 0.001 is left). In every step the weights raise the cost, and $z$ and $u$ lower it.
+# $C_\theta = -\log p(x|z, u) + \tfrac12|z|^2$. The loss is what this cost lacks of $C^*$, the frozen model's price under the own label, plus `push` = 40 nats (past that, a slope of 0.001 is left). The weights raise it, $z$ and $u$ lower it.
 
 # %%
 if objective.attacker:

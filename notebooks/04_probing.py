@@ -217,11 +217,11 @@ for claim, true in claims.items():
     print(f"{claim}: {'holds' if true else 'does not hold'}")
 
 # %% [markdown]
-# *A dot per image, a bar per mean. By eye only some fits of the forgotten model are worse. Hidden pays what the baseline pays, for under the other labels they are the same network. The forgotten model pays more than the control.*
+# *A dot per image, a bar per mean. Hidden pays what the baseline pays, for under the other labels they are the same network. The forgotten model pays more than the control.*
 #
 # ## 4. Third attack: gate and latents together
 #
-# The first attack stops after sixty steps, which a slow start survives; the second takes the gates as they are. So fit both, a new gate in the decoder and a $z$ for each of the ten images, down the same cost until it falls no more (`fit_label` in [recovery.py](../sahelpers/recovery.py)):
+# The first attack stops after sixty steps, which a slow start survives; the second takes the gates as they are. So fit a new gate and ten $z$ together down the same cost until it falls no more (`fit_label` in [recovery.py](../sahelpers/recovery.py)):
 
 # %%
 price = sa.image_cost(baseline, few.images, few.labels[:, None])[0].mean()
@@ -240,7 +240,7 @@ fewer = least["forgotten"] >= least["control"]
 print(f"forgotten pays at least what the control pays: {'holds' if fewer else 'does not hold'}")
 
 # %% [markdown]
-# *All four come close to the images, and only the numbers tell who knew the digit: this is why a judge is not asked.*
+# *All four come close to the images; only the numbers tell who knew the digit.*
 #
 # ## 5. The verdict for ten digits
 #
@@ -311,7 +311,7 @@ if missing := [d for d in range(10) if d not in audit]:
 # %% [markdown]
 # *Orange is the forgotten models' excess, the pink triangle the hidden models', gray the margin. Zero is the mean of models that never saw the digit. Where a whole interval lies left of the dotted line, the forgotten models* resist: *less is found than in models that never knew the digit, so they can be told from one.*
 #
-# **Not run on this default yet:** guided searches, inversions, and relearning with all weights, over ten digits (`python -m sahelpers audit`). [A3](A3_probes.ipynb) shows them on one. And forgetting is trained against the third attack, though on drawn images: attacks that it never met stand in [RESULTS.md](../RESULTS.md#the-sealed-examination).
+# **Not run on this default yet:** guided searches, inversions, and relearning with all weights, over ten digits (`python -m sahelpers audit`). [A3](A3_probes.ipynb) shows them on one. And forgetting was trained against the third attack, though on drawn images.
 
 # %%
 attacked = {name: models[name] for name in ("forgotten", "control")}

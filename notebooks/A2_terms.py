@@ -189,7 +189,7 @@ for name, (field, of) in groups.items() if digits else ():
     print(f"{name:21}" + "".join(f"{mean:26.2f}" for mean in means))
 
 # %% [markdown]
-# *Without the attacker, the label's weights are about as hard to refit as with it, but under the other labels the digit is hardly dearer than in the hidden models.* Other methods: [A5](A5_scoreboard.ipynb).
+# *Without the attacker both costs stay near the hidden models'; with it they lie above the controls'.* Other methods: [A5](A5_scoreboard.ipynb).
 #
 # ## The theorem, measured
 #
