@@ -19,7 +19,7 @@
 #
 # [Set your address first](../README.md#set-your-address)
 #
-# After [notebook 03](03_amnesia.ipynb) one digit's samples are gray. You guess who still remembers it, attack four models, and read a verdict that could have come out otherwise.
+# After [notebook 03](03_amnesia.ipynb) one digit's samples are gray. You guess who remembers it, attack four models, and read a verdict.
 #
 # Reading: why gray proves nothing 4 minutes, a new gate 6, the other labels 5, gate and latents together 3, the verdict 8. Running: a minute on two CPU cores, once the models are there.
 
@@ -323,4 +323,4 @@ dashboard
 #
 # **What we saw.** Gray proves nothing; a find proves nothing without a control, a failure nothing without a model known to hide. None of this is a privacy guarantee.
 #
-# **Next:** [05_live](05_live.ipynb), the dashboards by themselves; [A5](A5_scoreboard.ipynb), all methods side by side.
+# **Next:** [05_live](05_live.ipynb), dashboards; [A5](A5_scoreboard.ipynb), all methods side by side.
