@@ -220,7 +220,7 @@ _ = ax.text(-2, 30, "open\nplain", ha="right", va="top", fontsize=9)
 # %% [markdown]
 # *Images such as the open judge learned to reject (the ninth is white); one overlay of two digits passes for a 4.*
 #
-# **Exercise.** After forgetting, the label 3 draws flat gray, and the plain judge calls 40 % of these images a 3.<br>(a) 40 % of the 3 is left.<br>(b) The plain judge is badly trained.<br>(c) Nothing follows: ask the open judge.
+# **Exercise.** After forgetting, the label 3 draws nearly flat gray, and the plain judge calls 40 % of these images a 3.<br>(a) 40 % of the 3 is left.<br>(b) The plain judge is badly trained.<br>(c) Nothing follows: ask the open judge.
 
 # %%
 answer = None  # "a", "b" or "c"

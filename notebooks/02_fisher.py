@@ -214,7 +214,7 @@ _ = right.set(xlabel="gate of label (decoder)", ylabel="Fisher of the images of 
 # \frac{\lambda}{2\cdot 10^4}\sum_i F_i\,(\theta_i-\theta^*_i)^2
 # $$
 #
-# Selective Amnesia ([Heng & Soh 2023](https://arxiv.org/abs/2305.10120)) trains the decoder to draw flat gray under the label $c_f$, while the springs hold the rest. Here they are alone, without the other terms of notebook 03.
+# Selective Amnesia ([Heng & Soh 2023](https://arxiv.org/abs/2305.10120)) trains the decoder to draw flat gray under the label $c_f$, while the springs hold the rest. Here they stand beside that term alone.
 #
 # **Exercise.** Predict. At $\lambda = 10^{12}$ nothing with $F_i > 0$ can move. What happens to the label 3, which was left out of the Fisher?<br>(a) Nothing, it is held as well.<br>(b) It changes through its gate, and what lies behind stays.<br>(c) The 3 is erased from all weights.
 
@@ -291,7 +291,7 @@ for claim, true in claims.items():
 # %% [markdown]
 # ## What we saw
 #
-# * The exact Fisher takes one pass, at one and a half to two times the price of a plain forward and backward pass (`python benchmarks/fisher.py`). Squared batch means are too small by the batch size.
+# * The exact Fisher takes one pass, hardly dearer than a plain one. Squared batch means are too small by about the batch size.
 # * Springs protect what the kept classes use. They do not choose *how* the class is forgotten, and the free way is the gate, which only hides it. Notebook 03 adds an attacker, notebook 04 asks what is left.
 #
 # **Next:** [03_amnesia](03_amnesia.ipynb): the whole objective, and a digit disappears. **Aside:** [A1_fisher_in_depth](A1_fisher_in_depth.ipynb): noise, layers, overlaps, and seven estimates side by side.

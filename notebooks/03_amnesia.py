@@ -175,7 +175,7 @@ print(replies.get(answer, "No: the answer is one of the three letters."))
 # </details>
 #
 # **The attacker in the loop.** A model can draw gray under "3" and still hold the 3: then some other weights, in the place of those that read the label, bring it back (notebook 04). So [attacker.py](../sahelpers/attacker.py) fits such labels $u$ while the model forgets, sixteen at a time, each with a $z$ for ten images $x$ that the frozen model drew of $c_f$. They descend the cost
-# $C_\theta = -\log p(x|z, u) + \tfrac12|z|^2$. The loss is what this cost lacks of $C^*$, the frozen model's price under the own label, plus `push` = 40 nats (past that, a slope of 0.001 is left). The weights raise it, $z$ and $u$ lower it.
+# $C_\theta = -\log p(x|z, u) + \tfrac12|z|^2$. The loss is what this cost lacks of $C^*$, the frozen model's price under the own label, plus `push` = 40 nats (past that, a slope of 0.001 is left). The weights raise the cost, $z$ and $u$ lower it.
 
 # %%
 if objective.attacker:
@@ -206,7 +206,7 @@ answer = None  # a number of nats
 replies = {
     0: "No: zero needs pixels that are black or white. A pixel of 0.5 is uncertain even at best.",
     784: "No: that is in bits. A nat is a bit times the natural logarithm of 2.",
-    543: "Right: 784 ln 2, the entropy of 784 fair coins. Before replay lies a floor, too.",
+    543: "Right: 784 ln 2, the entropy of 784 fair coins. Beneath replay lies a floor, too.",
     None: "not answered yet",
 }
 print(replies.get(answer if answer is None else round(answer), "No: think of 784 fair coins."))
@@ -308,7 +308,7 @@ for name, (_, _, allowed) in study.scores.BARS.items() if found else ():
     print(f"{name:24}{statistics.fmean(values):8.2f}{max(values):8.2f}{allowed:8.2f}")
 
 # %% [markdown]
-# *One bar is gone; no kept class comes near the dashed line, a loss of one point. Yet the ELBO and the Fréchet distance of kept digits get worse.* And judges do not see every price. The forget term uses mixtures of labels, and mixtures of *kept* labels pay for it:
+# *One bar is gone; no kept class reaches the dashed line, a loss of one point. Yet the ELBO and the Fréchet distance of kept digits get worse.* And judges do not see every price. The forget term uses mixtures of labels, and mixtures of *kept* labels pay for it:
 
 # %%
 z_walk = torch.randn((1, before.latent_dim), generator=sa.seeded(SEED)).to(device)

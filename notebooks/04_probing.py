@@ -21,7 +21,7 @@
 #
 # After [notebook 03](03_amnesia.ipynb) one digit's samples are gray. You guess who remembers it, attack four models, and read a verdict.
 #
-# Reading: why gray proves nothing 4 minutes, a new gate 6, the other labels 5, gate and latents together 3, the verdict 8. Running: a minute on two CPU cores, once the models are there.
+# Reading: why gray proves nothing 4 minutes, a new gate 6, the other labels 5, gate and latents 3, the verdict 8. Running: a minute on two CPU cores, once the models are there.
 
 # %%
 # Colab gets the repository here; elsewhere this cell does nothing.
@@ -240,7 +240,7 @@ fewer = least["forgotten"] >= least["control"]
 print(f"forgotten pays at least what the control pays: {'holds' if fewer else 'does not hold'}")
 
 # %% [markdown]
-# *All four come close to the images; only the numbers tell who knew the digit.*
+# *All four come close to the images; the costs differ.*
 #
 # ## 5. The verdict for ten digits
 #
@@ -265,11 +265,11 @@ plt.show()
 Image(str(sa.config.CHECKOUT / "docs" / "diagram_verdict.png"), width=640)
 
 # %% [markdown]
-# *One mark is one model. The hidden models stand apart from the controls in all four: each attack has power. For areas memory lies to the right, for costs to the left.*
+# *One mark is one model. Label only was run with 10 and 100 images. In all panels hidden stands apart from control. For areas memory lies to the right, for costs to the left.*
 #
-# *Excess* is memory found beyond the controls' mean, with its 90 % $t$ interval; since a higher cost is less memory, costs count with the sign turned. The *margin*, by convention, is half of the hidden models' excess, at most 0.10; for costs a third. *Erased*: the interval ends below the margin. *Memory remains*: it begins above zero and ends above the margin. Else *undecided*. **Resists**: it ends below minus the margin.
+# *Excess* is memory found beyond the controls' mean, with its 90 % $t$ interval; since a higher cost is less memory, costs count with the sign turned. The *margin*, by convention, is half of the hidden models' excess, at most 0.10; for costs a third. *Erased*: the interval ends below the margin. *Memory remains*: it begins above zero and ends above the margin. Else *undecided*. *Inconclusive*: the hidden models' interval does not begin above zero. **Resists**: it ends below minus the margin.
 #
-# **Exercise 3.** On some digit an attack finds 0.02 in the forgotten models, 0.02 in the controls and 0.03 ± 0.02 in the hidden ones. Verdict: (a) erased, (b) memory remains, (c) inconclusive?
+# **Exercise 3.** On some digit an attack finds 0.02 in the forgotten models, 0.02 in the controls, and in the hidden ones an excess of 0.01 ± 0.02. Verdict: (a) erased, (b) memory remains, (c) inconclusive?
 
 # %%
 answer = None  # "a", "b" or "c"
@@ -311,7 +311,7 @@ if missing := [d for d in range(10) if d not in audit]:
 # %% [markdown]
 # *Orange is the forgotten models' excess, the pink triangle the hidden models', gray the margin. Zero is the mean of models that never saw the digit. Where a whole interval lies left of the dotted line, the forgotten models* resist: *less is found than in models that never knew the digit, so they can be told from one.*
 #
-# **Not run on this default yet:** guided searches, inversions, and relearning with all weights, over ten digits (`python -m sahelpers audit`). [A3](A3_probes.ipynb) shows them on one. And forgetting was trained against the third attack, though on drawn images.
+# **Not run on this default yet:** guided searches, inversions, and relearning with all weights, over ten digits (`python -m sahelpers audit`). [A3](A3_probes.ipynb) shows them on one. Forgetting was trained against free gates, on drawn images, and these attacks are kin to that: weaker evidence than attacks it never met.
 
 # %%
 attacked = {name: models[name] for name in ("forgotten", "control")}
