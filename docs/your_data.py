@@ -20,6 +20,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 import sahelpers as sa
 from sahelpers.config import CHECKOUT
+from sahelpers.store.files import replace_text
 from sahelpers.study.statistics import NAMED, REMAINS
 
 Pair = tuple[sa.LabelledImages, sa.LabelledImages]
@@ -160,8 +161,8 @@ def main() -> None:
     for name in sys.argv[1:] or SETS:
         if name not in rows:
             rows[name] = chain(name)
-        kept.write_text(json.dumps(rows, indent=1) + "\n")
-        kept.with_suffix(".md").write_text(page(rows), encoding="utf-8")
+        replace_text(kept, json.dumps(rows, indent=1) + "\n")
+        replace_text(kept.with_suffix(".md"), page(rows))
 
 
 if __name__ == "__main__":

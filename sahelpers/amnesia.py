@@ -103,7 +103,7 @@ def forget(
 
     fisher: of the same model; `Story.fishers.without(forget_class)` leaves the class itself free.
     surrogate: in place of config.surrogate; a name, or a function (n, generator) -> images
-    (n, 1, 28, 28).
+    (n, *image_shape).
     real_images: kept images to replay beside the frozen model's samples (classes to forget are
     filtered out); a pass is then longer by their number, and the replay term has the ELBO form.
     max_seconds: limit of time beside the configuration's limit of steps.  The rate begins to fall

@@ -75,7 +75,6 @@ class Attacker:
 
     def loss(self, model: CVAE) -> Tensor:
         """The weight times what the images lack, the mean in nats."""
-        self._model = model
         z = self.z.flatten(0, 1).requires_grad_(True)
         labels = self.labels.repeat_interleave(IMAGES, 0).requires_grad_(True)
         logits = model.decode_columns(z, labels)

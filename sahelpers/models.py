@@ -150,8 +150,8 @@ class CVAE(Saved):
         in the first layer, (K, H); in networks of your own the label vector, (K, K)."""
         if self.arch == OWN:
             return torch.eye(self.num_classes).to(self.prior_mean)
-        weight: Tensor = self.decoder[0].weight
-        return weight.detach()[:, self.latent_dim :].T
+        _, (weight, first) = self.label_weights()
+        return weight.detach()[:, first:].T
 
     def decode_columns(self, z: Tensor, columns: Tensor) -> Tensor:
         """Logits (B, *image_shape) for z (B, Z) with this for a label, (B, H) or (B, K)."""

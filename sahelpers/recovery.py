@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -80,22 +80,34 @@ def fit_label(
     label = model.label_columns()[kept].mean(0).repeat(fits, 1).requires_grad_(True)
     z = label.new_zeros(fits, n, model.latent_dim).requires_grad_(True)
     found = [label.new_full((fits,), math.inf), z.detach().clone(), label.detach().clone()]
-    pairs = zip((z, label), FIT_RATES, strict=True)
-    adam = torch.optim.Adam([{"params": [p], "lr": r} for p, r in pairs], betas=(0.9, 0.9))
-    fall = torch.optim.lr_scheduler.LinearLR(adam, 1, 0, total_iters=steps)
-    for _ in progress(range(steps), f"fit {fits} labels"):
+
+    def cost() -> Tensor:
         logits = model.decode_columns(z.flatten(0, 1), label.repeat_interleave(n, 0))
-        costs = latent_cost(logits, z.flatten(0, 1), images.flatten(0, 1))
-        cost = costs.view(fits, n).mean(1)
-        with torch.no_grad():
-            better = cost < found[0]
-            for best, now in zip(found, (cost, z, label), strict=True):
-                best[better] = now[better]
+        return latent_cost(logits, z.flatten(0, 1), images.flatten(0, 1)).view(fits, n).mean(1)
+
+    bar = progress(range(steps), f"fit {fits} labels")
+    for _, costs in zip(bar, descend(z, [label], cost, steps), strict=False):
+        better = costs < found[0]
+        for best, now in zip(found, (costs, z.detach(), label.detach()), strict=True):
+            best[better] = now[better]
+    return found[0], found[1], found[2]
+
+
+def descend(
+    z: Tensor, weights: list[Tensor], cost: Callable[[], Tensor], steps: int
+) -> Iterator[Tensor]:
+    """Move z and weights down the sum of cost() by Adam, at FIT_RATES that fall to zero in a
+    straight line; before each step comes out what cost() is then."""
+    pairs = zip(([z], weights), FIT_RATES, strict=True)
+    adam = torch.optim.Adam([{"params": p, "lr": r} for p, r in pairs], betas=(0.9, 0.9))
+    fall = torch.optim.lr_scheduler.LinearLR(adam, 1, 0, total_iters=steps)
+    for _ in range(steps):
+        now = cost()
+        yield now.detach()
         adam.zero_grad()
-        cost.sum().backward()
+        now.sum().backward()
         adam.step()
         fall.step()
-    return found[0], found[1], found[2]
 
 
 def train_input(weight: Tensor, column: int) -> None:
