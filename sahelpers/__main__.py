@@ -25,7 +25,8 @@ def from_options(part: str, options: argparse.Namespace) -> grid.Grid:
     methods, digits, seeds = map(tuple, (options.methods or usual, options.digits, options.seeds))
     only, base = {} if options.methods else grid.ONLY, report.BASELINES[options.arch]
     more: Any = {"only": only, "device": options.device}
-    more["controls"] = grid.CONTROL_SEEDS if part == "claim" else ()
+    controls = {"claim": (*grid.SEEDS, *grid.CONTROL_SEEDS), "audit": grid.SEEDS}
+    more["controls"] = controls.get(part, ())  # of whatever seeds the other models are
     return grid.Grid(part, methods, digits, seeds, options.dataset, base, **more)
 
 

@@ -217,17 +217,9 @@ class AmnesiaConfig(Config):
 
         To be used with the Fisher of all classes, from images that the model draws.
         """
-        official = {
-            "surrogate": "noise",
-            "forget_form": "elbo",
-            "replay_form": "elbo",
-            "neg_loss_weight": 1.0,
-            "ewc_lambda": 7812.5,
-            "batch_size": 256,
-            "replay_samples": 25_600,
-            "epochs_unl": 100,
-            "lr_unl": 1e-4,
-        }
+        official: dict[str, Any] = {"surrogate": "noise", "forget_form": "elbo"}
+        official |= {"replay_form": "elbo", "neg_loss_weight": 1.0, "ewc_lambda": 7812.5}
+        official |= {"batch_size": 256, "replay_samples": 25_600, "epochs_unl": 100, "lr_unl": 1e-4}
         return cls(**{**official, **_FIXED_LENGTH, **changes})
 
     @classmethod

@@ -46,20 +46,19 @@ def fit(
     module: nn.Module,
     loss_terms: Callable[[Tensor, Tensor], dict[str, Tensor]],
     data: LabelledImages,
-    *,
-    epochs: int,
-    batch_size: int,
-    lr: float,
+    config: BaselineConfig | JudgeConfig,
     generator: torch.Generator,
     what: str,
+    *,
     after_epoch: Callable[[], dict[str, float]] = dict,
     resume: Path | None = None,
     mark: str = "",
 ) -> History:
     """Minimise the sum of loss_terms(images, labels) over shuffled batches of data held in memory.
 
-    Adam, its learning rate warmed up over a tenth of the steps and annealed to zero (one cycle),
-    which reaches a better bound in 20 passes than a constant rate in 40.  Ends in evaluation mode.
+    config: passes, batch size and peak rate of Adam, which is warmed up over a tenth of the steps
+    and annealed to zero (one cycle); this reaches a better bound in 20 passes than a constant rate
+    in 40.  Ends in evaluation mode.
     Returns the mean of every term per epoch, and what after_epoch measured.
 
     resume: file in which the state after every epoch is kept, and from which an interrupted run
@@ -67,18 +66,20 @@ def fit(
     """
     device = next(module.parameters()).device
     images, labels = data.images.to(device), data.labels.to(device)
-    batch_size = min(batch_size, len(data))
+    batch_size = min(config.batch_size, len(data))
     steps = len(data) // batch_size
-    optimizer = torch.optim.Adam(module.parameters(), lr=lr, fused=True)
-    total = max(10, epochs * steps)  # the cycle needs a few steps to have two halves
+    optimizer = torch.optim.Adam(module.parameters(), lr=config.lr, fused=True)
+    total = max(10, config.epochs * steps)  # the cycle needs a few steps to have two halves
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, lr, total_steps=total, pct_start=max(0.1, 2 / total)
+        optimizer, config.lr, total_steps=total, pct_start=max(0.1, 2 / total)
     )
-    run = f"version {VERSION}, {mark}, data {data.digest if resume else ''}"
+    run = f"version {VERSION}, {fingerprint(config)}, {mark}, data {data.digest if resume else ''}"
     kept = Resume(resume, run, generator, module=module, optimizer=optimizer, schedule=schedule)
     history = kept.load()
     done = len(next(iter(history.values()), []))
-    for _ in progress(range(done, epochs), f"{what}, from pass {done + 1}" if done else what):
+    for _ in progress(
+        range(done, config.epochs), f"{what}, from pass {done + 1}" if done else what
+    ):
         module.train()
         order = torch.randperm(len(data), generator=generator).to(device)
         sums: dict[str, Tensor] = {}
@@ -144,14 +145,12 @@ def train_baseline(
         new,
         loss_terms,
         kept,
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        lr=config.lr,
-        generator=generator,
-        what=f"train {config.arch} VAE{left_out}{minutes}",
+        config,
+        generator,
+        f"train {config.arch} VAE{left_out}{minutes}",
         after_epoch=lambda: {"held_out": float(measure_elbo(new, test).mean())},
         resume=resume,
-        mark=f"{fingerprint(config)}, test {test.digest}" + ", bf16" * bf16,
+        mark=f"test {test.digest}" + ", bf16" * bf16,
     )
     fit_class_priors(new, kept, generator)
     return TrainedCVAE(new, history)
@@ -198,18 +197,8 @@ def train_judge(
             labels = torch.cat([labels, labels.new_full((len(junk),), judge.num_classes)])
         return {"loss": F.cross_entropy(judge(images), labels)}
 
-    fit(
-        judge,
-        loss_terms,
-        train,
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        lr=config.lr,
-        generator=generator,
-        what=f"train judge '{role}' (about 40 seconds on two cores)",
-        resume=resume,
-        mark=f"{fingerprint(config)}, judge {role}",
-    )
+    what = f"train judge '{role}' (about 40 seconds on two cores)"
+    fit(judge, loss_terms, train, config, generator, what, resume=resume, mark=f"judge {role}")
     return judge
 
 

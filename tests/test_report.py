@@ -17,7 +17,7 @@ from sahelpers.study import (
     report,
 )
 from sahelpers.study.report import audited, write_table
-from sahelpers.study.statistics import BESIDE, FOOLED, KEPT, NATS, compare, compare_all
+from sahelpers.study.statistics import BESIDE, FOOLED, KEPT, NAMED, NATS, compare, compare_all
 
 OURS, CONTROL, HIDDEN = "selective amnesia", "retraining", "label column"
 SHARES = {OURS: 0.25, HIDDEN: 1.0, CONTROL: 0.5}
@@ -185,6 +185,24 @@ def test_the_page_states_the_bound_of_a_zero():
     )
 
 
+def test_other_data_and_networks_have_verdicts_of_their_own(tmp_path):
+    costs = dict(zip((OURS, HIDDEN, CONTROL), (60.0, 10.0, 40.0), strict=True))
+    areas = dict(zip((OURS, HIDDEN, CONTROL), (0.1, 0.9, 0.1), strict=True))
+    fashion = []
+    for line in lines():
+        of = {a: [(costs if a in NATS else areas)[line["method"]]] for a in NAMED}
+        fashion.append(record(line["class"], line["method"], line["seed"], of, "claim"))
+    write_table("claim", [r | {"dataset": "fashion_mnist"} for r in fashion], tmp_path)
+    assert read_audit(tmp_path) == {}
+    found = read_audit(tmp_path, "fashion_mnist")
+    assert len(found) == 2 * len(NAMED)
+    page = report.markdown([], {}, {}, {("fashion_mnist", "mlp"): found, ("kmnist", "mlp"): {}})
+    assert "**fashion_mnist, mlp**" in page
+    assert "kmnist" not in page
+    assert "* selective amnesia: Label only, 10 images: erased on 1 of 1." in page
+    assert "* label column: Label only, 10 images: memory remains on 1 (3) of 1." in page
+
+
 def test_the_scoreboard_keeps_rows_of_other_recipes_before_todays(tmp_path):
     new = record(3, "paper", 42, {"p_open_class": 0.123456789, "steps": 7}, "scoreboard")
     other = record(3, "paper", 42, {"p_open_class": 0.5}, "scoreboard", fingerprint="0ld", error="")
@@ -230,7 +248,7 @@ def test_the_tables_are_in_step_with_the_journal_and_the_page_with_the_tables(tm
         made, kept = (folder / f"{part}.csv" for folder in (tmp_path, report.RESULTS))
         assert made.read_text() == kept.read_text()
     page = (CHECKOUT / "RESULTS.md").read_text(encoding="utf-8")
-    assert page == report.markdown(read_scoreboard(), read_audit(), report.audited(records))
+    assert page == report.page(records)
 
 
 def test_every_digit_and_seed_has_faced_the_named_attacks():

@@ -72,10 +72,6 @@ class Effort(Config):
         """The configuration of a search of so many steps."""
         return ProbeConfig(n_restarts=self.restarts, steps=steps, seed=self.seed)
 
-    def seeds(self, runs: int) -> range:
-        """Of so many runs of relearning."""
-        return range(self.seed, self.seed + runs)
-
 
 @dataclass(frozen=True)
 class Claim(Config):
@@ -152,7 +148,8 @@ class Reference:
         probe = guided_attack(model, label, effort.search(effort.attack_steps), guide=story.guide)
         hits, real = success(probe.images, story.judges, label), (story.test, effort.relearn_images)
         given: Any = {"judges": story.judges, "steps": effort.relearn_steps}
-        areas = _areas(model, label, *real, effort.seeds(effort.relearn_runs), **given)
+        seeds = range(effort.seed, effort.seed + effort.relearn_runs)
+        areas = _areas(model, label, *real, seeds, **given)
         return {"attack": float(hits.float().mean()), "relearn": sum(areas) / len(areas)}
 
     def _both(self, measure: Callable[[CVAE, int], T], model: CVAE, label: int) -> tuple[T, T]:
@@ -284,7 +281,8 @@ def attack_all(
     values[FOOLED] = fooled(model, forget_class, effort, judges=judges, guide=guide)
     for size, over in product(RELEARN_SIZES, ("all", "label") if says_label(model) else ("all",)):
         given: Any = {"judges": judges, "steps": effort.relearn_steps, "over": over}
-        areas = _areas(model, forget_class, real, size, effort.seeds(effort.repeats), **given)
+        seeds = range(effort.seed, effort.seed + effort.repeats)
+        areas = _areas(model, forget_class, real, size, seeds, **given)
         name = f"relearn {size}" + ", label only" * (over == "label")
         values[name] = [round(area, 4) for area in areas]
     return values

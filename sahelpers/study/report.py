@@ -8,7 +8,7 @@ import io
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
-from itertools import chain
+from itertools import chain, product
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from matplotlib.axes import Axes
 
 from .. import plots
-from ..config import CHECKOUT, AmnesiaConfig, BaselineConfig, JudgeConfig
+from ..config import CHECKOUT, DATASETS, AmnesiaConfig, BaselineConfig, JudgeConfig
 from ..store.files import replace_text
 from . import scores, statistics, verdicts
 from .battery import ATTACKS, BOUNDS, JUDGED, REAL, Claim, Effort
@@ -62,8 +62,7 @@ def write_table(part: str, records: Sequence[Record], folder: Path) -> None:
         writer.writerow({k: shown(v) if isinstance(v, float) else v for k, v in row.items()})
     replace_text(folder / f"{name}.csv", stream.getvalue())
     if folder == RESULTS:
-        page = markdown(read_scoreboard(), read_audit(), audited(everything))
-        replace_text(CHECKOUT / "RESULTS.md", page)
+        replace_text(CHECKOUT / "RESULTS.md", page(everything))
 
 
 def audited(records: Iterable[Record]) -> dict[tuple[str, ...], dict[int, Groups]]:
@@ -116,14 +115,17 @@ def read_scoreboard(folder: Path = RESULTS) -> list[dict[str, str]]:
     return _read(folder / "scoreboard.csv", COLUMNS, dict)
 
 
-def read_audit(folder: Path = RESULTS) -> dict[tuple[int, str, str], Finding]:
-    """The findings of today's recipe on MNIST and the MLP, by digit, method and attack, from the
-    folder's audit.csv; none without the file.  Raises ValueError naming it when it is damaged."""
+def read_audit(
+    folder: Path = RESULTS, dataset: str = "mnist", arch: str = "mlp"
+) -> dict[tuple[int, str, str], Finding]:
+    """The findings of today's recipe on a data set and network, by class, method and attack, from
+    the folder's audit.csv; none without the file.  Raises ValueError naming it when it is damaged.
+    """
     kinds: dict[str, Any] = {f.name: f.type for f in fields(Finding)}  # str, int or float
 
     def made(row: dict[str, str]) -> tuple[bool, tuple[int, str, str], Finding]:
         finding = Finding(**{name: kind(row[name]) for name, kind in kinds.items()})
-        here = (row["dataset"], row["arch"]) == ("mnist", "mlp") and current(row)
+        here = (row["dataset"], row["arch"]) == (dataset, arch) and current(row)
         return here, (int(row["digit"]), row["method"], finding.attack), finding
 
     return {key: f for here, key, f in _read(folder / "audit.csv", AUDIT_COLUMNS, made) if here}
@@ -145,14 +147,23 @@ def _read(path: Path, columns: list[str], make: Callable[[dict[str, str]], T]) -
         ) from error
 
 
+def page(records: Iterable[Record]) -> str:
+    """RESULTS.md, of the repository's tables and the journal's lines."""
+    audits = {place: read_audit(RESULTS, *place) for place in product(DATASETS, BASELINES)}
+    audit = audits.pop(("mnist", "mlp"))
+    return markdown(read_scoreboard(), audit, audited(records), audits)
+
+
 def markdown(
     rows: Sequence[Row],
     audit: Audit | None = None,
     groups: Mapping[tuple[str, ...], Mapping[int, Groups]] | None = None,
+    others: Mapping[tuple[str, str], Audit] | None = None,
 ) -> str:
     """RESULTS.md: what was found, the claim, tables with one line per method, how rows were made.
 
     groups: what `audited` found in the journal, for the controls that are left out in turn.
+    others: the audits of other data sets and networks.
     """
     whole = [row for row in rows if not row["error"]]
     found = scores.summarise(whole, audit)
@@ -161,8 +172,8 @@ def markdown(
     notes = [f"Made on: {machine}; sahelpers {version}.\n" for machine, version in made]
     if failed := len(rows) - len(whole):
         notes.append(f"{failed} runs failed.\n")
-    page = Path(__file__).with_name("results.md").read_text(encoding="utf-8")
-    n, (argmax, *bars), others = Effort().samples, scores.BARS, list(scores.OTHERS)
+    form = Path(__file__).with_name("results.md").read_text(encoding="utf-8")
+    n, (argmax, *bars), more = Effort().samples, scores.BARS, list(scores.OTHERS)
     today = recipe(OURS, BASELINES["mlp"], AmnesiaConfig(), JudgeConfig(), Claim())
     played = (groups or {}).get(("claim", OURS, "mnist", "mlp", today), {})
     faced = {name: verdicts.of_method(audit or {}, name) for name in (OURS, HIDDEN, ALONE)}
@@ -171,7 +182,7 @@ def markdown(
         name: ", ".join(str(len(tally.digits[REMAINS])) for tally in verdicts.claim(of).named)
         for name, of in faced.items()
     }
-    return page.format(
+    return form.format(
         n=f"{n:,}",
         bound=f"{100 * verdicts.exact(0, n, statistics.TAIL)[1]:.2f}",
         ours=verdicts.in_words(faced[OURS]),
@@ -184,8 +195,13 @@ def markdown(
         examination=examined.read_text(encoding="utf-8") if examined.is_file() else "Not run.\n",
         bars=scores.table(mean, [argmax, *bars[1:]]),
         worst=scores.table(worst, scores.BARS),
-        memory=scores.table(mean, others[:5]),
-        cost=scores.table(mean, [*others[5:], "dominates", "dominated by"]),
+        memory=scores.table(mean, more[:5]),
+        cost=scores.table(mean, [*more[5:], "dominates", "dominated by"]),
+        elsewhere="".join(
+            f"\n**{', '.join(place)}**\n\n{words}"
+            for place, of in (others or {}).items()
+            if (words := verdicts.methods_in_words(of))
+        ),
     ) + "".join(notes)
 
 

@@ -309,9 +309,13 @@ def claim_table(audit: Audit) -> str:
             found = f"{f.hidden:.2f} | {f.model:.2f} | {f.control:.2f}"
             ends = f"{f.excess:.2f} ({f.low:.2f} to {f.high:.2f}) | {f.margin:.2f}"
             lines.append(f"| {digit} | {found} | {ends} | {f.verdict}{', resists' * f.resists} |")
-    others = {method: of_method(audit, method) for _, method, _ in audit if method != OURS}
-    words = [f"* {method}: {in_words(of)}" for method, of in others.items() if of]
-    return "\n".join([*lines, "", *words]) + "\n"
+    return "\n".join(lines) + "\n\n" + methods_in_words(audit, but=OURS)
+
+
+def methods_in_words(audit: Audit, but: str = "") -> str:
+    """A line for every method that faced the named attacks, but for this one."""
+    faced = {method: of_method(audit, method) for _, method, _ in audit if method != but}
+    return "".join(f"* {method}: {in_words(of)}\n" for method, of in faced.items() if of)
 
 
 def left_out_words(digits: Mapping[int, Groups]) -> str:
