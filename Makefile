@@ -9,6 +9,8 @@ COLAB := .venv-colab
 LOWEST := .venv-lowest
 NEW := checkpoints/fresh
 READY := $(VENV)/.ready
+# Processes that test at once, each with up to 2.5 GB of memory.
+TESTERS := 2
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 
 # Threads that wait shall sleep after a moment: by default they spin, and beside one other busy
@@ -29,10 +31,10 @@ check: $(READY)          # lint, types, unit tests (notebook pairs among them)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
-	$(PY) -m pytest tests -q
+	$(PY) -m pytest tests -q -n $(TESTERS) --dist worksteal
 
 test: check              # check, and every notebook executed and compared cell by cell
-	$(PY) -m pytest --nbval notebooks -q
+	$(PY) -m pytest --nbval notebooks -q -n $(TESTERS) --dist loadfile
 
 test-browser: $(READY)   # the dashboards in JupyterLab, the page, and a real Chromium (apt: chromium)
 	$(PY) -m pip install -q -e ".[browser]"
@@ -111,8 +113,8 @@ test-lowest: requirements.txt pyproject.toml   # unit tests on the lower bounds 
 	$(LOWEST)/bin/python -m pip install -q uv
 	$(LOWEST)/bin/uv pip install -q --python $(LOWEST)/bin/python --resolution lowest-direct \
 		-r requirements.txt hypothesis">=6.100" latex2mathml">=3.77" nbconvert">=7.16.5" pytest">=8.0" \
-		distributed">=2024.8.1"
-	$(LOWEST)/bin/python -m pytest tests -q
+		distributed">=2024.8.1" pytest-xdist">=3.6"
+	$(LOWEST)/bin/python -m pytest tests -q -n $(TESTERS) --dist worksteal
 
 # An older Python would let pip search for minutes and then name no reason: it is refused first.
 # An environment that is there and new enough is kept, with what was installed into it.

@@ -19,7 +19,7 @@
 #
 # [Set your address first](../README.md#set-your-address)
 #
-# Which weights do the nine digits depend on that shall stay? The diagonal Fisher information answers that; here it is computed exactly, fast, and put to use.
+# Which weights do the nine digits depend on that shall stay? The diagonal Fisher information says so; here it is computed exactly, and put to use.
 #
 # Reading: what it is 5 minutes, computing it 5, where it lies 3, what it does in forgetting 7. Running: half a minute on two CPU cores, once the models are there.
 

@@ -19,7 +19,7 @@
 #
 # [Set your address first](../README.md#set-your-address)
 #
-# The model of [notebook 01](01_baseline.ipynb) draws ten digits; here it forgets one of them in a few hundred steps, without a real image of it. You take the loss apart, watch one run, and see what the other nine pay.
+# The model of [notebook 01](01_baseline.ipynb) forgets one digit in a few hundred steps, without a real image of it. You take the loss apart, watch one run, and see what the other nine pay.
 #
 # Reading: the idea 4 minutes, the loss 9, one run 5, what it costs 6. Running: 45 seconds on two CPU cores, once the models are there.
 

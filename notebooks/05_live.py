@@ -19,7 +19,7 @@
 #
 # [Set your address first](../README.md#set-your-address)
 #
-# Here you turn the knobs of notebooks 01 to 04 yourself and watch what the models draw. The models for the digit 3 come with the repository: run all cells, and the tabs below answer.
+# Turn the knobs of notebooks 01 to 04 yourself. The models for the digit 3 come with the repository: run all cells, and the tabs answer.
 
 # %%
 # Colab gets the repository here; elsewhere this cell does nothing.
@@ -51,8 +51,8 @@ models = sa.live.models_there(story, FORGET_CLASS)
 
 # %% [markdown]
 # * **Explore** moves $z$ along the directions that change the picture most, and mixes two labels. *Baseline* was trained on all digits; *hidden* is the same model with one label's weights replaced; *forgotten* is the result of Selective Amnesia; *control* was trained without the digit.
-# * **Forget** runs Selective Amnesia. Choose digits and weights, press *Forget* and watch; *Stop* keeps the model so far, *Forget these too* goes on from it. Then two judges look: bars and table say what is left of the digit and what the run cost the others. With *forget again on release*, a slider that you let go starts a new run, and the run before ends. *Save* writes a picture and the code of the run into this folder.
-# * **Attack** searches for the digit in the forgotten model, in the control, which shows how much is found where nothing was learned, and in the hidden model, in which the digit is still there. For another digit it says what it has to make first.
+# * **Forget**: choose digits and weights, press *Forget*; *Stop* keeps the model so far, *Forget these too* goes on from it. Bars and table then say what is left of the digit and what the run cost the others. With *forget again on release*, a slider that you let go starts a new run. *Save* writes a picture and the run's code into this folder.
+# * **Attack** searches for the digit in the forgotten model, in the control, where nothing was learned, and in the hidden model, where it is still there. For another digit it says what it has to make first.
 
 # %%
 tabs = sa.live.Tabs(

@@ -19,7 +19,7 @@
 #
 # [Set your address first](../README.md#set-your-address)
 #
-# The estimate of [02_fisher](02_fisher.ipynb) is checked against a loop, its noise is measured, and six others that go by the same name are set beside it.
+# The estimate of [02_fisher](02_fisher.ipynb) is checked against a loop, its noise measured, and six others of the same name set beside it.
 #
 # Reading: 15 minutes. Running: 40 seconds on two CPU cores, once the models are there.
 

@@ -19,7 +19,7 @@
 #
 # [Set your address first](../README.md#set-your-address)
 #
-# [Notebook 03](03_amnesia.ipynb) builds the loss. Here its weights go from zero to far too large, other surrogates are tried, and the theorem is measured. Reading: 10 minutes; running: one minute on two CPU cores, for the live runs are short.
+# [Notebook 03](03_amnesia.ipynb) builds the loss. Here its weights go from zero to far too large, other surrogates are tried, and the theorem is measured. Reading: 10 minutes; running: one minute on two CPU cores.
 
 # %%
 # Colab gets the repository here; elsewhere this cell does nothing.
@@ -164,7 +164,7 @@ for g, (apart, drift) in zip(GAMMAS, over_gamma, strict=True):
     print(f"{g:<12g}{apart:8.3f}{drift:8.3f}")
 
 # %% [markdown]
-# *Where the target changes at random (noise, shifted stripes, a mixture of classes), a decoder can only learn its mean. The distance is to that mean. In the table, without replay the kept images are lost; far more than the default makes the label change more slowly.*
+# *Where the target changes at random (noise, shifted stripes, a mixture of classes), a decoder can only learn its mean. The distance is to that mean. In the table, without replay the kept images are lost; far more than the default slows the forgetting.*
 #
 # ## Term by term, over digits and seeds
 #

@@ -165,7 +165,7 @@ plt.show()
 #
 # ## All weights
 #
-# Relearning with all weights ([recovery.py](../sahelpers/recovery.py)); and a user who means no harm and trains on kept digits. Does the digit come back?
+# Relearning with all weights ([recovery.py](../sahelpers/recovery.py)), and training on kept digits alone. Does the digit come back?
 
 # %%
 ten = test.only(target).take(10, seed=SEED)
@@ -203,4 +203,4 @@ for name, model in models.items():
 # %% [markdown]
 # *The forgotten model fades to gray and returns gray under the digit's own label; under the others it copies what it can, with speckles. The last lines ask each model, by the importance-weighted bound on $\log p(x|y)$ ([Burda et al. 2016](https://arxiv.org/abs/1509.00519)), which label it would give a real image.*
 #
-# An attack that hardly finds more in hidden models than in controls acquits nobody. So notebook 04 rests on attacks that convict the hidden model on every digit.
+# So notebook 04 rests on attacks that convict the hidden model on every digit.

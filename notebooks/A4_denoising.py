@@ -249,7 +249,7 @@ plt.show()
 # %% [markdown]
 # ## TV as the prior of a probe
 #
-# The image-free probe of A3 on the baseline, without its TV term, with the usual weight, with ten and a hundred times as much:
+# The image-free probe of A3 on the baseline, with none, the usual, ten and a hundred times the weight of TV:
 
 # %%
 judges = story.judges
@@ -311,4 +311,4 @@ for what, value in by_plain.items():
     print(f"{what}: the plain judge sees a {target} in at most 1 %: {holds}")
 
 # %% [markdown]
-# *The gray shows blotches, and denoising makes patches of them, no digit. The planted ghost is visible, and the ten-way judge finds it in most images; the open judge, a classifier with a reject option, in none.*
+# *The gray shows blotches, and denoising makes patches of them, no digit. The planted ghost is visible, and the ten-way judge finds it in most images; the open judge in none.*

@@ -166,43 +166,23 @@ class AmnesiaConfig(Config):
     surrogate: str = knob("gray", help="gray, noise, blank, mixture or class:k")
     gray_value: float = knob(0.5, 0.0, 1.0, help="level of the gray surrogate")
     z_reach: float = knob(1.0, 1.0, 100.0, help="forget at z up to so many times as far out")
-    y_reach: float = knob(
-        1.0, 0.0, 1.0, help="forget at labels up to this share of the way to mixtures of the others"
-    )
-    forget_form: str = knob(
-        "decoder", choices=FORGET_FORMS, help="which side the forget term trains"
-    )
+    y_reach: float = knob(1.0, 0.0, 1.0, help="forget at labels so far on the way to mixtures")
+    forget_form: str = knob("decoder", choices=FORGET_FORMS, help="side that the forget term moves")
     replay_form: str = knob("decoder", choices=FORMS, help="which side the replay term trains")
-    neg_loss_weight: float = knob(
-        0.003, 0.0, 1e6, span=(0.001, 10), help="weight of the forget term"
-    )
+    neg_loss_weight: float = knob(0.003, 0.0, 1e6, span=(0.001, 10), help="weight of forgetting")
     gamma: float = knob(1.0, 0.0, 1e6, span=(0.1, 100), help="weight of the replay term")
     ewc_lambda: float = knob(1500.0, 0.0, 1e12, span=(1, 1e8), help="weight of consolidation")
-    w_attack: float = knob(
-        0.2, 0.0, 1e6, span=(0.001, 10), help="weight of c_f's cost under fitted labels"
-    )
-    push: float = knob(
-        40.0, 0.0, 1e4, help="nats that c_f's images shall cost more there than under their own"
-    )
-    w_contrast: float = knob(
-        0.0, 0.0, 1e6, span=(1, 1000), help="distance of c_f's pixels to the surrogate"
-    )
-    w_ink: float = knob(
-        0.0, 0.0, 1e6, span=(1, 1000), help="distance of c_f's ink to the surrogate's"
-    )
-    w_tv: float = knob(0.0, 0.0, 1e6, span=(1, 1000), help="total variation of c_f's images")
-    w_orient: float = knob(
-        0.0, 0.0, 1e6, span=(1, 1000), help="orientation entropy of c_f's images"
-    )
-    epochs_unl: int = knob(
-        30, 1, 100_000, span=(1, 100), help="passes over the replay samples, at most"
-    )
+    w_attack: float = knob(0.2, 0.0, 1e6, span=(0.001, 10), help="weight of the loop's attacker")
+    push: float = knob(40.0, 0.0, 1e4, help="nats by which the attacker's images shall cost more")
+    w_contrast: float = knob(0.0, 0.0, 1e6, span=(1, 1000), help="distance of c_f to the surrogate")
+    w_ink: float = knob(0.0, 0.0, 1e6, span=(1, 1000), help="distance in ink to the surrogate")
+    w_tv: float = knob(0.0, 0.0, 1e6, span=(1, 1000), help="c_f's total variation")
+    w_orient: float = knob(0.0, 0.0, 1e6, span=(1, 1000), help="c_f's orientation entropy")
+    epochs_unl: int = knob(30, 1, 100_000, span=(1, 100), help="passes over the replay, at most")
     replay_samples: int = knob(10_000, 1, 1_000_000, help="images drawn for replay, a pass")
     batch_size: int = knob(128, 1, 60_000, help="images per step, for each of the two terms")
     lr_unl: float = knob(1e-2, 1e-7, 1.0, help="peak learning rate of Adam")
-    tolerance: float = knob(
-        0.04, 0.0, 1.0, help="begin to end when c_f is this close to the surrogate"
-    )
+    tolerance: float = knob(0.04, 0.0, 1.0, help="begin to end this close to the surrogate")
     cooldown: int = knob(150, 0, 100_000, help="steps in which the rate falls to zero at the end")
     seed: int = knob(42, 0, 2**31 - 1, help="latents, labels, noise")
 

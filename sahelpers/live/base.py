@@ -19,7 +19,7 @@ from IPython import get_ipython
 from torch import Tensor
 
 from .. import plots
-from .worker import Worker, help_text, release_idle_threads, steps_of
+from .worker import ACROSS, Worker, help_text, release_idle_threads, steps_of
 
 Action = Callable[[Any], None]
 LABEL = {"description_width": "135px"}
@@ -236,9 +236,11 @@ def sheet(
     words over its columns, as many as it has columns.  sides: pixels of an image in it, at most.
     """
     wide = [side * len(head) for side, head in zip(sides, heads, strict=True)]
-    spread = "display: flex; justify-content: space-around; line-height: 1.2"
-    words = ("".join(f"<span>{word}</span>" for word in head) for head in heads)
-    cells = ["<span></span>", *(f'<div style="{spread}">{word}</div>' for word in words)]
+    cells = ["<span></span>"]
+    for head in heads:
+        look = f"grid-template-columns: repeat({len(head)}, minmax(0, 1fr)); line-height: 1.2"
+        words = "".join(f"<span>{word}</span>" for word in head)
+        cells.append(f'<div style="display: grid; {look}; text-align: center">{words}</div>')
     for name, pictures in rows.items():
         cells.append(f'<span style="line-height: 1.2">{html.escape(name)}</span>')
         for images, head, width in zip(pictures, heads, wide, strict=True):
@@ -293,21 +295,21 @@ def curves(history: Mapping[str, Sequence[float]]) -> str:
 def bars(values: Mapping[int, float], what: str) -> str:
     """An SVG with a bar per class, up for a gain and down for a loss, with its number."""
     middle, scale = 14 + HIGH / 2, (HIGH / 2 - 6) / max(1.0, *map(abs, values.values()))
-    drawn = [f'<path d="M0,{middle}h{34 * len(values)}" stroke="currentColor"/>']
+    wide, drawn = 34 * min(ACROSS, len(values)), list[str]()
     for k, (label, value) in enumerate(values.items()):
         high, colour = scale * value, plots.AFTER if value < 0 else plots.BEFORE
         top, place = middle - max(high, 0), middle - high + (11 if value < 0 else -3)
-        bar = f'width="20" height="{abs(high):.1f}" fill="{colour}"'
+        at = f"translate({34 * (k % ACROSS)},{(HIGH + 44) * (k // ACROSS)})"
         drawn.append(
-            f'<rect x="{34 * k + 7}" y="{top:.1f}" {bar}/><g text-anchor="middle">'
-            f'<text x="{34 * k + 17}" y="{place:.1f}">{value:+.1f}</text>'
-            f'<text x="{34 * k + 17}" y="{HIGH + 38}">{label}</text></g>'
+            f'<g text-anchor="middle" transform="{at}">'
+            f'<path d="M0,{middle}h34" stroke="currentColor"/>'
+            f'<rect x="7" y="{top:.1f}" width="20" height="{abs(high):.1f}" fill="{colour}"/>'
+            f'<text x="17" y="{place:.1f}">{value:+.1f}</text>'
+            f'<text x="17" y="{HIGH + 38}">{label}</text></g>'
         )
     told = ", ".join(f"class {label} {value:+.1f}" for label, value in values.items())
-    return (
-        _svg(34 * len(values), HIGH + 44, f"{what}: {told}", *drawn)
-        + f'<div style="line-height: 1.4">{what}</div>'
-    )
+    svg = _svg(wide, (HIGH + 44) * -(-len(values) // ACROSS), f"{what}: {told}", *drawn)
+    return svg + f'<div style="line-height: 1.4">{what}</div>'
 
 
 def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

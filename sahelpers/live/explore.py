@@ -13,7 +13,7 @@ from ..checks import check_number
 from ..config import check_classes
 from ..models import CVAE, draw_normal, seeded
 from .base import Action, Dashboard, labelled, sheet
-from .worker import LOCK, checked
+from .worker import LOCK, checked, in_lines
 
 REACH = 3.0  # a slider goes so far to both sides: N(0, 1) leaves it once in 370 draws
 STEP = 0.01  # of the central differences
@@ -157,6 +157,11 @@ class LatentExplorer(Dashboard):
 
     def _show(self, stop: object = None) -> None:
         c = self.controller
-        heads = [("mixed",), range(c.model.num_classes)]
-        self.picture.value = sheet(c.pictures(), heads, SIDES)
+        first, *rest = in_lines(range(c.model.num_classes))
+        drawn = c.pictures()
+        pictures = {name: (mixed, every[first]) for name, (mixed, every) in drawn.items()}
+        self.picture.value = sheet(pictures, [("mixed",), first], SIDES) + "".join(
+            sheet({name: [every[line]] for name, (_, every) in drawn.items()}, [line], SIDES[1:])
+            for line in rest
+        )
         self.say(f"Label: {1 - c.mix:.2f} of class {c.first} and {c.mix:.2f} of class {c.second}.")

@@ -22,7 +22,7 @@ from ..judges import Verdict, draw_images, fixed_latents, judge_samples
 from ..models import CVAE
 from ..story import Classes, Story
 from .base import KnobDashboard, bars, curves, sheet, table, wrapped
-from .worker import LOCK, Controller, as_code, changed, models_there
+from .worker import LOCK, Controller, as_code, changed, in_lines, models_there
 
 FRAME_SECONDS = 0.4  # between two pictures of a run
 JUDGED = 200  # samples per class behind the dashboard's table
@@ -186,8 +186,8 @@ class AmnesiaDashboard(KnobDashboard):
         super().__init__(c, KNOBS, "the model so far")
         numbers = range(c.baseline.num_classes)
         self.classes = [
-            self.toggle(str(k), f"forget class {k}", k in c.forget_class, self._toggled)
-            for k in numbers
+            self.toggle(str(k), f"forget class {k}, {name}", k in c.forget_class, self._toggled)
+            for k, name in enumerate(story.train.class_names)
         ]
         names = ["gray", "noise", "blank", "mixture", *(f"class:{k}" for k in numbers)]
         self.surrogate = self.menu(
@@ -279,9 +279,13 @@ class AmnesiaDashboard(KnobDashboard):
         rows = {name: [images] for name, images in models.items()}
         self.models.value = sheet(rows, [[""] * COLUMNS], SIDES[:1])
         parts = torch.stack([self.before, now]).unflatten(1, (-1, COLUMNS))[:, :, :ROWS]
-        grids = parts.transpose(1, 2).flatten(1, 2)  # (2, ROWS * K, *image_shape)
-        grid = {name: [images] for name, images in zip(("before", "now"), grids, strict=True)}
-        self.grid.value = sheet(grid, [range(len(self.classes))], SIDES[1:])
+        grids = dict(zip(("before", "now"), parts.transpose(1, 2), strict=True))  # (ROWS, K, ...)
+        self.grid.value = "".join(
+            sheet(
+                {name: [g[:, line].flatten(0, 1)] for name, g in grids.items()}, [line], SIDES[1:]
+            )
+            for line in in_lines(range(len(self.classes)))
+        )
         self.table.layout.visibility = self.cost.layout.visibility = "hidden"
 
     def _draw(self) -> None:

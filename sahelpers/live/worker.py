@@ -6,7 +6,7 @@ import math
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from typing import Any
@@ -17,6 +17,7 @@ from ..store import files
 from ..store.files import Recipe
 from ..story import Classes, Story
 
+ACROSS = 10  # classes side by side at most; others begin another line
 LOCK = threading.RLock()  # guards every change of a controller and every drawing; held shortly
 Job = Callable[[threading.Event], None]
 
@@ -149,6 +150,11 @@ def models_there(story: Story, gone: Classes, forgotten: CVAE | None = None) -> 
     if there(story.control_recipe(gone)):
         models["control"] = story.control(gone).model
     return models
+
+
+def in_lines(numbers: Sequence[int]) -> list[Sequence[int]]:
+    """Class numbers in lines of ACROSS."""
+    return [numbers[k : k + ACROSS] for k in range(0, len(numbers), ACROSS)]
 
 
 def checked(models: Mapping[str, CVAE], num_classes: int | None = None) -> dict[str, CVAE]:
