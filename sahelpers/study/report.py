@@ -177,6 +177,7 @@ def markdown(
     today = recipe(OURS, BASELINES["mlp"], AmnesiaConfig(), JudgeConfig(), Claim())
     played = (groups or {}).get(("claim", OURS, "mnist", "mlp", today), {})
     faced = {name: verdicts.of_method(audit or {}, name) for name in (OURS, HIDDEN, ALONE)}
+    told = verdicts.claim(faced[OURS])
     examined = RESULTS / "examination.md"  # by docs/examination.py
     convicted = {
         name: ", ".join(str(len(tally.digits[REMAINS])) for tally in verdicts.claim(of).named)
@@ -186,6 +187,9 @@ def markdown(
         n=f"{n:,}",
         bound=f"{100 * verdicts.exact(0, n, statistics.TAIL)[1]:.2f}",
         ours=verdicts.in_words(faced[OURS]),
+        adjusted=", ".join(str(len(tally.sure[ERASED])) for tally in told.named),
+        others=len(told.others),
+        remains=", by ".join(told.remains) or "none",
         faced={name: len(of) for name, of in faced.items()},
         convicted=convicted,
         mean=defaultdict(str, mean.get(OURS, {})),
@@ -219,7 +223,7 @@ def excess_intervals(
     markers = {ERASED: "o", REMAINS: "s", OPEN: "D"}
     for row, f in enumerate(findings.values()):
         sign = -1 if f.attack in statistics.NATS else 1
-        ax.plot([f.low, f.high], [row, row], color=plots.AFTER, lw=2)
+        ax.plot([f.low, f.high], [row, row], color=plots.AFTER, lw=2, solid_capstyle="butt")
         ax.plot(f.excess, row, markers.get(f.verdict, "x"), color=plots.AFTER, ms=5)
         ax.plot(sign * (f.hidden - f.control), row, "^", color=plots.HIDDEN, ms=6)
         if f.margin >= 0:

@@ -49,7 +49,7 @@ class Finding:
     beyond that of the controls, in shares or nats, positive where more is remembered; low, high:
     its ends.  power: lower end of the hidden models' excess.  margin: up to here an excess counts
     as none.  p_erased, p_remains: one-sided p values of an excess below margin and above 0.
-    resists: 1 if high lies below -margin: told from a model that never knew.
+    resists: 1 if the attack has power and high lies below -margin: told from one that never knew.
     """
 
     attack: str
@@ -108,9 +108,10 @@ def compare(
     parts = [max(s, least) ** 2 / len(g) for (s, _), g in zip(used, groups.values(), strict=True)]
 
     def error(k: int) -> tuple[float, float]:
-        """Of group k minus controls: standard error, degrees of freedom (Welch-Satterthwaite)."""
+        """Standard error of group k minus controls, and its degrees of freedom."""
         both = parts[k] + parts[2]
-        return math.sqrt(both), both**2 / sum(parts[j] ** 2 / used[j][1] for j in (k, 2))
+        welch = both**2 / sum(parts[j] ** 2 / used[j][1] for j in (k, 2))
+        return math.sqrt(both), welch if found[k][1] else used[2][1]  # a lent spread has its own
 
     model, knowing, control = map(fmean, groups.values())
     sign = -1 if attack in NATS else 1
@@ -131,7 +132,8 @@ def compare(
     chances = float(stdtr(df, (excess - margin) / se)), float(stdtr(df, -excess / se))
     of_groups = knowing, model, control, len(models), len(controls)
     ends = excess, low, high, power, margin
-    return Finding(attack, n, *of_groups, *ends, *chances, int(high < -margin), verdict)
+    resists = int(verdict != INCONCLUSIVE and high < -margin)
+    return Finding(attack, n, *of_groups, *ends, *chances, resists, verdict)
 
 
 @dataclass(frozen=True)
@@ -194,7 +196,7 @@ def compare_all(digits: Mapping[int, Groups]) -> dict[int, AuditReport]:
             if name in sound:
                 of = replace(of, verdict=SOUND if sound[name] else INCONCLUSIVE, resists=0)
             elif name.startswith("guided") and of.verdict != REMAINS and not all(sound.values()):
-                of = replace(of, verdict=INCONCLUSIVE)
+                of = replace(of, verdict=INCONCLUSIVE, resists=0)
             findings.append(of)
         reports[digit] = AuditReport(digit, tuple(findings))
     return reports

@@ -16,7 +16,7 @@ from ..data import FEWEST, LabelledImages
 from ..judges import Judge, check_guide, check_judges
 from ..models import CVAE, check_model
 from ..recovery import reset_label
-from .battery import RELEARN_SIZES, Claim, Effort, attack_all, named_attacks
+from .battery import RELEARN_SIZES, Claim, Effort, attack_all, named_attacks, says_label
 from .methods import OURS
 from .scores import Audit
 from .statistics import (
@@ -93,13 +93,10 @@ def audit(
     claim, notes = Claim() if claim is None else claim, []
     if n < RELEARN_SIZES[-1]:
         notes.append(f"There are {n} images of the class: attacks that ask for more take these.")
-    try:
-        hidden = reset_label(baseline, forget_class)
-    except ValueError as error:
-        hidden = baseline
-        notes.append(
-            f"No attack on the label's weights, and no hidden model but the baseline: {error}."
-        )
+    hidden = reset_label(baseline, forget_class) if says_label(baseline) else baseline
+    if hidden is baseline:
+        words = "No attack on the label's weights, and no hidden model but the baseline: "
+        notes.append(f"{words}encoder or decoder has no method label_weights().")
     found = [
         named_attacks(m, forget_class, claim, **given)
         | attack_all(m, forget_class, effort, guide=guide, **given)
