@@ -127,7 +127,7 @@ def forget(
     kept = kept_classes(gone, model.num_classes)
     q = make_surrogate(surrogate or config.surrogate, frozen, kept, config.gray_value)
     objective = Objective(frozen, fisher, gone, config, q, real_images)
-    new = copy.deepcopy(model).train().requires_grad_(True)
+    new = copy.deepcopy(model).eval().requires_grad_(True)  # seeds say all: dropout rests
     for c in gone:
         new.set_class_prior(c)  # the Gaussian of c_f is memory too
     generator = seeded(config.seed)

@@ -176,7 +176,7 @@ class AmnesiaConfig(Config):
     push: float = knob(40.0, 0.0, 1e4, help="nats by which the attacker's images shall cost more")
     w_contrast: float = knob(0.0, 0.0, 1e6, span=(1, 1000), help="distance of c_f to the surrogate")
     w_ink: float = knob(0.0, 0.0, 1e6, span=(1, 1000), help="distance in ink to the surrogate")
-    w_tv: float = knob(0.0, 0.0, 1e6, span=(1, 1000), help="c_f's total variation")
+    w_tv: float = knob(0.0, 0.0, 1e6, span=(1, 1000), help="total variation of c_f's images")
     w_orient: float = knob(0.0, 0.0, 1e6, span=(1, 1000), help="c_f's orientation entropy")
     epochs_unl: int = knob(30, 1, 100_000, span=(1, 100), help="passes over the replay, at most")
     replay_samples: int = knob(10_000, 1, 1_000_000, help="images drawn for replay, a pass")

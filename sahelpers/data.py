@@ -119,7 +119,7 @@ class LabelledImages:
         c, h, w = image_shape
         images, kinds = [], tvd.folder.IMG_EXTENSIONS
         for file in sorted(map(str, Path(path).rglob("[!.]*.*"))):
-            if not file.lower().endswith(kinds):
+            if os.path.isfile(file) and not file.lower().endswith(kinds):
                 raise DataError(f"{file} is no picture: move it away")
         try:
             folder = tvd.ImageFolder(str(path))
@@ -138,11 +138,12 @@ class LabelledImages:
         check_number(share, "share", 0.05, 0.95)
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
         side: dict[bytes, bool] = {}
-        test, seen = torch.zeros(len(self), dtype=torch.bool), [0.0] * self.num_classes
+        test, seen = torch.zeros(len(self), dtype=torch.bool), [0] * self.num_classes
         for k, content in zip(order.tolist(), self._where(order)._contents(), strict=True):
             c = int(self.labels[k])
-            seen[c] += share
-            test[k] = side.setdefault(content, seen[c] % 1 < share)
+            seen[c] += 1
+            due = int(seen[c] * share + 1e-9) > int((seen[c] - 1) * share + 1e-9)
+            test[k] = side.setdefault(content, due)
         return self._where(~test), self._where(test)
 
     def report(self, test: "LabelledImages | None" = None) -> str:

@@ -107,6 +107,7 @@ def label_bounds(model: CVAE, images: Tensor, k: int = 50, seed: int = 0) -> Ten
 
 
 @door
+@torch.enable_grad()
 def log_likelihood(
     model: CVAE,
     images: Tensor,

@@ -238,6 +238,7 @@ def frechet_distance(judge: Judge, first: Tensor, second: Tensor) -> float:
     |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)), as in the Frechet Inception distance (Heusel et al.
     2017), with the judge in the place of Inception.  Comparable only for the same judge and N.
     """
+    check_judge(judge, None)
     stats = []
     for name, images in (("first", first), ("second", second)):
         check_images(images, name, judge.head.weight.device, judge.image_shape)

@@ -141,9 +141,15 @@ class CVAE(Saved):
         if self.arch != OWN:
             weights = [half[0].weight for half in halves]
             return tuple((weight, weight.shape[1] - self.num_classes) for weight in weights)
-        if not all(hasattr(half, "label_weights") for half in halves):
+        if not self.says_label:
             raise ValueError("encoder or decoder has no method label_weights() -> (weight, first)")
         return tuple(half.label_weights() for half in halves)
+
+    @property
+    def says_label(self) -> bool:
+        """Whether `label_weights` has an answer, so that these weights can be attacked."""
+        halves = self.encoder, self.decoder
+        return self.arch != OWN or all(hasattr(half, "label_weights") for half in halves)
 
     def label_columns(self) -> Tensor:
         """What stands for each label in the decoder, where anything else could stand: its weights

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from .checks import check_is, check_same_length, check_tensor, check_whole, door
 from .fisher import Fisher
-from .judges import Verdict
 from .recovery import RecoveryCurve
 
 # Okabe and Ito's colours: told apart by the colour-blind and, by lightness, in a grey print.
@@ -60,14 +59,6 @@ def label_lines(ax: Axes) -> None:
         look: dict[str, Any] = {"color": line.get_color(), "va": "center", "fontsize": 9}
         ax.text(1.02, top, str(line.get_label()), transform=ax.transAxes, **look)
         top -= gap
-
-
-def _class_names(names: Sequence[str] | None, n: int) -> list[str]:
-    """The names, or the numbers, of n classes."""
-    shown = list(map(str, range(n)) if names is None else names)
-    if len(shown) != n:
-        raise ValueError(f"names={shown} has {len(shown)} entries: give {n}, one per class")
-    return shown
 
 
 def image_grid(images: Tensor, columns: int = 10, ax: Axes | None = None, title: str = "") -> Axes:
@@ -153,7 +144,6 @@ def curves(
     ax: Axes | None = None,
     xlabel: str = "step",
     ylabel: str = "nats per image",
-    log: bool = False,
 ) -> Axes:
     """One line per entry, against its index counted from 1."""
     check_some(history, "history")
@@ -162,31 +152,9 @@ def curves(
         every = max(1, len(values) // 8)
         x = range(1, len(values) + 1)
         ax.plot(x, values, label=name, markevery=every, ms=4, **line_style(k, name))
-    ax.set(xlabel=xlabel, ylabel=ylabel, yscale="log" if log else "linear")
+    ax.set(xlabel=xlabel, ylabel=ylabel)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend(frameon=False, fontsize=8)
-    return ax
-
-
-@door
-def answers(
-    verdict: Verdict, ax: Axes | None = None, title: str = "", names: Sequence[str] | None = None
-) -> Axes:
-    """Matrix of what a judge answers (column) to each label asked for (row), in percent."""
-    share = 100 * verdict.argmax
-    ax = new_axes(ax, 5.0, 4.4)
-    ax.imshow(share.numpy(), cmap="cividis", vmin=0, vmax=100)
-    for r, row in enumerate(share.tolist()):
-        for c, value in enumerate(row):
-            if value >= 0.5:
-                look: dict[str, Any] = {"fontsize": 7, "color": "white" if value < 50 else "black"}
-                ax.text(c, r, f"{value:.0f}", ha="center", va="center", **look)
-    asked = _class_names(names, len(share))
-    given = asked + ["none"] * (share.shape[1] - len(asked))
-    ax.set_xticks(range(len(given)), given, rotation=60 if max(map(len, asked)) > 3 else 0)
-    ax.set_yticks(range(len(asked)), asked)
-    ax.set(xlabel="judge's answer", ylabel="label asked for")
-    ax.set_title(title or f"percent of {verdict.n} samples per class", fontsize=10)
     return ax
 
 
@@ -202,7 +170,10 @@ def class_bars(
     sizes = {name: len(heights) for name, heights in values.items()}
     if len(set(sizes.values())) > 1:
         raise ValueError(f"values have different numbers of classes: {sizes}")
-    shown = _class_names(names, next(iter(sizes.values())))
+    n = next(iter(sizes.values()))
+    shown = list(map(str, range(n)) if names is None else names)
+    if len(shown) != n:
+        raise ValueError(f"names={shown} has {len(shown)} entries: give {n}, one per class")
     ax, width = new_axes(ax, 7.0, 3.0), 0.8 / len(values)
     for k, (name, heights) in enumerate(values.items()):
         x = torch.arange(len(heights)) + (k - (len(values) - 1) / 2) * width

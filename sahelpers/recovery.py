@@ -110,13 +110,6 @@ def descend(
         fall.step()
 
 
-def train_input(weight: Tensor, column: int) -> None:
-    """Let Adam train this input's weights alone: it leaves what has no gradient."""
-    chosen = torch.zeros_like(weight)
-    chosen[:, column] = 1
-    weight.requires_grad_(True).register_hook(chosen.mul)
-
-
 @door
 @torch.enable_grad()
 def relearn(
@@ -131,6 +124,7 @@ def relearn(
 ) -> RecoveryCurve:
     """Train a copy of the model on data and watch the class come back in samples from N(0, I).
 
+    The copy is in evaluation mode: dropout in networks of your own rests, so that seeds say all.
     data: a few images of the class (relearning), or, with over="all", of kept classes only (does it
     come back by itself?).  The loss is the negative ELBO of 100 images per step (all, if there
     are fewer).
@@ -151,12 +145,14 @@ def relearn(
         raise ValueError(f"over={over!r} is not one of {', '.join(LR)}")
     if over == "label" and c not in data.labels:
         raise ValueError(f"data has no image of class {c}: over='label' trains nothing without one")
-    model = (reset_label(model, c) if over == "label" else copy.deepcopy(model)).train()
+    model = (reset_label(model, c) if over == "label" else copy.deepcopy(model)).eval()
     model.requires_grad_(over == "all")
     first = next(m for m in model.decoder.modules() if any(True for _ in m.parameters(False)))
     first.requires_grad_(over != "label")
     for weight, column in model.label_weights() if over == "label" else ():
-        train_input(weight, column + c)
+        chosen = torch.zeros_like(weight)
+        chosen[:, column + c] = 1
+        weight.requires_grad_(True).register_hook(chosen.mul)  # Adam leaves what has no gradient
     generator = seeded(seed)
     z = draw_normal((SAMPLES, model.latent_dim), model, seeded(seed + 1))
     wanted = torch.full((SAMPLES,), c, device=model.device)

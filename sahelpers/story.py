@@ -179,6 +179,8 @@ class Story:
             return forget(self.baseline.model, self.fishers.without(gone), gone, config)
 
         def link() -> AmnesiaResult:
+            if self.baseline.model.arch == OWN:
+                return make()  # no file holds such networks
             result = load_or_make(self.forgotten_recipe(gone), make, AmnesiaResult)
             result.model.to(self.device)
             return result
@@ -228,6 +230,11 @@ class Story:
 
     def _control(self, forget_class: Classes, seed: int | None) -> tuple[str, BaselineConfig]:
         gone = check_classes(forget_class, self.train.num_classes)
+        if self._given is not None and self._given.arch == OWN:
+            raise ValueError(
+                "this story's networks are your own: train a control of them by "
+                f"train_baseline(train, test, BaselineConfig(exclude={gone}), model=...)"
+            )
         base = self.config.baseline
         config = replace(base, exclude=gone, seed=base.seed if seed is None else seed)
         return f"vae_without_{_numbers(gone)}", config

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .checks import check_finite, check_is, check_tensor, door
+from .checks import check_finite, check_images, check_is, check_tensor, door
 from .config import BaselineConfig, JudgeConfig, fingerprint
 from .data import LabelledImages
 from .elbo import elbo_terms, measure_elbo
@@ -121,6 +121,7 @@ def train_baseline(
     """
     config = BaselineConfig() if config is None else config
     kept = train.without(config.exclude)
+    check_images(test.images, "images of test", shape=train.image_shape)
     if not len(test) or test.class_names != train.class_names:
         raise ValueError(
             f"test has {len(test)} images of the classes {test.class_names}: give at least one, "

@@ -197,6 +197,19 @@ def test_stop_gives_the_model_so_far(controller, tiny, tiny_fishers, monkeypatch
     assert "stopped" in controller.code()
 
 
+def test_a_run_that_goes_on_from_a_stopped_one_says_so(controller, monkeypatch):
+    monkeypatch.setattr(module, "FRAME_SECONDS", 0.0)
+    stop = threading.Event()
+    controller.forget(stop, lambda *_: stop.set())
+    controller.choose((5,))
+    controller.forget(stopped_never(), another=True)
+    assert controller.result.reason != "stopped"
+    assert "# but it was stopped early" in controller.code()
+    assert "_stopped-" in controller.name()
+    controller.forget(stopped_never())
+    assert "stopped" not in controller.code() + controller.name()
+
+
 def test_another_one_continues_from_the_present_model(controller, story):
     controller.forget(stopped_never())
     controller.choose((5,))

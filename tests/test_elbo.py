@@ -102,3 +102,12 @@ def test_label_bounds_are_the_bound_under_each_label(four, four_images):
     for c in range(4):
         one = sa.elbo.iwae(four, four_images, torch.full((6,), c), 7, generator=sa.seeded(4))
         torch.testing.assert_close(bounds[:, c], one)
+
+
+def test_the_bound_does_not_need_gradients_around_it(tiny, digits):
+    given = tiny, digits.images[:4], digits.labels[:4], 8
+    plain = sa.log_likelihood(*given, generator=sa.seeded(0))
+    with torch.no_grad():
+        again = sa.log_likelihood(*given, generator=sa.seeded(0))
+    assert torch.equal(plain, again)
+    assert not plain.requires_grad

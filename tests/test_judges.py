@@ -103,12 +103,18 @@ def test_collateral_is_the_worst_drop_of_a_kept_class():
 
 def test_frechet_distance_has_the_closed_form_of_two_gaussians():
     """Independent features: |m1 - m2|^2 + sum (s1 - s2)^2."""
+    judge = Oracle().eval()
     generator = sa.seeded(0)
     images = torch.rand((20_000, 1, 28, 28), generator=generator)
     other = 0.25 + 0.5 * torch.rand((20_000, 1, 28, 28), generator=generator)
     expected = 2 * (math.sqrt(1 / 12) - 0.5 * math.sqrt(1 / 12)) ** 2  # equal means of 0.5
-    found = sa.frechet_distance(Oracle(), images, other)
+    found = sa.frechet_distance(judge, images, other)
     assert found == pytest.approx(expected, rel=0.05)
-    assert sa.frechet_distance(Oracle(), images, images) == pytest.approx(0, abs=1e-8)
+    assert sa.frechet_distance(judge, images, images) == pytest.approx(0, abs=1e-8)
     shifted = (0.5 * images + 0.5, 0.5 * images)
-    assert sa.frechet_distance(Oracle(), *shifted) == pytest.approx(2 * 0.25, rel=1e-3)
+    assert sa.frechet_distance(judge, *shifted) == pytest.approx(2 * 0.25, rel=1e-3)
+
+
+def test_a_judge_that_still_learns_measures_no_distance(mnist):
+    with pytest.raises(ValueError, match="training mode"):
+        sa.frechet_distance(sa.Judge("open"), mnist.images[:20], mnist.images[20:40])

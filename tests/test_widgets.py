@@ -552,6 +552,11 @@ def test_curves_pass_through_their_values():
     assert len(styles) == 2
 
 
+def test_there_are_curves_for_more_terms_than_colours():
+    drawn = curves({str(k): [1.0, 2.0] for k in range(9)})
+    assert drawn.count("<polyline") == 9
+
+
 def test_curves_of_a_first_step_and_of_a_long_run():
     assert "step 1<" in curves({"forget": [0.0]})
     (line,) = ElementTree.fromstring(curves({"forget": [1.0] * 5000})).iter("polyline")

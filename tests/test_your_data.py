@@ -14,7 +14,6 @@ from sahelpers.data import DataError, LabelledImages
 from sahelpers.judges import JUDGE_ROLES
 from sahelpers.store.archive import pack, unpack
 from sahelpers.study import Claim, Effort, audit
-from sahelpers.study.battery import says_label
 from sahelpers.study.statistics import NAMED
 from sahelpers.training import from_official, none_of_these, to_official, train_judge
 
@@ -102,6 +101,13 @@ def test_a_split_keeps_equal_images_together_and_the_classes_balanced():
         data.split(1)
 
 
+@pytest.mark.parametrize("share", [0.1, 0.2, 0.3, 0.7, 0.9])
+def test_a_split_of_ten_images_has_its_share_to_the_image(share):
+    train, test = labelled(3, 10).split(share)
+    assert test.labels.bincount().tolist() == [round(10 * share)] * 3
+    assert len(train) + len(test) == 30
+
+
 def test_the_report_counts_what_is_twice():
     data = labelled(2, 12)
     images = torch.cat([data.images, data.images[:3]])
@@ -132,6 +138,11 @@ def test_a_folder_of_folders_is_read_and_resized(folder):
     red, green, _ = found.only(1).images.mean((0, 2, 3)).tolist()
     assert (red, green) == pytest.approx((185.5 / 255, 180 / 255), abs=1e-3)
     assert LabelledImages.from_folder(folder, (1, 8, 8)).image_shape == (1, 8, 8)
+
+
+def test_a_class_may_have_a_point_in_its_name(folder):
+    (folder / "dogs").rename(folder / "St. Bernard")
+    assert LabelledImages.from_folder(folder).class_names == ("St. Bernard", "cats")
 
 
 def test_what_is_no_picture_is_named(folder):
@@ -327,6 +338,50 @@ def test_a_network_of_ones_own_forgets_and_layers_without_a_fisher_are_named(min
     assert (result.model.decode(z, kept) - mine.decode(z, kept)).abs().mean() < 0.05
 
 
+class Forgetful(SayingDecoder):
+    """With dropout, which draws from torch's own generator."""
+
+    def forward(self, z, y):
+        return super().forward(nn.functional.dropout(z, 0.5, self.training), y)
+
+
+@pytest.mark.filterwarnings("ignore:no per-example gradient")
+def test_seeds_say_all_of_networks_with_dropout(gray):
+    model = own(SayingEncoder, Forgetful).train()
+    fisher = sa.diagonal_fisher(model, gray[0], sa.FisherConfig(n_fisher_samples=30))
+    judges = {"plain": sa.Judge("plain", 3, (1, 8, 8)).eval()}
+    config = sa.AmnesiaConfig(epochs_unl=1, replay_samples=256, cooldown=1)
+    found = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)  # of what nobody may draw from
+        forgotten = sa.forget(model, fisher, 0, config).model.state_dict()
+        curve = sa.relearn(model, 0, data=gray[1], judges=judges, steps=3, over="label")
+        found.append((forgotten, curve.probability))
+    assert all(torch.equal(a, b) for a, b in zip(*(f[0].values() for f in found), strict=True))
+    assert found[0][1] == found[1][1]
+
+
+@pytest.mark.filterwarnings("ignore:no per-example gradient")
+def test_a_story_of_ones_own_networks_forgets_and_keeps_no_file(mine, gray, tmp_path, monkeypatch):
+    monkeypatch.setenv("SA_CHECKPOINTS", str(tmp_path))
+    config = sa.AmnesiaConfig(epochs_unl=1, replay_samples=256, cooldown=1)
+    fisher, judge = sa.FisherConfig(n_fisher_samples=30), sa.JudgeConfig(epochs=1)
+    story = sa.Story(gray, baseline=mine, fisher=fisher, amnesia=config, judge=judge)
+    assert story.forgotten(0) is story.forgotten(0)
+    assert not list(tmp_path.glob("vae_*"))
+    with pytest.raises(ValueError, match=r"networks are your own: .*exclude=\(0,\).*model="):
+        story.control(0)
+    board = sa.live.AmnesiaDashboard(story, 0)
+    assert "Ready" in board.status.value
+    assert "hidden" not in board.models.value
+
+
+def test_test_images_of_another_shape_are_refused_before_a_pass(gray, mnist):
+    digits = sa.LabelledImages(mnist.images[:30], mnist.labels[:30] % 3, gray[0].class_names)
+    with pytest.raises(ValueError, match=r"images of test of shape \(30, 1, 28, 28\)"):
+        sa.train_baseline(gray[0], digits)
+
+
 def test_the_squares_of_known_layers_are_right_beside_unknown_ones():
     module = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Linear(4, 2))
     x = torch.randn((6, 3), generator=sa.seeded(0))
@@ -352,8 +407,8 @@ def test_labels_are_reset_where_the_network_says():
         new = getattr(hidden, half).label.weight
         torch.testing.assert_close(new[:, 1], (old[:, 0] + old[:, 2]) / 2)
         assert torch.equal(new[:, [0, 2]], old[:, [0, 2]])
-    assert says_label(model)
-    assert not says_label(own())
+    assert model.says_label
+    assert not own().says_label
     with pytest.raises(ValueError, match=r"no method label_weights\(\)"):
         sa.reset_label(own(), 1)
 

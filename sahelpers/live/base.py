@@ -275,7 +275,7 @@ def curves(history: Mapping[str, Sequence[float]]) -> str:
             f"{left + wide * j / max(1, steps - 1):.1f},{10 + high * (1 - values[j] / top):.1f}"
             for j in range(0, len(values), max(1, steps // 100))
         )
-        style = f'fill="none" stroke="{plots.PALETTE[k]}" stroke-dasharray="{DASHES[k]}"'
+        style = f'fill="none" stroke="{plots.PALETTE[k % 7]}" stroke-dasharray="{DASHES[k % 7]}"'
         x, y = left + wide + 12, 20 + 16 * k
         lines.append(
             f'<polyline {style} stroke-width="2" points="{points}"/>'

@@ -68,6 +68,7 @@ class AmnesiaController(Controller):
             self.model = self.baseline
             self.chain: Chain = ()
             self.result: AmnesiaResult | None = None
+            self.stopped = False  # whether a run of the chain was
             self.lines: dict[str, list[float]] = {}
             self.costs: dict[str, dict[int, float]] = {}
 
@@ -112,6 +113,7 @@ class AmnesiaController(Controller):
         result = forget(model, self.fishers.without(gone), forget_class, config, on_step=on_step)
         with LOCK:
             self.result, self.model = replace(result, forget_class=gone), result.model
+            self.stopped = result.reason == "stopped" or (another and self.stopped)
             self.chain, self.lines, self.costs = chain, {}, {}
 
     def judge(self) -> None:
@@ -150,7 +152,7 @@ class AmnesiaController(Controller):
         for classes, config in chain:
             words.append("-".join(map(str, classes)))
             words += [f"{k}-{v}" for k, v in changed(config).items()]
-        words += [f"stopped-{result.steps}"] * (result.reason == "stopped")
+        words += [f"stopped-{result.steps}"] * self.stopped
         return "_".join(words).replace(":", "-")[:200]
 
     def code(self) -> str:
@@ -158,7 +160,7 @@ class AmnesiaController(Controller):
         Forget would make."""
         with LOCK:
             chain = self.chain or ((self.forget_class, self.config),)
-            stopped = self.result is not None and self.result.reason == "stopped"
+            stopped = self.stopped
         made = "story.baseline"
         for k, (forget_class, config) in enumerate(chain, 1):
             fisher = f"story.fishers.without({check_classes(_classes(chain[:k]))})"

@@ -12,7 +12,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from ..config import Config
-from ..models import CVAE, check_model
+from ..models import CVAE, OWN, check_model
 from ..store import files
 from ..store.files import Recipe
 from ..story import Classes, Story
@@ -144,10 +144,12 @@ def models_there(story: Story, gone: Classes, forgotten: CVAE | None = None) -> 
     def there(recipe: Recipe) -> bool:
         return recipe.path.exists() or (files.SHIPPED / recipe.path.name).exists()
 
-    models = {"baseline": story.baseline.model, "hidden": story.hidden(gone)}
+    models = {"baseline": story.baseline.model}
+    if story.baseline.model.says_label:
+        models["hidden"] = story.hidden(gone)
     if forgotten is not None or there(story.forgotten_recipe(gone)):
         models["forgotten"] = forgotten or story.forgotten(gone).model
-    if there(story.control_recipe(gone)):
+    if story.baseline.model.arch != OWN and there(story.control_recipe(gone)):
         models["control"] = story.control(gone).model
     return models
 

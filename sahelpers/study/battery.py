@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
@@ -186,13 +185,6 @@ def _areas(
     return areas
 
 
-def says_label(model: CVAE) -> bool:
-    """Whether the model says where its label's weights are, so that these can be attacked."""
-    with suppress(ValueError):
-        return bool(model.label_weights())
-    return False
-
-
 @door
 def named_attacks(
     model: CVAE,
@@ -214,7 +206,7 @@ def named_attacks(
     seeds, few = seeded(claim.seed), real.only(forget_class)
     values: Values = {}
     given: Any = {"judges": judges, "steps": claim.relearn_steps, "over": "label"}
-    for size in CLAIM_SIZES if says_label(model) else ():
+    for size in CLAIM_SIZES if model.says_label else ():
         drawn_seeds = torch.randint(2**31, (claim.draws,), generator=seeds).tolist()
         areas = _areas(model, forget_class, few, size, drawn_seeds, **given)
         values[f"label only, {size} images"] = areas
@@ -279,7 +271,7 @@ def attack_all(
     images = guided_attack(model, kept, guided, guide=guide).images
     values[KEPT] = success(images, judges, kept).int().tolist()
     values[FOOLED] = fooled(model, forget_class, effort, judges=judges, guide=guide)
-    for size, over in product(RELEARN_SIZES, ("all", "label") if says_label(model) else ("all",)):
+    for size, over in product(RELEARN_SIZES, ("all", "label") if model.says_label else ("all",)):
         given: Any = {"judges": judges, "steps": effort.relearn_steps, "over": over}
         seeds = range(effort.seed, effort.seed + effort.repeats)
         areas = _areas(model, forget_class, real, size, seeds, **given)

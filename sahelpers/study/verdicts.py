@@ -16,7 +16,7 @@ from ..data import FEWEST, LabelledImages
 from ..judges import Judge, check_guide, check_judges
 from ..models import CVAE, check_model
 from ..recovery import reset_label
-from .battery import RELEARN_SIZES, Claim, Effort, attack_all, named_attacks, says_label
+from .battery import RELEARN_SIZES, Claim, Effort, attack_all, named_attacks
 from .methods import OURS
 from .scores import Audit
 from .statistics import (
@@ -91,9 +91,9 @@ def audit(
         seen.append(weights)
     given: Any = {"baseline": baseline, "judges": judges, "real": real}
     claim, notes = Claim() if claim is None else claim, []
-    if n < RELEARN_SIZES[-1]:
+    if n < max(RELEARN_SIZES[-1], claim.images):
         notes.append(f"There are {n} images of the class: attacks that ask for more take these.")
-    hidden = reset_label(baseline, forget_class) if says_label(baseline) else baseline
+    hidden = reset_label(baseline, forget_class) if baseline.says_label else baseline
     if hidden is baseline:
         words = "No attack on the label's weights, and no hidden model but the baseline: "
         notes.append(f"{words}encoder or decoder has no method label_weights().")
