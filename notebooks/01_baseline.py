@@ -50,7 +50,7 @@ from IPython.display import Image
 
 import sahelpers as sa
 
-SEED = 42  # of everything random; reference 42
+SEED = 42  # of everything random; 42 in the reference, from which this collection set out
 RETRAIN = False  # True trains the model here instead of reading its file: two minutes
 PER_CLASS = 1000  # samples of each class that are judged
 story = sa.Story.from_knobs(

@@ -52,7 +52,7 @@ import torch
 
 import sahelpers as sa
 
-SEED = 42  # of everything random; reference 42
+SEED = 42  # of everything random; 42 in the reference, from which this collection set out
 FORGET_CLASS = 3  # a class, or a tuple of classes; reference 3
 story = sa.Story.from_knobs(
     DATASET="mnist",  # or fashion_mnist, kmnist, qmnist
@@ -291,7 +291,7 @@ for claim, true in claims.items():
 # %% [markdown]
 # ## What we saw
 #
-# * The exact Fisher takes one pass, hardly dearer than a plain one. Squared batch means are too small by about the batch size.
+# * The exact Fisher takes one pass, for this network hardly dearer than a plain one. Squared batch means are too small by about the batch size.
 # * Springs protect what the kept classes use. They do not choose *how* the class is forgotten, and the free way is the gate, which only hides it. Notebook 03 adds an attacker, notebook 04 asks what is left.
 #
 # **Next:** [03_amnesia](03_amnesia.ipynb): the whole objective, and a digit disappears. **Aside:** [A1_fisher_in_depth](A1_fisher_in_depth.ipynb): noise, layers, overlaps, and seven estimates side by side.

@@ -270,7 +270,7 @@ for ax, ticks in ((left, (0.1, 1, 10)), (right, (0.03, 0.1, 0.3))):
     sa.plots.label_lines(ax)
 
 # %% [markdown]
-# *In the pictures, the background brightens before the digit fades; the first step damages the kept digits, which soon look as before. In the curves (weighted), forget stays above its floor, since mixtures near a kept label must draw that digit; the attack term soon lies at the plot's foot: the attacker's images cost enough.*
+# *In the pictures, the background brightens before the digit fades; the first step damages the kept digits, which soon look as before. In the curves (weighted), forget stays above its floor, since mixtures near a kept label must draw that digit; the attack term lies at the plot's foot almost to the end: the attacker's images cost enough.*
 #
 # ## 4. What it costs
 #
@@ -342,7 +342,7 @@ print(replies.get(answer, "No: the answer is one of the three letters."))
 # answer = "b"
 # ```
 #
-# Replacing the label's own weights empties the label, too, and leaves all others as they were.
+# Replacing the label's own weights leads the label elsewhere, too, and leaves all else as it was.
 #
 # </details>
 

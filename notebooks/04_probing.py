@@ -240,7 +240,7 @@ fewer = least["forgotten"] >= least["control"]
 print(f"forgotten pays at least what the control pays: {'holds' if fewer else 'does not hold'}")
 
 # %% [markdown]
-# *All four come close to the images; the costs differ.*
+# *Baseline and hidden pay the same, the others more.*
 #
 # ## 5. The verdict for ten digits
 #

@@ -52,7 +52,7 @@ models = sa.live.models_there(story, FORGET_CLASS)
 # %% [markdown]
 # * **Explore** moves $z$ along the directions that change the picture most, and mixes two labels. *Baseline* was trained on all digits; *hidden* is the same model with one label's weights replaced; *forgotten* is the result of Selective Amnesia; *control* was trained without the digit.
 # * **Forget**: choose digits and weights, press *Forget*; *Stop* keeps the model so far, *Forget these too* goes on from it. Bars and table then say what is left of the digit and what the run cost the others. With *forget again on release*, a slider that you let go starts a new run. *Save* writes a picture and the run's code into this folder.
-# * **Attack** searches for the digit in the forgotten model, in the control, where nothing was learned, and in the hidden model, where it is still there. For another digit it says what it has to make first.
+# * **Attack** searches for the digit in the forgotten model, in the control, which never saw it, and in the hidden model, where it is still there. For another digit it says what it has to make first.
 
 # %%
 tabs = sa.live.Tabs(

@@ -110,7 +110,7 @@ look(story, before, after, FORGET_CLASS)
 # %% [markdown]
 # ## Gone, or hidden?
 #
-# Every attack, beside a model that hides the class and three that never saw it. Few images and short searches: the notes below the table say of how many.
+# Every attack, beside a model that hides the class and three that never saw it. Few images and short searches; the note below the table says of how many images. *Beside*: no attack, for comparison; *sound*: a check of the guided ones that passed.
 
 # %% tags=["nbval-ignore-output"]
 effort = sa.study.Effort(
@@ -131,7 +131,7 @@ report = sa.study.audit(
 print(report)
 
 # %% [markdown]
-# *One model of one class: the ends are wide.*
+# *One model of one class: many ends are wide.*
 #
 # ## More classes: letters in matplotlib's fonts
 
@@ -160,6 +160,6 @@ story, before, after = chain(train, test, G, 30)
 look(story, before, after, G)
 
 # %% [markdown]
-# *The column of the forgotten letter is gray.*
+# *The column of the forgotten letter is gray, with faint marks.*
 #
 # Networks of your own go into `sa.CVAE(encoder=..., decoder=...)`, a state dict of the official code into `sa.training.from_official`: [the package on one page](../sahelpers/README.md). The same chain on other sets: [results/your_data.md](../results/your_data.md).

@@ -75,7 +75,7 @@ if model.arch == "mlp":
     ax.set_title("Fisher of the encoder's input weights, per pixel and class", fontsize=10)
 
 # %% [markdown]
-# *An input of 0 gives its weights no gradient: the border, black in every image, has $F = 0$ exactly.*
+# *An input of 0 gives its weights no gradient: pixels that are black in every image have $F = 0$ exactly.*
 #
 # ## Against a loop
 #
@@ -149,7 +149,7 @@ for ax, half in zip(axes, ("encoder", "decoder"), strict=True):
     ax.set(title=half, xlabel="class", ylabel="class")
 
 # %% [markdown]
-# *In the encoder any two classes put their Fisher on much the same weights, in the decoder less so. The 1 stands most apart in both.*
+# *In the encoder classes put their Fisher on much the same weights, in the decoder less so; the 1 stands most apart in both.*
 #
 # ## Seven estimates
 #
@@ -230,7 +230,7 @@ _ = right.set(xlabel="rank correlation with 'exact, kept',\ndecoder weights", xl
 #
 # ## What they do in a forgetting run
 #
-# The digit is forgotten with each in the 40 steps of notebook 02, with the same $\lambda$. *Drift* is the root mean square change of the kept images, in gray levels. Only the decoder is trained, so only its part acts.
+# The digit is forgotten with some of them in the 40 steps of notebook 02, $\lambda$ as labelled. *Drift* is the root mean square change of the kept images, in gray levels. Only the decoder is trained, so only its part acts.
 
 # %%
 SHORT = sa.AmnesiaConfig(
@@ -280,7 +280,7 @@ for title, outcome in {"EWC alone": alone, "with replay": published}.items():
     axes[0].invert_yaxis()
 
 # %% [markdown]
-# *Above: the exact Fisher saves most kept digits, the batch mean and Adam's moment hardly any. Times 128, the batch mean does as well: its pattern is right, its size wrong. Below, with replay and published strengths (on this collection's scale), the kept digits survive at any; consolidation lowers the drift and, at the official weight, slows the forgetting. One digit, one seed: an illustration.*
+# *Above: the exact Fisher saves most kept digits, the batch mean and Adam's moment hardly any. Times 128, the batch mean does as well: its pattern is right, its size wrong. Below, with replay and published strengths (on this collection's scale), the kept digits survive at any; from 1500 on consolidation lowers the drift; at the official weight it slows the forgetting. One digit, one seed: an illustration.*
 
 # %%
 exact_sum, wrong_sum = (sum(sums_of[n]) for n in ("exact, kept", "batch mean"))

@@ -231,7 +231,7 @@ ax.margins(x=0.15)
 plt.show()
 
 # %% [markdown]
-# *The dashed line is the equality. A flat surrogate stays below it: far from the latents that it trained on, the decoder still knows the digit, and the posterior of a real image finds it there. (Noise has gray's optimum; its short run has not reached it.) Class and mixture go beyond, for the decoder learns their blurred mean.*
+# *The dashed line is the equality. A flat surrogate stays below it: far from the latents that it trained on, the decoder still knows the digit, and the posterior of a real image finds it there. (Noise has gray's optimum; its short run has not reached it.) Class and mixture go beyond; of the mixture the decoder learns a blurred mean.*
 
 # %%
 gray_share = float(shares["gray, full length"].mean())

@@ -201,6 +201,6 @@ for name, model in models.items():
     print(f"{name:10} takes {100 * share:3.0f} % of {len(real)} real images for the {target}")
 
 # %% [markdown]
-# *The forgotten model fades to gray and returns gray under the digit's own label; under the others it copies what it can, with speckles. The last lines ask each model, by the importance-weighted bound on $\log p(x|y)$ ([Burda et al. 2016](https://arxiv.org/abs/1509.00519)), which label it would give a real image.*
+# *The forgotten model fades to gray and returns gray under the digit's own label; under most others it copies what it can, with speckles. The last lines ask each model, by the importance-weighted bound on $\log p(x|y)$ ([Burda et al. 2016](https://arxiv.org/abs/1509.00519)), which label it would give a real image.*
 #
 # So notebook 04 rests on attacks that convict the hidden model on every digit.

@@ -311,4 +311,4 @@ for what, value in by_plain.items():
     print(f"{what}: the plain judge sees a {target} in at most 1 %: {holds}")
 
 # %% [markdown]
-# *The gray shows blotches, and denoising makes patches of them, no digit. The planted ghost is visible, and the ten-way judge finds it in most images; the open judge in none.*
+# *The gray shows blotches, and denoising makes patches of them, no digit. The planted ghost is visible, and the plain judge finds it in most images; the open judge in none.*
