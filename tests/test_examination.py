@@ -8,6 +8,8 @@ import torch
 
 import sahelpers as sa
 from sahelpers.config import CHECKOUT
+from sahelpers.study.statistics import compare_all
+from sahelpers.study.verdicts import claim
 
 SPEC = importlib.util.spec_from_file_location("examination", CHECKOUT / "docs/examination.py")
 examination = importlib.util.module_from_spec(SPEC)
@@ -76,6 +78,15 @@ def test_the_tables_say_what_the_journal_holds():
     page = "\n".join(examination.tables())
     assert (CHECKOUT / "results/examination.md").read_text(encoding="utf-8") == page
     assert page in (CHECKOUT / "RESULTS.md").read_text(encoding="utf-8")
+
+
+def test_readme_is_right_about_the_sealed_seeds():
+    """It says that all four attacks acquit every digit."""
+    reports = compare_all(examination.gathered(tuple(range(10))))
+    told = claim({d: {f.attack: f for f in r.findings} for d, r in reports.items()})
+    assert len(reports) == 10
+    assert [tally.erased and len(tally.powered) == 10 for tally in told.named] == [True] * 4
+    assert not told.remains
 
 
 def test_the_first_layer_is_fitted_and_nothing_else_moves():
