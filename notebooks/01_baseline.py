@@ -21,7 +21,7 @@
 #
 # A small generative model learns to draw every digit of MNIST. Two classifiers will later say whether a digit is still there.
 #
-# Reading: the model 6 minutes, training 3, drawing 5, the judges 6. Running: half a minute on two CPU cores, once the models are there.
+# Reading: the model 6 minutes, training 3, drawing 5, the judges 6. Running: half a minute on two CPU cores.
 
 # %%
 # Colab gets the repository here; elsewhere this cell does nothing.

@@ -21,7 +21,7 @@
 #
 # Which weights do the nine digits depend on that shall stay? The diagonal Fisher information says so; here it is computed exactly, and put to use.
 #
-# Reading: what it is 5 minutes, computing it 5, where it lies 3, what it does in forgetting 7. Running: half a minute on two CPU cores, once the models are there.
+# Reading: what it is 5 minutes, computing it 5, where it lies 3, what it does in forgetting 7. Running: half a minute on two CPU cores.
 
 # %%
 # Colab gets the repository here; elsewhere this cell does nothing.
@@ -294,4 +294,4 @@ for claim, true in claims.items():
 # * The exact Fisher takes one pass, for this network hardly dearer than a plain one. Squared batch means are too small by about the batch size.
 # * Springs protect what the kept classes use. They do not choose *how* the class is forgotten, and the free way is the gate, which only hides it. Notebook 03 adds an attacker, notebook 04 asks what is left.
 #
-# **Next:** [03_amnesia](03_amnesia.ipynb): the whole objective, and a digit disappears. **Aside:** [A1_fisher_in_depth](A1_fisher_in_depth.ipynb): noise, layers, overlaps, and seven estimates side by side.
+# **Next:** [03_amnesia](03_amnesia.ipynb): the whole objective, and a digit disappears. **Aside:** [A1_fisher_in_depth](A1_fisher_in_depth.ipynb).

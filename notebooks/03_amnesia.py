@@ -21,7 +21,7 @@
 #
 # The model of [notebook 01](01_baseline.ipynb) forgets one digit in a few hundred steps, without a real image of it. You take the loss apart, watch one run, and see what the other nine pay.
 #
-# Reading: the idea 4 minutes, the loss 9, one run 5, what it costs 6. Running: 45 seconds on two CPU cores, once the models are there.
+# Reading: the idea 4 minutes, the loss 9, one run 5, what it costs 6. Running: 45 seconds on two CPU cores.
 
 # %%
 # Colab gets the repository here; elsewhere this cell does nothing.
@@ -368,13 +368,13 @@ for claim, true in claims.items():
 # %% [markdown]
 # ## With your own hands
 #
-# Choose digits, move weights, press *Forget*. *Forget these too* goes on from the model so far.
+# Choose digits, move weights, press *Forget*.
 
 # %%
 dashboard = sa.live.AmnesiaDashboard(story, FORGET_CLASS)
 dashboard
 
 # %% [markdown]
-# **What we saw.** A few hundred steps turn one label into flat gray. Kept digits are recognised as before; mixtures of their labels are not what they were. What each term is worth: [A2](A2_terms.ipynb).
+# **What we saw.** A few hundred steps turn one label into flat gray. Kept digits are recognised as before; mixtures of their labels are not what they were. More: [A2](A2_terms.ipynb).
 #
 # **Next:** [04_probing](04_probing.ipynb): is the digit gone, or only hidden?

@@ -65,7 +65,7 @@ tabs = sa.live.Tabs(
 tabs
 
 # %% [markdown]
-# The models of the first tab without a kernel, each at the same eight latents under the label that is forgotten:
+# The first tab's models without a kernel, at the same eight latents under the forgotten label:
 
 # %%
 latents = sa.fixed_latents(models["baseline"], 8, seed=1)

@@ -21,7 +21,7 @@
 #
 # The estimate of [02_fisher](02_fisher.ipynb) is checked against a loop, its noise measured, and six others of the same name set beside it.
 #
-# Reading: 15 minutes. Running: 40 seconds on two CPU cores, once the models are there.
+# Reading: 15 minutes; running: 40 seconds on two CPU cores.
 
 # %%
 # Colab gets the repository here; elsewhere this cell does nothing.
@@ -125,7 +125,7 @@ for k, key in enumerate(weights):
 for level in (5, 1):
     ax.axhline(level, color="black", lw=0.8, ls=":")
 ax.set(xlabel="images N", ylabel="standard error of the layer's sum, %")
-_ = ax.legend(frameon=False, fontsize=8)
+_ = ax.legend(fontsize=8, framealpha=1, edgecolor="white")
 
 # %% [markdown]
 # *Lines: the helper's standard error. Markers: the scatter measured, with its own uncertainty. A few hundred images fix each layer's sum to 5 %; 1 % takes thousands.*

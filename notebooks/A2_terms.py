@@ -125,8 +125,6 @@ plt.show()
 # *To the right: less drift, less forgetting. At a huge weight nearly all of the change sits in idle weights. Without the digit in the Fisher its own label column is among them ($F = 0$, so no $\lambda$ holds it); with all ten the column is held, and forgetting all but stops.*
 #
 # ## Replay, and other surrogates
-#
-# With weak and strong replay, and towards other surrogates:
 
 
 # %%
@@ -189,7 +187,7 @@ for name, (field, of) in groups.items() if digits else ():
     print(f"{name:21}" + "".join(f"{mean:26.2f}" for mean in means))
 
 # %% [markdown]
-# *Without the attacker both costs stay near the hidden models'; with it they lie above the controls'.* Other methods: [A5](A5_scoreboard.ipynb).
+# *Without the attacker both costs stay near the hidden models'; with it they lie above the controls'.*
 #
 # ## The theorem, measured
 #

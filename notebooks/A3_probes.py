@@ -165,7 +165,7 @@ plt.show()
 #
 # ## All weights
 #
-# Relearning with all weights ([recovery.py](../sahelpers/recovery.py)), and training on kept digits alone. Does the digit come back?
+# Relearning with all weights ([recovery.py](../sahelpers/recovery.py)), and training on kept digits alone.
 
 # %%
 ten = test.only(target).take(10, seed=SEED)

@@ -144,7 +144,7 @@ ax.semilogx(grid, true, "o-", label="true error")
 ax.semilogx(grid, guess, "s--", label="SURE, from the noisy image alone")
 ax.axvline(chosen, color="black", lw=0.8)
 ax.set(xlabel="weight w", ylabel="mean squared error")
-ax.legend(frameon=False, fontsize=8)
+ax.legend(fontsize=8, framealpha=1, edgecolor="white")
 plt.show()
 
 # %%
