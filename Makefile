@@ -34,7 +34,7 @@ check: $(READY)          # lint, types, unit tests (notebook pairs among them)
 	$(PY) -m pytest tests -q -n $(TESTERS) --dist worksteal
 
 test: check              # check, and every notebook executed and compared cell by cell
-	$(PY) -m pytest --nbval notebooks -q -n $(TESTERS) --dist loadfile
+	OMP_NUM_THREADS=1 $(PY) -m pytest --nbval notebooks -q -n $(TESTERS) --dist loadfile
 
 test-browser: $(READY)   # the dashboards in JupyterLab, the page, and a real Chromium (apt: chromium)
 	$(PY) -m pip install -q -e ".[browser]"
