@@ -170,7 +170,7 @@ def forget(
             f"the weights became NaN within {step + 1} steps: lr_unl={config.lr_unl:g} is too "
             "large with these weights of the terms, give a smaller one"
         )
-    new.eval().zero_grad()
+    new.zero_grad()
     seconds = time.perf_counter() - begin
     reason = "stopped" if stopped else cooldown.reason
     return AmnesiaResult(new, gone, history, reason, seconds, used)

@@ -144,12 +144,12 @@ def models_there(story: Story, gone: Classes, forgotten: CVAE | None = None) -> 
     def there(recipe: Recipe) -> bool:
         return recipe.path.exists() or (files.SHIPPED / recipe.path.name).exists()
 
-    models = {"baseline": story.baseline.model}
-    if story.baseline.model.says_label:
+    models = {"baseline": (baseline := story.baseline.model)}
+    if baseline.says_label:
         models["hidden"] = story.hidden(gone)
     if forgotten is not None or there(story.forgotten_recipe(gone)):
         models["forgotten"] = forgotten or story.forgotten(gone).model
-    if story.baseline.model.arch != OWN and there(story.control_recipe(gone)):
+    if baseline.arch != OWN and there(story.control_recipe(gone)):
         models["control"] = story.control(gone).model
     return models
 

@@ -209,7 +209,7 @@ def _descend(
 ) -> AmnesiaResult:
     """Adam on a loss for a number of steps; masks: of the parameters, where they may move."""
     begin = time.perf_counter()
-    new = copy.deepcopy(story.baseline.model).train()
+    new = copy.deepcopy(story.baseline.model).eval()  # as `forget`: seeds say all
     generator = seeded(story.config.amnesia.seed)
     optimizer = torch.optim.Adam(new.parameters(), lr=lr, fused=True)
     values = []
@@ -222,7 +222,7 @@ def _descend(
                 p.grad.mul_(mask)
         optimizer.step()
         values.append(float(value.detach()))
-    return _result(new.eval(), forget_class, begin, real, {"loss": values})
+    return _result(new, forget_class, begin, real, {"loss": values})
 
 
 def _result(
