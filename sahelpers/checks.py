@@ -43,7 +43,7 @@ def door(function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **kwargs)
         for name, value in signature.bind(*args, **kwargs).arguments.items():
             if kinds[name]:
-                check_is(value, kinds[name], name, _hint(kinds[name][0]))
+                check_is(value, kinds[name], name, getattr(kinds[name][0], "hint", ""))
                 if isinstance(value, nn.Module):
                     check_finite(value, name)
         _inside.door = True
@@ -53,12 +53,6 @@ def door(function: Callable[P, R]) -> Callable[P, R]:
             _inside.door = False
 
     return checked
-
-
-def _hint(kind: type) -> str:
-    """Where to get one, in a message."""
-    own: str = getattr(kind, "hint", ": seeded(0) makes one" if kind is torch.Generator else "")
-    return own
 
 
 def _kinds(annotation: Any) -> tuple[type, ...]:

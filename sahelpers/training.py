@@ -1,5 +1,7 @@
 """One fitting loop, and what is fitted with it: the baseline, the retrained control, the judges."""
 
+import copy
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +18,9 @@ from .elbo import elbo_terms, measure_elbo
 from .judges import Judge
 from .models import CVAE, check_model, draw_normal, seeded
 from .progress import progress
-from .store.resume import History, Resume
+from .store.files import CheckpointError, load, save
+
+History = dict[str, list[float]]
 
 VERSION = 1  # of the recipes below; raised with anything that changes what they train
 KINDS = ("weight", "bias")
@@ -40,6 +44,57 @@ class TrainedCVAE:
         """The inverse of `to_state`."""
         history = {name: [float(v) for v in curve] for name, curve in state["history"].items()}
         return cls(CVAE.from_state(state["model"]), history)
+
+
+class Resume:
+    """All that a training run knows between two passes, kept in a part file, from which an
+    interrupted one goes on to the same bits.
+
+    path: None keeps nothing.  mark: what the run is, in words: configuration, data, number of
+    passes.  A part file of another run, or a damaged one, is not used, with a warning.
+    Nothing that goes wrong here ends a training.
+    """
+
+    def __init__(
+        self,
+        path: Path | None,
+        mark: str,
+        generator: torch.Generator,
+        **parts: nn.Module | torch.optim.Optimizer | torch.optim.lr_scheduler.LRScheduler,
+    ) -> None:
+        self.path, self.mark, self.generator, self.parts = path, mark, generator, parts
+
+    def load(self) -> History:
+        """Put back the state of the last complete pass; returns the curves so far, or none."""
+        if self.path is None or not self.path.exists():
+            return {}
+        fresh = {name: copy.deepcopy(part.state_dict()) for name, part in self.parts.items()}
+        try:
+            state, found = load(self.path)
+            if found != {"run": self.mark}:
+                raise CheckpointError(f"{self.path} was left by another run")
+            history: History = {str(k): [float(v) for v in c] for k, c in state["history"].items()}
+            for name, part in self.parts.items():
+                part.load_state_dict(state[name])
+            self.generator.set_state(state["generator"])
+        except (CheckpointError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            for name, part in self.parts.items():
+                part.load_state_dict(fresh[name])
+            warnings.warn(f"Training starts afresh: {error}", stacklevel=3)
+            return {}
+        return history
+
+    def save(self, history: History) -> None:
+        """Keep the state after a pass."""
+        if self.path is None:
+            return
+        state: dict[str, Any] = {k: dict(part.state_dict()) for k, part in self.parts.items()}
+        state |= {"generator": self.generator.get_state(), "history": history}
+        try:
+            save(self.path, state, {"run": self.mark}, durable=False)
+        except CheckpointError as error:
+            warnings.warn(f"Training goes on, but could not be resumed: {error}", stacklevel=3)
+            self.path = None
 
 
 def fit(

@@ -121,7 +121,7 @@ def digest(value: Any) -> str:
 
 
 def part_path(path: Path) -> Path:
-    """Where a training that will end in path keeps what it has so far (see `resume`)."""
+    """Where a training that will end in path keeps what it has so far (see `training.Resume`)."""
     return path.with_suffix(".part.pt")
 
 

@@ -178,7 +178,8 @@ def markdown(
     played = (groups or {}).get(("claim", OURS, "mnist", "mlp", today), {})
     faced = {name: verdicts.of_method(audit or {}, name) for name in (OURS, HIDDEN, ALONE)}
     told = verdicts.claim(faced[OURS])
-    examined = RESULTS / "examination.md"  # by docs/examination.py
+    parts = {name: RESULTS / f"{name}.md" for name in ("examination", "published")}  # docs/*.py
+    apart = {k: p.read_text(encoding="utf-8") if p.is_file() else "" for k, p in parts.items()}
     convicted = {
         name: ", ".join(str(len(tally.digits[REMAINS])) for tally in verdicts.claim(of).named)
         for name, of in faced.items()
@@ -196,7 +197,7 @@ def markdown(
         largest=defaultdict(str, worst.get(OURS, {})),
         claim=verdicts.claim_table(audit or {}),
         left_out=verdicts.left_out_words(played),
-        examination=examined.read_text(encoding="utf-8") if examined.is_file() else "Not run.\n",
+        **apart,
         bars=scores.table(mean, [argmax, *bars[1:]]),
         worst=scores.table(worst, scores.BARS),
         memory=scores.table(mean, more[:5]),

@@ -1,0 +1,227 @@
+"""Does forgetting that was tuned on our baseline hold on the one of the published recipe, too?
+
+    python docs/published.py [--jobs 2]
+
+The official baseline (Heng & Soh 2023: z of 8 numbers, 100,000 steps of 256 images, Adam at a
+constant 1e-4, about 40 minutes of one core) forgets the digits 0, 3 and 7 by the label column, by
+the official recipe and by the default of `forget`, from the same weights.  Each model faces the
+named attacks of docs/protocol.md beside four models of the same size that our recipe retrained
+without the digit, and for 3 beside one that the official recipe retrained.
+results/published.jsonl has a line per model and is what the table is made of; a command that was
+stopped goes on from it.  results/published.md becomes a part of RESULTS.md.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from itertools import product
+from statistics import fmean
+from typing import Any, NamedTuple
+
+import torch
+
+import sahelpers as sa
+from sahelpers.config import BaselineConfig
+from sahelpers.elbo import measure_elbo, negative_elbo
+from sahelpers.models import CVAE, draw_normal, seeded
+from sahelpers.progress import progress
+from sahelpers.store.files import Recipe, load_or_make, part_path, replace_text
+from sahelpers.study import battery, grid, methods, report, scores, statistics, verdicts
+from sahelpers.study.methods import CONTROL, HIDDEN, OURS
+from sahelpers.study.statistics import Groups
+from sahelpers.study.workers import each
+from sahelpers.training import Resume, TrainedCVAE, fit_class_priors
+
+DIGITS = (0, 3, 7)
+SMALL = BaselineConfig(latent_dim=8)  # how controls are retrained
+STEPS, BATCH, RATE = 100_000, 256, 1e-4
+OFFICIAL = "retraining by the official recipe"
+TESTED = (HIDDEN, "paper", OURS)
+JOURNAL = report.RESULTS / "published.jsonl"
+
+
+class Model(NamedTuple):
+    """One model that is measured on the digit that it forgot."""
+
+    digit: int
+    method: str
+    seed: int
+
+
+def models() -> list[Model]:
+    """All of them; those that a verdict needs come first."""
+    needed = [Model(digit, method, 42) for digit in DIGITS for method in TESTED]
+    controls = [Model(d, CONTROL, s) for s in (*grid.SEEDS, *grid.CONTROL_SEEDS) for d in DIGITS]
+    return [*needed, *controls, Model(3, OFFICIAL, 42)]
+
+
+@lru_cache(maxsize=1)
+def usual() -> sa.Story:
+    """Data, judges and the controls."""
+    return sa.Story(baseline=SMALL)
+
+
+def official(exclude: tuple[int, ...] = ()) -> CVAE:
+    """The model that the official recipe trains, without these classes; kept, and resumed."""
+    story = usual()
+    kept = story.train.without(exclude)
+    steps = len(kept) // BATCH
+    knobs: Any = {"epochs": -(-STEPS // steps), "batch_size": BATCH, "lr": RATE}
+    config = BaselineConfig(latent_dim=8, exclude=exclude, **knobs)
+    recipe = Recipe("official", 1, (config,), {"train": story.train.digest})
+
+    def train() -> TrainedCVAE:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            model = CVAE(config.arch, config.latent_dim)
+        optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, fused=True)
+        generator, part = seeded(config.seed), part_path(recipe.path)
+        part.parent.mkdir(parents=True, exist_ok=True)
+        resume = Resume(part, f"official {config}", generator, model=model, optimizer=optimizer)
+        history = resume.load() or {"loss": []}
+        for _ in progress(range(len(history["loss"]), config.epochs), "train by official recipe"):
+            order = torch.randperm(len(kept), generator=generator)[: steps * BATCH]
+            total = torch.zeros(())
+            for index in order.view(steps, BATCH):
+                noise = draw_normal((BATCH, model.latent_dim), model, generator)
+                loss = negative_elbo(model, kept.images[index], kept.labels[index], noise).mean()
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                total += loss.detach()
+            history["loss"].append(float(total) / steps)
+            resume.save(history)
+        model.eval()
+        fit_class_priors(model, kept, generator)
+        return TrainedCVAE(model, history)
+
+    return load_or_make(recipe, train, TrainedCVAE).model
+
+
+@lru_cache(maxsize=1)
+def reference() -> battery.Reference:
+    """The official baseline's story, and what is said of it."""
+    return battery.Reference(sa.Story(baseline=official()), battery.Effort())
+
+
+def measure(piece: Model) -> dict[str, Any]:
+    """The named attacks on one model, and for those that forgot, outputs and seconds."""
+    known, (digit, method, seed) = reference(), piece
+    own, begin = known.story, 0.0
+    if method == CONTROL:
+        model = usual().control(digit, seed).model
+    elif method == OFFICIAL:
+        model = official((digit,))
+    else:
+        _, begin = own.fishers, time.process_time()  # the Fisher is made once for all digits
+        model = methods.METHODS[method](own, (digit,)).model
+    seconds = time.process_time() - begin
+    given: Any = {"baseline": own.baseline.model, "judges": own.judges, "real": own.test}
+    wanted = torch.full((known.effort.samples,), digit)
+    said = own.judges["plain"].probabilities(model.sample(wanted, "standard", seeded(seed)))
+    found: dict[str, Any] = {
+        "values": battery.named_attacks(model, digit, battery.Claim(seed=seed), **given),
+        "held_out": float(measure_elbo(model, own.test.without(digit)).mean()),
+        "p": float(said[:, digit].mean()),
+        "entropy": float(torch.special.entr(said).sum(1).mean()),
+    }
+    if method in TESTED:
+        found |= known.samples(model, digit, knows_label=True) | known.real(model, digit)
+        found["seconds"] = seconds
+    return found
+
+
+def read() -> dict[Model, dict[str, Any]]:
+    """What the journal holds."""
+    text = JOURNAL.read_text(encoding="utf-8") if JOURNAL.is_file() else ""
+    lines = (json.loads(line) for line in text.splitlines() if line.endswith("}"))
+    return {Model(r.pop("digit"), r.pop("method"), r.pop("seed")): r for r in lines}
+
+
+def missing() -> list[Model]:
+    """The models that are not in the journal."""
+    done = read()
+    return [piece for piece in models() if piece not in done]
+
+
+def gathered(method: str) -> dict[int, Groups]:
+    """What `statistics.compare_all` takes, of the digits that have all that a verdict needs."""
+    done, found = read(), dict[int, Groups]()
+    for digit in DIGITS:
+        groups = [
+            [of["values"] for (d, m, _), of in done.items() if (d, m) == (digit, which)]
+            for which in (method, HIDDEN, CONTROL)
+        ]
+        if groups[0] and groups[1] and len(groups[2]) >= statistics.MIN_CONTROLS:
+            found[digit] = groups[0], groups[1], groups[2]
+    return found
+
+
+def tables() -> Iterator[str]:
+    """Verdicts, outputs, and what the controls that were retrained by the official recipe say."""
+    done = read()
+    reports = {method: statistics.compare_all(gathered(method)) for method in TESTED[1:]}
+    findings = {
+        method: {digit: {f.attack: f for f in of.findings} for digit, of in reports[method].items()}
+        for method in reports
+    }
+    if not all(findings.values()):
+        yield "Still to be run.\n"
+        return
+    for method, judged in findings.items():
+        yield f"* {method}: {verdicts.in_words(judged)}"
+    yield "\n| attack | digit | hidden | paper | ours | controls | paper | ours |"
+    yield "|---" * 8 + "|"
+    for attack, digit in product((*statistics.NAMED, *statistics.BESIDE), findings[OURS]):
+        paper, ours = (findings[method][digit][attack] for method in TESTED[1:])
+        shown = (ours.hidden, paper.model, ours.model, ours.control)
+        words = (f.verdict + ", resists" * f.resists for f in (paper, ours))
+        beside = attack in statistics.BESIDE
+        cells = [f"{x:.2f}" for x in shown] + (["", ""] if beside else list(words))
+        yield f"| {attack} | {digit} | {' | '.join(cells)} |"
+    rows = [
+        {k: str(v) for k, v in of.items() if k != "values"}
+        | {"method": m, "class": str(d), "seed": str(s), "dataset": "mnist", "arch": "mlp"}
+        | {"fingerprint": ""}
+        for (d, m, s), of in done.items()
+        if m in TESTED
+    ]
+    yield "\nThe largest of the runs; bold is beyond what is asked for.\n"
+    yield scores.table(
+        scores.cells(scores.summarise(rows), largest=True), [*scores.BARS, "seconds"]
+    )
+    yield "| digit | method | P(c_f) | entropy | kept ELBO, nats |"
+    yield "|---" * 5 + "|"
+    for digit, method in product(DIGITS, (*TESTED, CONTROL, OFFICIAL)):
+        if of := [v for (d, m, _), v in done.items() if (d, m) == (digit, method)]:
+            means = (fmean(v[name] for v in of) for name in ("p", "entropy", "held_out"))
+            p, entropy, nats = means
+            yield f"| {digit} | {method} | {p:.3f} | {entropy:.3f} | {nats:.2f} |"
+    if left := missing():
+        yield f"\nStill to be measured: {len(left)} models."
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure what is missing and write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--jobs", type=int, default=2, help="processes")
+    jobs = parser.parse_args(argv).jobs
+    try:
+        official()  # once, for all processes
+        for piece, found in each(measure, missing(), "loky", jobs):
+            if isinstance(found, BaseException):
+                raise found
+            grid.append(JOURNAL, {**piece._asdict(), **found})
+            print(*piece, flush=True)
+    finally:
+        page = "\n".join(tables()) + "\n"
+        replace_text(report.RESULTS / "published.md", page)
+        print(page)
+
+
+if __name__ == "__main__":
+    import published  # the processes find what they work on under this name
+
+    published.main()
