@@ -9,15 +9,14 @@ results/examination.jsonl has a line per model and is what the tables are made o
 was stopped goes on from it.  results/examination.md becomes a part of RESULTS.md.
 """
 
-import argparse
 import copy
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from itertools import product
 from statistics import fmean
 from typing import Any, NamedTuple
 
+import pieces
 import torch
 from torch import Tensor
 
@@ -27,11 +26,9 @@ from sahelpers.elbo import latent_cost
 from sahelpers.models import CVAE, seeded
 from sahelpers.probing import image_cost, success
 from sahelpers.recovery import descend, relearn, reset_label
-from sahelpers.store.files import replace_text
 from sahelpers.study import battery, grid, methods, report, statistics, verdicts
 from sahelpers.study.methods import CONTROL, HIDDEN, OURS
 from sahelpers.study.statistics import BESIDE, Finding, Groups, Values
-from sahelpers.study.workers import each
 
 SEEDS = (49, 50, 51)  # of ours and hidden
 CONTROLS = {1: (*grid.SEEDS, *grid.CONTROL_SEEDS), 2: grid.SEEDS}  # by the number of classes
@@ -124,7 +121,7 @@ def price() -> CVAE:
     return sa.Story().baseline.model
 
 
-def examine(piece: Model) -> dict[str, Values]:
+def examine(piece: Model) -> dict[str, dict[str, Values]]:
     """What the attacks find, by digit.  A control of one digit has faced the named ones already."""
     own, (classes, method, seed) = story(piece.seed), piece
     if method == OURS:
@@ -154,20 +151,12 @@ def examine(piece: Model) -> dict[str, Values]:
                 values[name].append(round(curve.area, 4))
         values[FITTED] = first_layer_cost(model, digit, own.test, seed)
         found[str(digit)] = values
-    return found
+    return {"values": found}
 
 
 def read() -> dict[Model, dict[str, Values]]:
     """What the journal holds."""
-    text = JOURNAL.read_text(encoding="utf-8") if JOURNAL.is_file() else ""
-    lines = (json.loads(line) for line in text.splitlines() if line.endswith("}"))
-    return {Model(tuple(r["classes"]), r["method"], r["seed"]): r["values"] for r in lines}
-
-
-def missing() -> list[Model]:
-    """The models that are not in the journal."""
-    done = read()
-    return [piece for piece in models() if piece not in done]
+    return {model: of["values"] for model, of in pieces.read(JOURNAL, Model).items()}
 
 
 def gathered(classes: tuple[int, ...]) -> dict[int, Groups]:
@@ -228,7 +217,7 @@ def tables() -> Iterator[str]:
         for attack in BESIDE[:1] if classes == PAIR else BESIDE:
             yield f"| {attack} | {means(attack, findings)} | | | | |"
         yield ""
-    if left := missing():
+    if left := pieces.missing(JOURNAL, models()):
         yield f"Still to be examined: {len(left)} models, without which not every attack has"
         yield "a verdict.\n"
 
@@ -241,21 +230,9 @@ def means(attack: str, findings: Mapping[int, Mapping[str, Finding]]) -> str:
     )
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main() -> None:
     """Examine what is missing and write the tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--jobs", type=int, default=2, help="processes")
-    jobs = parser.parse_args(argv).jobs
-    try:
-        for piece, values in each(examine, missing(), "loky", jobs):
-            if isinstance(values, BaseException):
-                raise values
-            grid.append(JOURNAL, {**piece._asdict(), "values": values})
-            print(*piece, flush=True)
-    finally:
-        page = "\n".join(tables())
-        replace_text(report.RESULTS / "examination.md", page)
-        print(page)
+    pieces.complete(__doc__, JOURNAL, models(), examine, tables)
 
 
 if __name__ == "__main__":

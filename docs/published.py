@@ -11,15 +11,14 @@ results/published.jsonl has a line per model and is what the table is made of; a
 stopped goes on from it.  results/published.md becomes a part of RESULTS.md.
 """
 
-import argparse
-import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import lru_cache
 from itertools import product
 from statistics import fmean
 from typing import Any, NamedTuple
 
+import pieces
 import torch
 
 import sahelpers as sa
@@ -27,11 +26,10 @@ from sahelpers.config import BaselineConfig
 from sahelpers.elbo import measure_elbo, negative_elbo
 from sahelpers.models import CVAE, draw_normal, seeded
 from sahelpers.progress import progress
-from sahelpers.store.files import Recipe, load_or_make, part_path, replace_text
+from sahelpers.store.files import Recipe, load_or_make, part_path
 from sahelpers.study import battery, grid, methods, report, scores, statistics, verdicts
 from sahelpers.study.methods import CONTROL, HIDDEN, OURS
 from sahelpers.study.statistics import Groups
-from sahelpers.study.workers import each
 from sahelpers.training import Resume, TrainedCVAE, fit_class_priors
 
 DIGITS = (0, 3, 7)
@@ -133,22 +131,9 @@ def measure(piece: Model) -> dict[str, Any]:
     return found
 
 
-def read() -> dict[Model, dict[str, Any]]:
-    """What the journal holds."""
-    text = JOURNAL.read_text(encoding="utf-8") if JOURNAL.is_file() else ""
-    lines = (json.loads(line) for line in text.splitlines() if line.endswith("}"))
-    return {Model(r.pop("digit"), r.pop("method"), r.pop("seed")): r for r in lines}
-
-
-def missing() -> list[Model]:
-    """The models that are not in the journal."""
-    done = read()
-    return [piece for piece in models() if piece not in done]
-
-
 def gathered(method: str) -> dict[int, Groups]:
     """What `statistics.compare_all` takes, of the digits that have all that a verdict needs."""
-    done, found = read(), dict[int, Groups]()
+    done, found = pieces.read(JOURNAL, Model), dict[int, Groups]()
     for digit in DIGITS:
         groups = [
             [of["values"] for (d, m, _), of in done.items() if (d, m) == (digit, which)]
@@ -161,7 +146,7 @@ def gathered(method: str) -> dict[int, Groups]:
 
 def tables() -> Iterator[str]:
     """Verdicts, outputs, and what the controls that were retrained by the official recipe say."""
-    done = read()
+    done = pieces.read(JOURNAL, Model)
     reports = {method: statistics.compare_all(gathered(method)) for method in TESTED[1:]}
     findings = {
         method: {digit: {f.attack: f for f in of.findings} for digit, of in reports[method].items()}
@@ -199,26 +184,14 @@ def tables() -> Iterator[str]:
             means = (fmean(v[name] for v in of) for name in ("p", "entropy", "held_out"))
             p, entropy, nats = means
             yield f"| {digit} | {method} | {p:.3f} | {entropy:.3f} | {nats:.2f} |"
-    if left := missing():
+    if left := pieces.missing(JOURNAL, models()):
         yield f"\nStill to be measured: {len(left)} models."
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main() -> None:
     """Measure what is missing and write the tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--jobs", type=int, default=2, help="processes")
-    jobs = parser.parse_args(argv).jobs
-    try:
-        official()  # once, for all processes
-        for piece, found in each(measure, missing(), "loky", jobs):
-            if isinstance(found, BaseException):
-                raise found
-            grid.append(JOURNAL, {**piece._asdict(), **found})
-            print(*piece, flush=True)
-    finally:
-        page = "\n".join(tables()) + "\n"
-        replace_text(report.RESULTS / "published.md", page)
-        print(page)
+    official()  # once, for all processes
+    pieces.complete(__doc__, JOURNAL, models(), measure, tables)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """The sealed examination: what damages the weights, and that its tables say what was found."""
 
-import importlib.util
 import math
 
+import examination
+import pieces
 import pytest
 import torch
 
@@ -10,10 +11,6 @@ import sahelpers as sa
 from sahelpers.config import CHECKOUT
 from sahelpers.study.statistics import compare_all
 from sahelpers.study.verdicts import claim
-
-SPEC = importlib.util.spec_from_file_location("examination", CHECKOUT / "docs/examination.py")
-examination = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(examination)
 
 
 def tiny_model():
@@ -75,7 +72,7 @@ def test_models_of_the_protocol_were_examined():
 
 
 def test_the_tables_say_what_the_journal_holds():
-    page = "\n".join(examination.tables())
+    page = pieces.page(examination.tables())
     assert (CHECKOUT / "results/examination.md").read_text(encoding="utf-8") == page
     assert page in (CHECKOUT / "RESULTS.md").read_text(encoding="utf-8")
 

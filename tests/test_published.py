@@ -1,18 +1,15 @@
 """The published recipe: what trains its baseline, and that the page says what was measured."""
 
-import importlib.util
 import math
 
+import pieces
+import published
 import pytest
 import torch
 
 import sahelpers as sa
 from sahelpers.config import CHECKOUT
 from sahelpers.study.statistics import BESIDE, NAMED
-
-SPEC = importlib.util.spec_from_file_location("published", CHECKOUT / "docs/published.py")
-published = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(published)
 
 
 @pytest.fixture
@@ -83,13 +80,13 @@ def test_a_stopped_training_goes_on_to_the_same_bits(few, monkeypatch, tmp_path)
 
 
 def test_the_page_says_what_the_journal_holds():
-    page = "\n".join(published.tables()) + "\n"
+    page = pieces.page(published.tables())
     assert (CHECKOUT / "results/published.md").read_text(encoding="utf-8") == page
     assert page in (CHECKOUT / "RESULTS.md").read_text(encoding="utf-8")
 
 
 def test_the_journal_holds_what_was_asked():
-    found, wanted = published.read(), published.models()
+    found, wanted = pieces.read(published.JOURNAL, published.Model), published.models()
     assert set(found) <= set(wanted)
     page = (CHECKOUT / "results/published.md").read_text(encoding="utf-8")
     left = len(wanted) - len(found)
