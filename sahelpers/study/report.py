@@ -178,7 +178,7 @@ def markdown(
     played = (groups or {}).get(("claim", OURS, "mnist", "mlp", today), {})
     faced = {name: verdicts.of_method(audit or {}, name) for name in (OURS, HIDDEN, ALONE)}
     told = verdicts.claim(faced[OURS])
-    parts = {name: RESULTS / f"{name}.md" for name in ("examination", "published")}  # docs/*.py
+    parts = {name: RESULTS / f"{name}.md" for name in ("examination", "published", "literature")}
     apart = {k: p.read_text(encoding="utf-8") if p.is_file() else "" for k, p in parts.items()}
     convicted = {
         name: ", ".join(str(len(tally.digits[REMAINS])) for tally in verdicts.claim(of).named)
