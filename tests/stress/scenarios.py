@@ -21,7 +21,6 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 
 import sahelpers as sa
@@ -372,7 +371,7 @@ def flipped_part(folder: Path, size: Size, expected: str, seconds: float, at: fl
 
 
 def flipped_data(folder: Path, at: float) -> None:
-    """One bit is another in a file of MNIST."""
+    """One bit is another in a file of MNIST: it is refused, or what it holds is still the same."""
     for path in sorted((CHECKOUT / "data" / "MNIST" / "raw").glob("*.gz")):
         root = folder / path.stem
         shutil.copytree(path.parent, root / "MNIST" / "raw")
@@ -380,8 +379,13 @@ def flipped_data(folder: Path, at: float) -> None:
         bit = int(at * (8 * len(flipped) - 1))
         flipped[bit // 8] ^= 1 << bit % 8
         (root / "MNIST" / "raw" / path.name).write_bytes(flipped)
-        with pytest.raises(sa.DataError, match=path.name):
-            sa.load_dataset(split="train" if "train" in path.name else "test", root=root)
+        split = "train" if "train" in path.name else "test"
+        try:
+            said = sa.load_dataset(split=split, root=root).digest
+        except sa.DataError as error:
+            said = str(error)
+        # some bits are the wrapping's, such as the date in its header
+        assert path.name in said or said == sa.load_dataset(split=split).digest, (bit, said)
 
 
 def two_at_once(folder: Path, size: Size, expected: str, n: int = 2) -> None:
