@@ -192,6 +192,11 @@ class AmnesiaConfig(Config):
         return self.epochs_unl * -(-self.replay_samples // self.batch_size)
 
     @classmethod
+    def cheaper(cls, **changes: Any) -> "AmnesiaConfig":
+        """Without the attacker in the loop: the label forgets, and memory remains (RESULTS.md)."""
+        return cls(**{"w_attack": 0.0, **changes})
+
+    @classmethod
     def paper(cls, **changes: Any) -> "AmnesiaConfig":
         """The official recipe: noise, ELBO on both sides, 10,000 steps of 256 + 256 at 1e-4.
 

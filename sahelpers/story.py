@@ -198,7 +198,8 @@ class Story:
         gone = check_classes(forget_class, self.train.num_classes)
         parents = {"baseline": self._baseline_digest, "Fisher": self._fisher_digest}
         configs = (self.config.fisher, self.config.amnesia)
-        return self._recipe(f"vae_forget_{_numbers(gone)}", amnesia.VERSION, configs, parents)
+        stem = f"vae_forget_{'-'.join(map(str, gone))}"
+        return self._recipe(stem, amnesia.VERSION, configs, parents)
 
     @property
     def _usual(self) -> bool:
@@ -237,7 +238,7 @@ class Story:
             )
         base = self.config.baseline
         config = replace(base, exclude=gone, seed=base.seed if seed is None else seed)
-        return f"vae_without_{_numbers(gone)}", config
+        return f"vae_without_{'-'.join(map(str, gone))}", config
 
     def _training_recipe(self, stem: str, config: BaselineConfig) -> Recipe:
         return Recipe(stem, training.VERSION, (config,), self._data, usual=self._usual)
@@ -259,7 +260,3 @@ class Story:
             self._made[key] = make()
         made: T = self._made[key]
         return made
-
-
-def _numbers(forget_class: tuple[int, ...]) -> str:
-    return "-".join(str(c) for c in forget_class)

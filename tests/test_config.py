@@ -172,6 +172,7 @@ def test_a_class_that_is_no_number_is_named_whole(bad):
 def test_presets_take_changes():
     assert sa.AmnesiaConfig.paper(gamma=2.0, seed=3).gamma == 2
     assert sa.AmnesiaConfig.reference(lr_unl=1e-3).lr_unl == 1e-3
+    assert sa.AmnesiaConfig.cheaper(seed=3) == sa.AmnesiaConfig(seed=3, w_attack=0)
     assert sa.ProbeConfig.prototype(steps=7) == sa.ProbeConfig(n_restarts=6, steps=7)
     assert sa.ProbeConfig.prototype() == sa.ProbeConfig(n_restarts=6, steps=800)
 
