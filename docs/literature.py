@@ -151,9 +151,29 @@ def tables() -> Iterator[str]:
         yield f"\nOf the digits {whole}; still to be measured: {len(left)} models."
 
 
+def picture(digit: int = 3) -> None:
+    """results/mixtures.png: walks between two kept labels before and after the digit was forgotten,
+    for the pairs whose mixtures drift least, most, and as the pair in the middle."""
+    own = story()
+    old, new = own.baseline.model, own.forgotten(digit).model
+    pairs = list(combinations(kept_classes(digit), 2))
+    change = (mixtures(new, digit) - mixtures(old, digit)).view(len(pairs), -1)
+    order = change.square().mean(1).argsort().tolist()
+    z = torch.randn(1, old.latent_dim, generator=seeded(0))
+    axes = sa.plots.plt.subplots(3, 2, figsize=(11, 2.5), layout="constrained")[1]
+    for row, k in zip(axes, (order[0], order[len(order) // 2], order[-1]), strict=True):
+        (first, last), drift = pairs[k], float(change[k].square().mean().sqrt())
+        for ax, model, name in zip(row, (old, new), ("baseline", "ours"), strict=True):
+            images = sa.interpolate_labels(model, z, first, last).flatten(0, 1)
+            title = f"{name}, {first} to {last}" + f": drift {drift:.2f}" * (model is new)
+            sa.plots.image_grid(images, 9, ax, title)
+    sa.plots.plt.savefig(report.RESULTS / "mixtures.png", dpi=100)
+
+
 def main() -> None:
-    """Measure what is missing and write the table."""
+    """Measure what is missing, write the table and draw the picture."""
     pieces.complete(__doc__, JOURNAL, models(), measure, tables)
+    picture()
 
 
 if __name__ == "__main__":
