@@ -6,21 +6,27 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from sahelpers.config import CHECKOUT, AmnesiaConfig, FisherConfig, fingerprint
 from sahelpers.store.files import replace_text
-from sahelpers.study.grid import append
+from sahelpers.study import grid, report
 from sahelpers.study.workers import each
 
 P = TypeVar("P", bound=NamedTuple)
 Found = dict[str, Any]  # what a line holds beside the names of its piece
+RECIPE = fingerprint(FisherConfig(), AmnesiaConfig(seed=0))  # of today's default
 
 
 def read(journal: Path, kind: type[P]) -> dict[P, Found]:
-    """What the journal holds, by piece; a line that was torn does not count."""
+    """What the journal holds, by piece; a line that was torn does not count, nor one that was
+    made by another default of `forget`."""
     text = journal.read_text(encoding="utf-8") if journal.is_file() else ""
     found: dict[P, Found] = {}
     for line in text.splitlines():
-        if line.endswith("}"):
+        try:
             record = json.loads(line)
+        except ValueError:
+            continue
+        if record.pop("recipe", RECIPE) == RECIPE:
             of = [record.pop(name) for name in kind._fields]
             found[kind._make(tuple(v) if isinstance(v, list) else v for v in of)] = record
     return found
@@ -37,28 +43,37 @@ def page(tables: Iterable[str]) -> str:
     return "\n".join(tables).rstrip("\n") + "\n"
 
 
+def write(journal: Path, tables: Callable[[], Iterable[str]]) -> str:
+    """The page beside the journal, and RESULTS.md, of which it is a part."""
+    replace_text(journal.with_suffix(".md"), text := page(tables()))
+    records = grid.read_journal(report.RESULTS / "journal.jsonl")
+    replace_text(CHECKOUT / "RESULTS.md", report.page(records))
+    return text
+
+
 def complete(
     description: str | None,
     journal: Path,
     pieces: Sequence[P],
     work: Callable[[P], Found],
     tables: Callable[[], Iterable[str]],
-    argv: Sequence[str] | None = None,
 ) -> None:
-    """Do what is missing, a line of the journal each, and write the page beside the journal.
+    """Do what is missing, a line of the journal each, and write the page.
 
     work: of an importable module, for the processes find it by name.
+    Raises the first error at the end; the other pieces are done before.
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--jobs", type=int, default=2, help="processes")
-    jobs = parser.parse_args(argv).jobs
+    jobs, failed = parser.parse_args().jobs, list[BaseException]()
     try:
         for piece, found in each(work, missing(journal, pieces), "loky", jobs):
             if isinstance(found, BaseException):
-                raise found
-            append(journal, {**piece._asdict(), **found})
-            print(*piece, flush=True)
+                failed.append(found)
+            else:
+                grid.append(journal, {**piece._asdict(), **found, "recipe": RECIPE})
+            print(*piece, "failed" * isinstance(found, BaseException), flush=True)
     finally:
-        text = page(tables())
-        replace_text(journal.with_suffix(".md"), text)
-        print(text)
+        print(write(journal, tables))
+    if failed:
+        raise failed[0]

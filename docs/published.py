@@ -34,7 +34,7 @@ from sahelpers.training import Resume, TrainedCVAE, fit_class_priors
 
 DIGITS = (0, 3, 7)
 SMALL = BaselineConfig(latent_dim=8)  # how controls are retrained
-STEPS, BATCH, RATE = 100_000, 256, 1e-4
+VERSION, STEPS, BATCH, RATE = 1, 100_000, 256, 1e-4
 OFFICIAL = "retraining by the official recipe"
 TESTED = (HIDDEN, "paper", OURS)
 JOURNAL = report.RESULTS / "published.jsonl"
@@ -63,21 +63,22 @@ def usual() -> sa.Story:
 
 def official(exclude: tuple[int, ...] = ()) -> CVAE:
     """The model that the official recipe trains, without these classes; kept, and resumed."""
-    story = usual()
-    kept = story.train.without(exclude)
+    data = usual().train
+    kept = data.without(exclude)
     steps = len(kept) // BATCH
-    knobs: Any = {"epochs": -(-STEPS // steps), "batch_size": BATCH, "lr": RATE}
-    config = BaselineConfig(latent_dim=8, exclude=exclude, **knobs)
-    recipe = Recipe("official", 1, (config,), {"train": story.train.digest})
+    config = BaselineConfig(
+        latent_dim=8, epochs=-(-STEPS // steps), batch_size=BATCH, lr=RATE, exclude=exclude
+    )
+    recipe = Recipe("official", VERSION, (config,), {"train": data.digest})
 
     def train() -> TrainedCVAE:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             model = CVAE(config.arch, config.latent_dim)
         optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, fused=True)
-        generator, part = seeded(config.seed), part_path(recipe.path)
-        part.parent.mkdir(parents=True, exist_ok=True)
-        resume = Resume(part, f"official {config}", generator, model=model, optimizer=optimizer)
+        generator, mark = seeded(config.seed), f"official, version {VERSION}, {config}"
+        parts: Any = {"model": model, "optimizer": optimizer}
+        resume = Resume(part_path(recipe.path), mark, generator, **parts)
         history = resume.load() or {"loss": []}
         for _ in progress(range(len(history["loss"]), config.epochs), "train by official recipe"):
             order = torch.randperm(len(kept), generator=generator)[: steps * BATCH]
@@ -107,7 +108,7 @@ def reference() -> battery.Reference:
 def measure(piece: Model) -> dict[str, Any]:
     """The named attacks on one model, and for those that forgot, outputs and seconds."""
     known, (digit, method, seed) = reference(), piece
-    own, begin = known.story, 0.0
+    own, found = known.story, dict[str, Any]()
     if method == CONTROL:
         model = usual().control(digit, seed).model
     elif method == OFFICIAL:
@@ -115,20 +116,17 @@ def measure(piece: Model) -> dict[str, Any]:
     else:
         _, begin = own.fishers, time.process_time()  # the Fisher is made once for all digits
         model = methods.METHODS[method](own, (digit,)).model
-    seconds = time.process_time() - begin
-    given: Any = {"baseline": own.baseline.model, "judges": own.judges, "real": own.test}
+        found["seconds"] = time.process_time() - begin
+        found |= known.samples(model, digit, knows_label=True) | known.real(model, digit)
     wanted = torch.full((known.effort.samples,), digit)
     said = own.judges["plain"].probabilities(model.sample(wanted, "standard", seeded(seed)))
-    found: dict[str, Any] = {
+    given: Any = {"baseline": own.baseline.model, "judges": own.judges, "real": own.test}
+    return found | {
         "values": battery.named_attacks(model, digit, battery.Claim(seed=seed), **given),
         "held_out": float(measure_elbo(model, own.test.without(digit)).mean()),
         "p": float(said[:, digit].mean()),
         "entropy": float(torch.special.entr(said).sum(1).mean()),
     }
-    if method in TESTED:
-        found |= known.samples(model, digit, knows_label=True) | known.real(model, digit)
-        found["seconds"] = seconds
-    return found
 
 
 def gathered(method: str) -> dict[int, Groups]:
@@ -145,26 +143,32 @@ def gathered(method: str) -> dict[int, Groups]:
 
 
 def tables() -> Iterator[str]:
-    """Verdicts, outputs, and what the controls that were retrained by the official recipe say."""
+    """Verdicts, outputs, and what the plain judge says of the samples."""
     done = pieces.read(JOURNAL, Model)
-    reports = {method: statistics.compare_all(gathered(method)) for method in TESTED[1:]}
+    if left := pieces.missing(JOURNAL, models()):
+        yield f"Still to be measured: {len(left)} models.\n"
     findings = {
-        method: {digit: {f.attack: f for f in of.findings} for digit, of in reports[method].items()}
-        for method in reports
+        method: {
+            digit: {finding.attack: finding for finding in of.findings}
+            for digit, of in statistics.compare_all(gathered(method)).items()
+        }
+        for method in TESTED[1:]
     }
-    if not all(findings.values()):
-        yield "Still to be run.\n"
-        return
     for method, judged in findings.items():
-        yield f"* {method}: {verdicts.in_words(judged)}"
-    yield "\n| attack | digit | hidden | paper | ours | controls | paper | ours |"
-    yield "|---" * 8 + "|"
-    for attack, digit in product((*statistics.NAMED, *statistics.BESIDE), findings[OURS]):
+        if judged:
+            yield f"* {method}: {verdicts.in_words(judged)}"
+    heads = "hidden | paper | ours | controls | official control | paper | ours"
+    yield f"\n| attack | digit | {heads} |"
+    yield "|---" * 9 + "|"
+    both = sorted(set.intersection(*(set(of) for of in findings.values())))
+    for attack, digit in product((*statistics.NAMED, *statistics.BESIDE), both):
         paper, ours = (findings[method][digit][attack] for method in TESTED[1:])
-        shown = (ours.hidden, paper.model, ours.model, ours.control)
-        words = (f.verdict + ", resists" * f.resists for f in (paper, ours))
-        beside = attack in statistics.BESIDE
-        cells = [f"{x:.2f}" for x in shown] + (["", ""] if beside else list(words))
+        cells = [f"{x:.2f}" for x in (ours.hidden, paper.model, ours.model, ours.control)]
+        other = done.get(Model(digit, OFFICIAL, 42))
+        cells.append(f"{fmean(other['values'][attack]):.2f}" if other else "")
+        for f in (paper, ours):
+            beside = attack in statistics.BESIDE
+            cells.append("" if beside else f.verdict + ", resists" * f.resists)
         yield f"| {attack} | {digit} | {' | '.join(cells)} |"
     rows = [
         {k: str(v) for k, v in of.items() if k != "values"}
@@ -174,23 +178,19 @@ def tables() -> Iterator[str]:
         if m in TESTED
     ]
     yield "\nThe largest of the runs; bold is beyond what is asked for.\n"
-    yield scores.table(
-        scores.cells(scores.summarise(rows), largest=True), [*scores.BARS, "seconds"]
-    )
-    yield "| digit | method | P(c_f) | entropy | kept ELBO, nats |"
+    columns = [*scores.BARS, "seconds"]
+    yield scores.table(scores.cells(scores.summarise(rows), largest=True), columns)
+    yield "| digit | method | plain judge's P(c_f) | its entropy | kept ELBO, nats |"
     yield "|---" * 5 + "|"
     for digit, method in product(DIGITS, (*TESTED, CONTROL, OFFICIAL)):
         if of := [v for (d, m, _), v in done.items() if (d, m) == (digit, method)]:
             means = (fmean(v[name] for v in of) for name in ("p", "entropy", "held_out"))
             p, entropy, nats = means
             yield f"| {digit} | {method} | {p:.3f} | {entropy:.3f} | {nats:.2f} |"
-    if left := pieces.missing(JOURNAL, models()):
-        yield f"\nStill to be measured: {len(left)} models."
 
 
 def main() -> None:
     """Measure what is missing and write the tables."""
-    official()  # once, for all processes
     pieces.complete(__doc__, JOURNAL, models(), measure, tables)
 
 

@@ -385,7 +385,8 @@ def flipped_data(folder: Path, at: float) -> None:
         except sa.DataError as error:
             said = str(error)
         # some bits are the wrapping's, such as the date in its header
-        assert path.name in said or said == sa.load_dataset(split=split).digest, (bit, said)
+        genuine = at != 0.5 and said == sa.load_dataset(split=split).digest
+        assert path.name in said or genuine, (bit, said)
 
 
 def two_at_once(folder: Path, size: Size, expected: str, n: int = 2) -> None:
