@@ -102,16 +102,22 @@ def made(piece: Model) -> CVAE:
     return methods.METHODS[method](own, (digit,)).model
 
 
-@torch.no_grad()
 def measure(piece: Model) -> dict[str, Any]:
     """The figures of one model; its Fréchet distances are to the real test images of each class."""
-    (digit, method), test, kept = piece, story().test, kept_classes(piece.digit)
+    model = made(piece) if piece.method != REAL else None
+    with torch.no_grad():
+        return figures(model, *piece)
+
+
+def figures(model: CVAE | None, digit: int, method: str) -> dict[str, Any]:
+    """Of a model, or of real images in its place."""
+    test, kept = story().test, kept_classes(digit)
     plain = (judges := story().judges)["plain"]
     real = torch.cat([plain.features(test.only(c).images[:FEW]) for c in kept])
-    if method == REAL:
+    if model is None:
         fake = torch.cat([plain.features(test.only(c).images[FEW : 2 * FEW]) for c in kept])
         return precision_recall(real, fake)
-    model, labels = made(piece), (digit, *kept)
+    labels = digit, *kept
     drawn = {c: model.sample(torch.full((SAMPLES,), c), "standard", seeded(c)) for c in labels}
     said = plain.probabilities(drawn[digit])
     called = {c: judges["open"].probabilities(drawn[c]).argmax(1) for c in labels}

@@ -325,7 +325,7 @@ def test_the_claim_counts_digits_as_they_are_and_adjusts_lists_of_single_ones():
     assert told.named[1].sure[ERASED] == (0, 1, 2, 5, 6, 7, 8, 9)
     assert findings[5]["other"].verdict == REMAINS  # as it is, but not among ten
     assert told.remains == {"other": (6,)}
-    assert "other: power on 10 digits; memory remains on 6 (adjusted)" in str(told)
+    assert "other: power on 10 (0 1 2 3 4 5 6 7 8 9); memory remains on 6 (adjusted)" in str(told)
     assert "Every digit with power is erased: no." in str(told)
 
 

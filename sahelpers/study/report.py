@@ -190,6 +190,7 @@ def markdown(
         ours=verdicts.in_words(faced[OURS]),
         adjusted=", ".join(str(len(tally.sure[ERASED])) for tally in told.named),
         others=len(told.others),
+        tried="".join(f"* {line}\n" for line in str(told).splitlines() if ": power on " in line),
         remains=", by ".join(told.remains) or "none",
         faced={name: len(of) for name, of in faced.items()},
         convicted=convicted,

@@ -245,7 +245,7 @@ class ClaimReport:
         lines.append(f"Every digit with power is erased: {'yes' if self.erased else 'no'}.")
         for t in self.others:
             lines.append(
-                f"{t.attack}: power on {len(t.powered)} digits; memory remains on "
+                f"{t.attack}: power on {len(t.powered)} ({shown(t.powered)}); memory remains on "
                 f"{shown(t.sure[REMAINS])} (adjusted)"
             )
         return "\n".join(lines)
