@@ -67,6 +67,14 @@ def test_without_its_attacker_the_audit_convicts():
     assert {of["cost under other labels"].verdict for of in found.values()} == {REMAINS}
 
 
+def test_the_other_attacks_find_no_memory():
+    """README says so, and that many lack power."""
+    others = claim(of_method(read_audit(), OURS)).others
+    assert len(others) == 14
+    assert not any(tally.digits[REMAINS] for tally in others)
+    assert sum(len(tally.powered) < 10 for tally in others) > len(others) / 2
+
+
 VERDICTS = rf"({ERASED} on|{REMAINS} on|{OPEN} on|{INCONCLUSIVE} on|{REMAINS} for|{OPEN} for)"
 
 
