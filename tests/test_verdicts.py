@@ -9,7 +9,7 @@ from sahelpers.config import CHECKOUT
 from sahelpers.study.methods import OURS
 from sahelpers.study.report import read_audit
 from sahelpers.study.statistics import ERASED, INCONCLUSIVE, NAMED, OPEN, REMAINS, Finding
-from sahelpers.study.verdicts import claim_table, in_words, of_method
+from sahelpers.study.verdicts import claim, claim_table, in_words, of_method
 
 FINDING = Finding("a", 1, 0.5, 0.1, 0.1, 3, 4, 0.0, -0.05, 0.05, 0.2, 0.1, 0.01, 0.5, 0, ERASED)
 
