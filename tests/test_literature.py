@@ -62,7 +62,7 @@ def journal(tmp_path, monkeypatch):
     """Two digits, of which the second lacks a model."""
     path = tmp_path / "literature.jsonl"
     monkeypatch.setattr(literature, "JOURNAL", path)
-    shifts = dict(zip(literature.COMPARED, (0.0, 1, 2, 3, 4, 5, 6, 7), strict=True))
+    shifts = dict(zip(literature.COMPARED, (0.0, 1, 2, 3, 4, 5, 6), strict=True))
     for digit, method in literature.models():
         if digit < 2 and (digit, method) != (1, literature.OURS):
             grid.append(path, {"digit": digit, "method": method, **figures(shifts[method])})
@@ -71,7 +71,7 @@ def journal(tmp_path, monkeypatch):
 
 def test_the_table_is_made_of_the_digits_that_are_whole(journal):
     page = pieces.page(literature.tables())
-    assert "Of the digits [0]; still to be measured: 65 models." in page
+    assert "Of the digits [0]; still to be measured: 57 models." in page
     row = next(line for line in page.splitlines() if line.startswith("| selective amnesia |"))
     cells = [cell.strip() for cell in row.split("|")[2:-1]]
     # all moved by 4, of 10: nine classes +40 % but one +80 %; retraining is moved by 5
