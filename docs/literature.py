@@ -140,7 +140,8 @@ def tables() -> Iterator[str]:
     done = pieces.read(JOURNAL, Model)
     whole = [d for d in range(10) if all(Model(d, method) in done for method in COMPARED)]
     if left := pieces.missing(JOURNAL, models()):
-        yield f"Of the digits {whole}; still to be measured: {len(left)} models.\n"
+        models_left = f"{len(left)} of {len(models())} models"
+        yield f"Of the digits {whole}; still to be measured: {models_left}.\n"
     yield f"| method | {' | '.join(COLUMNS)} | average gap |"
     yield "|---" * (2 + len(COLUMNS)) + "|"
     for method in COMPARED if whole else ():

@@ -92,12 +92,12 @@ def line(piece):
 def test_the_table_needs_all_groups_of_a_digit(tmp_path, monkeypatch):
     path = tmp_path / "published.jsonl"
     monkeypatch.setattr(published, "JOURNAL", path)
-    assert "Still to be measured: 22 models." in pieces.page(published.tables())
+    assert "Still to be measured: 22 of 22 models." in pieces.page(published.tables())
     for piece in published.models():
         if (piece.digit, piece.method) != (7, "paper"):
             grid.append(path, line(piece))
     page = pieces.page(published.tables())
-    assert "Still to be measured: 1 models." in page
+    assert "Still to be measured: 1 of 22 models." in page
     rows = [row for row in page.splitlines() if row.startswith("| label only, 10 images |")]
     cells = [[cell.strip() for cell in row.split("|")[2:-1]] for row in rows]
     assert cells[0] == ["0", "0.90", "0.80", "0.14", "0.14", "", "memory remains", "erased"]
