@@ -113,7 +113,7 @@ test-lowest: requirements.txt pyproject.toml   # unit tests on the lower bounds 
 	$(LOWEST)/bin/python -m pip install -q uv
 	$(LOWEST)/bin/uv pip install -q --python $(LOWEST)/bin/python --resolution lowest-direct \
 		-r requirements.txt hypothesis">=6.100" latex2mathml">=3.77" nbconvert">=7.16.5" pytest">=8.0" \
-		distributed">=2024.8.1" pytest-xdist">=3.6"
+		distributed">=2024.8.1" pytest-xdist">=3.6" setuptools">=77"
 	$(LOWEST)/bin/python -m pytest tests -q -n $(TESTERS) --dist worksteal
 
 # An older Python would let pip search for minutes and then name no reason: it is refused first.

@@ -55,7 +55,7 @@ def letters(characters: str, size: tuple[int, int], each: int, seed: int = 0) ->
         for k in range(each):
             turn, scale, right, down = (2 * torch.rand(4, generator=random) - 1).tolist()
             font = ImageFont.truetype(
-                fonts[k % len(fonts)], round(min(size) * (0.85 + 0.1 * scale))
+                str(fonts[k % len(fonts)]), round(min(size) * (0.85 + 0.1 * scale))
             )
             sheet = Image.new("L", size[::-1])
             place = size[1] / 2 + 1.5 * right, size[0] / 2 + 1.5 * down
