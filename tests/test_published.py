@@ -8,7 +8,7 @@ import torch
 import sahelpers as sa
 from sahelpers.config import CHECKOUT
 from sahelpers.study import battery, grid
-from sahelpers.study.statistics import BESIDE, NAMED, NATS
+from sahelpers.study.statistics import BESIDE, ERASED, NAMED, NATS, REMAINS, compare_all
 
 
 @pytest.fixture
@@ -104,6 +104,19 @@ def test_the_table_needs_all_groups_of_a_digit(tmp_path, monkeypatch):
     assert cells[1][5] == "0.14"  # for 3, what the official recipe retrained stands beside
     assert len(cells) == 2
     assert "* selective amnesia: Label only, 10 images: erased on 3 of 3." in page
+
+
+def test_readme_says_what_the_attacks_found():
+    """Memory after the published recipe, on every digit by one attack; none after ours."""
+    groups = {method: published.gathered(method) for method in ("paper", published.OURS)}
+    found = {
+        method: [f for of in compare_all(digits).values() for f in of.findings]
+        for method, digits in groups.items()
+    }
+    remains = [f.attack for f in found["paper"] if f.verdict == REMAINS]
+    assert remains.count("cost under a fitted label") == len(published.DIGITS)
+    assert all(f.verdict != REMAINS for f in found[published.OURS])
+    assert sum(f.verdict == ERASED for f in found[published.OURS]) > 6  # of four attacks on three
 
 
 def test_the_page_says_what_the_journal_holds():
