@@ -43,7 +43,9 @@ def door(function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **kwargs)
         for name, value in signature.bind(*args, **kwargs).arguments.items():
             if kinds[name]:
-                check_is(value, kinds[name], name, getattr(kinds[name][0], "hint", ""))
+                kind = kinds[name][0]
+                usual = ": seeded(0) makes one" if kind is torch.Generator else ""
+                check_is(value, kinds[name], name, getattr(kind, "hint", usual))
                 if isinstance(value, nn.Module):
                     check_finite(value, name)
         _inside.door = True
