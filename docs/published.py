@@ -184,8 +184,7 @@ def tables() -> Iterator[str]:
     yield "|---" * 5 + "|"
     for digit, method in product(DIGITS, (*TESTED, CONTROL, OFFICIAL)):
         if of := [v for (d, m, _), v in done.items() if (d, m) == (digit, method)]:
-            means = (fmean(v[name] for v in of) for name in ("p", "entropy", "held_out"))
-            p, entropy, nats = means
+            p, entropy, nats = (fmean(v[k] for v in of) for k in ("p", "entropy", "held_out"))
             yield f"| {digit} | {method} | {p:.3f} | {entropy:.3f} | {nats:.2f} |"
 
 

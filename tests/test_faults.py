@@ -51,7 +51,7 @@ def test_flipped_bit(tmp_path, whole, which):
 
 
 def test_flipped_bit_in_the_data(tmp_path):
-    s.flipped_data(tmp_path, 0.5)
+    s.flipped_data(tmp_path, 0.5, wrapping=False)
 
 
 def test_two_at_once(tmp_path, whole):
