@@ -27,6 +27,7 @@ from sahelpers import plots
 from sahelpers.config import CHECKOUT
 from sahelpers.store import files
 from sahelpers.store.files import replace_text
+from sahelpers.study.workers import each
 
 NOTEBOOKS = CHECKOUT / "notebooks"
 REPORT = CHECKOUT / "results" / "run"
@@ -34,6 +35,7 @@ STORY = ("01_baseline", "02_fisher", "03_amnesia", "04_probing")
 COLAB = "https://colab.research.google.com"
 BADGE = r"\[!\[Open in Colab\]\(.*?\)\]\(.*?\)|\[Set your address first\]\(.*?\)"
 MATH = re.compile(rf"`[^`]*`|\$\$(.+?)\$\$|\$([^$\n]+?)\$|{BADGE}", re.DOTALL)
+ALONE = ("baseline", "control", "open", "plain", "guide")  # models made from images alone
 INLINE = "module://matplotlib_inline.backend_inline"  # draws into the notebook
 ADDRESS = r"(?!.*(/\.+|\.git)$)[A-Za-z\d](-?[A-Za-z\d]){0,38}/[\w.-]{1,100}"  # GitHub's rules
 
@@ -125,6 +127,8 @@ def run() -> None:
     REPORT.mkdir(parents=True, exist_ok=True)
     begin, file, summary = time.perf_counter(), REPORT / "summary.json", dict[str, Any]()
     mark = made_from(*sorted(files.SHIPPED.glob("*.pt")))
+    if not files.SHIPPED.is_dir():
+        train_alone()
     with suppress(OSError, ValueError):  # not there, or damaged
         summary = json.loads(file.read_text(encoding="utf-8"))
     if summary.get("made_from") != mark or not (REPORT / "before_after.png").exists():
@@ -143,18 +147,38 @@ def run() -> None:
     print(f"pictures, pages and {file.name} are in {REPORT.relative_to(CHECKOUT)}/")
 
 
+def train_alone() -> None:
+    """Train the story's models of ALONE that are missing, as many at once as there are cores."""
+    for name, seconds in each(train, ALONE, "loky", os.cpu_count() or 1):
+        if isinstance(seconds, BaseException):
+            raise seconds
+        print(f"{name}: {seconds:.0f} s", flush=True)
+
+
+def train(name: str) -> float:
+    """Seconds that the story's model of this name takes; a judge is named by its role."""
+    os.environ["SA_PROGRESS"] = "0"
+    begin, story = time.perf_counter(), sa.Story()
+    if name == "baseline":
+        story.baseline  # noqa: B018
+    elif name == "control":
+        story.control(3)
+    else:
+        story.judge(name)
+    return time.perf_counter() - begin
+
+
 def write_models() -> None:
-    """Make what ships in checkpoints/shipped/ from nothing, on one thread, and replace it."""
+    """Make what ships in checkpoints/shipped/ from nothing, each on one thread, and replace it."""
     torch.set_num_threads(1)
     shipped = files.SHIPPED
     shipped.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=shipped.parent) as folder:
-        os.environ["SA_CHECKPOINTS"], files.SHIPPED = folder, Path(folder)  # nothing that is there
-        story = sa.Story()
-        for name in ("judges", "guide"):
-            getattr(story, name)
-        story.control(3), story.forgotten(3)
-        for path in sorted(set(Path(folder).glob("*.pt")) - {Path(folder, "fisher.pt")}):
+        os.environ |= {"SA_CHECKPOINTS": folder, "SA_SHIPPED": folder}  # nothing that is there
+        files.SHIPPED = Path(folder)
+        train_alone()
+        sa.Story().forgotten(3)
+        for path in sorted(set(files.SHIPPED.glob("*.pt")) - set(files.SHIPPED.glob("fisher*"))):
             os.replace(path, shipped / path.name)
             print(f"{path.name}: {(shipped / path.name).stat().st_size / 1e6:.1f} MB")
 

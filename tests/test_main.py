@@ -16,7 +16,7 @@ import pytest
 import sahelpers as sa
 from sahelpers import __main__ as options
 from sahelpers.config import CHECKOUT
-from sahelpers.study import grid
+from sahelpers.study import grid, workers
 
 commands = options.repository()
 TOML = "pyproject.toml"
@@ -178,6 +178,43 @@ def test_run_leaves_a_report_and_does_nothing_twice(notebooks, small, monkeypatc
     call(monkeypatch, "run")
     assert "01_story.html written" in capsys.readouterr().out
     assert "35" in (folder / "01_story.html").read_text()
+
+
+@pytest.fixture
+def nothing_shipped(small, tmp_path, monkeypatch):
+    """No models in the box, and trainings in this process."""
+    shipped = tmp_path / "shipped"
+    monkeypatch.setattr(commands.files, "SHIPPED", shipped)
+    monkeypatch.setenv("SA_SHIPPED", str(shipped))
+    monkeypatch.setattr(commands, "each", lambda work, items, *_: workers.each(work, items))
+    return shipped
+
+
+def test_the_models_that_ship_are_made_from_nothing(nothing_shipped, monkeypatch, capsys):
+    call(monkeypatch, "models")
+    found = sorted(path.name.partition("-")[0] for path in nothing_shipped.iterdir())
+    judges = [f"judge_{role}" for role in ("guide", "open", "plain")]
+    assert found == [*judges, "vae_baseline", "vae_forget_3", "vae_without_3"]
+    assert re.findall(r"(?m)^(\w+): \d+ s$", capsys.readouterr().out) == [*commands.ALONE]
+
+
+def test_a_run_without_models_in_the_box_trains_them_first(
+    notebooks, nothing_shipped, monkeypatch, capsys
+):
+    call(monkeypatch, "run")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in lines[: len(commands.ALONE)]] == [*commands.ALONE]
+    assert not nothing_shipped.exists()
+
+
+def test_a_training_that_fails_ends_the_command(nothing_shipped, monkeypatch):
+    def fail(name):
+        raise OSError(f"no space left for {name}")
+
+    monkeypatch.setattr(commands, "train", fail)
+    with pytest.raises(OSError, match="no space left"):
+        call(monkeypatch, "models")
+    assert not list(nothing_shipped.iterdir())
 
 
 @pytest.mark.parametrize("name", ["OWNER/forget", "alice/forget"])
