@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from sahelpers.config import CHECKOUT, AmnesiaConfig, FisherConfig, fingerprint
+import results
+from sahelpers.config import AmnesiaConfig, FisherConfig, fingerprint
 from sahelpers.store.files import replace_text
-from sahelpers.study import grid, report
+from sahelpers.study import grid
 from sahelpers.study.workers import each
 
 P = TypeVar("P", bound=NamedTuple)
@@ -46,8 +47,7 @@ def page(tables: Iterable[str]) -> str:
 def write(journal: Path, tables: Callable[[], Iterable[str]]) -> str:
     """The page beside the journal, and RESULTS.md, of which it is a part."""
     replace_text(journal.with_suffix(".md"), text := page(tables()))
-    records = grid.read_journal(report.RESULTS / "journal.jsonl")
-    replace_text(CHECKOUT / "RESULTS.md", report.page(records))
+    results.write()
     return text
 
 

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import pieces
 import torch
 
+import results
 import sahelpers as sa
 from sahelpers.config import BaselineConfig
 from sahelpers.elbo import measure_elbo, negative_elbo
@@ -179,7 +180,7 @@ def tables() -> Iterator[str]:
     ]
     yield "\nThe largest of the runs; bold is beyond what is asked for.\n"
     columns = [*scores.BARS, "seconds"]
-    yield scores.table(scores.cells(scores.summarise(rows), largest=True), columns)
+    yield results.by_method(scores.cells(scores.summarise(rows), largest=True), columns)
     yield "| digit | method | plain judge's P(c_f) | its entropy | kept ELBO, nats |"
     yield "|---" * 5 + "|"
     for digit, method in product(DIGITS, (*TESTED, CONTROL, OFFICIAL)):

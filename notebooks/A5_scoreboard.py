@@ -66,7 +66,7 @@ CONTROL = "retraining"  # the method that never saw the class
 # %% [markdown]
 # ## What is in the table
 #
-# Rows of earlier recipes and runs that failed are left out and named.
+# Rows of earlier recipes and failed runs are left out and named.
 
 # %%
 here = [
@@ -267,12 +267,12 @@ plt.show()
 #
 # ## Attacks
 #
-# Guided search and relearning ([A3](A3_probes.ipynb)), minus the figure of models that never saw the class:
+# Label only, guided search and relearning ([A3](A3_probes.ipynb)), minus the figure of models that never saw the class:
 
 # %%
-attacks = ("attack - control", "relearning - control")
+attacks = (scores.ATTACK, "attack - control", "relearning - control")
 figure, axes = plt.subplots(
-    1, 2, figsize=(11, 1.2 + 0.3 * len(methods)), layout="constrained", sharey=True
+    1, 3, figsize=(11, 1.2 + 0.3 * len(methods)), layout="constrained", sharey=True
 )
 for ax, name in zip(axes, attacks, strict=True):
     dots(ax, name)
@@ -310,7 +310,7 @@ else:
     print(f"no audit of {OURS}, {DATASET}, {ARCH}: `python -m sahelpers claim` makes one")
 
 # %% [markdown]
-# *The triangle is the hidden models' excess, gray the margin; left of the dotted line ours resists, and can be told from a model that never knew.* The same claim for every method that was audited:
+# *The triangle is the hidden models' excess, gray the margin; left of the dotted line ours resists, and can be told from a model that never knew.* The same claim for every audited method:
 
 # %%
 for method, report in claims.items():
@@ -341,7 +341,8 @@ for name in scores.BARS:
         line += f"{f'{here:.2f}  {there:.2f}':>22}"
     print(f"{name:25}{line}")
 clothes = sa.study.read_audit(dataset=CLOTHES)
-print(f"\n{verdicts.methods_in_words(clothes)}")
+for method in dict.fromkeys(m for _, m, _ in clothes):
+    print(f"\n{method}. {verdicts.in_words(verdicts.of_method(clothes, method))}")
 if clothes:
     panels(verdicts.of_method(clothes, OURS), sa.data.class_names(CLOTHES))
 
@@ -350,7 +351,7 @@ if clothes:
 #
 # ## Who dominates whom
 #
-# A method dominates another if, in the means over the runs that both have, it is no worse in argmax, worst class, attack minus control (below zero counts as zero) and seconds, as far as both have them, and better in one.
+# A method dominates another if, in the means over the runs that both have, it is no worse in argmax, worst class, label only minus the controls' (below zero counts as zero) and seconds, as far as both have them, and better in one.
 
 # %%
 above = scores.dominance(figures)

@@ -12,10 +12,10 @@ from .study import METHODS, grid, report
 from .study.workers import BACKENDS
 
 
-def repository() -> Any:
-    """The commands that need a clone, with its notebooks: docs/repository.py."""
+def repository(module: str = "repository") -> Any:
+    """A module of docs/: the commands that need a clone, with its notebooks, or another one."""
     sys.path.append(str(CHECKOUT / "docs"))
-    return importlib.import_module("repository")
+    return importlib.import_module(module)
 
 
 def from_options(part: str, options: argparse.Namespace) -> grid.Grid:
@@ -67,7 +67,11 @@ def main() -> None:
         if options.plan:
             print(chosen.plan(options.jobs))
         else:
-            chosen.run(options.backend, options.jobs, options.scheduler)
+            try:
+                chosen.run(options.backend, options.jobs, options.scheduler)
+            finally:
+                if IN_CHECKOUT:
+                    repository("results").write()
     elif not IN_CHECKOUT:
         parser.error(f"{options.command} needs the repository with its notebooks/: clone it first")
     elif options.command == "run":

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torchvision import datasets
 
+import results
 import sahelpers as sa
 from sahelpers.story import Story
 from sahelpers.study import (
@@ -21,7 +22,6 @@ from sahelpers.study import (
     grid,
     read_audit,
     read_scoreboard,
-    report,
     scores,
 )
 from sahelpers.study.statistics import FOOLED, KEPT, NAMED
@@ -81,7 +81,7 @@ def test_runs_are_done_once_and_a_failing_one_is_a_row(small, monkeypatch):
         ("selective amnesia", "3", ""),
         ("selective amnesia", "5", ""),
     ]
-    assert report.markdown(rows).endswith("1 runs failed.\n")
+    assert results.markdown(rows).endswith("1 runs failed.\n")
     monkeypatch.setitem(
         METHODS, "counted", lambda story, gone: calls.append(5) or counted(story, (3,))
     )
@@ -149,7 +149,7 @@ def test_what_the_control_draws_under_the_label_is_not_reported(small, tmp_path)
     assert math.isnan(found["retraining"]["attack - control"]["3", "1"])  # no control but itself
     excess = float(rows[1]["attack"]) - float(rows[0]["attack"])
     assert found["label column"]["attack - control"] == {("3", "1"): pytest.approx(excess)}
-    assert "| retraining | 1 | - | - |" in report.markdown(rows)
+    assert "| retraining | 1 | - | - |" in results.markdown(rows)
     assert list((tmp_path / "checkpoints").glob("vae_without_3-*.pt"))  # for the audit
 
 
@@ -473,4 +473,4 @@ def test_other_data_sets_from_their_own_files_to_the_table(other_data, tmp_path,
         assert list((tmp_path / "checkpoints").glob(f"judge_{role}-*.pt"))
     name = {"fashion_mnist": "Dress", "kmnist": "tsu", "qmnist": "3"}[other_data]
     assert f"selective amnesia, class {name}, seed 1: " in capsys.readouterr().out
-    assert f"selective amnesia ({other_data}, mlp)" in report.markdown(rows)
+    assert f"selective amnesia ({other_data}, mlp)" in results.markdown(rows)

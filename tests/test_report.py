@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+import results
 import sahelpers as sa
 from sahelpers.config import CHECKOUT
 from sahelpers.study import (
@@ -179,7 +180,7 @@ def test_the_picture_of_costs_has_limits_of_its_own():
 
 
 def test_the_page_states_the_bound_of_a_zero():
-    page = report.markdown([])
+    page = results.markdown([])
     assert "A share of zero is 0 of 2,000 samples of each model: at most 0.15 %" in " ".join(
         page.split()
     )
@@ -196,11 +197,11 @@ def test_other_data_and_networks_have_verdicts_of_their_own(tmp_path):
     assert read_audit(tmp_path) == {}
     found = read_audit(tmp_path, "fashion_mnist")
     assert len(found) == 2 * len(NAMED)
-    page = report.markdown([], {}, {}, {("fashion_mnist", "mlp"): found, ("kmnist", "mlp"): {}})
+    page = results.markdown([], {}, {}, {("fashion_mnist", "mlp"): found, ("kmnist", "mlp"): {}})
     assert "**fashion_mnist, mlp**" in page
     assert "kmnist" not in page
-    assert "* selective amnesia: Label only, 10 images: erased on 1 of 1." in page
-    assert "* label column: Label only, 10 images: memory remains on 1 (3) of 1." in page
+    assert f"| selective amnesia |{' erased 3 |' * len(NAMED)}\n" in page
+    assert f"| label column |{' memory remains 3 |' * len(NAMED)}\n" in page
 
 
 def test_the_scoreboard_keeps_rows_of_other_recipes_before_todays(tmp_path):
@@ -248,7 +249,7 @@ def test_the_tables_are_in_step_with_the_journal_and_the_page_with_the_tables(tm
         made, kept = (folder / f"{part}.csv" for folder in (tmp_path, report.RESULTS))
         assert made.read_text() == kept.read_text()
     page = (CHECKOUT / "RESULTS.md").read_text(encoding="utf-8")
-    assert page == report.page(records)
+    assert page == results.page(records)
 
 
 def test_every_digit_and_seed_has_faced_the_named_attacks():

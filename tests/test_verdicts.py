@@ -5,11 +5,12 @@ from dataclasses import replace
 
 import pytest
 
+import results
 from sahelpers.config import CHECKOUT
 from sahelpers.study.methods import OURS
 from sahelpers.study.report import read_audit
 from sahelpers.study.statistics import ERASED, INCONCLUSIVE, NAMED, OPEN, REMAINS, Finding
-from sahelpers.study.verdicts import claim, claim_table, in_words, of_method
+from sahelpers.study.verdicts import claim, in_words, of_method
 
 FINDING = Finding("a", 1, 0.5, 0.1, 0.1, 3, 4, 0.0, -0.05, 0.05, 0.2, 0.1, 0.01, 0.5, 0, ERASED)
 
@@ -45,11 +46,14 @@ def test_a_digit_counts_when_it_has_faced_all_named_attacks():
     assert list(of_method(audit, OURS)) == [1]
     assert of_method(audit, "paper") == {}
     paper = dict.fromkeys(NAMED, FINDING)
-    lines = claim_table(audit | {(2, "paper", a): f for a, f in paper.items()}).splitlines()
+    lines = results.claim_tables(audit).splitlines()
     assert [line for line in lines if line.startswith("| 1 |")] == [
         "| 1 | 0.50 | 0.10 | 0.10 | 0.00 (-0.05 to 0.05) | 0.10 | erased, resists |"
     ] * len(NAMED)
-    assert [line for line in lines if line.startswith("* ")] == [f"* paper: {in_words({2: paper})}"]
+    both = audit | {(2, "paper", a): f for a, f in paper.items()}
+    *_, line = results.method_table(both, but=OURS).splitlines()
+    assert line == "| paper |" + f" {FINDING.verdict} 2 |" * len(NAMED)
+    assert results.method_table(audit, but=OURS) == ""
 
 
 @pytest.mark.parametrize("page", ["README.md", "RESULTS.md"])

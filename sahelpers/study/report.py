@@ -1,14 +1,11 @@
-"""What the journal says, in words and pictures: the tables, RESULTS.md, and what `make run` prints.
-
-The tables scoreboard.csv and audit.csv are written from the journal and never by hand.
-"""
+"""The tables scoreboard.csv and audit.csv, which are written from the journal and never by hand."""
 
 import csv
 import io
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
-from itertools import chain, product
+from itertools import chain
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,12 +13,11 @@ from typing import Any, TypeVar
 from matplotlib.axes import Axes
 
 from .. import plots
-from ..config import CHECKOUT, DATASETS, AmnesiaConfig, BaselineConfig, JudgeConfig
+from ..config import CHECKOUT, AmnesiaConfig, BaselineConfig, JudgeConfig
 from ..store.files import replace_text
-from . import scores, statistics, verdicts
+from . import statistics
 from .battery import ATTACKS, BOUNDS, JUDGED, REAL, Claim, Effort
-from .methods import ALONE, CONTROL, HIDDEN, OURS, recipe
-from .scores import Audit, Row
+from .methods import CONTROL, HIDDEN, recipe
 from .statistics import ERASED, OPEN, REMAINS, Finding, Groups, Values
 
 T = TypeVar("T")
@@ -47,11 +43,10 @@ def current(row: Record) -> bool:
 
 def write_table(part: str, records: Sequence[Record], folder: Path) -> None:
     """The folder's scoreboard.csv, or audit.csv for the parts audit and claim, from the journal's
-    lines, those of today's recipes last; RESULTS.md after the repository's own.  Floats have six
-    digits, in the audit four places.
+    lines, those of today's recipes last.  Floats have six digits, in the audit four places.
     """
     name, parts = ("audit", AUDITS) if part in AUDITS else (part, (part,))
-    everything, records = records, sorted((r for r in records if r["part"] in parts), key=current)
+    records = sorted((r for r in records if r["part"] in parts), key=current)
     stream, columns, rows = io.StringIO(), COLUMNS, [{**r, **r.get("values", {})} for r in records]
     shown: Callable[[float], object] = "{:.6g}".format
     if part in AUDITS:
@@ -61,8 +56,6 @@ def write_table(part: str, records: Sequence[Record], folder: Path) -> None:
     for row in rows:
         writer.writerow({k: shown(v) if isinstance(v, float) else v for k, v in row.items()})
     replace_text(folder / f"{name}.csv", stream.getvalue())
-    if folder == RESULTS:
-        replace_text(CHECKOUT / "RESULTS.md", page(everything))
 
 
 def audited(records: Iterable[Record]) -> dict[tuple[str, ...], dict[int, Groups]]:
@@ -145,70 +138,6 @@ def _read(path: Path, columns: list[str], make: Callable[[dict[str, str]], T]) -
             f"{path} is damaged ({error!r}): delete it; `python -m sahelpers {path.stem}` makes "
             "it anew from the journal"
         ) from error
-
-
-def page(records: Iterable[Record]) -> str:
-    """RESULTS.md, of the repository's tables and the journal's lines."""
-    audits = {place: read_audit(RESULTS, *place) for place in product(DATASETS, BASELINES)}
-    audit = audits.pop(("mnist", "mlp"))
-    return markdown(read_scoreboard(), audit, audited(records), audits)
-
-
-def markdown(
-    rows: Sequence[Row],
-    audit: Audit | None = None,
-    groups: Mapping[tuple[str, ...], Mapping[int, Groups]] | None = None,
-    others: Mapping[tuple[str, str], Audit] | None = None,
-) -> str:
-    """RESULTS.md: what was found, the claim, tables with one line per method, how rows were made.
-
-    groups: what `audited` found in the journal, for the controls that are left out in turn.
-    others: the audits of other data sets and networks.
-    """
-    whole = [row for row in rows if not row["error"]]
-    found = scores.summarise(whole, audit)
-    mean, worst = scores.cells(found), scores.cells(found, largest=True)
-    made = sorted({(r["machine"], r["version"]) for r in whole if r["machine"]})
-    notes = [f"Made on: {machine}; sahelpers {version}.\n" for machine, version in made]
-    if failed := len(rows) - len(whole):
-        notes.append(f"{failed} runs failed.\n")
-    form = Path(__file__).with_name("results.md").read_text(encoding="utf-8")
-    n, (argmax, *bars), more = Effort().samples, scores.BARS, list(scores.OTHERS)
-    today = recipe(OURS, BASELINES["mlp"], AmnesiaConfig(), JudgeConfig(), Claim())
-    played = (groups or {}).get(("claim", OURS, "mnist", "mlp", today), {})
-    faced = {name: verdicts.of_method(audit or {}, name) for name in (OURS, HIDDEN, ALONE)}
-    told = verdicts.claim(faced[OURS])
-    parts = {name: RESULTS / f"{name}.md" for name in ("examination", "published", "literature")}
-    apart = {k: p.read_text(encoding="utf-8") if p.is_file() else "" for k, p in parts.items()}
-    convicted = {
-        name: ", ".join(str(len(tally.digits[REMAINS])) for tally in verdicts.claim(of).named)
-        for name, of in faced.items()
-    }
-    return form.format(
-        n=f"{n:,}",
-        bound=f"{100 * verdicts.exact(0, n, statistics.TAIL)[1]:.2f}",
-        ours=verdicts.in_words(faced[OURS]),
-        adjusted=", ".join(str(len(tally.sure[ERASED])) for tally in told.named),
-        others=len(told.others),
-        tried="".join(f"* {line}\n" for line in str(told).splitlines() if ": power on " in line),
-        remains=", by ".join(told.remains) or "none",
-        faced={name: len(of) for name, of in faced.items()},
-        convicted=convicted,
-        mean=defaultdict(str, mean.get(OURS, {})),
-        largest=defaultdict(str, worst.get(OURS, {})),
-        claim=verdicts.claim_table(audit or {}),
-        left_out=verdicts.left_out_words(played),
-        **apart,
-        bars=scores.table(mean, [argmax, *bars[1:]]),
-        worst=scores.table(worst, scores.BARS),
-        memory=scores.table(mean, more[:5]),
-        cost=scores.table(mean, [*more[5:], "dominates", "dominated by"]),
-        elsewhere="".join(
-            f"\n**{', '.join(place)}**\n\n{words}"
-            for place, of in (others or {}).items()
-            if (words := verdicts.methods_in_words(of))
-        ),
-    ) + "".join(notes)
 
 
 def excess_intervals(

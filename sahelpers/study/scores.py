@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from statistics import fmean
 
@@ -10,7 +10,7 @@ from scipy.special import stdtrit
 
 from ..judges import SCORING
 from .methods import CONTROL, METHODS, OURS, VARIANTS
-from .statistics import TAIL, Finding, pooled
+from .statistics import NAMED, TAIL, Finding, pooled
 
 Row = Mapping[str, str]  # of the scoreboard
 Audit = Mapping[tuple[int, str, str], Finding]  # (class, method, attack)
@@ -27,6 +27,7 @@ BARS = {  # figure: (columns of the CSV, factor, what is allowed)
     "kept Frechet, % worse": (("frechet_change",), 100, 10.0),
 }
 _OTHERS = {
+    "label only - control": "label_excess",
     "attack - control": "attack_excess",
     "relearning - control": "relearn_excess",
     "kept IWAE lost, nats": "iwae_kept_change",
@@ -36,17 +37,17 @@ _OTHERS = {
     "real images": "real_images",
 }
 OTHERS = {figure: ((column,), 1, math.inf) for figure, column in _OTHERS.items()}
-AXES = ("argmax = c_f, %", "worst class lost, points", "attack - control", "seconds")
-AUDITED = {"attack": "guided both", "relearn": "relearn 10"}  # column: its name in the audit
+ARGMAX, ATTACK = "argmax = c_f, %", "label only - control"
+AXES = (ARGMAX, "worst class lost, points", ATTACK, "seconds")
+AUDITED = {"label": NAMED[0], "attack": "guided both", "relearn": "relearn 10"}  # in the audit
 
 
 def summarise(rows: Sequence[Row], audit: Audit | None = None) -> Summary:
     """The figures of BARS and OTHERS for every method, one number per run; nan: not measured.
 
     rows: of the table, without failures.  audit: fills in what a run's own attack would say.
-    Other data sets and architectures than MNIST and MLP count as methods of their own; so do other
-    recipes than the method's last in the table, under their fingerprints (of VARIANTS, the last of
-    ours).
+    Other data sets and architectures than MNIST and MLP count as methods of their own.  Of a method
+    only the rows of its last recipe in the table count (of VARIANTS, those of ours).
     """
     order = {name: k for k, name in enumerate(METHODS)}
     kind = itemgetter("method", "dataset", "arch")
@@ -54,9 +55,9 @@ def summarise(rows: Sequence[Row], audit: Audit | None = None) -> Summary:
     last |= {(m, *k): mark for (ours, *k), mark in last.items() if ours == OURS for m in VARIANTS}
     found: Summary = {}
     unused = dict(audit or {})
-    for row in sorted(rows, key=lambda r: (order.get(r["method"], 99), *_where(r), r["seed"])):
+    newest = (row for row in rows if row["fingerprint"] == last[kind(row)])
+    for row in sorted(newest, key=lambda r: (order.get(r["method"], 99), *_where(r), r["seed"])):
         words = [] if kind(row)[1:] == ("mnist", "mlp") else [row["dataset"], row["arch"]]
-        words += [] if last[kind(row)] == row["fingerprint"] else [row["fingerprint"]]
         name = row["method"] + f" ({', '.join(words)})" * bool(words)
         where = _where(row)
         others = [r for r in rows if r["method"] == CONTROL and _where(r) == where and r is not row]
@@ -64,7 +65,7 @@ def summarise(rows: Sequence[Row], audit: Audit | None = None) -> Summary:
             "frechet_change": _number(row, "frechet_after") / _number(row, "frechet_before") - 1
         }
         for what, attack in AUDITED.items():
-            theirs = [_number(r, what) for r in others if r[what]]
+            theirs = [_number(r, what) for r in others if r.get(what)]
             excess = _number(row, what) - fmean(theirs or [math.nan])
             key = int(row["class"]), row["method"], attack
             if math.isnan(excess) and not words and key in unused:
@@ -96,12 +97,11 @@ def dominance(found: Summary) -> dict[str, list[str]]:
 
     def beats(one: str, other: str) -> bool:
         pairs = {axis: common_means(found[one][axis], found[other][axis]) for axis in AXES}
-        a, b = pairs["attack - control"]
-        pairs["attack - control"] = (max(a, 0.0), max(b, 0.0))  # NaN stays
+        a, b = pairs[ATTACK]
+        pairs[ATTACK] = max(a, 0.0), max(b, 0.0)  # NaN stays
         known = {axis: pair for axis, pair in pairs.items() if not math.isnan(pair[0])}
-        some = not known.keys().isdisjoint(("argmax = c_f, %", "attack - control"))
-        better = any(a < b for a, b in known.values())
-        return some and better and all(a <= b for a, b in known.values())
+        better = any(a < b for a, b in known.values()) and bool({ARGMAX, ATTACK} & known.keys())
+        return better and all(a <= b for a, b in known.values())
 
     grid = {name: name.partition(" (")[2] for name in found}
     return {a: [b for b in found if b != a and grid[a] == grid[b] and beats(a, b)] for a in found}
@@ -152,11 +152,3 @@ def cells(found: Summary, largest: bool = False) -> dict[str, Cells]:
             text += f" n={len(known)}" * (len(known) < len(runs))
             made[name][figure] = text if known else "-"
     return made
-
-
-def table(methods: Mapping[str, Cells], columns: Iterable[str]) -> str:
-    """One line per method."""
-    head = ["runs", *columns]
-    lines = [["method", *head], ["---"] * (1 + len(head))]
-    lines += [[method, *(of[column] for column in head)] for method, of in methods.items()]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -17,7 +17,6 @@ from ..judges import Judge, check_guide, check_judges
 from ..models import CVAE, check_model
 from ..recovery import reset_label
 from .battery import RELEARN_SIZES, Claim, Effort, attack_all, named_attacks
-from .methods import OURS
 from .scores import Audit
 from .statistics import (
     BESIDE,
@@ -33,7 +32,6 @@ from .statistics import (
     Attacked,
     AuditReport,
     Finding,
-    Groups,
     compare_all,
 )
 
@@ -215,6 +213,11 @@ def _tally(attack: str, findings: Mapping[int, Finding]) -> Tally:
     return Tally(attack, verdicts, sure, powered)
 
 
+def spaced(digits: Sequence[int]) -> str:
+    """They as text; a dash for none."""
+    return " ".join(map(str, digits)) or "-"
+
+
 @dataclass(frozen=True)
 class ClaimReport:
     """The named claim, one entry per named attack, and all other attacks; printed as a table."""
@@ -233,20 +236,17 @@ class ClaimReport:
         return {t.attack: t.sure[REMAINS] for t in self.others if t.sure[REMAINS]}
 
     def __str__(self) -> str:
-        def shown(digits: Sequence[int]) -> str:
-            return " ".join(map(str, digits)) or "-"
-
         lines = []
         for t in self.named:
             lines.append(t.attack)
             for verdict, digits in t.digits.items():
-                after = f"; adjusted: {shown(t.sure[verdict])}" if verdict in t.sure else ""
-                lines.append(f"  {verdict}: {shown(digits)}{after}")
+                after = f"; adjusted: {spaced(t.sure[verdict])}" if verdict in t.sure else ""
+                lines.append(f"  {verdict}: {spaced(digits)}{after}")
         lines.append(f"Every digit with power is erased: {'yes' if self.erased else 'no'}.")
         for t in self.others:
             lines.append(
-                f"{t.attack}: power on {len(t.powered)} ({shown(t.powered)}); memory remains on "
-                f"{shown(t.sure[REMAINS])} (adjusted)"
+                f"{t.attack}: power on {len(t.powered)} ({spaced(t.powered)}); memory remains on "
+                f"{spaced(t.sure[REMAINS])} (adjusted)"
             )
         return "\n".join(lines)
 
@@ -294,32 +294,3 @@ def in_words(findings: Mapping[int, Mapping[str, Finding]]) -> str:
         told = f"; it resists on {resist}" if resist else ""
         said.append(f"{tally.attack.capitalize()}: {', '.join(parts)} of {len(findings)}{told}.")
     return " ".join(said)
-
-
-def claim_table(audit: Audit) -> str:
-    """The named attacks on ours, a table each, and in words on every other method they faced."""
-    columns, lines = "digit | hidden | ours | controls | excess | margin | verdict", list[str]()
-    for attack in NAMED:
-        lines += [f"\n**{attack.capitalize()}**\n", f"| {columns} |", "|---" * 7 + "|"]
-        for digit, of in of_method(audit, OURS).items():
-            f = of[attack]
-            found = f"{f.hidden:.2f} | {f.model:.2f} | {f.control:.2f}"
-            ends = f"{f.excess:.2f} ({f.low:.2f} to {f.high:.2f}) | {f.margin:.2f}"
-            lines.append(f"| {digit} | {found} | {ends} | {f.verdict}{', resists' * f.resists} |")
-    return "\n".join(lines) + "\n\n" + methods_in_words(audit, but=OURS)
-
-
-def methods_in_words(audit: Audit, but: str = "") -> str:
-    """A line for every method that faced the named attacks, but for this one."""
-    faced = {method: of_method(audit, method) for _, method, _ in audit if method != but}
-    return "".join(f"* {method}: {in_words(of)}\n" for method, of in faced.items() if of)
-
-
-def left_out_words(digits: Mapping[int, Groups]) -> str:
-    """How many controls each named attack convicts, where every digit has four or more."""
-    four = {d: (g[1], g[2]) for d, g in digits.items() if len(g[2]) > MIN_CONTROLS}
-    return "".join(
-        f"* {attack}: {found.convicted} of {found.powered} controls convicted, a share of "
-        f"{found.low:.3f} to {found.high:.3f} (exact, 95 %)\n"
-        for attack, found in left_out(four).items()
-    )
