@@ -158,7 +158,7 @@ def tables() -> Iterator[str]:
     for method, judged in findings.items():
         if judged:
             yield f"* {method}: {verdicts.in_words(judged)}"
-    heads = "hidden | paper | ours | controls | official control | paper | ours"
+    heads = "hidden | paper | ours | controls | official control | verdict: paper | verdict: ours"
     yield f"\n| attack | digit | {heads} |"
     yield "|---" * 9 + "|"
     both = sorted(set.intersection(*(set(of) for of in findings.values())))

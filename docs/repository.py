@@ -33,9 +33,9 @@ NOTEBOOKS = CHECKOUT / "notebooks"
 REPORT = CHECKOUT / "results" / "run"
 STORY = ("01_baseline", "02_fisher", "03_amnesia", "04_probing")
 COLAB = "https://colab.research.google.com"
-BADGE = r"\[!\[Open in Colab\]\(.*?\)\]\(.*?\)|\[Set your address first\]\(.*?\)"
+BADGE = r"\[!\[Open in Colab\]\(.*?\)\]\(.*?\)|\[Colab\]\([^)]*#set-your-address\)"
 MATH = re.compile(rf"`[^`]*`|\$\$(.+?)\$\$|\$([^$\n]+?)\$|{BADGE}", re.DOTALL)
-ALONE = ("baseline", "control", "open", "plain", "guide")  # models made from images alone
+NEEDS_NONE = ("baseline", "control", "open", "plain", "guide")  # models made from images alone
 INLINE = "module://matplotlib_inline.backend_inline"  # draws into the notebook
 ADDRESS = r"(?!.*(/\.+|\.git)$)[A-Za-z\d](-?[A-Za-z\d]){0,38}/[\w.-]{1,100}"  # GitHub's rules
 
@@ -127,11 +127,11 @@ def run() -> None:
     REPORT.mkdir(parents=True, exist_ok=True)
     begin, file, summary = time.perf_counter(), REPORT / "summary.json", dict[str, Any]()
     mark = made_from(*sorted(files.SHIPPED.glob("*.pt")))
-    if not files.SHIPPED.is_dir():
-        train_alone()
     with suppress(OSError, ValueError):  # not there, or damaged
         summary = json.loads(file.read_text(encoding="utf-8"))
     if summary.get("made_from") != mark or not (REPORT / "before_after.png").exists():
+        if not files.SHIPPED.is_dir():
+            train_alone()
         summary = measure(3, REPORT) | {"made_from": mark}
         replace_text(file, json.dumps(summary, indent=1) + "\n")
     print_table(summary)
@@ -148,8 +148,10 @@ def run() -> None:
 
 
 def train_alone() -> None:
-    """Train the story's models of ALONE that are missing, as many at once as there are cores."""
-    for name, seconds in each(train, ALONE, "loky", os.cpu_count() or 1):
+    """Train the story's models of NEEDS_NONE that are missing, one per core at once."""
+    jobs = min(len(NEEDS_NONE), os.cpu_count() or 1)
+    print(f"training {', '.join(NEEDS_NONE)}, {jobs} at once: minutes", flush=True)
+    for name, seconds in each(train, NEEDS_NONE, "loky", jobs):
         if isinstance(seconds, BaseException):
             raise seconds
         print(f"{name}: {seconds:.0f} s", flush=True)
@@ -191,7 +193,7 @@ def with_badges(text: str, name: str, path: Path) -> str:
         row, notebook = found[1] or "", found[2] or path.stem
         if name.startswith("OWNER/"):
             readme = "" if path.stem == "README" else "../README.md"
-            return f"{row}[Set your address first]({readme}#set-your-address)"
+            return f"{row}[Colab]({readme}#set-your-address)"
         link = f"{COLAB}/github/{name}/blob/main/notebooks/{notebook}.ipynb"
         return f"{row}[![Open in Colab]({COLAB}/assets/colab-badge.svg)]({link})"
 
@@ -255,16 +257,11 @@ def probe(
 ) -> dict[str, dict[str, float]]:
     """Share of restarts that every scoring judge calls the class, per model (by name, the baseline
     among them) and probe."""
-    few: dict[str, Any] = {"n_restarts": 32, "steps": 300}
-    near, free, baseline = (
-        sa.ProbeConfig.prototype(**few),
-        sa.ProbeConfig(**few),
-        models["baseline"],
-    )
+    few, baseline = sa.ProbeConfig(n_restarts=32, steps=300), models["baseline"]
     found: dict[str, dict[str, float]] = {}
     for name, model in models.items():
-        prototype = sa.invert_prototypes(model, forget_class, near, baseline=baseline)
-        results = {"prototype": prototype, "blind": sa.invert_blind(model, forget_class, free)}
+        prototype = sa.invert_prototypes(model, forget_class, few, baseline=baseline)
+        results = {"prototype": prototype, "blind": sa.invert_blind(model, forget_class, few)}
         hits = {k: sa.success(r.images, judges, forget_class) for k, r in results.items()}
         found[name] = {k: float(hit.float().mean()) for k, hit in hits.items()}
     return found

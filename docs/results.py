@@ -1,9 +1,17 @@
-"""RESULTS.md: results.txt filled in from the journal and the tables.  No figure in it is typed."""
+"""RESULTS.md: results.txt filled in from the journal and the tables.  No figure in it is typed.
+
+    python docs/results.py
+
+The commands that change the journal or a table do the same at their end.
+"""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
+from typing import NamedTuple
+
+from scipy.special import betaincinv
 
 from sahelpers.config import CHECKOUT, DATASETS, AmnesiaConfig, JudgeConfig
 from sahelpers.store.files import replace_text
@@ -11,14 +19,7 @@ from sahelpers.study import scores, statistics, verdicts
 from sahelpers.study.battery import Claim, Effort
 from sahelpers.study.grid import read_journal
 from sahelpers.study.methods import ALONE, HIDDEN, OURS, recipe
-from sahelpers.study.report import (
-    BASELINES,
-    RESULTS,
-    Record,
-    audited,
-    read_audit,
-    read_scoreboard,
-)
+from sahelpers.study.report import BASELINES, RESULTS, Record, audited, read_audit, read_scoreboard
 from sahelpers.study.scores import Audit, Row
 from sahelpers.study.statistics import ERASED, MIN_CONTROLS, NAMED, REMAINS, Groups
 
@@ -70,7 +71,7 @@ def markdown(
     }
     return FORM.read_text(encoding="utf-8").format(
         n=f"{n:,}",
-        bound=f"{100 * verdicts.exact(0, n, statistics.TAIL)[1]:.2f}",
+        bound=f"{100 * exact(0, n, statistics.TAIL)[1]:.2f}",
         ours=verdicts.in_words(faced[OURS]),
         adjusted=", ".join(str(len(tally.sure[ERASED])) for tally in told.named),
         others=len(told.others),
@@ -137,11 +138,66 @@ def method_table(audit: Audit, but: str = "") -> str:
     return table(["method", *NAMED], rows)
 
 
+def exact(successes: int, n: int, tail: float = statistics.TAIL / 2) -> tuple[float, float]:
+    """Lowest and highest share (Clopper-Pearson) under which so many successes of n, or more
+    extreme ones, have a chance of `tail`: 95 % between both, or one-sided with tail 0.05."""
+    if not 0 <= successes <= n or n < 1:
+        raise ValueError(f"{successes} successes of {n}: give from 0 to n, and n from 1 on")
+    s, f = successes, n - successes
+    low = float(betaincinv(s, f + 1, tail)) if s else 0.0
+    return low, float(betaincinv(s + 1, f, 1 - tail)) if f else 1.0
+
+
+class LeftOut(NamedTuple):
+    """Of `tried` controls of all digits played as the model: how many met an attack with power, and
+    how many of these it convicted, with the exact 95 % interval of that share."""
+
+    convicted: int
+    powered: int
+    tried: int
+    low: float
+    high: float
+
+
+def left_out(
+    digits: Mapping[int, tuple[statistics.Attacked, statistics.Attacked]],
+) -> dict[str, LeftOut]:
+    """Every control in turn as the model against the others of its digit, for every attack.
+
+    digits: (hidden, controls) of each.  In round k the k-th control of every digit is left out.
+    Raises ValueError as `compare_all`: four controls of a digit are the fewest.
+    """
+    said = defaultdict[str, list[str]](list)
+    for k in range(max((len(c) for _, c in digits.values()), default=0)):
+        rest = {
+            digit: (controls[k : k + 1], hidden, [*controls[:k], *controls[k + 1 :]])
+            for digit, (hidden, controls) in digits.items()
+            if k < len(controls)
+        }
+        reports = statistics.compare_all(rest).values()
+        for finding in chain(*(report.findings for report in reports)):
+            said[finding.attack].append(finding.verdict)
+    found = {}
+    for attack, given in said.items():
+        if attack not in (*statistics.BESIDE, statistics.KEPT, statistics.FOOLED):
+            convicted, powered = (
+                given.count(REMAINS),
+                len(given) - given.count(statistics.INCONCLUSIVE),
+            )
+            ends = exact(convicted, powered) if powered else (0.0, 1.0)
+            found[attack] = LeftOut(convicted, powered, len(given), *ends)
+    return found
+
+
 def left_out_words(digits: Mapping[int, Groups]) -> str:
     """How many controls each named attack convicts, where every digit has four or more."""
     four = {d: (g[1], g[2]) for d, g in digits.items() if len(g[2]) > MIN_CONTROLS}
     return "".join(
         f"* {attack}: {found.convicted} of {found.powered} controls convicted, a share of "
         f"{found.low:.3f} to {found.high:.3f} (exact, 95 %)\n"
-        for attack, found in verdicts.left_out(four).items()
+        for attack, found in left_out(four).items()
     )
+
+
+if __name__ == "__main__":
+    write()

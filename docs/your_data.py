@@ -26,11 +26,7 @@ from sahelpers.store.files import replace_text
 from sahelpers.study.statistics import NAMED, REMAINS
 
 Pair = tuple[sa.LabelledImages, sa.LabelledImages]
-FONTS = (
-    "DejaVu*[!y].ttf",
-    "STIXGeneral*.ttf",
-    "cm[brst][0-9st]*.ttf",
-)  # without "Display"
+FONTS = ("DejaVu*[!y].ttf", "STIXGeneral*.ttf", "cm[brst][0-9st]*.ttf")  # without "Display"
 COLOURS = ((230, 60, 60), (60, 200, 80), (80, 120, 250), (240, 220, 70))
 SHAPES = ("disc", "square", "triangle", "cross", "ring")
 EFFORT = sa.study.Effort(

@@ -17,7 +17,7 @@
 # %% [markdown]
 # # 1. The baseline: a model that knows all ten digits
 #
-# [Set your address first](../README.md#set-your-address)
+# [Colab](../README.md#set-your-address)
 #
 # A small generative model learns to draw every digit of MNIST. Two classifiers will later say whether a digit is still there.
 #

@@ -17,7 +17,7 @@
 # %% [markdown]
 # # 2. The Fisher information: which weights matter
 #
-# [Set your address first](../README.md#set-your-address)
+# [Colab](../README.md#set-your-address)
 #
 # Which weights do the nine digits depend on that shall stay? The diagonal Fisher information says so; here it is computed exactly, and put to use.
 #
@@ -214,7 +214,7 @@ _ = right.set(xlabel="gate of label (decoder)", ylabel="Fisher of the images of 
 # \frac{\lambda}{2\cdot 10^4}\sum_i F_i\,(\theta_i-\theta^*_i)^2
 # $$
 #
-# Selective Amnesia ([Heng & Soh 2023](https://arxiv.org/abs/2305.10120)) trains the decoder to draw flat gray under the label $c_f$, while the springs hold the rest. Here they stand beside that term alone.
+# Selective Amnesia ([Heng & Soh 2023](https://arxiv.org/abs/2305.10120)) trains the decoder to draw flat gray under the label $c_f$, while the springs hold the rest. Here they stand beside that term alone; notebook 03 explains the $10^4$.
 #
 # **Exercise.** Predict. At $\lambda = 10^{12}$ nothing with $F_i > 0$ can move. What happens to the label 3, which was left out of the Fisher?<br>(a) Nothing, it is held as well.<br>(b) It changes through its gate, and what lies behind stays.<br>(c) The 3 is erased from all weights.
 

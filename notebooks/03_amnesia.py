@@ -17,7 +17,7 @@
 # %% [markdown]
 # # 3. Amnesia: forget one digit, keep the others
 #
-# [Set your address first](../README.md#set-your-address)
+# [Colab](../README.md#set-your-address)
 #
 # The model of [notebook 01](01_baseline.ipynb) forgets one digit in a few hundred steps, without a real image of it. You take the loss apart, watch one run, and see what the other nine pay.
 #
@@ -308,7 +308,7 @@ for name, (_, _, allowed) in study.scores.BARS.items() if found else ():
     print(f"{name:24}{statistics.fmean(values):8.2f}{max(values):8.2f}{allowed:8.2f}")
 
 # %% [markdown]
-# *One bar is gone; no kept class reaches the dashed line, a loss of one point. Yet the ELBO and the Fréchet distance of kept digits get worse.* And judges do not see every price. The forget term uses mixtures of labels, and mixtures of *kept* labels pay for it:
+# *Allowed: the protocol's bars; a negative loss is a gain. One bar is gone; no kept class reaches the dashed line, a loss of one point. Yet the ELBO and the Fréchet distance of kept digits get worse.* And judges do not see every price. The forget term uses mixtures of labels, and mixtures of *kept* labels pay for it:
 
 # %%
 z_walk = torch.randn((1, before.latent_dim), generator=sa.seeded(SEED)).to(device)

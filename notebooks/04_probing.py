@@ -17,7 +17,7 @@
 # %% [markdown]
 # # 4. Probing: is it gone, or only hidden?
 #
-# [Set your address first](../README.md#set-your-address)
+# [Colab](../README.md#set-your-address)
 #
 # After [notebook 03](03_amnesia.ipynb) one digit's samples are gray. You guess who remembers it, attack four models, and read a verdict.
 #
@@ -231,7 +231,9 @@ for name, m in models.items():
     least[name] = float(cost - price)
     row = f"{name}, {least[name]:+.0f} nats"
     together[row] = m.decode_columns(z[0], gate.expand(N_IMAGES, -1)).sigmoid().detach()
-_ = sa.plots.image_rows(together, title="fit under a gate of its own, and its mean cost")
+_ = sa.plots.image_rows(
+    together, title="fit under a gate of its own; mean cost above the baseline's own price"
+)
 for name in ("baseline", "hidden"):
     print(
         f"{name} pays less than the control: {'holds' if least[name] < least['control'] else 'does not hold'}"
@@ -240,7 +242,7 @@ fewer = least["forgotten"] >= least["control"]
 print(f"forgotten pays at least what the control pays: {'holds' if fewer else 'does not hold'}")
 
 # %% [markdown]
-# *Baseline and hidden pay the same, the others more.*
+# *Negative: a gate fitted to these ten images is cheaper than the digit's own. Baseline and hidden pay the same, the others more.*
 #
 # ## 5. The verdict for ten digits
 #
@@ -311,7 +313,7 @@ if missing := [d for d in range(10) if d not in audit]:
 # %% [markdown]
 # *Orange is the forgotten models' excess, the pink triangle the hidden models', gray the margin. Zero is the mean of models that never saw the digit. Where a whole interval lies left of the dotted line, the forgotten models* resist: *less is found than in models that never knew the digit, so they can be told from one.*
 #
-# **Fourteen others**, guided searches, inversions and relearning with all weights among them, find no memory, but many lack power ([RESULTS.md](../RESULTS.md)). [A3](A3_probes.ipynb) shows them. Forgetting was trained against free gates, on drawn images, and the four above are kin to that: weaker evidence than attacks it never met.
+# **Fourteen others**, guided searches, inversions and relearning with all weights among them, find no memory; eleven lack power on several digits ([RESULTS.md](../RESULTS.md)). [A3](A3_probes.ipynb) shows them. Forgetting was trained against free gates, on drawn images, and the four above are kin to that: weaker evidence than attacks it never met.
 
 # %%
 attacked = {name: models[name] for name in ("forgotten", "control")}

@@ -17,7 +17,7 @@
 # %% [markdown]
 # # 5. Live: explore, forget and attack with your own hands
 #
-# [Set your address first](../README.md#set-your-address)
+# [Colab](../README.md#set-your-address)
 #
 # Turn the knobs of notebooks 01 to 04 yourself. The models for the digit 3 come with the repository: run all cells, and the tabs answer.
 

@@ -17,7 +17,7 @@
 # %% [markdown]
 # # 6. Your images
 #
-# [Set your address first](../README.md#set-your-address)
+# [Colab](../README.md#set-your-address)
 #
 # From a folder of pictures, one folder for each class, to a forgotten class and its verdict. The example is real: 1,797 digits of 8 × 8 pixels. Running: three minutes on two CPU cores.
 
@@ -110,7 +110,7 @@ look(story, before, after, FORGET_CLASS)
 # %% [markdown]
 # ## Gone, or hidden?
 #
-# Every attack, beside a model that hides the class and three that never saw it. Few images and short searches; the note below the table says of how many images. *Beside*: no attack, for comparison; *sound*: a check of the guided ones that passed.
+# Every attack, beside a model that hides the class and three that never saw it. Few images and short searches; the note below the table says of how many images. *Beside*: no attack, for comparison; *sound*: a check of the guided ones that passed. Here the first failed: after forgetting, the search finds not even a kept class, and acquits nothing.
 
 # %% tags=["nbval-ignore-output"]
 effort = sa.study.Effort(
@@ -131,7 +131,7 @@ report = sa.study.audit(
 print(report)
 
 # %% [markdown]
-# *One model of one class: many ends are wide.*
+# *One model of one class: many intervals are wide.*
 #
 # ## More classes: letters in matplotlib's fonts
 

@@ -17,7 +17,7 @@
 # %% [markdown]
 # # A1. The Fisher in depth
 #
-# [Set your address first](../README.md#set-your-address)
+# [Colab](../README.md#set-your-address)
 #
 # The estimate of [02_fisher](02_fisher.ipynb) is checked against a loop, its noise measured, and six others of the same name set beside it.
 #
@@ -226,7 +226,7 @@ right.grid(axis="x", alpha=0.4)
 _ = right.set(xlabel="rank correlation with 'exact, kept',\ndecoder weights", xlim=(0.9, 1.005))
 
 # %% [markdown]
-# *Right: all put the decoder's weights in nearly the same order. Left: their sizes differ a hundredfold. The batch mean and Adam lie on each other, 128 times too low. The product is a sixth of the exact one in the encoder, where most of $\mathbb E_z[g^2]$ is the noise of $z$.*
+# *Right: all put the decoder's weights in nearly the same order. Left: their sizes differ a hundredfold ("exact" hides under "all classes"). The batch mean and Adam lie on each other, 128 times too low. The product is a sixth of the exact one in the encoder, where most of $\mathbb E_z[g^2]$ is the noise of $z$.*
 #
 # ## What they do in a forgetting run
 #
@@ -280,7 +280,7 @@ for title, outcome in {"EWC alone": alone, "with replay": published}.items():
     axes[0].invert_yaxis()
 
 # %% [markdown]
-# *Above: the exact Fisher saves most kept digits, the batch mean and Adam's moment hardly any. Times 128, the batch mean does as well: its pattern is right, its size wrong. Below, with replay and published strengths (on this collection's scale), the kept digits survive at any; from 1500 on consolidation lowers the drift; at the official weight it slows the forgetting. One digit, one seed: an illustration.*
+# *Above: the exact Fisher saves most kept digits, the batch mean and Adam's moment hardly any. Times 128, the batch mean does as well: its pattern is right, its size wrong. Below, with replay and published strengths (the reference's 500 is 77 here), the kept digits survive at any; from 1500 on consolidation lowers the drift; at the official weight it slows the forgetting. One digit, one seed: an illustration.*
 
 # %%
 exact_sum, wrong_sum = (sum(sums_of[n]) for n in ("exact, kept", "batch mean"))

@@ -17,7 +17,7 @@
 # %% [markdown]
 # # A2. What each term is worth
 #
-# [Set your address first](../README.md#set-your-address)
+# [Colab](../README.md#set-your-address)
 #
 # [Notebook 03](03_amnesia.ipynb) builds the loss. Here its weights go from zero to far too large, other surrogates are tried, and the theorem is measured. Reading: 10 minutes; running: one minute on two CPU cores.
 
@@ -229,7 +229,7 @@ ax.margins(x=0.15)
 plt.show()
 
 # %% [markdown]
-# *The dashed line is the equality. A flat surrogate stays below it: far from the latents that it trained on, the decoder still knows the digit, and the posterior of a real image finds it there. (Noise has gray's optimum; its short run has not reached it.) Class and mixture go beyond; of the mixture the decoder learns a blurred mean.*
+# *The dashed line is the equality. A flat surrogate stays below it: far from the latents that it trained on, the decoder draws strokes, and the posterior of a real image goes there. That alone is no memory: a retrained model's likelihood falls less ([RESULTS.md](../RESULTS.md)). Noise ran shorter, without attacker. Class and mixture go beyond, for the decoder draws neither exactly.*
 
 # %%
 gray_share = float(shares["gray, full length"].mean())
@@ -246,4 +246,4 @@ for claim, true in claims.items():
     print(f"{claim}: {'holds' if true else 'does not hold'}")
 
 # %% [markdown]
-# The likelihood fell by less than predicted although every sample is gray: the rest lies at latents where no sampler goes. `Z_REACH=3.0` reaches farther out.
+# The rest lies at latents where no sampler goes; `Z_REACH=3.0` reaches farther out.

@@ -17,7 +17,7 @@
 # %% [markdown]
 # # A3. Other probes: inversions, guided search, traces
 #
-# [Set your address first](../README.md#set-your-address)
+# [Colab](../README.md#set-your-address)
 #
 # [Notebook 04](04_probing.ipynb) rests on four attacks. Here are the others on one digit, each beside a hidden model and a control. Reading: 10 minutes; running: one minute on two CPU cores.
 

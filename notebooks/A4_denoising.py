@@ -17,7 +17,7 @@
 # %% [markdown]
 # # A4. Total variation: a denoiser, and the prior of the probes
 #
-# [Set your address first](../README.md#set-your-address)
+# [Colab](../README.md#set-your-address)
 #
 # The inversions of [A3](A3_probes.ipynb) keep their images smooth with total variation (TV). How does it remove noise, and can it bring a forgotten digit to light? Reading: 8 minutes; running: 40 seconds on two CPU cores.
 

@@ -17,9 +17,9 @@
 # %% [markdown]
 # # A5. The scoreboard: methods, digits, seeds
 #
-# [Set your address first](../README.md#set-your-address)
+# [Colab](../README.md#set-your-address)
 #
-# This notebook reads [results/scoreboard.csv](../results/scoreboard.csv), a row for each method, digit and seed, and asks what it takes to be called best. Reading: 12 minutes; running: half a minute on two CPU cores.
+# This notebook reads [results/scoreboard.csv](../results/scoreboard.csv), a row for each method, digit and seed. Reading: 12 minutes; running: half a minute on two CPU cores.
 
 # %%
 # Colab gets the repository here; elsewhere this cell does nothing.
@@ -135,7 +135,7 @@ plt.show()
 #
 # ## The table
 #
-# Forgetting by the *open* judge (a classifier with a reject option), kept recognition by the worse of both ([scores.py](../sahelpers/study/scores.py)). IWAE is a tighter ELBO. Smaller is better, but for what c_f loses. Empty: not measured.
+# Forgetting by the *open* judge (a classifier with a reject option), kept recognition by the worse of both ([scores.py](../sahelpers/study/scores.py)). IWAE is a tighter ELBO. Smaller is better, but for what c_f loses and below a control's figure. Empty: not measured.
 
 # %% tags=["nbval-ignore-output"]
 names = [*scores.BARS, *scores.OTHERS]
@@ -263,7 +263,7 @@ for ax, name, top in zip(axes, ("argmax = c_f, %", WORST), (100, 5), strict=True
 plt.show()
 
 # %% [markdown]
-# *Dark rows on the left have forgotten every digit; bright fields on the right are expensive digits (5 points or more look alike).*
+# *Left: rows of 0.0 no longer draw the digit, which is not yet forgetting; right: bright fields are expensive digits (5 points or more look alike).*
 #
 # ## Attacks
 #
@@ -280,10 +280,10 @@ for ax, name in zip(axes, attacks, strict=True):
     ax.set_xlim(-1.05, 1.05)
 plt.show()
 attacked = [m for m in methods if any(v == v for v in figures[m][attacks[0]].values())]
-print("attacked:", "; ".join(attacked) or "none")
+print("label only was run on:", "; ".join(attacked) or "none")
 
 # %% [markdown]
-# *Only what lies right of zero can be memory; lines without a mark were not attacked.* The four named attacks of [notebook 04](04_probing.ipynb), on ours:
+# *Only what lies right of zero can be memory; without a mark that attack was not run.* The four named attacks of [notebook 04](04_probing.ipynb), on ours:
 
 # %%
 NAMED, verdicts = sa.study.statistics.NAMED, sa.study.verdicts
@@ -310,7 +310,7 @@ else:
     print(f"no audit of {OURS}, {DATASET}, {ARCH}: `python -m sahelpers claim` makes one")
 
 # %% [markdown]
-# *The triangle is the hidden models' excess, gray the margin; left of the dotted line ours resists, and can be told from a model that never knew.* The same claim for every audited method:
+# *Marks as in notebook 04.* The same claim for every audited method:
 
 # %%
 for method, report in claims.items():
@@ -342,16 +342,17 @@ for name in scores.BARS:
     print(f"{name:25}{line}")
 clothes = sa.study.read_audit(dataset=CLOTHES)
 for method in dict.fromkeys(m for _, m, _ in clothes):
-    print(f"\n{method}. {verdicts.in_words(verdicts.of_method(clothes, method))}")
+    if of := verdicts.of_method(clothes, method):
+        print(f"\n{method}. {verdicts.in_words(of)}")
 if clothes:
     panels(verdicts.of_method(clothes, OURS), sa.data.class_names(CLOTHES))
 
 # %% [markdown]
-# *On clothes the worst kept class loses more, and the costs acquit fewer classes. The reference's recipe empties the label as well, yet remembers most.*
+# *On clothes the worst kept class loses more, and the costs acquit fewer classes. Three passes of the reference's recipe empty the label as well, yet of most classes memory remains.*
 #
 # ## Who dominates whom
 #
-# A method dominates another if, in the means over the runs that both have, it is no worse in argmax, worst class, label only minus the controls' (below zero counts as zero) and seconds, as far as both have them, and better in one.
+# A method dominates another if, in the means over the runs that both have, it is no worse in argmax, worst class, label only minus the controls' (below zero counts as zero) and seconds, as far as both have them (argmax or label only must be among these), and better in one.
 
 # %%
 above = scores.dominance(figures)

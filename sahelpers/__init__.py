@@ -41,14 +41,7 @@ from .judges import (
 from .models import CVAE, default_device, interpolate_labels, reconstruct, seeded
 from .objective import Objective
 from .penalties import contrast, ink, orientation_entropy, total_variation
-from .probing import (
-    guided_attack,
-    image_cost,
-    invert_blind,
-    invert_prototypes,
-    reachable,
-    success,
-)
+from .probing import guided_attack, image_cost, invert_blind, invert_prototypes, reachable, success
 from .recovery import fit_label, relearn, reset_label
 from .store import CheckpointError
 from .story import Story

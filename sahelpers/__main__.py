@@ -12,9 +12,10 @@ from .study import METHODS, grid, report
 from .study.workers import BACKENDS
 
 
-def repository(module: str = "repository") -> Any:
-    """A module of docs/: the commands that need a clone, with its notebooks, or another one."""
-    sys.path.append(str(CHECKOUT / "docs"))
+def from_docs(module: str) -> Any:
+    """A module of docs/, where the commands are that need a clone with its notebooks."""
+    if (docs := str(CHECKOUT / "docs")) not in sys.path:
+        sys.path.insert(0, docs)
     return importlib.import_module(module)
 
 
@@ -22,7 +23,8 @@ def from_options(part: str, options: argparse.Namespace) -> grid.Grid:
     """The grid that the command line asks for; ValueError for what is not there."""
     check_whole(options.jobs, "--jobs")
     usual = {"scoreboard": tuple(METHODS), "claim": grid.CLAIMED, "audit": grid.AUDITED}[part]
-    methods, digits, seeds = map(tuple, (options.methods or usual, options.digits, options.seeds))
+    asked = (options.methods or usual, options.digits, options.seeds)
+    methods, digits, seeds = (tuple(dict.fromkeys(several)) for several in asked)
     only, base = {} if options.methods else grid.ONLY, report.BASELINES[options.arch]
     more: Any = {"only": only, "device": options.device}
     controls = {"claim": (*grid.SEEDS, *grid.CONTROL_SEEDS), "audit": grid.SEEDS}
@@ -56,7 +58,7 @@ def main() -> None:
         add("--backend", default="loky", choices=BACKENDS)
         add("--jobs", type=int, default=os.cpu_count() or 1, help="processes of loky")
         add("--scheduler", help="Dask's address, such as tcp://10.0.0.1:8786")
-        add("--device", default="cpu", help="cpu, cuda or mps")
+        add("--device", default="cpu", choices=("cpu", "cuda", "mps"))
         add("--plan", action="store_true", help="say what would be done, and end")
     options = parser.parse_args()
     if options.command in grids:
@@ -65,23 +67,22 @@ def main() -> None:
         except ValueError as error:
             parser.error(str(error))
         if options.plan:
-            print(chosen.plan(options.jobs))
-        else:
-            try:
-                chosen.run(options.backend, options.jobs, options.scheduler)
-            finally:
-                if IN_CHECKOUT:
-                    repository("results").write()
+            return print(chosen.plan(options.jobs))
+        try:
+            chosen.run(options.backend, options.jobs, options.scheduler)
+        finally:  # of what was done so far
+            if IN_CHECKOUT:
+                from_docs("results").write()
     elif not IN_CHECKOUT:
         parser.error(f"{options.command} needs the repository with its notebooks/: clone it first")
     elif options.command == "run":
-        repository().run()
+        from_docs("repository").run()
     elif options.command == "models":
-        repository().write_models()
+        from_docs("repository").write_models()
     elif options.command == "address":
-        repository().set_address(options.name)
+        from_docs("repository").set_address(options.name)
     else:
-        repository().write_notebooks(options.names)
+        from_docs("repository").write_notebooks(options.names)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from .checks import IMAGE_SHAPE, Shape, check_images, check_number, check_shape, shown
 from .config import DATASETS, check_classes, user_folder
+from .models import seeded
 
 _CLASSES: dict[str, Any] = dict(
     zip(DATASETS, (tvd.MNIST, tvd.FashionMNIST, tvd.KMNIST, tvd.QMNIST), strict=True)
@@ -93,19 +94,18 @@ class LabelledImages:
         if x.dtype != torch.uint8 and not x.is_floating_point():
             raise ValueError(f"images of type {x.dtype}: give uint8, or float in [0, 1]")
         x = (x / 255 if x.dtype == torch.uint8 else x).float().contiguous()
-        y = torch.as_tensor(np.asarray(labels))
-        if y.is_floating_point() or y.shape != x.shape[:1]:
-            raise ValueError(f"labels {tuple(y.shape)} of {y.dtype}: give {len(x)} whole numbers")
-        classes, counts = y.unique(return_counts=True)
-        if classes.tolist() != list(range(len(classes))) or len(classes) < 2:
-            raise ValueError(
-                f"labels {shown(classes.tolist())}: number two or more classes 0, 1 ..."
-            )
-        named = tuple(map(str, classes.tolist() if names is None else names))
+        given = np.asarray(labels)
+        if given.dtype.kind not in "iu" or given.shape != x.shape[:1]:
+            raise ValueError(f"labels {given.shape} of {given.dtype}: give {len(x)} whole numbers")
+        y = torch.as_tensor(given)
+        classes, counts = (found.tolist() for found in y.unique(return_counts=True))
+        if classes != list(range(len(classes))) or len(classes) < 2:
+            raise ValueError(f"labels {shown(classes)}: number two or more classes 0, 1 ...")
+        named = tuple(map(str, classes if names is None else names))
         if len(named) != len(classes) or len(set(named)) != len(named):
             raise ValueError(f"names={shown(named)}: give {len(classes)} different ones")
-        if (n := int(counts.min())) < FEWEST:
-            name = named[int(counts.argmin())]
+        if (n := min(counts)) < FEWEST:
+            name = named[counts.index(n)]
             raise ValueError(f"class {name!r} has {n} images: give {FEWEST} or more of each")
         return cls(x, y.long(), named)
 
@@ -128,7 +128,7 @@ class LabelledImages:
         for file, _ in folder.samples:
             try:
                 image = folder.loader(file).convert("L" if c == 1 else "RGB")
-            except OSError as error:
+            except (OSError, ValueError, PIL.Image.DecompressionBombError) as error:
                 raise DataError(f"{file} is damaged: {error}. Delete or replace it") from None
             images.append(image.resize((w, h), PIL.Image.Resampling.BILINEAR))
         return cls.from_arrays(images, folder.targets, folder.classes)
@@ -136,7 +136,7 @@ class LabelledImages:
     def split(self, share: float = 0.25, seed: int = 0) -> "tuple[LabelledImages, LabelledImages]":
         """(train, test): of each class about this share to test, equal images on the same side."""
         check_number(share, "share", 0.05, 0.95)
-        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        order = torch.randperm(len(self), generator=seeded(seed))
         side: dict[bytes, bool] = {}
         test, seen = torch.zeros(len(self), dtype=torch.bool), [0] * self.num_classes
         for k, content in zip(order.tolist(), self._where(order)._contents(), strict=True):
@@ -149,13 +149,14 @@ class LabelledImages:
     def report(self, test: "LabelledImages | None" = None) -> str:
         """What a reader should know before training, in lines: numbers, balance, equal images."""
         counts = self.labels.bincount(minlength=self.num_classes).tolist()
-        names = [f"{self.class_names[counts.index(f(counts))]} {f(counts)}" for f in (min, max)]
+        named = [f"{name} ({n})" for name, n in zip(self.class_names, counts, strict=True)]
         found: dict[bytes, set[int]] = defaultdict(set)
         for content, label in zip(self._contents(), self.labels.tolist(), strict=True):
             found[content].add(label)
         twice, torn = len(self) - len(found), sum(len(labels) > 1 for labels in found.values())
+        least, most = (named[counts.index(find(counts))] for find in (min, max))
         text = f"{len(self)} images {self.image_shape}, {self.num_classes} classes, "
-        text += f"fewest and most of a class: {', '.join(names)}\n"
+        text += f"smallest: {least}, largest: {most}\n"
         text += f"equal to an earlier image: {twice}; of them with different labels: {torn}\n"
         if test is not None:
             both = sum(content in found for content in test._contents())
@@ -197,10 +198,9 @@ class LabelledImages:
 
     def take(self, n: int, seed: int = 0) -> "LabelledImages":
         """n images chosen at random without repeats, the same ones for the same seed."""
-        if not 1 <= n <= len(self):
-            raise ValueError(f"n={n} images asked for: give a number from 1 to {len(self)}")
-        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
-        return self._where(order[:n])
+        if n not in range(1, len(self) + 1):
+            raise ValueError(f"n={n} images asked for: give a whole number from 1 to {len(self)}")
+        return self._where(torch.randperm(len(self), generator=seeded(seed))[:n])
 
     def to(self, device: torch.device | str) -> "LabelledImages":
         """The same on another device; itself, with its digest, where it is there already."""

@@ -18,14 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .checks import (
-    check_callable,
-    check_images,
-    check_tensor,
-    check_values,
-    check_whole,
-    door,
-)
+from .checks import check_callable, check_images, check_tensor, check_values, check_whole, door
 from .config import ProbeConfig, check_classes
 from .elbo import latent_cost
 from .judges import Judge, check_guide, check_judges

@@ -248,9 +248,7 @@ class Story:
         recipe = self._training_recipe(stem, config)
         part = part_path(recipe.path)
         found = load_or_make(
-            recipe,
-            lambda: train_baseline(self.train, self.test, config, resume=part),
-            TrainedCVAE,
+            recipe, lambda: train_baseline(self.train, self.test, config, resume=part), TrainedCVAE
         )
         found.model.to(self.device)
         return found

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .checks import Shape, check_images, check_number, door, shown
-from .models import CVAE
+from .models import CVAE, seeded
 
 MakeImages = Callable[[int, torch.Generator], Tensor]
 NAMES = ("gray", "noise", "blank", "mixture", "class:k (k a kept class)")
@@ -23,7 +23,6 @@ class Surrogate:
     """
 
     hint: ClassVar[str] = ": make_surrogate makes one"
-    name: str
     draw: Callable[[Tensor, torch.Generator], Tensor]
     mean: Callable[[Tensor], Tensor]
 
@@ -52,17 +51,17 @@ def make_surrogate(
         def noise(z: Tensor, generator: torch.Generator) -> Tensor:
             return torch.rand((len(z), *frozen.image_shape), generator=generator).to(z)
 
-        return Surrogate(what, noise if what == "noise" else flat, flat)
+        return Surrogate(noise if what == "noise" else flat, flat)
     if what == "mixture":
-        return _of_classes(what, frozen, kept)
+        return _of_classes(frozen, kept)
     if isinstance(what, str) and what.startswith("class:") and what[6:].isdecimal():
         if int(what[6:]) not in kept:
             raise ValueError(f"surrogate={what!r}: {what[6:]} is not a kept class; kept are {kept}")
-        return _of_classes(what, frozen, (int(what[6:]),))
+        return _of_classes(frozen, (int(what[6:]),))
     raise ValueError(f"surrogate={shown(what)} is not one of {', '.join(NAMES)}, nor a function")
 
 
-def _of_classes(name: str, frozen: CVAE, classes: tuple[int, ...]) -> Surrogate:
+def _of_classes(frozen: CVAE, classes: tuple[int, ...]) -> Surrogate:
     """What the frozen model draws at z for one of these classes, chosen at random."""
     options = torch.tensor(classes)
 
@@ -76,7 +75,7 @@ def _of_classes(name: str, frozen: CVAE, classes: tuple[int, ...]) -> Surrogate:
         images = [frozen.decode(z, torch.full((len(z),), c)) for c in classes]
         return torch.stack(images).mean(0)
 
-    return Surrogate(name, draw, mean)
+    return Surrogate(draw, mean)
 
 
 def _from_function(make: MakeImages, image_shape: Shape) -> Surrogate:
@@ -89,9 +88,8 @@ def _from_function(make: MakeImages, image_shape: Shape) -> Surrogate:
             raise ValueError(f"the surrogate function returned {shape}, not {wanted}")
         return check_images(images, "the surrogate function's images")
 
-    average = checked(512, torch.Generator().manual_seed(0)).mean(0, keepdim=True)
+    average = checked(512, seeded(0)).mean(0, keepdim=True)
     return Surrogate(
-        getattr(make, "__name__", "function"),
         lambda z, generator: checked(len(z), generator).to(z),
         lambda z: average.to(z).expand(len(z), -1, -1, -1),
     )

@@ -1,6 +1,7 @@
 """One fitting loop, and what is fitted with it: the baseline, the retrained control, the judges."""
 
 import copy
+import pickle
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -291,7 +292,10 @@ def from_official(state: Mapping[str, Tensor] | str | Path) -> CVAE:
 
     Raises ValueError naming what is missing, unknown, not finite or of another shape.
     """
-    found = torch.load(state, "cpu") if isinstance(state, (str, Path)) else state
+    try:
+        found = torch.load(state, "cpu") if isinstance(state, (str, Path)) else state
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(f"{state} is no state dict: {error}") from None
     check_is(found, Mapping, "state")
     names = {f"{name}.{kind}" for name in (*OFFICIAL, "fc31", "fc32") for kind in KINDS}
     if names != found.keys():

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import sahelpers as sa
-from sahelpers.__main__ import repository
+from sahelpers.__main__ import from_docs
 from sahelpers.store.archive import same
 from sahelpers.study import Effort, Grid, grid
 
@@ -31,8 +31,8 @@ class Clone:
         monkeypatch.setenv("SA_CHECKPOINTS", str(folder / "checkpoints"))
         monkeypatch.setattr(grid, "load_dataset", lambda name, split="train": data[split == "test"])
         clone = SimpleNamespace(**vars(sa) | {"Story": self.story})
-        monkeypatch.setattr(repository(), "sa", clone)
-        monkeypatch.setattr(repository(), "probe", lambda *a: {})
+        monkeypatch.setattr(from_docs("repository"), "sa", clone)
+        monkeypatch.setattr(from_docs("repository"), "probe", lambda *a: {})
 
     def story(self):
         return sa.Story(self.data, **CONFIGS)
@@ -68,7 +68,7 @@ class Clone:
         self.grid("audit", "baseline", "retraining")
 
     def report(self):
-        repository().measure(3, self.folder, n=5)
+        from_docs("repository").measure(3, self.folder, n=5)
 
     def dashboard(self):
         sa.live.forget.AmnesiaController(self.story())

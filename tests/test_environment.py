@@ -15,7 +15,7 @@ import nbformat
 import pytest
 
 import sahelpers as sa
-from sahelpers.__main__ import repository
+from sahelpers.__main__ import from_docs
 from sahelpers.config import CHECKOUT
 
 needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
@@ -150,7 +150,7 @@ def test_a_notebook_has_its_figures_whatever_the_backend(tmp_path, monkeypatch):
     monkeypatch.setenv("MPLBACKEND", "agg")
     shutil.copy(CHECKOUT / "notebooks" / "jupytext.toml", tmp_path)
     (tmp_path / "figure.py").write_text(TWIN)
-    outputs = repository().execute(tmp_path / "figure.py").cells[1].outputs
+    outputs = from_docs("repository").execute(tmp_path / "figure.py").cells[1].outputs
     assert ["image/png" in output.get("data", {}) for output in outputs] == [True]
 
 

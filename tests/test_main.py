@@ -9,6 +9,7 @@ import shutil
 import signal
 import sys
 import threading
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -18,7 +19,7 @@ from sahelpers import __main__ as options
 from sahelpers.config import CHECKOUT
 from sahelpers.study import grid, workers
 
-commands = options.repository()
+commands = options.from_docs("repository")
 TOML = "pyproject.toml"
 TWIN = """# %% [markdown]
 # # A story
@@ -46,6 +47,15 @@ def notebooks(tmp_path, monkeypatch):
 def call(monkeypatch, *words):
     monkeypatch.setattr(sys, "argv", ["sahelpers", *words])
     options.main()
+
+
+@pytest.fixture
+def written(monkeypatch):
+    """The modules of docs/ that were asked to write their page, which they do not."""
+    asked = []
+    page = SimpleNamespace(write=lambda: None)
+    monkeypatch.setattr(options, "from_docs", lambda name: asked.append(name) or page)
+    return asked
 
 
 def test_notebooks_are_executed_and_written(notebooks, monkeypatch, capsys):
@@ -195,15 +205,16 @@ def test_the_models_that_ship_are_made_from_nothing(nothing_shipped, monkeypatch
     found = sorted(path.name.partition("-")[0] for path in nothing_shipped.iterdir())
     judges = [f"judge_{role}" for role in ("guide", "open", "plain")]
     assert found == [*judges, "vae_baseline", "vae_forget_3", "vae_without_3"]
-    assert re.findall(r"(?m)^(\w+): \d+ s$", capsys.readouterr().out) == [*commands.ALONE]
+    assert re.findall(r"(?m)^(\w+): \d+ s$", capsys.readouterr().out) == [*commands.NEEDS_NONE]
 
 
 def test_a_run_without_models_in_the_box_trains_them_first(
     notebooks, nothing_shipped, monkeypatch, capsys
 ):
     call(monkeypatch, "run")
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.partition(":")[0] for line in lines[: len(commands.ALONE)]] == [*commands.ALONE]
+    _, *lines = capsys.readouterr().out.splitlines()
+    first = [line.partition(":")[0] for line in lines[: len(commands.NEEDS_NONE)]]
+    assert first == [*commands.NEEDS_NONE]
     assert not nothing_shipped.exists()
 
 
@@ -220,7 +231,9 @@ def test_a_training_that_fails_ends_the_command(nothing_shipped, monkeypatch):
 @pytest.mark.parametrize("name", ["OWNER/forget", "alice/forget"])
 def test_a_page_needs_no_network(name):
     notebook = nbformat.v4.new_notebook()
-    badge = commands.with_badges("[Set your address first]()", name, CHECKOUT / "nb" / "01.py")
+    badge = commands.with_badges(
+        "[Colab](../README.md#set-your-address)", name, CHECKOUT / "nb" / "01.py"
+    )
     text = f"{badge}\n\nThe loss $a_i * b_i * c_i$ costs `$5`.\n\n$$\\sum_i F_i\\theta_i^2$$\n"
     notebook.cells = [nbformat.v4.new_markdown_cell(text)]
     page = commands.page(notebook)
@@ -228,7 +241,7 @@ def test_a_page_needs_no_network(name):
     assert page.count('display="block"') == 1
     assert "<em>" not in page
     assert "<code>$5</code>" in page
-    assert "address first" not in page  # and no badge, which would lead nowhere from there
+    assert "Colab" not in page  # and no badge, which would lead nowhere from there
     assert not re.search(r'(src|href)="https?:', page)
 
 
@@ -243,10 +256,11 @@ def test_probes_score_every_model_with_every_judge(tiny, scoring, monkeypatch):
 
 
 @pytest.mark.parametrize("part", ["audit", "claim", "scoreboard"])
-def test_the_grids_get_their_options(part, monkeypatch):
+def test_the_grids_get_their_options(part, monkeypatch, written):
     got = []
     monkeypatch.setattr(grid.Grid, "run", lambda *a: got.append(a))
-    call(monkeypatch, part, "--digits", "3", "7", "--seeds", "5", "--jobs", "3", "--arch", "conv")
+    digits = "--digits", "3", "7", "3"  # a run asked for twice is made once
+    call(monkeypatch, part, *digits, "--seeds", "5", "--jobs", "3", "--arch", "conv")
     made, *where = got[0]
     assert (made.part, made.forget_classes, made.seeds) == (part, (3, 7), (5,))
     assert (made.baseline.arch, made.baseline.epochs) == ("conv", 10)
@@ -257,6 +271,10 @@ def test_the_grids_get_their_options(part, monkeypatch):
     assert made.controls == controls.get(part, ())
     call(monkeypatch, part, "--methods", "paper", "label column", "--backend", "sequential")
     assert (got[-1][0].methods, got[-1][0].only) == (("paper", "label column"), {})
+    assert written == ["results", "results"]
+    monkeypatch.setattr(options, "IN_CHECKOUT", False)
+    call(monkeypatch, part)
+    assert len(written) == 2  # an installed package has no page
 
 
 @pytest.mark.parametrize("part", ["audit", "claim", "scoreboard"])
@@ -274,6 +292,8 @@ def test_a_plan_runs_nothing(part, monkeypatch, capsys):
         (["--methods", "magic"], "method 'magic' is not one of"),
         (["--digits", "12"], "class 12 is not a class"),
         (["--dataset", "cifar"], "invalid choice: 'cifar'"),
+        (["--seeds", "-1"], "seed=-1 must be a whole number from 0"),
+        (["--device", "gpu"], "invalid choice: 'gpu'"),
     ],
 )
 def test_options_that_cannot_be_are_refused(part, words, said, monkeypatch, capsys):
@@ -283,7 +303,7 @@ def test_options_that_cannot_be_are_refused(part, words, said, monkeypatch, caps
     assert said in capsys.readouterr().err
 
 
-def test_a_command_of_which_every_run_failed_says_so(tmp_path, monkeypatch):
+def test_a_command_of_which_every_run_failed_says_so(tmp_path, monkeypatch, written):
     def nothing(run):
         raise OSError("no disk")
 
@@ -293,6 +313,7 @@ def test_a_command_of_which_every_run_failed_says_so(tmp_path, monkeypatch):
         part, ("label column",), (3, 5), (1,), folder=tmp_path))  # fmt: skip
     with pytest.raises(RuntimeError, match="2 of 2 runs failed"):
         call(monkeypatch, "scoreboard", "--backend", "sequential")
+    assert written == ["results"]  # what was done before stands in it
 
 
 def test_a_command_is_needed(monkeypatch, capsys):
@@ -317,7 +338,7 @@ def pages(folder):
 
 
 OPEN = "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
-FIRST = "[Set your address first]"
+FIRST = "[Colab]"
 
 
 def test_one_command_sets_the_address_everywhere(copied, monkeypatch):

@@ -18,7 +18,7 @@ import torch
 from jupytext.config import load_jupytext_config
 
 import sahelpers as sa
-from sahelpers.__main__ import repository
+from sahelpers.__main__ import from_docs
 from sahelpers.config import CHECKOUT
 
 PROJECT = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
@@ -221,9 +221,9 @@ def test_its_badge_opens_itself(path):
     """Or it says what to do first, while the project has no address."""
     name = ADDRESS.removeprefix("https://github.com/")
     first = read(path).cells[0].source
-    assert repository().with_badges(first, name, path) == first
+    assert from_docs("repository").with_badges(first, name, path) == first
     if name.startswith("OWNER/"):
-        assert "[Set your address first](../README.md#set-your-address)" in first
+        assert "[Colab](../README.md#set-your-address)" in first
     else:
         assert f"/{name}/blob/main/notebooks/{path.name})" in first
 

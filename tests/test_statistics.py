@@ -30,7 +30,7 @@ from sahelpers.study.statistics import (
     compare_all,
     pooled,
 )
-from sahelpers.study.verdicts import claim, exact, holm, left_out
+from sahelpers.study.verdicts import claim, holm
 
 COST = NATS[0]
 NEAR = (0.28, 0.30, 0.32)  # three controls around 0.30
@@ -250,11 +250,11 @@ def test_groups_with_other_attacks_are_refused(other):
 def test_exact_ends_are_clopper_and_pearsons():
     for s, n in ((0, 10), (3, 40), (10, 10)):
         ends = stats.binomtest(s, n).proportion_ci(0.95, "exact")
-        assert exact(s, n) == pytest.approx((ends.low, ends.high))
-    assert exact(0, 2000, 0.05)[1] == pytest.approx(1 - 0.05 ** (1 / 2000))  # 0.15 %
+        assert results.exact(s, n) == pytest.approx((ends.low, ends.high))
+    assert results.exact(0, 2000, 0.05)[1] == pytest.approx(1 - 0.05 ** (1 / 2000))  # 0.15 %
     for s, n in ((-1, 5), (6, 5), (0, 0)):
         with pytest.raises(ValueError, match=f"{s} successes of {n}: give"):
-            exact(s, n)
+            results.exact(s, n)
 
 
 def test_holm_by_hand():
@@ -269,7 +269,7 @@ def test_every_control_is_left_out_in_turn():
     def controls(shares):
         return [{"a": [s], COST: [110.0 + s], BESIDE[0]: [s]} for s in shares]
 
-    found = left_out(
+    found = results.left_out(
         {
             1: (hidden, controls((0.30, 0.31, 0.29, 0.30))),
             2: (hidden, controls((0.30, 0.31, 0.70, 0.30, 0.30))),  # one remembers
@@ -282,10 +282,10 @@ def test_every_control_is_left_out_in_turn():
     assert list(found) == ["a", COST]
     assert (found["a"].convicted, found["a"].tried) == (1, 13)
     assert found["a"].powered in range(8, 10)  # no power on 3
-    assert found["a"][3:] == exact(1, found["a"].powered)
+    assert found["a"][3:] == results.exact(1, found["a"].powered)
     assert found[COST][:3] == (0, 13, 13)
     with pytest.raises(ValueError, match="2 controls"):
-        left_out({1: (hidden, controls(NEAR))})
+        results.left_out({1: (hidden, controls(NEAR))})
 
 
 def test_a_control_left_out_is_convicted_in_at_most_one_of_twenty():
@@ -295,7 +295,7 @@ def test_a_control_left_out_is_convicted_in_at_most_one_of_twenty():
             d: ([{"a": [0.9]}] * 3, [{"a": [v]} for v in 0.3 + 0.06 * s * rng.standard_normal(5)])
             for d, s in enumerate(np.linspace(0.5, 1.5, 10))
         }
-        found.append(left_out(digits)["a"])
+        found.append(results.left_out(digits)["a"])
     assert all(f.powered == f.tried == 50 for f in found)
     assert sum(f.convicted for f in found) / (60 * 50) <= 0.05
 

@@ -4,7 +4,9 @@ import stat
 import subprocess
 import sys
 import threading
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -411,3 +413,28 @@ def test_durable_means_file_and_folder_are_on_the_disk(folder, monkeypatch):
     load_or_make(recipe(stem="c"), lambda: Thing(torch.ones(1)), Thing)
     assert synced[2:] == [False, True]
     assert len(os.listdir("/proc/self/fd")) == before  # none is left open
+
+
+@pytest.mark.parametrize("step", ["write", "replace"])
+def test_a_text_that_cannot_be_written_leaves_the_old_one_alone(tmp_path, monkeypatch, step):
+    def full(*given):
+        raise OSError(28, "No space left on device")
+
+    page = tmp_path / "page.md"
+    files.replace_text(page, "first\n")
+    if step == "replace":
+        monkeypatch.setattr(os, "replace", full)
+    else:
+        disk = SimpleNamespace(write=full)
+        monkeypatch.setattr(files.Path, "open", lambda *given: nullcontext(disk))
+    with pytest.raises(OSError, match="No space"):
+        files.replace_text(page, "second\n")
+    monkeypatch.undo()
+    assert [p.name for p in tmp_path.iterdir()] == ["page.md"]
+    assert page.read_text() == "first\n"
+
+
+def test_a_path_may_be_text(tmp_path):
+    path = f"{tmp_path}/x.pt"
+    files.save(path, {"value": 1}, {"made": "by hand"})
+    assert files.load(path) == ({"value": 1}, {"made": "by hand"})

@@ -72,6 +72,8 @@ BAD = {
     "too large": (noise(20, (1, 65, 8)), [0, 1] * 10, None, "8 to 64 pixels a side"),
     "int64": (torch.zeros(20, 8, 8).long(), [0, 1] * 10, None, "type torch.int64: give uint8, or"),
     "half labels": (noise(20), [0.0, 1.0] * 10, None, "give 20 whole numbers"),
+    "words": (noise(20), ["0", "1"] * 10, None, "labels .*of <U1: give 20 whole numbers"),
+    "truth": (noise(20), [False, True] * 10, None, "labels .*of bool: give 20 whole numbers"),
     "few labels": (noise(20), [0, 1], None, r"labels \(2,\) .*give 20 whole numbers"),
     "names": (noise(20), [0, 1] * 10, "a", r"names=\('a',\): give 2 different ones"),
     "none": ([], [], None, "different sizes, or none"),
@@ -114,7 +116,7 @@ def test_the_report_counts_what_is_twice():
     labels = torch.cat([data.labels, 1 - data.labels[:3]])
     found = LabelledImages.from_arrays(images, labels, ("dark", "light"))
     text = found.report(data)
-    assert "27 images (1, 8, 8), 2 classes, fewest and most of a class: dark 12, light 15" in text
+    assert "27 images (1, 8, 8), 2 classes, smallest: dark (12), largest: light (15)" in text
     assert "equal to an earlier image: 3; of them with different labels: 3" in text
     assert "test: 24 images, 24 of them also in training" in text
 
@@ -157,6 +159,9 @@ def test_a_damaged_picture_is_named(folder):
         (folder / "dogs" / "3.png").write_bytes(content)
         with pytest.raises(DataError, match=r"dogs.3\.png is damaged.*Delete or replace"):
             LabelledImages.from_folder(folder)
+    (folder / "dogs" / "3.png").rename(folder / "dogs" / "4.ppm").write_bytes(b"P6\nmany 8\n255\n")
+    with pytest.raises(DataError, match=r"dogs.4\.ppm is damaged.*Delete or replace"):
+        LabelledImages.from_folder(folder)
 
 
 def test_a_folder_without_classes_is_refused(tmp_path):
@@ -500,6 +505,13 @@ def test_a_model_trained_here_goes_out_and_comes_back(mnist):
     quick = sa.AmnesiaConfig(epochs_unl=1, replay_samples=320, batch_size=32, cooldown=2)
     result = sa.forget(again, fisher, 3, quick)
     assert result.forget_class == (3,)
+
+
+@pytest.mark.parametrize("content", [b"", b"no state", b"PK\x03\x04 half an archive"])
+def test_a_file_that_is_no_official_state_is_named(tmp_path, content):
+    (tmp_path / "theirs.pt").write_bytes(content)
+    with pytest.raises(ValueError, match=r"theirs\.pt is no state dict: "):
+        from_official(tmp_path / "theirs.pt")
 
 
 def test_official_states_that_do_not_fit_are_refused_by_name():

@@ -22,6 +22,7 @@ from torch import Tensor
 
 import sahelpers as sa
 from sahelpers.config import CHECKOUT
+from sahelpers.store.files import replace_text
 
 TEMPLATE = Path(__file__).with_name("template.html")
 PAGE = CHECKOUT / "results" / "page" / "index.html"
@@ -120,7 +121,7 @@ def main(target: Path = PAGE) -> None:
     data = json.dumps(payload(story), separators=(",", ":"))
     page = filled(TEMPLATE.read_text(encoding="utf-8"), data, picture(story))
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(page, encoding="utf-8")
+    replace_text(target, page)
     print(f"{target}: {len(page.encode()) / 1e6:.2f} MB")
 
 

@@ -126,7 +126,7 @@ def part_path(path: Path) -> Path:
 
 
 def save(
-    path: Path, state: dict[str, Any], mark: Mapping[str, Any], *, durable: bool = True
+    path: str | Path, state: dict[str, Any], mark: Mapping[str, Any], *, durable: bool = True
 ) -> None:
     """Write a state to path in one step: a reader sees the old file or the new one, never a part.
 
@@ -135,29 +135,27 @@ def save(
     Raises TypeError for what a checkpoint cannot hold, and CheckpointError naming path for NaN or
     infinity in it and when it cannot be written.  Whatever was at path is then still there.
     """
-    with _locked(path):
+    with _locked(path := Path(path)):
         _write(path, _packed(path, state, mark), durable)
 
 
 def replace_text(path: Path, text: str) -> None:
     """Write a text file, a table or a report, in one step."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    partial.write_text(text, encoding="utf-8", newline="")
-    os.replace(partial, path)
+    _replace(path, text.encode("utf-8"), durable=False)
 
 
-def load(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def load(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The state kept at path, and the mark that says what it was made from.
 
     Raises FileNotFoundError, or CheckpointError naming the file and what is wrong with it; another
     OSError when the disk or the permissions fail.
     """
-    if os.path.lexists(path) and not path.is_file():  # a folder, a link to nowhere, a pipe
+    if os.path.lexists(path) and not os.path.isfile(path):  # a folder, a link to nowhere, a pipe
         raise CheckpointError(f"{path} cannot be read as a checkpoint: it is no file. {REMEDY}")
-    if path.stat().st_size > LIMIT:
+    if os.path.getsize(path) > LIMIT:
         raise CheckpointError(f"{path} is larger than {LIMIT} bytes. {REMEDY}")
     try:
-        content = unpack(path.read_bytes())
+        content = unpack(Path(path).read_bytes())
         state, mark = dict(content["state"]), dict(content["mark"])
     except (ValueError, TypeError, KeyError) as error:
         message = f"{path} cannot be read as a checkpoint: {error}. {REMEDY}"
@@ -281,10 +279,7 @@ def _restored(path: Path, state: dict[str, Any], kind: type[S]) -> S:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Inside, no other process or thread makes or writes path; waits for its turn.
-
-    The lock ends with its process, however that ends.
-    """
+    """Waits for its turn: inside, nobody else makes or writes path.  Ends with its process."""
     lock = FileLock(f"{path}.lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -305,20 +300,10 @@ def _locked(path: Path) -> Iterator[None]:
 
 def _write(path: Path, raw: bytes, durable: bool) -> None:
     """Replace path by these bytes.  The lock is held: a temporary file there is stale."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         for stale in path.parent.glob(glob.escape(path.name) + ".*tmp"):
             stale.unlink(missing_ok=True)
-        try:
-            with temporary.open("wb") as stream:
-                stream.write(raw)
-                if durable:
-                    stream.flush()
-                    os.fsync(stream.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        _replace(path, raw, durable)
     except OSError as error:
         raise CheckpointError(f"{path} could not be written: {error}. {ELSEWHERE}") from error
     if durable:
@@ -328,3 +313,17 @@ def _write(path: Path, raw: bytes, durable: bool) -> None:
                 os.fsync(folder)
             finally:
                 os.close(folder)
+
+
+def _replace(path: Path, raw: bytes, durable: bool) -> None:
+    """The same, in one step, and nothing is left over if it fails."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(raw)
+            if durable:
+                stream.flush()
+                os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -80,6 +80,8 @@ class Grid:
         for what, value, choices in [*given, *(("method", m, allowed) for m in self.methods)]:
             if value not in choices:
                 raise ValueError(f"{what} {value!r} is not one of {', '.join(choices)}")
+        for seed in (*self.seeds, *self.controls):
+            replace(self.baseline, seed=seed)  # says what is wrong
         for label in self.forget_classes:
             check_classes(label, len(class_names(self.dataset)))
 

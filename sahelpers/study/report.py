@@ -1,4 +1,4 @@
-"""The tables scoreboard.csv and audit.csv, which are written from the journal and never by hand."""
+"""scoreboard.csv and audit.csv: written from the journal, read again, and one figure of them."""
 
 import csv
 import io

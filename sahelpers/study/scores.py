@@ -89,10 +89,10 @@ def _number(row: Row, column: str) -> float:
 
 def dominance(found: Summary) -> dict[str, list[str]]:
     """The methods that each method dominates: in the means of AXES over the runs that both have,
-    no worse in any and better in one, with argmax or attack among them.
+    no worse in any and better in one, with argmax or ATTACK among them.
 
-    Smaller is better, but an attack that finds less than in the control counts as zero.  Other
-    data, networks and recipes are apart.
+    Smaller is better, but what ATTACK finds below the controls counts as zero.  Other data and
+    networks are apart.
     """
 
     def beats(one: str, other: str) -> bool:

@@ -3,11 +3,9 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from scipy.special import betaincinv
 from torch.nn.utils import parameters_to_vector
 
 from ..checks import door
@@ -29,7 +27,6 @@ from .statistics import (
     OPEN,
     REMAINS,
     TAIL,
-    Attacked,
     AuditReport,
     Finding,
     compare_all,
@@ -125,52 +122,6 @@ def check_control(
             f"{name} was trained with class {forget_class}: a control has never seen it; "
             f"make one with Story(...).control({forget_class})"
         )
-
-
-def exact(successes: int, n: int, tail: float = TAIL / 2) -> tuple[float, float]:
-    """Lowest and highest share (Clopper-Pearson) under which so many successes of n, or more
-    extreme ones, have a chance of `tail`: 95 % between both, or one-sided with tail 0.05."""
-    if not 0 <= successes <= n or n < 1:
-        raise ValueError(f"{successes} successes of {n}: give from 0 to n, and n from 1 on")
-    s, f = successes, n - successes
-    low = float(betaincinv(s, f + 1, tail)) if s else 0.0
-    return low, float(betaincinv(s + 1, f, 1 - tail)) if f else 1.0
-
-
-class LeftOut(NamedTuple):
-    """Of `tried` controls of all digits played as the model: how many met an attack with power, and
-    how many of these it convicted, with the exact 95 % interval of that share."""
-
-    convicted: int
-    powered: int
-    tried: int
-    low: float
-    high: float
-
-
-def left_out(digits: Mapping[int, tuple[Attacked, Attacked]]) -> dict[str, LeftOut]:
-    """Every control in turn as the model against the others of its digit, for every attack.
-
-    digits: (hidden, controls) of each.  In round k the k-th control of every digit is left out.
-    Raises ValueError as `compare_all`: four controls of a digit are the fewest.
-    """
-    verdicts = defaultdict[str, list[str]](list)
-    for k in range(max((len(c) for _, c in digits.values()), default=0)):
-        rest = {
-            digit: (controls[k : k + 1], hidden, [*controls[:k], *controls[k + 1 :]])
-            for digit, (hidden, controls) in digits.items()
-            if k < len(controls)
-        }
-        reports = compare_all(rest).values()
-        for finding in chain(*(report.findings for report in reports)):
-            verdicts[finding.attack].append(finding.verdict)
-    found = {}
-    for attack, given in verdicts.items():
-        if attack not in (*BESIDE, KEPT, FOOLED):
-            convicted, powered = given.count(REMAINS), len(given) - given.count(INCONCLUSIVE)
-            ends = exact(convicted, powered) if powered else (0.0, 1.0)
-            found[attack] = LeftOut(convicted, powered, len(given), *ends)
-    return found
 
 
 def holm(p: Sequence[float]) -> list[float]:
