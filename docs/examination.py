@@ -211,7 +211,7 @@ def tables() -> Iterator[str]:
         yield "|---" * 8 + "|"
         tallies = verdicts.claim(findings)
         for tally in (*tallies.named, *tallies.others):
-            shown = (" ".join(map(str, digits)) or "-" for digits in tally.digits.values())
+            shown = map(verdicts.spaced, tally.digits.values())
             yield f"| {tally.attack} | {means(tally.attack, findings)} | {' | '.join(shown)} |"
         # of the pair, one digit that counts as kept there is not
         for attack in BESIDE[:1] if classes == PAIR else BESIDE:

@@ -158,6 +158,8 @@ def main() -> None:
     torch.set_num_threads(1)
     kept = CHECKOUT / "results" / "your_data.json"
     rows = json.loads(kept.read_text()) if kept.is_file() else {}
+    if unknown := set(sys.argv[1:]) - set(SETS):
+        raise SystemExit(f"{', '.join(unknown)}: not among {', '.join(SETS)}")
     for name in sys.argv[1:] or SETS:
         if name not in rows:
             rows[name] = chain(name)
