@@ -24,6 +24,7 @@ from sahelpers.study.scores import Audit, Row
 from sahelpers.study.statistics import ERASED, MIN_CONTROLS, NAMED, REMAINS, Groups
 
 FORM = Path(__file__).with_name("results.txt")
+SHORT = "reference, 3 passes"
 PARTS = ("examination", "published", "literature")  # pages of other commands' tables
 
 
@@ -61,7 +62,7 @@ def markdown(
     n, (argmax, *bars), more = Effort().samples, scores.BARS, list(scores.OTHERS)
     today = recipe(OURS, BASELINES["mlp"], AmnesiaConfig(), JudgeConfig(), Claim())
     played = (groups or {}).get(("claim", OURS, "mnist", "mlp", today), {})
-    faced = {name: verdicts.of_method(audit, name) for name in (OURS, HIDDEN, ALONE)}
+    faced = {name: verdicts.of_method(audit, name) for name in (OURS, HIDDEN, ALONE, SHORT)}
     told = verdicts.claim(faced[OURS])
     parts = {name: RESULTS / f"{name}.md" for name in PARTS}
     apart = {k: p.read_text(encoding="utf-8") if p.is_file() else "" for k, p in parts.items()}

@@ -64,11 +64,15 @@ def test_the_pages_say_what_the_table_says(page):
     assert " ".join(said.split()) in " ".join(text.split())
 
 
-def test_without_its_attacker_the_audit_convicts():
-    """README says so: memory under the other labels, on every digit that was tried."""
-    found = of_method(read_audit(), "without attacker")
-    assert len(found) >= 4
-    assert {of["cost under other labels"].verdict for of in found.values()} == {REMAINS}
+@pytest.mark.parametrize(
+    ("method", "digits"),
+    [("without attacker", [0, 0, 8, 9]), ("reference, 3 passes", [10, 10, 7, 9])],
+)
+def test_the_audit_convicts_others(method, digits):
+    """README says so: on how many of the ten digits memory remains, by each named attack."""
+    found = of_method(read_audit(), method)
+    assert len(found) == 10
+    assert [len(tally.digits[REMAINS]) for tally in claim(found).named] == digits
 
 
 def test_the_other_attacks_find_no_memory():
