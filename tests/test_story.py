@@ -5,7 +5,7 @@ import os
 import random
 import shutil
 import warnings
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
 
 import pytest
 import torch
@@ -167,6 +167,38 @@ def test_a_raised_recipe_version_makes_anew_and_says_so(
 def test_a_given_model_of_other_classes_is_refused(pair):
     with pytest.raises(ValueError, match="baseline has 4 classes, not 10"):
         story(pair, baseline=sa.CVAE("mlp", 3, num_classes=4))
+
+
+def test_a_given_model_of_other_images_is_refused(pair):
+    other = sa.CVAE("mlp", 3, image_shape=(1, 8, 8))
+    with pytest.raises(
+        ValueError, match=r"images of baseline have the shape \(1, 8, 8\), those of"
+    ):
+        story(pair, baseline=other)
+
+
+@pytest.mark.parametrize("arch", ["mlp", "conv", "own"])
+def test_controls_of_a_given_model_are_built_like_it(pair, arch):
+    given = sa.CVAE("mlp" if arch == "own" else arch, 3)
+    given.arch = arch
+    built = "mlp" if arch == "own" else arch  # there is no recipe for networks of one's own
+    assert story(pair, baseline=given).config.baseline == sa.BaselineConfig(
+        arch=built, latent_dim=3
+    )
+
+
+def test_the_best_device_is_looked_for_only_when_asked(pair, monkeypatch):
+    asked = []
+    monkeypatch.setattr(sa.story, "default_device", lambda: asked.append(1) or torch.device("cpu"))
+    assert story(pair).device == torch.device("cpu")
+    assert asked == []
+    assert story(pair, device="auto").device == torch.device("cpu")
+    assert asked == [1]
+
+
+def test_the_configurations_of_a_story_do_not_change(pair):
+    with pytest.raises(FrozenInstanceError):
+        story(pair).config.baseline = BASE
 
 
 @pytest.mark.parametrize(
