@@ -151,7 +151,7 @@ def main():
             shutil.copytree(ROOT / part, Path(folder, part))
         for part in ("README.md", "conftest.py", "pyproject.toml"):
             shutil.copy(ROOT / part, folder)
-        for part in ("data", "notebooks"):  # a checkout is known by its notebooks
+        for part in ("data", "docs", "notebooks"):  # a checkout is known by its notebooks
             Path(folder, part).symlink_to(ROOT / part)
         os.environ |= {"PYTHONPATH": folder, "SA_CHECKPOINTS": folder, "SA_PROGRESS": "0"}
         os.environ["SA_SEQUENCES"] = "3"
