@@ -181,10 +181,8 @@ def left_out(
     found = {}
     for attack, given in said.items():
         if attack not in (*statistics.BESIDE, statistics.KEPT, statistics.FOOLED):
-            convicted, powered = (
-                given.count(REMAINS),
-                len(given) - given.count(statistics.INCONCLUSIVE),
-            )
+            convicted = given.count(REMAINS)
+            powered = len(given) - given.count(statistics.INCONCLUSIVE)
             ends = exact(convicted, powered) if powered else (0.0, 1.0)
             found[attack] = LeftOut(convicted, powered, len(given), *ends)
     return found
