@@ -18,6 +18,7 @@ import pieces
 import torch
 from torch import Tensor
 
+import results
 import sahelpers as sa
 from sahelpers.config import kept_classes
 from sahelpers.judges import frechet_distance
@@ -137,8 +138,7 @@ def tables() -> Iterator[str]:
     if left := pieces.missing(JOURNAL, models()):
         models_left = f"{len(left)} of {len(models())} models"
         yield f"Of the digits {whole}; still to be measured: {models_left}.\n"
-    yield f"| method | {' | '.join(COLUMNS)} | average gap |"
-    yield "|---" * (2 + len(COLUMNS)) + "|"
+    rows = []
     for method in COMPARED if whole else ():
         cells = []
         for title, figure in COLUMNS.items():
@@ -150,7 +150,8 @@ def tables() -> Iterator[str]:
                 places = 2 if "%" in title or "class" in title else 3
                 cells.append(f"{fmean(numbers):.{places}f}")
         gap = "-" if method == REAL else f"{fmean(gaps(done, method, whole)):.2f}"
-        yield f"| {method} | {' | '.join(cells)} | {gap} |"
+        rows.append([method, *cells, gap])
+    yield results.table(["method", *COLUMNS, "average gap"], rows)
 
 
 def gaps(done: dict[Model, Any], method: str, digits: list[int]) -> list[float]:

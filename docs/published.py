@@ -158,9 +158,7 @@ def tables() -> Iterator[str]:
     for method, judged in findings.items():
         if judged:
             yield f"* {method}: {verdicts.in_words(judged)}"
-    heads = "hidden | paper | ours | controls | official control | verdict: paper | verdict: ours"
-    yield f"\n| attack | digit | {heads} |"
-    yield "|---" * 9 + "|"
+    rows = []
     both = sorted(set.intersection(*(set(of) for of in findings.values())))
     for attack, digit in product((*statistics.NAMED, *statistics.BESIDE), both):
         paper, ours = (findings[method][digit][attack] for method in TESTED[1:])
@@ -170,23 +168,26 @@ def tables() -> Iterator[str]:
         for f in (paper, ours):
             beside = attack in statistics.BESIDE
             cells.append("" if beside else f.verdict + ", resists" * f.resists)
-        yield f"| {attack} | {digit} | {' | '.join(cells)} |"
-    rows = [
+        rows.append([attack, digit, *cells])
+    heads = ["attack", "digit", "hidden", "paper", "ours", "controls", "official control"]
+    yield "\n" + results.table([*heads, "verdict: paper", "verdict: ours"], rows)
+    runs = [
         {k: str(v) for k, v in of.items() if k != "values"}
         | {"method": m, "class": str(d), "seed": str(s), "dataset": "mnist", "arch": "mlp"}
         | {"fingerprint": ""}
         for (d, m, s), of in done.items()
         if m in TESTED
     ]
-    yield "\nThe largest of the runs; bold is beyond what is asked for.\n"
+    yield "The largest of the runs; bold is beyond what is asked for.\n"
     columns = [*scores.BARS, "seconds"]
-    yield results.by_method(scores.cells(scores.summarise(rows), largest=True), columns)
-    yield "| digit | method | plain judge's P(c_f) | its entropy | kept ELBO, nats |"
-    yield "|---" * 5 + "|"
+    yield results.by_method(scores.cells(scores.summarise(runs), largest=True), columns)
+    rows = []
     for digit, method in product(DIGITS, (*TESTED, CONTROL, OFFICIAL)):
         if of := [v for (d, m, _), v in done.items() if (d, m) == (digit, method)]:
             p, entropy, nats = (fmean(v[k] for v in of) for k in ("p", "entropy", "held_out"))
-            yield f"| {digit} | {method} | {p:.3f} | {entropy:.3f} | {nats:.2f} |"
+            rows.append([digit, method, f"{p:.3f}", f"{entropy:.3f}", f"{nats:.2f}"])
+    heads = ["digit", "method", "plain judge's P(c_f)", "its entropy", "kept ELBO, nats"]
+    yield results.table(heads, rows)
 
 
 def main() -> None:

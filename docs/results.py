@@ -134,7 +134,7 @@ def method_table(audit: Audit, but: str = "") -> str:
     for method in dict.fromkeys(name for _, name, _ in audit if name != but):
         if of := verdicts.of_method(audit, method):
             said = [tally.digits.items() for tally in verdicts.claim(of).named]
-            cells = [[" ".join([v, *map(str, digits)]) for v, digits in s if digits] for s in said]
+            cells = [[f"{v} {verdicts.spaced(d)}" for v, d in each if d] for each in said]
             rows.append([method, *map("; ".join, cells)])
     return table(["method", *NAMED], rows)
 
