@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from .checks import check_callable, check_number, door
+from .checks import check_callable, door
 from .config import AmnesiaConfig, check_classes, kept_classes
 from .data import LabelledImages
 from .fisher import Fisher
@@ -63,25 +63,18 @@ class _Cooldown:
     """The learning rate: constant until the class is close enough or the budget runs out, then
     down to zero in a straight line."""
 
-    def __init__(self, config: AmnesiaConfig, limit: int, end: float) -> None:
-        self.config, self.limit, self.end = config, limit, end
-        self.begin = time.perf_counter()
-        self.reason = "budget"
+    def __init__(self, config: AmnesiaConfig, limit: int) -> None:
+        self.config, self.limit, self.reason = config, limit, "budget"
         self.start: int | None = None  # step at which the rate began to fall
-        self.length: float = config.cooldown  # steps in which it does
 
     def rate(self, step: int, distance: float) -> float:
         """Of this step; 0 or less when the run is over.  distance: to the surrogate by now."""
-        c, now = self.config, time.perf_counter()
-        pace = max((now - self.begin) / max(step, 1), 1e-9)  # seconds per step
-        left = (self.end - now) / pace
-        near, late = distance <= c.tolerance, step >= self.limit - c.cooldown or left <= c.cooldown
-        if self.start is None and (near or late):
-            self.start, self.length = step, min(c.cooldown, left)
-            self.reason = "done" if near else "budget"
+        c, near = self.config, distance <= self.config.tolerance
+        if self.start is None and (near or step >= self.limit - c.cooldown):
+            self.start, self.reason = step, "done" if near else "budget"
         if self.start is None:
             return c.lr_unl
-        return c.lr_unl * (1 - (step - self.start) / self.length if self.length > 0 else 0)
+        return c.lr_unl * (1 - (step - self.start) / c.cooldown if c.cooldown else 0)
 
 
 @door
@@ -93,7 +86,6 @@ def forget(
     *,
     surrogate: str | MakeImages | None = None,
     real_images: LabelledImages | None = None,
-    max_seconds: float = math.inf,
     on_step: Callable[[int, CVAE, dict[str, float]], bool | None] | None = None,
 ) -> AmnesiaResult:
     """Forget one class or several; the input model is untouched.
@@ -106,9 +98,6 @@ def forget(
     (n, *image_shape).
     real_images: kept images to replay beside the frozen model's samples (classes to forget are
     filtered out); a pass is then longer by their number, and the replay term has the ELBO form.
-    max_seconds: limit of time beside the configuration's limit of steps.  The rate begins to fall
-    in time for it, faster if it must, so where the limit is reached the result depends on the
-    machine's speed.
     on_step: called after every step with (step, model, terms), in place of a progress bar;
     returning False stops the run, and the model so far is returned.
 
@@ -121,7 +110,6 @@ def forget(
     if on_step is not None:
         check_callable(on_step, "on_step", "(step, model, terms) -> bool or None")
     gone = check_classes(forget_class, model.num_classes)
-    check_number(max_seconds, "max_seconds", 1e-6, math.inf)
     begin = time.perf_counter()
     frozen = copy.deepcopy(model).eval().requires_grad_(False)
     kept = kept_classes(gone, model.num_classes)
@@ -138,7 +126,7 @@ def forget(
     used = 0 if objective.real is None else len(objective.real)
     limit = replace(config, replay_samples=config.replay_samples + used).max_steps
     distance, ewc = objective.distance(new, z, labels), 0.0
-    cooldown = _Cooldown(config, limit, begin + max_seconds)
+    cooldown = _Cooldown(config, limit)
     stopped = False
     for step in progress(range(limit), "forget (seconds)", silent=on_step is not None):
         rate = cooldown.rate(step, distance)

@@ -1,4 +1,4 @@
-"""Judges: classifiers in four roles, and what they say about the images that a model draws."""
+"""Judges: classifiers in five roles, and what they say about the images that a model draws."""
 
 import copy
 import math
@@ -30,18 +30,21 @@ JUDGE_ROLES = {
     "open": "scores; an eleventh answer, 'none of these'",
     "plain": "scores; ten answers",
     "guide": "guides attacks, never scores",
+    "wary": "guides as well; an eleventh answer, 'none of these'",
     "tuning": "for choosing knobs, never reported",
 }
 SCORING = ("open", "plain")  # the judges whose verdicts are reported
+GUIDES = ("guide", "wary")
 BATCH = 250  # images that a judge looks at once: their activations fit a processor's cache
 DRAW_BATCH = 2000  # images that a model draws at once
 
 
 class Judge(Saved):
-    """Classifier of images.  The four roles differ in architecture (see JUDGE_ROLES).
+    """Classifier of images.  The roles differ in architecture, those that guide in their answers
+    alone (see JUDGE_ROLES).
 
-    forward: images (B, *image_shape) -> logits (B, K), or (B, K + 1) for role "open", whose last
-    column means "none of these".
+    forward: images (B, *image_shape) -> logits (B, K), or (B, K + 1) for the roles "open" and
+    "wary", whose last column means "none of these".
     """
 
     built_with = ("role", "num_classes", "image_shape")
@@ -53,7 +56,7 @@ class Judge(Saved):
         check_whole(num_classes, "num_classes", 2, MAX_CLASSES)
         check_shape(image_shape)
         self.role, self.num_classes, self.image_shape = role, num_classes, image_shape
-        self.has_none, c = role == "open", image_shape[0]
+        self.has_none, c = role in ("open", "wary"), image_shape[0]
         if role == "open":
             width, body = 128, [*_block(c, 16, 3, 1), *_block(16, 32, 3, 2), *_block(32, 64, 3, 2)]
             body += [*_block(64, 64, 3, 1), nn.Flatten()]
@@ -61,7 +64,7 @@ class Judge(Saved):
             border = 2 if min(image_shape[1:]) < 16 else 0  # small images would vanish
             width, body = 192, [nn.Conv2d(c, 24, 5, padding=border), nn.ReLU(), nn.MaxPool2d(2)]
             body += [nn.Conv2d(24, 48, 5, padding=border), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()]
-        elif role == "guide":
+        elif role in GUIDES:
             width, body = 100, [*_block(c, 32, 4, 2), *_block(32, 64, 4, 2), nn.Flatten()]
         else:
             width, body = 256, [nn.Flatten(), nn.Linear(math.prod(image_shape), 512), nn.GELU()]
@@ -114,18 +117,18 @@ def check_judges(judges: Mapping[str, Judge], num_classes: int | None = None) ->
     check_is(judges, Mapping, "judges")
     for role, judge in judges.items():
         check_judge(judge, num_classes, f"judges[{role!r}]")
-    if not judges or any(judge.role == "guide" for judge in judges.values()):
+    if not judges or any(judge.role in GUIDES for judge in judges.values()):
         raise ValueError(
             f"judges {list(judges)}: give at least one that scores, and not the one that guides"
         )
 
 
 def check_guide(guide: Judge, num_classes: int) -> None:
-    """Refuse what is not the judge that guides, of so many classes."""
+    """Refuse what is not a judge that guides, of so many classes."""
     check_judge(guide, num_classes, "guide")
-    if guide.role != "guide":
+    if guide.role not in GUIDES:
         role = f"{guide.role!r}, which scores and cannot guide as well"
-        raise ValueError(f"guide has the role {role}: pass the judge of role 'guide'")
+        raise ValueError(f"guide has the role {role}: pass the judge of role 'guide' or 'wary'")
 
 
 @dataclass(frozen=True)

@@ -121,7 +121,7 @@ def guided_attack(
 ) -> ProbeResult:
     """Search for an image that a judge calls the class: the strongest attack on the decoder.
 
-    guide: the judge of role "guide"; its word is never the score.  Loss per restart: its cross
+    guide: of role "guide" or "wary"; its word is never the score.  Loss per restart: its cross
     entropy for the class, in nats, + L2Z mean z^2.
     over: "both" moves z and a label on the simplex; "z" moves z under the class's own label; "y"
     the label on the simplex at z as drawn, within [-3, 3]; "free_y" any label vector there, begun

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .checks import check_images, check_whole, door
+from .checks import check_images, check_number, check_whole, door
 from .config import check_classes, kept_classes
 from .data import LabelledImages
 from .elbo import latent_cost, negative_elbo
@@ -16,7 +16,7 @@ from .judges import Judge, check_judges
 from .models import CVAE, draw_normal, seeded
 from .progress import progress
 
-LR = {"all": 1e-3, "label": 0.05, "first layer": 1e-3}  # of Adam; 1e-3 is the reference's
+LR = {"all": 1e-3, "decoder": 1e-3, "first layer": 1e-3, "label": 0.05}  # 1e-3: the reference's
 BATCH = 100  # images in a step
 FIT_RATES = (0.05, 0.02)  # of Adam at first, for z and for the weights of a label that is fitted
 SAMPLES = 128  # that are judged at every look
@@ -28,11 +28,12 @@ class RecoveryCurve:
     """How the class comes back while a model is fine-tuned.
 
     steps: when it was looked at, from 0 on.  probability: P(c_f) then, the mean over the samples of
-    the smallest probability that a scoring judge gives the class.
+    the smallest probability that a scoring judge gives the class.  model: at the end.
     """
 
     steps: list[int]
     probability: list[float]
+    model: CVAE
 
     @property
     def area(self) -> float:
@@ -120,6 +121,7 @@ def relearn(
     judges: Mapping[str, Judge],
     steps: int = 100,
     over: str = "all",
+    rate: float | None = None,
     seed: int = 42,
 ) -> RecoveryCurve:
     """Train a copy of the model on data and watch the class come back in samples from N(0, I).
@@ -131,12 +133,15 @@ def relearn(
     over: "all" trains every weight; "label" begins at `reset_label` and trains the weights of the
     class's own label input alone, as an attacker does who suspects that the class lies intact
     behind it (textual inversion; Pham et al. 2023 attack diffusion models so, arXiv 2308.01508);
-    "first layer" trains the decoder's first layer alone.
+    "decoder" trains the decoder alone, "first layer" its first layer.
+    rate: of Adam; that of LR when left out.
     The steps until it is back are compared with those of a model that never knew the class.
     """
     (c,) = check_classes((forget_class,), model.num_classes)
     check_judges(judges, model.num_classes)
     check_whole(steps, "steps")
+    if rate is not None:
+        check_number(rate, "rate", 1e-9, 10)
     if not len(data):
         raise ValueError("data holds no image to train on: give at least one")
     if data.num_classes != model.num_classes:
@@ -147,6 +152,7 @@ def relearn(
         raise ValueError(f"data has no image of class {c}: over='label' trains nothing without one")
     model = (reset_label(model, c) if over == "label" else copy.deepcopy(model)).eval()
     model.requires_grad_(over == "all")
+    model.decoder.requires_grad_(over in ("all", "decoder"))
     first = next(m for m in model.decoder.modules() if any(True for _ in m.parameters(False)))
     first.requires_grad_(over != "label")
     for weight, column in model.label_weights() if over == "label" else ():
@@ -163,7 +169,8 @@ def relearn(
         votes = [judge.probabilities(images)[:, c] for judge in judges.values()]
         return float(torch.stack(votes).amin(0).mean())
 
-    optimizer = torch.optim.Adam([w for w in model.parameters() if w.requires_grad], lr=LR[over])
+    trained = [w for w in model.parameters() if w.requires_grad]
+    optimizer = torch.optim.Adam(trained, lr=rate or LR[over])
     every = -(-steps // LOOKS)
     seen, probability = [0], [look()]
     for step in progress(range(1, steps + 1), f"relearn from {len(data)} images"):
@@ -175,4 +182,5 @@ def relearn(
         if step % every == 0 or step == steps:
             seen.append(step)
             probability.append(look())
-    return RecoveryCurve(seen, probability)
+    model.zero_grad()
+    return RecoveryCurve(seen, probability, model)

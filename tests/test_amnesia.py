@@ -312,22 +312,6 @@ def test_it_stops_when_it_is_done_or_out_of_budget(model, fishers):
     assert all(len(v) == 20 and all(map(math.isfinite, v)) for v in spent.history.values())
 
 
-def test_it_stops_in_time(model, fishers, monkeypatch):
-    clock = iter(range(1000))  # a clock on which every step takes one second
-    monkeypatch.setattr("sahelpers.amnesia.time.perf_counter", lambda: next(clock))
-    late = sa.forget(model, fishers.without(3), 3, QUICK, max_seconds=QUICK.cooldown + 10)
-    assert late.reason == "budget"
-    assert QUICK.cooldown < late.steps < QUICK.cooldown + 10 < 640 // 32
-    clock = iter(range(1000))
-    slow = replace(QUICK, cooldown=15)  # longer than there is time for
-    short = sa.forget(model, fishers.without(3), 3, slow, max_seconds=8)
-    assert short.reason == "budget"
-    assert 3 < short.steps <= 8
-    for bad in (0, -1, math.nan):
-        with pytest.raises(ValueError, match=f"max_seconds={bad} must be"):
-            sa.forget(model, fishers.without(3), 3, QUICK, max_seconds=bad)
-
-
 def test_a_callback_watches_and_stops(model, fishers):
     seen = []
 

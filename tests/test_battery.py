@@ -73,7 +73,7 @@ def test_the_claim_is_what_it_says(cast, monkeypatch):
 
     def relearning(model, label, *, data, judges, steps, over, seed):
         calls.append((label, over, steps, len(data), set(data.labels.tolist()), seed))
-        return RecoveryCurve([0, 1], [0.25 * len(calls)] * 2)
+        return RecoveryCurve([0, 1], [0.25 * len(calls)] * 2, model)
 
     monkeypatch.setattr(battery, "relearn", relearning)
     monkeypatch.setattr(battery, "success", lambda x, judges, label: torch.arange(len(x)) % 2 == 0)
@@ -124,7 +124,7 @@ def test_the_battery_is_what_it_says(cast, monkeypatch):
     def relearning(model, label, *, data, judges, steps, over, seed):
         calls.append(("relearn", label, over, steps, len(data), seed))
         curve = [0.25 if over == "all" else 0.5] * 2
-        return RecoveryCurve([0, steps], curve)
+        return RecoveryCurve([0, steps], curve, model)
 
     for name in ("invert_prototypes", "invert_blind", "guided_attack"):
         monkeypatch.setattr(battery, name, search(name))

@@ -15,7 +15,7 @@ def test_judges_answer_and_come_back_from_their_state(role, digits, monkeypatch)
     monkeypatch.setattr("sahelpers.judges.BATCH", 7)
     judge = sa.Judge(role).eval()
     p = judge.probabilities(digits.images)
-    assert p.shape == (40, 11 if role == "open" else 10)
+    assert p.shape == (40, 11 if role in ("open", "wary") else 10)
     assert torch.allclose(p.sum(1), torch.ones(40), atol=1e-5)
     assert torch.allclose(p, judge(digits.images).softmax(1), atol=1e-5)
     assert judge.features(digits.images).ndim == 2
@@ -23,7 +23,7 @@ def test_judges_answer_and_come_back_from_their_state(role, digits, monkeypatch)
     assert torch.allclose(again, p, atol=1e-5)
 
 
-def test_judges_differ_in_architecture():
+def test_judges_differ():
     shapes = {role: [tuple(p.shape) for p in sa.Judge(role).parameters()] for role in JUDGE_ROLES}
     assert len({str(s) for s in shapes.values()}) == len(JUDGE_ROLES)
 

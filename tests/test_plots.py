@@ -95,14 +95,14 @@ def test_probes_in_rows():
 
 
 def test_recovery_with_its_area():
-    curve = RecoveryCurve([0, 10], [0.0, 1.0])
+    curve = RecoveryCurve([0, 10], [0.0, 1.0], sa.CVAE())
     ax = plots.recovery_curves({"forgotten": curve})
     assert ax.get_lines()[0].get_xydata().tolist() == [[0, 0], [10, 1]]
     assert texts(ax) == [f"forgotten {curve.area:.2f}"]
 
 
 def test_a_model_has_its_colour_in_every_figure_and_names_do_not_overlap():
-    curve = RecoveryCurve([0, 10], [0.0, 1.0])
+    curve = RecoveryCurve([0, 10], [0.0, 1.0], sa.CVAE())
     ax = plots.recovery_curves({"hidden": curve, "forgotten": curve, "baseline": curve})
     colors = {t.get_text().split()[0]: t.get_color() for t in ax.texts}
     assert colors == {"hidden": plots.HIDDEN, "forgotten": plots.AFTER, "baseline": plots.BEFORE}

@@ -58,6 +58,8 @@ def test_relearning_is_plain_training(monkeypatch):
     assert found.steps == list(range(6))
     assert found.probability == pytest.approx(expected, abs=1e-5)
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    for name, weight in found.model.named_parameters():
+        torch.testing.assert_close(weight, twin.get_parameter(name))
 
 
 def test_a_long_curve_is_measured_twelve_times_at_most():
@@ -68,7 +70,7 @@ def test_a_long_curve_is_measured_twelve_times_at_most():
 
 
 def test_area_of_a_known_curve():
-    curve = RecoveryCurve([0, 10, 40], [0.0, 0.5, 1.0])
+    curve = RecoveryCurve([0, 10, 40], [0.0, 0.5, 1.0], tiny_model())
     assert curve.area == pytest.approx((10 * 0.25 + 30 * 0.75) / 40)
 
 
@@ -165,19 +167,44 @@ def test_relearning_over_the_label_trains_its_weights_alone(arch):
 @pytest.mark.parametrize("arch", ["mlp", "conv"])
 def test_relearning_of_the_first_layer_trains_nothing_else(arch, monkeypatch):
     model, moved = tiny_model(arch), []
-    monkeypatch.setattr(torch.optim.Adam, "step", lambda self: moved.extend(self.param_groups))
+
+    def step(adam):
+        (group,) = adam.param_groups
+        moved.extend((p.shape, bool(p.grad.any())) for p in group["params"])
+
+    monkeypatch.setattr(torch.optim.Adam, "step", step)
     given = {"data": some_images(), "judges": tiny_judges(), "steps": 1}
     sa.relearn(model, 2, **given, over="first layer")
-    first = model.decoder[0]
-    assert [p.shape for p in moved[0]["params"]] == [p.shape for p in first.parameters()]
-    assert all(p.grad is not None and p.grad.any() for p in moved[0]["params"])
+    assert moved == [(p.shape, True) for p in model.decoder[0].parameters()]
+
+
+@pytest.mark.parametrize("arch", ["mlp", "conv"])
+def test_relearning_of_the_decoder_leaves_the_encoder(arch):
+    model, given = tiny_model(arch), {"data": some_images(), "judges": tiny_judges(), "steps": 2}
+    found = sa.relearn(model, 2, **given, over="decoder").model
+    before = dict(model.named_parameters())
+    moved = {k: not torch.equal(p, before[k]) for k, p in found.named_parameters()}
+    assert moved == {k: k.startswith("decoder") for k in before}
+
+
+def test_the_rate_is_adams(monkeypatch):
+    rates = []
+    monkeypatch.setattr(
+        torch.optim.Adam, "step", lambda self: rates.append(self.param_groups[0]["lr"])
+    )
+    given = {"data": some_images(), "judges": tiny_judges(), "steps": 1}
+    for over in ("all", "label"):
+        sa.relearn(tiny_model(), 2, **given, over=over)
+        sa.relearn(tiny_model(), 2, **given, over=over, rate=0.5)
+    assert rates == [1e-3, 0.5, 0.05, 0.5]
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         ({"steps": 0}, "steps=0"),
-        ({"over": "gate"}, "over='gate' is not one of all, label, first layer"),
+        ({"rate": 0}, "rate=0 must be a number from 1e-09 to 10"),
+        ({"over": "gate"}, "over='gate' is not one of all, decoder, first layer, label"),
         ({"over": "label", "data": some_images(label=1)}, "no image of class 2: over='label'"),
         (
             {

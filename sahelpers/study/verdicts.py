@@ -149,7 +149,7 @@ class Tally:
         return bool(self.powered) and set(self.powered) == set(self.digits[ERASED])
 
 
-def _tally(attack: str, findings: Mapping[int, Finding]) -> Tally:
+def tallied(attack: str, findings: Mapping[int, Finding]) -> Tally:
     """p values are adjusted as `claim` says."""
     verdicts = {
         v: tuple(d for d, f in findings.items() if f.verdict == v)
@@ -215,9 +215,9 @@ def claim(findings: Mapping[int, Mapping[str, Finding]]) -> ClaimReport:
             raise ValueError(f"digit {digit} lacks {sorted(lacking)}: audit it by all of {NAMED}")
         for attack, finding in of.items():
             by_attack[attack][digit] = finding
-    named = [_tally(attack, by_attack[attack]) for attack in NAMED]
+    named = [tallied(attack, by_attack[attack]) for attack in NAMED]
     apart = (*NAMED, *BESIDE, KEPT, FOOLED)
-    others = [_tally(a, of) for a, of in by_attack.items() if a not in apart]
+    others = [tallied(a, of) for a, of in by_attack.items() if a not in apart]
     return ClaimReport(tuple(named), tuple(others))
 
 
