@@ -180,7 +180,7 @@ def tables() -> Iterator[str]:
     ]
     yield "The largest of the runs; bold is beyond what is asked for.\n"
     columns = [*scores.BARS, "seconds"]
-    yield results.by_method(scores.cells(scores.summarise(runs), largest=True), columns)
+    yield results.by_method(results.cells(scores.summarise(runs), largest=True), columns)
     rows = []
     for digit, method in product(DIGITS, (*TESTED, CONTROL, OFFICIAL)):
         if of := [v for (d, m, _), v in done.items() if (d, m) == (digit, method)]:

@@ -5,6 +5,7 @@
 The commands that change the journal or a table do the same at their end.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, product
@@ -23,9 +24,10 @@ from sahelpers.study.report import BASELINES, RESULTS, Record, audited, read_aud
 from sahelpers.study.scores import Audit, Row
 from sahelpers.study.statistics import ERASED, MIN_CONTROLS, NAMED, REMAINS, Groups
 
+Cells = dict[str, str]  # column -> text, of one method
 FORM = Path(__file__).with_name("results.txt")
 SHORT = "reference, 3 passes"
-PARTS = ("examination", "published", "literature")  # pages of other commands' tables
+PARTS = ("examination", "further", "published", "literature")  # pages of other commands' tables
 
 
 def write() -> None:
@@ -54,7 +56,7 @@ def markdown(
     """
     whole, audit = [row for row in rows if not row["error"]], audit or {}
     found = scores.summarise(whole, audit)
-    mean, worst = scores.cells(found), scores.cells(found, largest=True)
+    mean, worst = cells(found), cells(found, largest=True)
     made = sorted({(r["machine"], r["version"]) for r in whole if r["machine"]})
     notes = [f"Made on: {machine}; sahelpers {version}.\n" for machine, version in made]
     if failed := len(rows) - len(whole):
@@ -104,7 +106,31 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return "".join([lines[0], "|---" * len(head), "|\n", *lines[1:]]) if lines[1:] else ""
 
 
-def by_method(cells: Mapping[str, scores.Cells], columns: Iterable[str]) -> str:
+def cells(found: scores.Summary, largest: bool = False) -> dict[str, Cells]:
+    """The text of every figure of every method, of dominance, too: `mean ± half of its interval`,
+    or the largest of its runs, bold beyond what is allowed; and of how many runs if not of all."""
+    above, made = scores.dominance(found), dict[str, Cells]()
+    for name, figures in found.items():
+        below = sum(name in others for others in above.values())
+        counts = len(figures["seconds"]), len(above[name]), below
+        made[name] = dict(zip(("runs", "dominates", "dominated by"), map(str, counts), strict=True))
+        for figure, runs in figures.items():
+            known = [v for v in runs.values() if not math.isnan(v)]
+            mean, low, high = scores.interval(runs)
+            digits = 0 if max(known, default=0) >= 1000 else 2
+            text = f"{round(max(known, default=0) if largest else mean, digits) + 0.0:.{digits}f}"
+            if largest and known:
+                text = (
+                    f"**{text}**" if max(known) > (scores.BARS | scores.OTHERS)[figure][2] else text
+                )
+            elif not math.isnan(low):
+                text += f"\u00a0±\u00a0{(high - low) / 2:.{digits}f}"
+            text += f" n={len(known)}" * (len(known) < len(runs))
+            made[name][figure] = text if known else "-"
+    return made
+
+
+def by_method(cells: Mapping[str, Cells], columns: Iterable[str]) -> str:
     """A line per method."""
     columns = ["runs", *columns]
     rows = ([method, *(of[column] for column in columns)] for method, of in cells.items())

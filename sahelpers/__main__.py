@@ -26,7 +26,7 @@ def from_options(part: str, options: argparse.Namespace) -> grid.Grid:
     asked = (options.methods or usual, options.digits, options.seeds)
     methods, digits, seeds = (tuple(dict.fromkeys(several)) for several in asked)
     only, base = {} if options.methods else grid.ONLY, report.BASELINES[options.arch]
-    more: Any = {"only": only, "device": options.device}
+    more: Any = {"only": only, "device": options.device, "amnesia": report.AMNESIA[options.arch]}
     controls = {"claim": (*grid.SEEDS, *grid.CONTROL_SEEDS), "audit": grid.SEEDS}
     more["controls"] = controls.get(part, ())  # of whatever seeds the other models are
     return grid.Grid(part, methods, digits, seeds, options.dataset, base, **more)

@@ -264,6 +264,7 @@ def test_the_grids_get_their_options(part, monkeypatch, written):
     made, *where = got[0]
     assert (made.part, made.forget_classes, made.seeds) == (part, (3, 7), (5,))
     assert (made.baseline.arch, made.baseline.epochs) == ("conv", 10)
+    assert made.amnesia == sa.AmnesiaConfig.conv()
     assert where == ["loky", 3, None]
     assert "selective amnesia" in made.methods
     assert made.only["paper"] == ((0, 3, 5), (42,))

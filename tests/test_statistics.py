@@ -463,7 +463,7 @@ def test_cells_are_means_with_half_an_interval_or_the_largest_beside_what_is_all
     figures["seconds"] = dict(zip(runs, (1.0, 2000.0, math.nan), strict=True))
     figures |= {axis: dict.fromkeys(runs, math.nan) for axis in scores.AXES if axis not in figures}
     mean, low, high = interval(figures[worst])
-    cells, largest = scores.cells({"a": figures}), scores.cells({"a": figures}, largest=True)
+    cells, largest = results.cells({"a": figures}), results.cells({"a": figures}, largest=True)
     assert cells["a"][worst] == f"{mean:.2f}\u00a0±\u00a0{(high - low) / 2:.2f}"
     assert cells["a"]["seconds"].startswith("1000\u00a0±")
     assert cells["a"]["seconds"].endswith(" n=2")

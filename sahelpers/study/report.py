@@ -23,6 +23,7 @@ from .statistics import ERASED, OPEN, REMAINS, Finding, Groups, Values
 T = TypeVar("T")
 RESULTS = CHECKOUT / "results"
 BASELINES = {"mlp": BaselineConfig(), "conv": BaselineConfig(arch="conv", epochs=10)}
+AMNESIA = {"mlp": AmnesiaConfig(), "conv": AmnesiaConfig.conv()}
 KEY = ["method", "class", "seed", "dataset", "arch", "fingerprint"]
 COST = ["steps", "seconds", "real_images", "reason"]
 ABOUT = ["cell_seconds", "version", "machine", "error"]
@@ -37,7 +38,7 @@ Record = Mapping[str, Any]  # a line of the journal
 
 def current(row: Record) -> bool:
     """Whether a row's recipe is today's default of its architecture, with any part's effort."""
-    made = row["method"], BASELINES[row["arch"]], AmnesiaConfig(), JudgeConfig()
+    made = row["method"], BASELINES[row["arch"]], AMNESIA[row["arch"]], JudgeConfig()
     return row["fingerprint"] in [recipe(*made, effort) for effort in (Effort(), Claim())]
 
 

@@ -16,7 +16,6 @@ Row = Mapping[str, str]  # of the scoreboard
 Audit = Mapping[tuple[int, str, str], Finding]  # (class, method, attack)
 Figure = dict[tuple[str, str], float]  # (class, seed) -> number
 Summary = dict[str, dict[str, Figure]]  # method -> figure -> its runs
-Cells = dict[str, str]  # column -> text, of one method
 
 BARS = {  # figure: (columns of the CSV, factor, what is allowed)
     "argmax = c_f, %": (("argmax_open_class", "argmax_open_standard"), 100, 1.0),
@@ -130,25 +129,3 @@ def interval(figure: Figure) -> tuple[float, float, float]:
     error = spread * math.sqrt(sum(1 / len(group) for group in groups.values())) / len(groups)
     reach = error * float(stdtrit(df, 1 - TAIL / 2)) if df else math.nan
     return mean, mean - reach, mean + reach
-
-
-def cells(found: Summary, largest: bool = False) -> dict[str, Cells]:
-    """The text of every figure of every method, of dominance, too: `mean ± half of its interval`,
-    or the largest of its runs, bold beyond what is allowed; and of how many runs if not of all."""
-    above, made = dominance(found), dict[str, Cells]()
-    for name, figures in found.items():
-        below = sum(name in others for others in above.values())
-        counts = len(figures["seconds"]), len(above[name]), below
-        made[name] = dict(zip(("runs", "dominates", "dominated by"), map(str, counts), strict=True))
-        for figure, runs in figures.items():
-            known = [v for v in runs.values() if not math.isnan(v)]
-            mean, low, high = interval(runs)
-            digits = 0 if max(known, default=0) >= 1000 else 2
-            text = f"{round(max(known, default=0) if largest else mean, digits) + 0.0:.{digits}f}"
-            if largest and known:
-                text = f"**{text}**" if max(known) > (BARS | OTHERS)[figure][2] else text
-            elif not math.isnan(low):
-                text += f"\u00a0±\u00a0{(high - low) / 2:.{digits}f}"
-            text += f" n={len(known)}" * (len(known) < len(runs))
-            made[name][figure] = text if known else "-"
-    return made
