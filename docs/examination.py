@@ -205,7 +205,7 @@ def tables() -> Iterator[str]:
         if done != [len(SEEDS)] or len(groups) < len(classes):
             title += f"; so far {' to '.join(map(str, done))} of ours on {len(groups)} digits"
         reports = statistics.compare_all(groups)
-        findings = {d: {f.attack: f for f in of.findings} for d, of in reports.items()}
+        findings = {d: of.by_attack for d, of in reports.items()}
         yield f"**{title}.** {verdicts.in_words(findings)}\n"
         yield "| attack | hidden | ours | controls | erased | remains | undecided | inconclusive |"
         yield "|---" * 8 + "|"

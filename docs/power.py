@@ -78,7 +78,7 @@ def main() -> None:
         for share in (0, 1) * options.audits:
             digits = {k: drawn(rng, laws, controls, share) for k, (_, laws) in enumerate(truth)}
             reports = statistics.compare_all(digits).items()
-            told = verdicts.claim({k: {f.attack: f for f in r.findings} for k, r in reports})
+            told = verdicts.claim({k: r.by_attack for k, r in reports})
             erased[share] += [[k in t.digits[ERASED] for k in digits] for t in told.named]
             passed += (1 - share) * np.array([*(t.erased for t in told.named), told.erased])
         for k, attack in enumerate(NAMED):

@@ -149,10 +149,7 @@ def tables() -> Iterator[str]:
     if left := pieces.missing(JOURNAL, models()):
         yield f"Still to be measured: {len(left)} of {len(models())} models.\n"
     findings = {
-        method: {
-            digit: {finding.attack: finding for finding in of.findings}
-            for digit, of in statistics.compare_all(gathered(method)).items()
-        }
+        method: {d: of.by_attack for d, of in statistics.compare_all(gathered(method)).items()}
         for method in TESTED[1:]
     }
     for method, judged in findings.items():

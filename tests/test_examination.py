@@ -80,7 +80,7 @@ def test_the_tables_say_what_the_journal_holds():
 def test_readme_is_right_about_the_sealed_seeds():
     """It says that all four attacks acquit every digit."""
     reports = compare_all(examination.gathered(tuple(range(10))))
-    told = claim({d: {f.attack: f for f in r.findings} for d, r in reports.items()})
+    told = claim({d: r.by_attack for d, r in reports.items()})
     assert len(reports) == 10
     assert [tally.erased and len(tally.powered) == 10 for tally in told.named] == [True] * 4
     assert not told.remains

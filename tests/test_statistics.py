@@ -170,7 +170,7 @@ def reported(share, **changes):
 
 def audited(models, digit=2):
     groups = models, [reported(s) for s in (0.9, 0.92)], [reported(s) for s in NEAR]
-    return {f.attack: f for f in compare_all({digit: groups})[digit].findings}
+    return compare_all({digit: groups})[digit].by_attack
 
 
 @pytest.mark.parametrize(

@@ -144,6 +144,11 @@ class AuditReport:
     findings: tuple[Finding, ...]
     notes: tuple[str, ...] = ()
 
+    @property
+    def by_attack(self) -> dict[str, Finding]:
+        """The findings under their attacks' names."""
+        return {f.attack: f for f in self.findings}
+
     def __str__(self) -> str:
         head = f"{'attack':32}{'n':>5}{'hidden':>8}{'model':>8}{'control':>8}  excess, margin"
         lines = [f"class {self.forget_class}", head]
