@@ -10,11 +10,20 @@ import results
 from sahelpers.config import AmnesiaConfig, FisherConfig, fingerprint
 from sahelpers.store.files import replace_text
 from sahelpers.study import grid
+from sahelpers.study.statistics import MIN_CONTROLS, Groups
 from sahelpers.study.workers import each
 
 P = TypeVar("P", bound=NamedTuple)
 Found = dict[str, Any]  # what a line holds beside the names of its piece
 RECIPE = fingerprint(FisherConfig(), AmnesiaConfig(seed=0))  # of today's default
+
+
+class Model(NamedTuple):
+    """One model that is attacked on the digit that it forgot, or never saw."""
+
+    digit: int
+    method: str
+    seed: int
 
 
 def read(journal: Path, kind: type[P]) -> dict[P, Found]:
@@ -37,6 +46,22 @@ def missing(journal: Path, pieces: Sequence[P]) -> list[P]:
     """Those that are not in the journal."""
     done = read(journal, type(pieces[0]))
     return [piece for piece in pieces if piece not in done]
+
+
+def groups(journal: Path, digits: Iterable[int], methods: Sequence[str]) -> dict[int, Groups]:
+    """What `statistics.compare_all` takes, of those digits that have all that a verdict needs.
+
+    methods: of the models under test, the hidden ones and the controls.
+    """
+    done, found = read(journal, Model), dict[int, Groups]()
+    for digit in digits:
+        tested, hidden, controls = (
+            [of["values"] for model, of in done.items() if model[:2] == (digit, method)]
+            for method in methods
+        )
+        if tested and hidden and len(controls) >= MIN_CONTROLS:
+            found[digit] = tested, hidden, controls
+    return found
 
 
 def page(tables: Iterable[str]) -> str:

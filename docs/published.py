@@ -16,10 +16,11 @@ from collections.abc import Iterator
 from functools import lru_cache
 from itertools import product
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import Any
 
 import pieces
 import torch
+from pieces import Model
 
 import results
 import sahelpers as sa
@@ -39,14 +40,6 @@ VERSION, STEPS, BATCH, RATE = 1, 100_000, 256, 1e-4
 OFFICIAL = "retraining by the official recipe"
 TESTED = (HIDDEN, "paper", OURS)
 JOURNAL = report.RESULTS / "published.jsonl"
-
-
-class Model(NamedTuple):
-    """One model that is measured on the digit that it forgot."""
-
-    digit: int
-    method: str
-    seed: int
 
 
 def models() -> list[Model]:
@@ -131,16 +124,8 @@ def measure(piece: Model) -> dict[str, Any]:
 
 
 def gathered(method: str) -> dict[int, Groups]:
-    """What `statistics.compare_all` takes, of the digits that have all that a verdict needs."""
-    done, found = pieces.read(JOURNAL, Model), dict[int, Groups]()
-    for digit in DIGITS:
-        groups = [
-            [of["values"] for (d, m, _), of in done.items() if (d, m) == (digit, which)]
-            for which in (method, HIDDEN, CONTROL)
-        ]
-        if groups[0] and groups[1] and len(groups[2]) >= statistics.MIN_CONTROLS:
-            found[digit] = groups[0], groups[1], groups[2]
-    return found
+    """The digits on which a method was attacked, with hidden models and controls."""
+    return pieces.groups(JOURNAL, DIGITS, (method, HIDDEN, CONTROL))
 
 
 def tables() -> Iterator[str]:

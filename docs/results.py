@@ -120,9 +120,8 @@ def cells(found: scores.Summary, largest: bool = False) -> dict[str, Cells]:
             digits = 0 if max(known, default=0) >= 1000 else 2
             text = f"{round(max(known, default=0) if largest else mean, digits) + 0.0:.{digits}f}"
             if largest and known:
-                text = (
-                    f"**{text}**" if max(known) > (scores.BARS | scores.OTHERS)[figure][2] else text
-                )
+                mark = "**" * (max(known) > (scores.BARS | scores.OTHERS)[figure][2])
+                text = f"{mark}{text}{mark}"
             elif not math.isnan(low):
                 text += f"\u00a0±\u00a0{(high - low) / 2:.{digits}f}"
             text += f" n={len(known)}" * (len(known) < len(runs))
@@ -130,10 +129,10 @@ def cells(found: scores.Summary, largest: bool = False) -> dict[str, Cells]:
     return made
 
 
-def by_method(cells: Mapping[str, Cells], columns: Iterable[str]) -> str:
+def by_method(texts: Mapping[str, Cells], columns: Iterable[str]) -> str:
     """A line per method."""
     columns = ["runs", *columns]
-    rows = ([method, *(of[column] for column in columns)] for method, of in cells.items())
+    rows = ([method, *(of[column] for column in columns)] for method, of in texts.items())
     return table(["method", *columns], rows)
 
 
@@ -160,8 +159,8 @@ def method_table(audit: Audit, but: str = "") -> str:
     for method in dict.fromkeys(name for _, name, _ in audit if name != but):
         if of := verdicts.of_method(audit, method):
             said = [tally.digits.items() for tally in verdicts.claim(of).named]
-            cells = [[f"{v} {verdicts.spaced(d)}" for v, d in each if d] for each in said]
-            rows.append([method, *map("; ".join, cells)])
+            words = [[f"{v} {verdicts.spaced(d)}" for v, d in each if d] for each in said]
+            rows.append([method, *map("; ".join, words)])
     return table(["method", *NAMED], rows)
 
 

@@ -19,7 +19,7 @@
 #
 # [Colab](../README.md#set-your-address)
 #
-# [Notebook 04](04_probing.ipynb) rests on four attacks. Here are the others on one digit, each beside a hidden model and a control. Reading: 10 minutes; running: one minute on two CPU cores.
+# [Notebook 04](04_probing.ipynb) rests on four attacks. Here are some others on one digit, each beside a hidden model and a control. Reading: 10 minutes; running: one minute on two CPU cores.
 
 # %%
 # Colab gets the repository here; elsewhere this cell does nothing.
@@ -135,7 +135,7 @@ plt.show()
 #
 # ## Guided search
 #
-# A third judge, the guide, lends its gradient: $z$ and label move until it sees the digit. A search can fool the judge that it climbs on, so two others score. A find is *reachable* if $|z|^2$ lies below the 99.9 % point of the prior's. As a check, the search must find on the control a digit that it knows.
+# A third judge, a guide, lends its gradient: $z$ and label move until it sees the digit. A search can fool the judge that it climbs on, so two others score. A find is *reachable* if $|z|^2$ lies below the 99.9 % point of the prior's. As a check, the search must find on the control a digit that it knows.
 
 # %%
 shown, on_kept = {}, {}

@@ -348,7 +348,7 @@ if clothes:
     panels(verdicts.of_method(clothes, OURS), sa.data.class_names(CLOTHES))
 
 # %% [markdown]
-# *On clothes the worst kept class loses more, and the costs acquit fewer classes. Three passes of the reference's recipe empty the label as well, yet of most classes memory remains.*
+# *On clothes the worst kept class loses more, and three attacks acquit fewer classes. Three passes of the reference's recipe empty the label as well, yet of most classes memory remains.*
 #
 # ## Who dominates whom
 #
@@ -423,4 +423,4 @@ print("of these, no more left of the class:", "; ".join(as_good) or "none")
 print("not in the table, so not compared:", "; ".join(earlier) or "none")
 
 # %% [markdown]
-# These data do not support anything beyond these images and this VAE, a ranking of methods that differ by less than their intervals, a verdict on the published recipes from their shortened runs, or "erased" beyond the attacks in the list.
+# These data do not support anything beyond these images and this VAE, a ranking of methods that differ by less than their intervals, a verdict on the published recipes from short or few runs, or "erased" beyond the listed attacks.

@@ -119,7 +119,7 @@ def check_judges(judges: Mapping[str, Judge], num_classes: int | None = None) ->
         check_judge(judge, num_classes, f"judges[{role!r}]")
     if not judges or any(judge.role in GUIDES for judge in judges.values()):
         raise ValueError(
-            f"judges {list(judges)}: give at least one that scores, and not the one that guides"
+            f"judges {list(judges)}: give at least one that scores, and not one that guides"
         )
 
 

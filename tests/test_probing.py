@@ -118,11 +118,12 @@ def test_each_search_moves_what_it_says(over):
     assert found.z.abs().max() <= 3
 
 
-def test_the_guided_loss_falls_and_weights_stay():
+@pytest.mark.parametrize("role", ["guide", "wary"])
+def test_the_guided_loss_falls_and_weights_stay(role):
     model = tiny_model()
     before = copy.deepcopy(model.state_dict())
     first, found = (
-        guided_attack(model, CLASS, sa.ProbeConfig(steps=steps), guide=tiny_judge("guide"))
+        guided_attack(model, CLASS, sa.ProbeConfig(steps=steps), guide=tiny_judge(role))
         for steps in (1, 60)
     )
     assert found.loss.mean() < first.loss.mean()
@@ -214,7 +215,11 @@ def test_reachable_is_the_share_of_the_prior():
         (lambda: probe("guided w", tiny_model(), sa.ProbeConfig()), "over='w'"),
         (
             lambda: sa.success(torch.zeros(1, 1, 28, 28), {"g": tiny_judge("guide")}, 0),
-            "not the one that guides",
+            "not one that guides",
+        ),
+        (
+            lambda: sa.success(torch.zeros(1, 1, 28, 28), {"w": tiny_judge("wary")}, 0),
+            "not one that guides",
         ),
         (lambda: sa.success(torch.zeros(1, 1, 28, 28), {}, 0), "at least one"),
     ],

@@ -187,6 +187,21 @@ def test_relearning_of_the_decoder_leaves_the_encoder(arch):
     assert moved == {k: k.startswith("decoder") for k in before}
 
 
+@pytest.mark.parametrize("over", ["all", "decoder", "first layer", "label"])
+def test_the_relearned_model_can_be_trained_on(over):
+    given = {"data": some_images(), "judges": tiny_judges(), "steps": 1}
+    for weight in sa.relearn(tiny_model(), 2, **given, over=over).model.parameters():
+        assert weight.requires_grad
+        assert weight.grad is None
+        assert not weight._backward_hooks
+
+
+def test_a_rate_that_is_too_large_is_named():
+    given = {"data": some_images(), "judges": tiny_judges(), "steps": 50}
+    with pytest.raises(ValueError, match=r"NaN at step .*: give a smaller rate"):
+        sa.relearn(tiny_model(), 2, **given, rate=10)
+
+
 def test_the_rate_is_adams(monkeypatch):
     rates = []
     monkeypatch.setattr(

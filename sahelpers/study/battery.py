@@ -25,7 +25,7 @@ from ..judges import (
     frechet_distance,
     judge_samples,
 )
-from ..models import CVAE, draw_normal, seeded
+from ..models import CVAE, PRIORS, draw_normal, seeded
 from ..probing import (
     SEARCHES,
     guided_attack,
@@ -40,7 +40,6 @@ from ..story import Story
 from .statistics import FOOLED, KEPT, Values
 
 T = TypeVar("T")
-PRIORS = ("class", "standard")  # the baseline's Gaussians of the classes, and N(0, I)
 WHATS = ("p", "argmax", "kept_change", "worst_drop")  # the first two of the class
 JUDGED = [f"{what}_{role}_{prior}" for role in SCORING for prior in PRIORS for what in WHATS]
 REAL = ["frechet_before", "frechet_after", "elbo_kept_change", "elbo_forgotten_change"]

@@ -200,7 +200,7 @@ def compare_all(digits: Mapping[int, Groups]) -> dict[int, AuditReport]:
             of = compare(name, mine, hidden, controls, spreads[name], len(models[0][name]))
             if name in sound:
                 of = replace(of, verdict=SOUND if sound[name] else INCONCLUSIVE, resists=0)
-            elif name.startswith("guided") and of.verdict != REMAINS and not all(sound.values()):
+            elif "guided" in name and of.verdict != REMAINS and not all(sound.values()):
                 of = replace(of, verdict=INCONCLUSIVE, resists=0)
             findings.append(of)
         reports[digit] = AuditReport(digit, tuple(findings))
