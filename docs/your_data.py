@@ -147,9 +147,9 @@ Written by `python docs/your_data.py`: one model of one seed, one class, three c
 Images: training + test. Recognised and argmax: the open judge, 500 samples of each class. Kept: the
 worse of both judges. Searches have {EFFORT.restarts} restarts, not {MORE}, and the cost is asked of
 {CLAIM.images} images at most. A verdict on one class of one model says little; how it is reached
-stands in [the protocol](../docs/protocol.md). With other efforts, or spreads pooled over ten classes,
-notebook 06 and RESULTS.md may come to another word on the same class. How far the default pushes was
-chosen for MNIST. Not run yet: {missing or "none"}.
+stands in [the protocol](../docs/protocol.md). With other efforts, or spreads pooled over ten
+classes, notebook 06 and RESULTS.md may come to another word on the same class. How far the default
+pushes was chosen for MNIST. Not run yet: {missing or "none"}.
 
 {"".join(f"| {' | '.join(line)} |{chr(10)}" for line in lines)}"""
 

@@ -10,8 +10,9 @@ import torch
 
 import sahelpers as sa
 from sahelpers.config import CHECKOUT
-from sahelpers.study import battery, grid
+from sahelpers.study import battery, grid, report
 from sahelpers.study.statistics import BESIDE, ERASED, NAMED, NATS, REMAINS, compare_all
+from sahelpers.study.verdicts import claim, of_method
 
 
 @pytest.fixture
@@ -120,6 +121,8 @@ def test_readme_says_what_the_attacks_found():
     assert remains["cost under a fitted label"] == len(published.DIGITS)
     assert set(remains.values()) == {2, 3}  # README says so, and that it is three attacks
     assert len(remains) == 3
+    from_ours = claim(of_method(report.read_audit(), "paper")).named
+    assert sorted(len(tally.digits[REMAINS]) for tally in from_ours) == [0, 3, 3, 3]
     assert all(f.verdict != REMAINS for f in found[published.OURS])
     assert sum(f.verdict == ERASED for f in found[published.OURS]) > 6  # of four attacks on three
 

@@ -17,6 +17,8 @@ from sahelpers.study import (
     read_scoreboard,
     report,
 )
+from sahelpers.study.battery import Effort
+from sahelpers.study.methods import recipe
 from sahelpers.study.report import audited, write_table
 from sahelpers.study.statistics import BESIDE, FOOLED, KEPT, NAMED, NATS, compare, compare_all
 
@@ -184,6 +186,13 @@ def test_the_page_states_the_bound_of_a_zero():
     assert "A share of zero is 0 of 2,000 samples of each model: at most 0.15 %" in " ".join(
         page.split()
     )
+
+
+def test_the_current_recipe_of_the_convolutional_network_is_its_preset():
+    base, judge = report.BASELINES["conv"], sa.JudgeConfig()
+    for config, expected in ((sa.AmnesiaConfig.conv(), True), (sa.AmnesiaConfig(), False)):
+        mark = recipe(OURS, base, config, judge, Effort())
+        assert report.current({"method": OURS, "arch": "conv", "fingerprint": mark}) == expected
 
 
 def test_other_data_and_networks_have_verdicts_of_their_own(tmp_path):
