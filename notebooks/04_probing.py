@@ -313,7 +313,7 @@ if missing := [d for d in range(10) if d not in audit]:
 # %% [markdown]
 # *Orange is the forgotten models' excess, the pink triangle the hidden models', gray the margin. Zero is the mean of models that never saw the digit. Where a whole interval lies left of the dotted line, the forgotten models* resist: *less is found than in models that never knew the digit, so they can be told from one.*
 #
-# **Twenty-two others**, guided searches, inversions and relearning with all weights among them, find no memory; five have power on every digit tried ([RESULTS.md](../RESULTS.md)). [A3](A3_probes.ipynb) shows some. Forgetting was trained against free gates, on drawn images, and the four above are kin to that: weaker evidence than attacks it never met.
+# **Twenty-two others**, guided searches, inversions and relearning with all weights among them, find no memory; three have power on every digit tried ([RESULTS.md](../RESULTS.md)). [A3](A3_probes.ipynb) shows some. Forgetting was trained against free gates, on drawn images, and the four above are kin to that: weaker evidence than attacks it never met.
 
 # %%
 attacked = {name: models[name] for name in ("forgotten", "control")}
