@@ -124,10 +124,7 @@ def price() -> CVAE:
 def examine(piece: Model) -> dict[str, dict[str, Values]]:
     """What the attacks find, by digit.  A control of one digit has faced the named ones already."""
     own, (classes, method, seed) = story(piece.seed), piece
-    if method == OURS:
-        model = own.forgotten(classes).model
-    else:
-        model = own.hidden(classes) if method == HIDDEN else own.control(classes).model
+    model = pieces.made(own, method, classes, seed)
     judges, found = own.judges, {}
     for digit in classes:
         values: Values = {}
@@ -212,22 +209,21 @@ def tables() -> Iterator[str]:
         tallies = verdicts.claim(findings)
         for tally in (*tallies.named, *tallies.others):
             shown = map(verdicts.spaced, tally.digits.values())
-            yield f"| {tally.attack} | {means(tally.attack, findings)} | {' | '.join(shown)} |"
+            cells = [tally.attack, *means(tally.attack, findings), *shown]
+            yield f"| {' | '.join(cells)} |"
         # of the pair, one digit that counts as kept there is not
         for attack in BESIDE[:1] if classes == PAIR else BESIDE:
-            yield f"| {attack} | {means(attack, findings)} | | | | |"
+            yield f"| {' | '.join([attack, *means(attack, findings)])} | | | | |"
         yield ""
     if left := pieces.missing(JOURNAL, models()):
         yield f"Still to be examined: {len(left)} models, without which not every attack has"
         yield "a verdict.\n"
 
 
-def means(attack: str, findings: Mapping[int, Mapping[str, Finding]]) -> str:
+def means(attack: str, findings: Mapping[int, Mapping[str, Finding]]) -> list[str]:
     """Over digits: of hidden models, ours and controls."""
     of = [found[attack] for found in findings.values()]
-    return " | ".join(
-        f"{fmean(getattr(f, who) for f in of):.2f}" for who in ("hidden", "model", "control")
-    )
+    return [f"{fmean(getattr(f, who) for f in of):.2f}" for who in ("hidden", "model", "control")]
 
 
 def main() -> None:

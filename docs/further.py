@@ -22,6 +22,7 @@ import torch
 from examination import means
 from pieces import Model
 
+import results
 import sahelpers as sa
 from sahelpers.elbo import negative_elbo
 from sahelpers.judges import Judge
@@ -61,14 +62,6 @@ def fit_vector(model: CVAE, digit: int, few: sa.LabelledImages, seed: int) -> to
     return y.detach()
 
 
-@torch.no_grad()
-def shown(model: CVAE, y: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
-    """Images that the model draws from N(0, I) under a label vector, (SAMPLES, *image_shape)."""
-    return model.decode(
-        draw_normal((SAMPLES, model.latent_dim), model, draw), y.expand(SAMPLES, -1)
-    )
-
-
 def attack(
     model: CVAE, digit: int, judges: Mapping[str, Judge], wary: Judge, real: sa.LabelledImages
 ) -> Values:
@@ -91,7 +84,8 @@ def attack(
     for over in ("both", "z"):
         guided(f"relearned, then guided {over}", again, over=over)
     for run, data in zip(runs, few, strict=True):
-        images = shown(model, fit_vector(model, digit, data, run), draw)
+        y = fit_vector(model, digit, data, run).expand(SAMPLES, -1)
+        images = model.sample(y, "standard", draw)
         values["label vector"].append(float(success(images, judges, digit).float().mean()))
         own = given | {"data": data, "steps": STEPS, "seed": run}
         areas = [relearn(model, digit, over="label", rate=rate, **own).area for rate in RATES]
@@ -111,11 +105,7 @@ def story() -> sa.Story:
 def work(piece: Model) -> dict[str, Values]:
     """What the attacks find on a model."""
     digit, own = piece.digit, story()
-    if piece.method == OURS:
-        model = own.forgotten(digit).model
-    else:
-        hidden = piece.method == HIDDEN
-        model = own.hidden(digit) if hidden else own.control(digit, piece.seed).model
+    model = pieces.made(own, piece.method, digit, piece.seed)
     return {"values": attack(model, digit, own.judges, own.judge("wary"), own.test)}
 
 
@@ -125,26 +115,18 @@ def found() -> dict[int, dict[str, statistics.Finding]]:
     return {digit: of.by_attack for digit, of in statistics.compare_all(groups).items()}
 
 
-def tallies() -> list[verdicts.Tally]:
-    """What each attack says over the digits."""
-    findings = found()
-    attacks = [a for a in next(iter(findings.values()), {}) if a not in (KEPT, FOOLED)]
-    return [verdicts.tallied(a, {d: of[a] for d, of in findings.items()}) for a in attacks]
-
-
 def tables() -> Iterator[str]:
     """A line per attack; "adjusted" has the digits on which memory remains by Holm's rule."""
     if left := pieces.missing(JOURNAL, models()):
         yield f"Still to be attacked: {len(left)} of {len(models())} models.\n"
-    findings = found()
+    findings, rows = found(), []
     yield f"Digits: {verdicts.spaced(list(findings))}.\n"
-    heads = "erased | remains | adjusted | undecided | inconclusive"
-    yield f"| attack | hidden | ours | controls | {heads} |"
-    yield "|---" * 9 + "|"
-    for tally in tallies():
+    for attack, tally in verdicts.tallies(findings).items():
         erased, remains, *rest = tally.digits.values()
-        cells = map(verdicts.spaced, (erased, remains, tally.sure[REMAINS], *rest))
-        yield f"| {tally.attack} | {means(tally.attack, findings)} | {' | '.join(cells)} |"
+        shown = map(verdicts.spaced, (erased, remains, tally.sure[REMAINS], *rest))
+        rows.append([attack, *means(attack, findings), *shown])
+    heads = ["hidden", "ours", "controls", "erased", "remains", "adjusted", "undecided"]
+    yield results.table(["attack", *heads, "inconclusive"], rows)
 
 
 def main() -> None:

@@ -8,8 +8,11 @@ from typing import Any, NamedTuple, TypeVar
 
 import results
 from sahelpers.config import AmnesiaConfig, FisherConfig, fingerprint
+from sahelpers.models import CVAE
 from sahelpers.store.files import replace_text
+from sahelpers.story import Classes, Story
 from sahelpers.study import grid
+from sahelpers.study.methods import CONTROL, HIDDEN
 from sahelpers.study.statistics import MIN_CONTROLS, Groups
 from sahelpers.study.workers import each
 
@@ -24,6 +27,13 @@ class Model(NamedTuple):
     digit: int
     method: str
     seed: int
+
+
+def made(story: Story, method: str, classes: Classes, seed: int) -> CVAE:
+    """The story's model of a method: ours, the hidden one, or the control of a seed."""
+    if method == CONTROL:
+        return story.control(classes, seed).model
+    return story.hidden(classes) if method == HIDDEN else story.forgotten(classes).model
 
 
 def read(journal: Path, kind: type[P]) -> dict[P, Found]:

@@ -198,8 +198,7 @@ class AmnesiaConfig(Config):
 
     @classmethod
     def conv(cls, **changes: Any) -> "AmnesiaConfig":
-        """For the convolutional network: whoever never saw a digit pays half as many nats there, so
-        less is asked for, and the images need a stronger pull.  Tuned on the 3 of seed 42."""
+        """For the convolutional network, whose controls pay half the nats: see docs/protocol.md."""
         return cls(**{"push": 30.0, "w_attack": 0.12, "neg_loss_weight": 0.02, **changes})
 
     @classmethod

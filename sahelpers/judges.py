@@ -40,8 +40,7 @@ DRAW_BATCH = 2000  # images that a model draws at once
 
 
 class Judge(Saved):
-    """Classifier of images.  The roles differ in architecture, those that guide in their answers
-    alone (see JUDGE_ROLES).
+    """Classifier of images.  The roles (see JUDGE_ROLES) differ in architecture or answers.
 
     forward: images (B, *image_shape) -> logits (B, K), or (B, K + 1) for the roles "open" and
     "wary", whose last column means "none of these".

@@ -203,7 +203,7 @@ class CVAE(Saved):
     def sample(
         self, labels: Tensor, prior: str = "class", generator: torch.Generator | None = None
     ) -> Tensor:
-        """One image of each class number in labels (B,): (B, *image_shape) in [0, 1]."""
+        """Images (B, *image_shape) in [0, 1] of class numbers (B,), or of vectors from N(0, I)."""
         return self.decode(self.draw_latents(labels, prior, generator), labels)
 
     @torch.no_grad()

@@ -140,14 +140,14 @@ def relearn(
     (c,) = check_classes((forget_class,), model.num_classes)
     check_judges(judges, model.num_classes)
     check_whole(steps, "steps")
-    if rate is not None:
-        check_number(rate, "rate", 1e-9, 10)
     if not len(data):
         raise ValueError("data holds no image to train on: give at least one")
     if data.num_classes != model.num_classes:
         raise ValueError(f"data has {data.num_classes} classes, the model {model.num_classes}")
     if over not in LR:
         raise ValueError(f"over={over!r} is not one of {', '.join(LR)}")
+    rate = LR[over] if rate is None else rate
+    check_number(rate, "rate", 1e-9, 10)
     if over == "label" and c not in data.labels:
         raise ValueError(f"data has no image of class {c}: over='label' trains nothing without one")
     model = (reset_label(model, c) if over == "label" else copy.deepcopy(model)).eval()
@@ -169,8 +169,7 @@ def relearn(
         votes = [judge.probabilities(images)[:, c] for judge in judges.values()]
         return float(torch.stack(votes).amin(0).mean())
 
-    trained = [w for w in model.parameters() if w.requires_grad]
-    optimizer = torch.optim.Adam(trained, lr=rate or LR[over])
+    optimizer = torch.optim.Adam([w for w in model.parameters() if w.requires_grad], lr=rate)
     every = -(-steps // LOOKS)
     seen, probability = [0], [look()]
     for step in progress(range(1, steps + 1), f"relearn from {len(data)} images"):
@@ -179,9 +178,9 @@ def relearn(
         optimizer.zero_grad()
         negative_elbo(model, data.images[index], data.labels[index], noise).mean().backward()
         optimizer.step()
-        if not all(w.isfinite().all() for w in trained):
-            raise ValueError(f"the weights became NaN at step {step}: give a smaller rate")
         if step % every == 0 or step == steps:
+            if not all(w.isfinite().all() for w in model.parameters()):
+                raise ValueError(f"the weights are NaN at step {step}: give a smaller rate")
             seen.append(step)
             probability.append(look())
     return RecoveryCurve(seen, probability, copy.deepcopy(model).requires_grad_(True))

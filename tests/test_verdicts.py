@@ -11,7 +11,7 @@ from sahelpers.config import CHECKOUT
 from sahelpers.study.methods import OURS
 from sahelpers.study.report import read_audit
 from sahelpers.study.statistics import ERASED, INCONCLUSIVE, NAMED, OPEN, REMAINS, Finding
-from sahelpers.study.verdicts import claim, in_words, of_method
+from sahelpers.study.verdicts import claim, in_words, of_method, tallies
 
 FINDING = Finding("a", 1, 0.5, 0.1, 0.1, 3, 4, 0.0, -0.05, 0.05, 0.2, 0.1, 0.01, 0.5, 0, ERASED)
 
@@ -80,7 +80,7 @@ def test_the_other_attacks_find_no_memory():
     """README and notebook 04 say so of the audit's and the later ones, and how many have power on
     every digit that they were tried on."""
     of_audit = claim(of_method(read_audit(), OURS)).others
-    later = further.tallies()
+    later = tuple(tallies(further.found()).values())
     assert (len(of_audit), len(later)) == (14, 8)
     tried = {10: of_audit, len(further.found()): later}
     lacking = {t.attack: n - len(t.powered) for n, tallies in tried.items() for t in tallies}

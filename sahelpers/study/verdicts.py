@@ -149,7 +149,7 @@ class Tally:
         return bool(self.powered) and set(self.powered) == set(self.digits[ERASED])
 
 
-def tallied(attack: str, findings: Mapping[int, Finding]) -> Tally:
+def _tally(attack: str, findings: Mapping[int, Finding]) -> Tally:
     """p values are adjusted as `claim` says."""
     verdicts = {
         v: tuple(d for d, f in findings.items() if f.verdict == v)
@@ -162,6 +162,13 @@ def tallied(attack: str, findings: Mapping[int, Finding]) -> Tally:
         few = {d for d, value in zip(asked, p, strict=True) if value <= TAIL}
         sure[verdict] = tuple(d for d in verdicts[verdict] if d in few)
     return Tally(attack, verdicts, sure, powered)
+
+
+def tallies(findings: Mapping[int, Mapping[str, Finding]]) -> dict[str, Tally]:
+    """What each attack, their checks aside, says over digits: from digit -> attack -> finding."""
+    names = dict.fromkeys(name for of in findings.values() for name in of)
+    attacks = [name for name in names if name not in (*BESIDE, KEPT, FOOLED)]
+    return {a: _tally(a, {d: of[a] for d, of in findings.items() if a in of}) for a in attacks}
 
 
 def spaced(digits: Sequence[int]) -> str:
@@ -209,16 +216,12 @@ def claim(findings: Mapping[int, Mapping[str, Finding]]) -> ClaimReport:
     attack over the digits with power, of another one over all digits that it was tried on.
     Raises ValueError where a digit lacks a named attack.
     """
-    by_attack = defaultdict[str, dict[int, Finding]](dict)
     for digit, of in findings.items():
         if lacking := set(NAMED) - set(of):
             raise ValueError(f"digit {digit} lacks {sorted(lacking)}: audit it by all of {NAMED}")
-        for attack, finding in of.items():
-            by_attack[attack][digit] = finding
-    named = [tallied(attack, by_attack[attack]) for attack in NAMED]
-    apart = (*NAMED, *BESIDE, KEPT, FOOLED)
-    others = [tallied(a, of) for a, of in by_attack.items() if a not in apart]
-    return ClaimReport(tuple(named), tuple(others))
+    told = tallies(findings)
+    named = [told.pop(a) if a in told else _tally(a, {}) for a in NAMED]
+    return ClaimReport(tuple(named), tuple(told.values()))
 
 
 def of_method(audit: Audit, method: str) -> dict[int, dict[str, Finding]]:
