@@ -20,12 +20,13 @@ import pieces
 import torch
 from torch import Tensor
 
+import results
 import sahelpers as sa
 from sahelpers.config import AmnesiaConfig, BaselineConfig, JudgeConfig
 from sahelpers.elbo import latent_cost
 from sahelpers.models import CVAE, seeded
 from sahelpers.probing import image_cost, success
-from sahelpers.recovery import descend, relearn, reset_label
+from sahelpers.recovery import descend, reset_label
 from sahelpers.study import battery, grid, methods, report, statistics, verdicts
 from sahelpers.study.methods import CONTROL, HIDDEN, OURS
 from sahelpers.study.statistics import BESIDE, Finding, Groups, Values
@@ -139,13 +140,12 @@ def examine(piece: Model) -> dict[str, dict[str, Values]]:
                     wanted, "standard", seeded(seed)
                 )
                 values[name].append(float(success(images, judges, digit).float().mean()))
-        real, draw = own.test.only(digit), seeded(seed)
+        draw = seeded(seed)
         for size, name in zip(battery.CLAIM_SIZES, LAYER, strict=True):
-            values[name] = []
-            for run in torch.randint(2**31, (RUNS,), generator=draw).tolist():
-                data: Any = {"data": real.take(size, run), "judges": judges, "seed": run}
-                curve = relearn(model, digit, over="first layer", steps=STEPS, **data)
-                values[name].append(round(curve.area, 4))
+            runs = torch.randint(2**31, (RUNS,), generator=draw).tolist()
+            how: Any = {"judges": judges, "steps": STEPS, "over": "first layer"}
+            areas = battery.areas(model, digit, own.test, size, runs, **how)
+            values[name] = [round(area, 4) for area in areas]
         values[FITTED] = first_layer_cost(model, digit, own.test, seed)
         found[str(digit)] = values
     return {"values": found}
@@ -204,17 +204,15 @@ def tables() -> Iterator[str]:
         reports = statistics.compare_all(groups)
         findings = {d: of.by_attack for d, of in reports.items()}
         yield f"**{title}.** {verdicts.in_words(findings)}\n"
-        yield "| attack | hidden | ours | controls | erased | remains | undecided | inconclusive |"
-        yield "|---" * 8 + "|"
-        tallies = verdicts.claim(findings)
+        tallies, rows = verdicts.claim(findings), []
         for tally in (*tallies.named, *tallies.others):
             shown = map(verdicts.spaced, tally.digits.values())
-            cells = [tally.attack, *means(tally.attack, findings), *shown]
-            yield f"| {' | '.join(cells)} |"
+            rows.append([tally.attack, *means(tally.attack, findings), *shown])
         # of the pair, one digit that counts as kept there is not
         for attack in BESIDE[:1] if classes == PAIR else BESIDE:
-            yield f"| {' | '.join([attack, *means(attack, findings)])} | | | | |"
-        yield ""
+            rows.append([attack, *means(attack, findings), *[""] * 4])
+        heads = ["hidden", "ours", "controls", "erased", "remains", "undecided", "inconclusive"]
+        yield results.table(["attack", *heads], rows)
     if left := pieces.missing(JOURNAL, models()):
         yield f"Still to be examined: {len(left)} models, without which not every attack has"
         yield "a verdict.\n"

@@ -13,7 +13,7 @@ on from it.  results/further.md becomes a part of RESULTS.md.
 import copy
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import product
 from typing import Any
 
@@ -87,10 +87,10 @@ def attack(
         y = fit_vector(model, digit, data, run).expand(SAMPLES, -1)
         images = model.sample(y, "standard", draw)
         values["label vector"].append(float(success(images, judges, digit).float().mean()))
-        own = given | {"data": data, "steps": STEPS, "seed": run}
-        areas = [relearn(model, digit, over="label", rate=rate, **own).area for rate in RATES]
-        values["label only, rate of choice"].append(max(areas))
-        values["decoder alone"].append(relearn(model, digit, over="decoder", **own).area)
+    areas = partial(battery.areas, model, digit, real, SIZE, runs, steps=STEPS, **given)
+    by_rate = [areas(over="label", rate=rate) for rate in RATES]
+    values["label only, rate of choice"] = [max(of) for of in zip(*by_rate, strict=True)]
+    values["decoder alone"] = areas(over="decoder")
     kept = given | {"data": real.without(digit), "steps": LONG, "seed": runs[-1]}
     values["fine-tuned on the others"] = [relearn(model, digit, **kept).area]
     return {name: [round(v, 4) for v in several] for name, several in values.items()}

@@ -21,18 +21,18 @@ from typing import Any
 import pieces
 import torch
 from pieces import Model
+from torch import Tensor
 
 import results
 import sahelpers as sa
 from sahelpers.config import BaselineConfig
 from sahelpers.elbo import measure_elbo, negative_elbo
 from sahelpers.models import CVAE, draw_normal, seeded
-from sahelpers.progress import progress
 from sahelpers.store.files import Recipe, load_or_make, part_path
 from sahelpers.study import battery, grid, methods, report, scores, statistics, verdicts
 from sahelpers.study.methods import CONTROL, HIDDEN, OURS
 from sahelpers.study.statistics import Groups
-from sahelpers.training import Resume, TrainedCVAE, fit_class_priors
+from sahelpers.training import TrainedCVAE, fit, fit_class_priors
 
 DIGITS = (0, 3, 7)
 SMALL = BaselineConfig(latent_dim=8)  # how controls are retrained
@@ -69,24 +69,23 @@ def official(exclude: tuple[int, ...] = ()) -> CVAE:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             model = CVAE(config.arch, config.latent_dim)
-        optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, fused=True)
-        generator, mark = seeded(config.seed), f"official, version {VERSION}, {config}"
-        parts: Any = {"model": model, "optimizer": optimizer}
-        resume = Resume(part_path(recipe.path), mark, generator, **parts)
-        history = resume.load() or {"loss": []}
-        for _ in progress(range(len(history["loss"]), config.epochs), "train by official recipe"):
-            order = torch.randperm(len(kept), generator=generator)[: steps * BATCH]
-            total = torch.zeros(())
-            for index in order.view(steps, BATCH):
-                noise = draw_normal((BATCH, model.latent_dim), model, generator)
-                loss = negative_elbo(model, kept.images[index], kept.labels[index], noise).mean()
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                total += loss.detach()
-            history["loss"].append(float(total) / steps)
-            resume.save(history)
-        model.eval()
+        generator = seeded(config.seed)
+
+        def loss(images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+            noise = draw_normal((BATCH, model.latent_dim), model, generator)
+            return {"loss": negative_elbo(model, images, labels, noise).mean()}
+
+        history = fit(
+            model,
+            loss,
+            kept,
+            config,
+            generator,
+            "train by official recipe",
+            resume=part_path(recipe.path),
+            mark=f"official, version {VERSION}",
+            anneal=False,
+        )
         fit_class_priors(model, kept, generator)
         return TrainedCVAE(model, history)
 

@@ -109,12 +109,13 @@ def fit(
     after_epoch: Callable[[], dict[str, float]] = dict,
     resume: Path | None = None,
     mark: str = "",
+    anneal: bool = True,
 ) -> History:
     """Minimise the sum of loss_terms(images, labels) over shuffled batches of data held in memory.
 
     config: passes, batch size and peak rate of Adam, which is warmed up over a tenth of the steps
     and annealed to zero (one cycle); this reaches a better bound in 20 passes than a constant rate
-    in 40.  Ends in evaluation mode.
+    in 40.  anneal: False for such a rate.  Ends in evaluation mode.
     Returns the mean of every term per epoch, and what after_epoch measured.
 
     resume: file in which the state after every epoch is kept, and from which an interrupted run
@@ -126,8 +127,11 @@ def fit(
     steps = len(data) // batch_size
     optimizer = torch.optim.Adam(module.parameters(), lr=config.lr, fused=True)
     total = max(10, config.epochs * steps)  # the cycle needs a few steps to have two halves
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, config.lr, total_steps=total, pct_start=max(0.1, 2 / total)
+    rates = torch.optim.lr_scheduler
+    schedule = (
+        rates.OneCycleLR(optimizer, config.lr, total_steps=total, pct_start=max(0.1, 2 / total))
+        if anneal
+        else rates.ConstantLR(optimizer, 1.0)
     )
     run = f"version {VERSION}, {fingerprint(config)}, {mark}, data {data.digest if resume else ''}"
     kept = Resume(resume, run, generator, module=module, optimizer=optimizer, schedule=schedule)

@@ -1,6 +1,7 @@
 """The attacks that were added later: what they do, and that their table says what was found."""
 
 import math
+from itertools import product
 
 import further
 import pieces
@@ -11,7 +12,7 @@ from sahelpers.config import CHECKOUT
 from sahelpers.elbo import negative_elbo
 from sahelpers.probing import ProbeResult
 from sahelpers.recovery import RecoveryCurve
-from sahelpers.study import grid
+from sahelpers.study import battery, grid
 from sahelpers.study.statistics import FOOLED, KEPT
 
 torch.set_num_threads(1)
@@ -68,6 +69,7 @@ def test_the_attacks_are_what_they_say(tiny, scoring, digits, monkeypatch):
         return torch.tensor([True, False]).repeat(len(images) // 2)
 
     monkeypatch.setattr(further, "relearn", relearning)
+    monkeypatch.setattr(battery, "relearn", relearning)
     monkeypatch.setattr(further, "guided_attack", search)
     monkeypatch.setattr(further, "success", success)
     for name, value in {"FIT_STEPS": 1, "SAMPLES": 8, "SIZE": 3}.items():
@@ -83,9 +85,10 @@ def test_the_attacks_are_what_they_say(tiny, scoring, digits, monkeypatch):
     others = tuple(k for k in range(10) if k != CLASS)
     assert runs[-1] == (True, "all", None, further.LONG, others, 36, 46)
     each = [*(("label", rate) for rate in further.RATES), ("decoder", None)]
-    assert [run[1:3] for run in runs[1:-1]] == further.RUNS * each
     assert {(run[0], *run[3:6]) for run in runs[1:-1]} == {(True, further.STEPS, (CLASS,), 3)}
-    assert [run[6] for run in runs[1:-1]] == [seed for seed in range(42, 47) for _ in each]
+    assert [(*run[1:3], run[6]) for run in runs[1:-1]] == [
+        (*what, seed) for what, seed in product(each, range(42, 47))
+    ]
     assert values["label only, rate of choice"] == [1.0] * further.RUNS
     assert values["decoder alone"] == [0.125] * further.RUNS
     assert values["label vector"] == [0.5] * further.RUNS

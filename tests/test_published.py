@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import sahelpers as sa
+from sahelpers import training
 from sahelpers.config import CHECKOUT
 from sahelpers.study import battery, grid, report
 from sahelpers.study.statistics import BESIDE, ERASED, NAMED, NATS, REMAINS, compare_all
@@ -66,7 +67,7 @@ def test_a_stopped_training_goes_on_to_the_same_bits(few, monkeypatch, tmp_path)
     whole = [p.clone() for p in published.official().parameters()]
     for path in tmp_path.glob("official*"):
         path.unlink()
-    save, passes = published.Resume.save, []
+    save, passes = training.Resume.save, []
 
     def stop(self, history):
         save(self, history)
@@ -74,7 +75,7 @@ def test_a_stopped_training_goes_on_to_the_same_bits(few, monkeypatch, tmp_path)
         if passes == [1, 2]:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(published.Resume, "save", stop)
+    monkeypatch.setattr(training.Resume, "save", stop)
     with pytest.raises(KeyboardInterrupt):
         published.official()
     again = published.official()

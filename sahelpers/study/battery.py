@@ -147,8 +147,8 @@ class Reference:
         hits, real = success(probe.images, story.judges, label), (story.test, effort.relearn_images)
         given: Any = {"judges": story.judges, "steps": effort.relearn_steps}
         seeds = range(effort.seed, effort.seed + effort.relearn_runs)
-        areas = _areas(model, label, *real, seeds, **given)
-        return {"attack": float(hits.float().mean()), "relearn": sum(areas) / len(areas)}
+        found = areas(model, label, *real, seeds, **given)
+        return {"attack": float(hits.float().mean()), "relearn": sum(found) / len(found)}
 
     def _both(self, measure: Callable[[CVAE, int], T], model: CVAE, label: int) -> tuple[T, T]:
         """What `measure` says of the baseline, computed once per class, and of the model."""
@@ -172,16 +172,14 @@ class Reference:
         return found
 
 
-def _areas(
+def areas(
     model: CVAE, label: int, real: LabelledImages, size: int, seeds: Iterable[int], **given: Any
 ) -> list[float]:
     """Area under P(c_f) of relearning runs, from `size` images of the class, other ones for each
     seed.  given: what else `relearn` takes."""
-    few, areas = real.only(label), []
-    for seed in seeds:
-        data = few.take(min(size, len(few)), seed)
-        areas.append(relearn(model, label, data=data, seed=seed, **given).area)
-    return areas
+    few = real.only(label)
+    drawn = ((seed, few.take(min(size, len(few)), seed)) for seed in seeds)
+    return [relearn(model, label, data=data, seed=seed, **given).area for seed, data in drawn]
 
 
 @door
@@ -207,8 +205,9 @@ def named_attacks(
     given: Any = {"judges": judges, "steps": claim.relearn_steps, "over": "label"}
     for size in CLAIM_SIZES if model.says_label else ():
         drawn_seeds = torch.randint(2**31, (claim.draws,), generator=seeds).tolist()
-        areas = _areas(model, forget_class, few, size, drawn_seeds, **given)
-        values[f"label only, {size} images"] = areas
+        values[f"label only, {size} images"] = areas(
+            model, forget_class, few, size, drawn_seeds, **given
+        )
     every = torch.arange(model.num_classes, device=model.device)
     others = every[every != forget_class]
     gone = few.take(min(claim.images, len(few)), claim.seed)
@@ -273,9 +272,9 @@ def attack_all(
     for size, over in product(RELEARN_SIZES, ("all", "label") if model.says_label else ("all",)):
         given: Any = {"judges": judges, "steps": effort.relearn_steps, "over": over}
         seeds = range(effort.seed, effort.seed + effort.repeats)
-        areas = _areas(model, forget_class, real, size, seeds, **given)
+        shares = areas(model, forget_class, real, size, seeds, **given)
         name = f"relearn {size}" + ", label only" * (over == "label")
-        values[name] = [round(area, 4) for area in areas]
+        values[name] = [round(area, 4) for area in shares]
     return values
 
 
