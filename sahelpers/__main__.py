@@ -6,10 +6,9 @@ import os
 import sys
 from typing import Any
 
-from .checks import check_whole
 from .config import CHECKOUT, DATASETS, IN_CHECKOUT
 from .study import METHODS, grid, report
-from .study.workers import BACKENDS
+from .study.workers import BACKENDS, check_backend
 
 
 def from_docs(module: str) -> Any:
@@ -21,7 +20,7 @@ def from_docs(module: str) -> Any:
 
 def from_options(part: str, options: argparse.Namespace) -> grid.Grid:
     """The grid that the command line asks for; ValueError for what is not there."""
-    check_whole(options.jobs, "--jobs")
+    check_backend(options.backend, options.jobs, options.scheduler)
     usual = {"scoreboard": tuple(METHODS), "claim": grid.CLAIMED, "audit": grid.AUDITED}[part]
     asked = (options.methods or usual, options.digits, options.seeds)
     methods, digits, seeds = (tuple(dict.fromkeys(several)) for several in asked)

@@ -7,7 +7,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,12 +20,11 @@ from .models import CVAE, seeded
 from .objective import Objective
 from .progress import progress
 from .surrogates import MakeImages, make_surrogate
+from .training import History, read_history
 
 VERSION = 3  # of the recipe; raised with anything that changes the weights that it ends in
 CHECK_EVERY = 10  # steps between two looks at the distance to the surrogate
 HELD_OUT = 512  # latents that are never trained on, for that look
-
-History = dict[str, list[float]]
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,9 @@ class AmnesiaResult:
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> "AmnesiaResult":
         """The inverse of `to_state`."""
-        return cls(**{**state, "model": CVAE.from_state(state["model"])})
+        model, gone = CVAE.from_state(state["model"]), tuple(map(int, state["forget_class"]))
+        numbers = str(state["reason"]), float(state["seconds"]), int(state["real_images"])
+        return cls(model, check_classes(gone, model.num_classes), read_history(state), *numbers)
 
 
 class _Cooldown:
@@ -124,10 +125,9 @@ def forget(
     optimizer = torch.optim.Adam(new.parameters(), lr=config.lr_unl, fused=True)
     history: History = {}
     used = 0 if objective.real is None else len(objective.real)
-    limit = replace(config, replay_samples=config.replay_samples + used).max_steps
+    limit = config.max_steps(used)
     distance, ewc = objective.distance(new, z, labels), 0.0
     cooldown = _Cooldown(config, limit)
-    stopped = False
     for step in progress(range(limit), "forget (seconds)", silent=on_step is not None):
         rate = cooldown.rate(step, distance)
         if rate <= 0:
@@ -151,7 +151,7 @@ def forget(
         for name, value in numbers.items():
             history.setdefault(name, []).append(value)
         if on_step is not None and on_step(step, new, numbers) is False:
-            stopped = True
+            cooldown.reason = "stopped"
             break
     if not all(p.isfinite().all() for p in new.parameters()):
         raise ValueError(
@@ -160,5 +160,4 @@ def forget(
         )
     new.zero_grad()
     seconds = time.perf_counter() - begin
-    reason = "stopped" if stopped else cooldown.reason
-    return AmnesiaResult(new, gone, history, reason, seconds, used)
+    return AmnesiaResult(new, gone, history, cooldown.reason, seconds, used)

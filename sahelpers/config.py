@@ -20,7 +20,7 @@ _CACHE = os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
 CHECKOUT = _ROOT if IN_CHECKOUT else Path(_CACHE, "sahelpers")  # the home of what is made
 ARCHITECTURES = ("mlp", "conv")
 DATASETS = ("mnist", "fashion_mnist", "kmnist", "qmnist")
-FORMS = ("decoder", "elbo", "both")
+FORMS = ("decoder", "elbo")
 FORGET_FORMS = (*FORMS, "l1")
 MAX_CLASSES = 1000
 
@@ -63,6 +63,8 @@ class Config:
                 if not (ok and low <= value <= high):  # NaN is in no range
                     noun = "a whole number" if whole else "a number"
                     raise ValueError(f"{wrong} must be {noun} from {low:g} to {high:g}")
+                if not whole:
+                    object.__setattr__(self, f.name, float(value))  # 30 is 30.0: one fingerprint
             elif isinstance(f.default, str) and not isinstance(value, str):
                 raise ValueError(f"{wrong} must be text: {meta['help']}")
 
@@ -186,10 +188,9 @@ class AmnesiaConfig(Config):
     cooldown: int = knob(150, 0, 100_000, help="steps in which the rate falls to zero at the end")
     seed: int = knob(42, 0, 2**31 - 1, help="latents, labels, noise")
 
-    @property
-    def max_steps(self) -> int:
-        """Steps of the whole budget, when no real images are replayed beside the drawn ones."""
-        return self.epochs_unl * -(-self.replay_samples // self.batch_size)
+    def max_steps(self, real_images: int = 0) -> int:
+        """Steps of the whole budget; so many real images are replayed beside the drawn ones."""
+        return self.epochs_unl * -(-(self.replay_samples + real_images) // self.batch_size)
 
     @classmethod
     def cheaper(cls, **changes: Any) -> "AmnesiaConfig":

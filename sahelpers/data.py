@@ -3,7 +3,6 @@
 import gzip
 import hashlib
 import io
-import math
 import os
 import zlib
 from collections import defaultdict
@@ -11,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import PIL.Image
@@ -19,7 +18,7 @@ import torch
 import torchvision.datasets as tvd
 from torch import Tensor
 
-from .checks import IMAGE_SHAPE, Shape, check_images, check_number, check_shape, shown
+from .checks import IMAGE_SHAPE, Shape, check_images, check_number, check_shape, check_whole, shown
 from .config import DATASETS, check_classes, user_folder
 from .models import seeded
 
@@ -27,7 +26,7 @@ _CLASSES: dict[str, Any] = dict(
     zip(DATASETS, (tvd.MNIST, tvd.FashionMNIST, tvd.KMNIST, tvd.QMNIST), strict=True)
 )
 _File = tuple[Path, str, str | None]  # MD5 of the file when packed, SHA-256 of its content
-_ELEMENT: dict[int, np.dtype[Any]] = {8: np.dtype("u1"), 12: np.dtype(">i4")}  # by idx code
+_ELEMENT = {b"\0\0\x08": "u1", b"\0\0\x0c": ">i4"}  # by how a file begins
 _LIMIT = 2**26  # bytes of a file, packed or unpacked; the largest in use has 47 million
 # `LabelledImages.digest` of MNIST's two splits: whoever has these has the default data.
 MNIST_DIGEST = {
@@ -74,9 +73,7 @@ class LabelledImages:
             raise ValueError(f"{found} must be ({len(self.images)},) int64, one for each image")
 
     @classmethod
-    def from_arrays(
-        cls, images: Any, labels: Any, names: Sequence[str] | None = None
-    ) -> "LabelledImages":
+    def from_arrays(cls, images: Any, labels: Any, names: Sequence[str] | None = None) -> Self:
         """Data of yours: arrays, tensors or lists of either.
 
         images: (N, H, W), (N, C, H, W) or (N, H, W, C), one or three channels, 8 to 64 pixels a
@@ -110,10 +107,11 @@ class LabelledImages:
         return cls(x, y.long(), named)
 
     @classmethod
-    def from_folder(cls, path: str | Path, image_shape: Shape = IMAGE_SHAPE) -> "LabelledImages":
+    def from_folder(cls, path: str | Path, image_shape: Shape = IMAGE_SHAPE) -> Self:
         """One folder of pictures per class, named as the class; each resized to image_shape.
 
-        Raises DataError naming a file that is no picture or cannot be read, and as `from_arrays`.
+        Raises DataError naming a file that is no picture, cannot be read, or has transparent
+        pixels or more than 8 bits a channel, and as `from_arrays`.
         """
         check_shape(image_shape)
         c, h, w = image_shape
@@ -127,10 +125,16 @@ class LabelledImages:
             raise DataError(f"{path} has no folder of pictures per class: {error}") from None
         for file, _ in folder.samples:
             try:
-                image = folder.loader(file).convert("L" if c == 1 else "RGB")
+                with PIL.Image.open(file) as image:
+                    deep = image.mode[0] in "IF"  # which convert() would cut off at 255
+                    alpha = None if deep else image.convert("RGBA").getchannel("A").getextrema()
+                    plain = image.convert("L" if c == 1 else "RGB")
             except (OSError, ValueError, PIL.Image.DecompressionBombError) as error:
                 raise DataError(f"{file} is damaged: {error}. Delete or replace it") from None
-            images.append(image.resize((w, h), PIL.Image.Resampling.BILINEAR))
+            if alpha != (255, 255):
+                wrong = "more than 8 bits a channel" if deep else "transparent pixels"
+                raise DataError(f"{file} has {wrong}: save it with 8 bits and a background")
+            images.append(plain.resize((w, h), PIL.Image.Resampling.BILINEAR))
         return cls.from_arrays(images, folder.targets, folder.classes)
 
     def split(self, share: float = 0.25, seed: int = 0) -> "tuple[LabelledImages, LabelledImages]":
@@ -198,8 +202,7 @@ class LabelledImages:
 
     def take(self, n: int, seed: int = 0) -> "LabelledImages":
         """n images chosen at random without repeats, the same ones for the same seed."""
-        if n not in range(1, len(self) + 1):
-            raise ValueError(f"n={n} images asked for: give a whole number from 1 to {len(self)}")
+        check_whole(n, "n", 1, len(self))
         return self._where(torch.randperm(len(self), generator=seeded(seed))[:n])
 
     def to(self, device: torch.device | str) -> "LabelledImages":
@@ -309,22 +312,12 @@ def _read_idx(file: _File, ndim: int) -> np.ndarray[Any, Any]:
                 content = stream.read(_LIMIT)
         if found != wanted and hashlib.sha256(content).hexdigest() != sha256:
             raise ValueError("another content")
-        return _parse_idx(content, ndim)
+        if content[:3] not in _ELEMENT or content[3:4] != bytes([ndim]):
+            raise ValueError(f"not an idx file of {ndim} dimensions (starts {content[:4].hex()})")
+        sizes = tuple(np.frombuffer(content, ">u4", ndim, 4).tolist())
+        values: Any = np.frombuffer(content, _ELEMENT[content[:3]], offset=4 + 4 * ndim)
+        return np.asarray(values.reshape(sizes))
     except (OSError, EOFError, ValueError, zlib.error) as error:
         damage = f" is damaged: expected {kind} {wanted}, found {found}"
         what = damage if found != wanted else f": {error}"
         raise DataError(f"{path}{what}. {_REMEDY}") from error
-
-
-def _parse_idx(content: bytes, ndim: int) -> np.ndarray[Any, Any]:
-    """The array in an unpacked file, if that is as long as its header announces."""
-    head = content[: 4 + 4 * ndim]
-    known = len(head) == 4 + 4 * ndim and head[:2] == b"\0\0" and head[2] in _ELEMENT
-    if not known or head[3] != ndim:
-        raise ValueError(f"not an idx file of {ndim} dimensions (starts {head[:4].hex()})")
-    sizes = tuple(int(n) for n in np.frombuffer(head, ">u4")[1:])
-    element = _ELEMENT[head[2]]
-    expected = math.prod(sizes) * element.itemsize
-    if len(content) - len(head) != expected:
-        raise ValueError(f"the header announces {expected} bytes, the file holds another number")
-    return np.frombuffer(content, element, offset=len(head)).reshape(sizes)

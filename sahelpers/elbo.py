@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .checks import check_images, check_tensor, check_whole, door
 from .data import LabelledImages
-from .models import CVAE, check_model, draw_normal, seeded
+from .models import CVAE, Rng, check_model, draw_normal, seeded
 
 BATCH = 1000  # images that are measured at once
 
@@ -75,7 +75,7 @@ def iwae(
     labels: Tensor,
     k: int,
     proposal: tuple[Tensor, Tensor] | None = None,
-    generator: torch.Generator | None = None,
+    generator: Rng = None,
 ) -> Tensor:
     """Importance-weighted bound on log p(x | y) per image (B,), in nats (Burda et al. 2016).
 
@@ -114,7 +114,7 @@ def log_likelihood(
     labels: Tensor,
     k: int = 500,
     others: tuple[CVAE, ...] = (),
-    generator: torch.Generator | None = None,
+    generator: Rng = None,
 ) -> Tensor:
     """The tightest of several importance-weighted bounds on log p(x | y) per image (B,), in nats.
 

@@ -3,8 +3,6 @@
 F_i is the mean over images of the square of the image's own gradient, E[(d ELBO / d theta_i)^2]
 (Kirkpatrick et al. 2017; Heng & Soh 2023).  The square of the gradient of a batch mean is another
 quantity, up to the batch size times smaller, and is not offered here.
-
-The squares themselves come from `sahelpers.gradients`; here is what is estimated with them.
 """
 
 import functools
@@ -21,7 +19,7 @@ from .config import FisherConfig, check_classes, kept_classes
 from .data import LabelledImages
 from .elbo import bernoulli_nats, negative_elbo
 from .gradients import squared_gradients
-from .models import CVAE, OWN, check_model, draw_normal, seeded
+from .models import CVAE, check_model, draw_normal, seeded
 from .progress import progress
 
 VERSION = 1  # of the estimate; raised with anything that changes its numbers
@@ -193,7 +191,7 @@ def _by_class(
             if config.source == "model_sample":
                 images = torch.bernoulli(images.cpu(), generator=generator).to(images)
         if len(images):
-            found[label] = _estimate(model, images, labels, config, generator, not found)
+            found[label] = _estimate(model, images, labels, config, generator)
     return found
 
 
@@ -203,10 +201,9 @@ def _estimate(
     labels: Tensor,
     config: FisherConfig,
     generator: torch.Generator,
-    verify: bool,
 ) -> Fisher:
     """From images (n, C, H, W) of one class."""
-    n, again = len(images), model.arch == OWN  # whose layers may be of any kind
+    n = len(images)
     decoder, product = config.estimator == "decoder", config.estimator == "product"
     noise = draw_normal((n, (1 + product) * config.draws, model.latent_dim), model, generator)
 
@@ -225,9 +222,7 @@ def _estimate(
             images = torch.bernoulli(images.cpu(), generator=generator).to(images)
         twins = (images, labels, noise[:, config.draws + k]) if product else None
         inputs = images, labels, z
-        part, part_each = squared_gradients(
-            model, losses, inputs, twins, verify=again or (verify and not k)
-        )
+        part, part_each = squared_gradients(model, losses, inputs, twins)
         for name, value in part.items():
             value /= n * config.draws
             total[name] = total[name].add_(value) if k else value

@@ -167,12 +167,10 @@ class Verdict:
 
     probability, argmax: (C, C) or (C, C + 1): row = label asked for, column = judge's answer, the
     last one "none of these" if the judge has it; mean probability and share of the samples.
-    n: samples per class.
     """
 
     probability: Tensor
     argmax: Tensor
-    n: int
 
     def correct(self, classes: Iterable[int] | None = None) -> Tensor:
         """Share of samples recognised as the label asked for, of each class or of these."""
@@ -196,8 +194,7 @@ def judge_samples(model: CVAE, judge: Judge, latents: Latents) -> Verdict:
     p = judge.probabilities(images)
     rows = [latents.labels == c for c in range(model.num_classes)]
     answers = F.one_hot(p.argmax(1), p.shape[1]).to(p.dtype)
-    tables = [torch.stack([x[row].mean(0) for row in rows]).cpu() for x in (p, answers)]
-    return Verdict(tables[0], tables[1], max(int(row.sum()) for row in rows))
+    return Verdict(*(torch.stack([x[row].mean(0) for row in rows]).cpu() for x in (p, answers)))
 
 
 def stretch_contrast(images: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ from .config import ARCHITECTURES, MAX_CLASSES, check_classes
 from .store.archive import Saved
 
 PRIORS = ("class", "standard")
+Rng = torch.Generator | None  # None: torch's global one
 Halves = tuple[nn.Sequential, nn.Sequential]  # encoder and decoder
 OWN = "own"  # architecture of a model of the caller's networks
 NOISY = (-4.0, 5.0)  # gray levels that noise on an image may reach; farther out something is wrong
@@ -182,9 +183,7 @@ class CVAE(Saved):
         return self.decode_logits(z, labels).sigmoid()
 
     @door
-    def draw_latents(
-        self, labels: Tensor, prior: str = "class", generator: torch.Generator | None = None
-    ) -> Tensor:
+    def draw_latents(self, labels: Tensor, prior: str = "class", generator: Rng = None) -> Tensor:
         """Latents z (B, Z) for class numbers (B,): from the class's Gaussian or from N(0, I)."""
         if prior not in PRIORS:
             raise ValueError(f"prior={prior!r} is not one of {', '.join(PRIORS)}")
@@ -200,9 +199,7 @@ class CVAE(Saved):
         return mean + (scale @ noise[:, :, None]).squeeze(2)
 
     @torch.no_grad()
-    def sample(
-        self, labels: Tensor, prior: str = "class", generator: torch.Generator | None = None
-    ) -> Tensor:
+    def sample(self, labels: Tensor, prior: str = "class", generator: Rng = None) -> Tensor:
         """Images (B, *image_shape) in [0, 1] of class numbers (B,), or of vectors from N(0, I)."""
         return self.decode(self.draw_latents(labels, prior, generator), labels)
 
@@ -298,9 +295,7 @@ def check_model(model: object, name: str = "model", num_classes: int | None = No
     check_finite(model, name)
 
 
-def draw_normal(
-    shape: tuple[int, ...], model: CVAE, generator: torch.Generator | None = None
-) -> Tensor:
+def draw_normal(shape: tuple[int, ...], model: CVAE, generator: Rng = None) -> Tensor:
     """Standard normal noise of the model's type, drawn on the CPU, as a seed means it anywhere."""
     return torch.randn(shape, generator=generator, dtype=model.dtype).to(model.device)
 

@@ -114,9 +114,8 @@ class Objective:
         self.frozen, self.config = frozen, config
         self.forget_class = check_classes(forget_class, frozen.num_classes)
         self.kept = kept_classes(self.forget_class, frozen.num_classes)
-        self.surrogate = surrogate or make_surrogate(
-            config.surrogate, frozen, self.kept, config.gray_value
-        )
+        named = config.surrogate, frozen, self.kept, config.gray_value
+        self.surrogate = surrogate or make_surrogate(*named)
         self.ewc = Consolidation(fisher, frozen, config.ewc_lambda)
         self.replay_form = config.replay_form if real_images is None else "elbo"
         self.real = None
@@ -234,19 +233,14 @@ class Objective:
         return torch.tensor(classes)[torch.randint(len(classes), (n,), generator=generator)]
 
 
-def _loss(
-    model: CVAE, form: str, z: Tensor, labels: Tensor, images: Tensor, noise: Tensor
-) -> Tensor:
+def _loss(model: CVAE, form: str, z: Tensor, y: Tensor, images: Tensor, noise: Tensor) -> Tensor:
     """Loss of each image, (B,), under a form.
 
-    "decoder": -log p(images | z), nats; "elbo": negative ELBO, nats; "both": the mean of the two;
-    "l1": mean absolute difference of the pixels at z, in gray levels.
+    "decoder": -log p(images | z), nats; "elbo": negative ELBO, nats; "l1": mean absolute difference
+    of the pixels at z, in gray levels.
     """
-    losses = []
     if form == "l1":
-        losses.append((model.decode(z, labels) - images).abs().flatten(1).mean(1))
-    if form in ("decoder", "both"):
-        losses.append(bernoulli_nats(model.decode_logits(z, labels), images))
-    if form in ("elbo", "both"):
-        losses.append(negative_elbo(model, images, labels, noise))
-    return torch.stack(losses).mean(0)
+        return (model.decode(z, y) - images).abs().flatten(1).mean(1)
+    if form == "decoder":
+        return bernoulli_nats(model.decode_logits(z, y), images)
+    return negative_elbo(model, images, y, noise)

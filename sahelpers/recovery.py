@@ -73,7 +73,7 @@ def fit_label(
     other weight moves and no judge is asked.
     """
     (c,) = check_classes((forget_class,), model.num_classes)
-    check_images(images.flatten(0, 1), device=model.device)
+    check_images(images.flatten(0, 1), device=model.device, shape=model.image_shape)
     check_whole(steps, "steps")
     model = copy.deepcopy(model).eval().requires_grad_(False)
     fits, n = images.shape[:2]

@@ -6,7 +6,7 @@ get their models from one, so what one of them has made the others find.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -14,7 +14,7 @@ import torch
 
 from . import amnesia, fisher, training
 from .amnesia import AmnesiaResult, forget
-from .checks import check_is
+from .checks import check_is, door
 from .config import AmnesiaConfig, BaselineConfig, Config, FisherConfig, JudgeConfig, check_classes
 from .data import MNIST_DIGEST, LabelledImages, load_dataset
 from .fisher import ClassFishers, class_fishers
@@ -32,14 +32,10 @@ T = TypeVar("T")
 class Recipes:
     """The four configurations of a story."""
 
-    baseline: BaselineConfig = field(default_factory=BaselineConfig)
-    fisher: FisherConfig = field(default_factory=FisherConfig)
-    amnesia: AmnesiaConfig = field(default_factory=AmnesiaConfig)
-    judge: JudgeConfig = field(default_factory=JudgeConfig)
-
-    def __post_init__(self) -> None:
-        for f in fields(self):
-            check_is(getattr(self, f.name), f.default_factory, f.name)  # type: ignore[arg-type]
+    baseline: BaselineConfig
+    fisher: FisherConfig
+    amnesia: AmnesiaConfig
+    judge: JudgeConfig
 
 
 class Story:
@@ -55,6 +51,7 @@ class Story:
     `vae_baseline.pt`; others carry a fingerprint.  A file whose parent was replaced is made anew.
     """
 
+    @door
     def __init__(
         self,
         dataset: str | tuple[LabelledImages, LabelledImages] = "mnist",
@@ -68,13 +65,12 @@ class Story:
         self.device = default_device() if device == "auto" else torch.device(device)
         self._given: CVAE | None = None
         if isinstance(baseline, CVAE):
-            check_model(baseline, "baseline")
-            self._given = baseline.to(self.device)
+            self._given = baseline.to(self.device).eval()
             known = "mlp" if baseline.arch == OWN else baseline.arch
             baseline = BaselineConfig(arch=known, latent_dim=baseline.latent_dim)
-        given: dict[str, Any] = {"baseline": baseline, "fisher": fisher, "amnesia": amnesia}
-        given["judge"] = judge
-        self.config = Recipes(**{k: c for k, c in given.items() if c is not None})
+        others = fisher or FisherConfig(), amnesia or AmnesiaConfig(), judge or JudgeConfig()
+        self.config = Recipes(baseline or BaselineConfig(), *others)
+        self.dataset = dataset if isinstance(dataset, str) else None
         if isinstance(dataset, str):
             train, test = (load_dataset(dataset, split) for split in ("train", "test"))
         else:
@@ -83,13 +79,19 @@ class Story:
             check_is(test, LabelledImages, "dataset[1]")
         self.train, self.test = train.to(self.device), test.to(self.device)
         check_classes(self.config.baseline.exclude, train.num_classes, allow_empty=True)
+        if self._given is not None:
+            check_model(self._given, "baseline", train.num_classes)
         for name, other in {"test": test, "baseline": self._given}.items():
             if other is not None and other.image_shape != train.image_shape:
                 shapes = f"{other.image_shape}, those of train {train.image_shape}"
                 raise ValueError(f"images of {name} have the shape {shapes}: give one shape")
-        if self._given is not None:
-            check_model(self._given, "baseline", train.num_classes)
         self._made: dict[tuple[Any, ...], Any] = {}
+
+    @property
+    def own(self) -> list[str]:
+        """What was given in place of a name and a configuration: dataset, baseline."""
+        given = {"dataset": self.dataset is None, "baseline": self._given is not None}
+        return [name for name, true in given.items() if true]
 
     @classmethod
     def from_knobs(cls, **knobs: Any) -> "Story":
@@ -208,7 +210,11 @@ class Story:
 
     @cached_property
     def _baseline_digest(self) -> str:
-        return digest(self.baseline.model.to_state())
+        model = self.baseline.model
+        own = (
+            {"networks": repr(model)} if model.arch == OWN else {}
+        )  # of which weights say too little
+        return digest(model.to_state() | own)
 
     @cached_property
     def _fisher_digest(self) -> str:

@@ -5,6 +5,7 @@ import pickle
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,12 @@ class TrainedCVAE:
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> "TrainedCVAE":
         """The inverse of `to_state`."""
-        history = {name: [float(v) for v in curve] for name, curve in state["history"].items()}
-        return cls(CVAE.from_state(state["model"]), history)
+        return cls(CVAE.from_state(state["model"]), read_history(state))
+
+
+def read_history(state: Mapping[str, Any]) -> History:
+    """The curves in a checkpoint; raises what wrong ones bring about."""
+    return {str(name): [float(v) for v in curve] for name, curve in state["history"].items()}
 
 
 class Resume:
@@ -74,7 +79,7 @@ class Resume:
             state, found = load(self.path)
             if found != {"run": self.mark}:
                 raise CheckpointError(f"{self.path} was left by another run")
-            history: History = {str(k): [float(v) for v in c] for k, c in state["history"].items()}
+            history = read_history(state)
             for name, part in self.parts.items():
                 part.load_state_dict(state[name])
             self.generator.set_state(state["generator"])
@@ -117,29 +122,25 @@ def fit(
     and annealed to zero (one cycle); this reaches a better bound in 20 passes than a constant rate
     in 40.  anneal: False for such a rate.  Ends in evaluation mode.
     Returns the mean of every term per epoch, and what after_epoch measured.
-
-    resume: file in which the state after every epoch is kept, and from which an interrupted run
-    of the same mark and data goes on, to the same bits (see `Resume`).
+    resume, mark: for `Resume`; configuration and data are added to the mark.
     """
+    if not len(data):
+        raise ValueError("no image is left to train on: give some, of a class that is not excluded")
     device = next(module.parameters()).device
     images, labels = data.images.to(device), data.labels.to(device)
     batch_size = min(config.batch_size, len(data))
     steps = len(data) // batch_size
     optimizer = torch.optim.Adam(module.parameters(), lr=config.lr, fused=True)
     total = max(10, config.epochs * steps)  # the cycle needs a few steps to have two halves
-    rates = torch.optim.lr_scheduler
-    schedule = (
-        rates.OneCycleLR(optimizer, config.lr, total_steps=total, pct_start=max(0.1, 2 / total))
-        if anneal
-        else rates.ConstantLR(optimizer, 1.0)
-    )
+    rates, warm = torch.optim.lr_scheduler, max(0.1, 2 / total)
+    cycle = partial(rates.OneCycleLR, max_lr=config.lr, total_steps=total, pct_start=warm)
+    schedule = cycle(optimizer) if anneal else rates.ConstantLR(optimizer, 1.0)
     run = f"version {VERSION}, {fingerprint(config)}, {mark}, data {data.digest if resume else ''}"
     kept = Resume(resume, run, generator, module=module, optimizer=optimizer, schedule=schedule)
     history = kept.load()
     done = len(next(iter(history.values()), []))
-    for _ in progress(
-        range(done, config.epochs), f"{what}, from pass {done + 1}" if done else what
-    ):
+    what += f", from pass {done + 1}" * bool(done)
+    for _ in progress(range(done, config.epochs), what):
         module.train()
         order = torch.randperm(len(data), generator=generator).to(device)
         sums: dict[str, Tensor] = {}
@@ -187,10 +188,11 @@ def train_baseline(
             f"test has {len(test)} images of the classes {test.class_names}: give at least one, "
             f"of the classes of train, {train.class_names}"
         )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        made = CVAE(config.arch, config.latent_dim, train.num_classes, train.image_shape)
-    new = (made if model is None else model).to(train.images.device)
+    if model is None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            model = CVAE(config.arch, config.latent_dim, train.num_classes, train.image_shape)
+    new = model.to(train.images.device)
     check_model(new, "model", train.num_classes)
     generator = seeded(config.seed)
 
@@ -208,7 +210,7 @@ def train_baseline(
         kept,
         config,
         generator,
-        f"train {config.arch} VAE{left_out}{minutes}",
+        f"train {new.arch} VAE{left_out}{minutes}",
         after_epoch=lambda: {"held_out": float(measure_elbo(new, test).mean())},
         resume=resume,
         mark=f"test {test.digest}" + ", bf16" * bf16,
@@ -236,9 +238,8 @@ def train_judge(
     *,
     resume: Path | None = None,
 ) -> Judge:
-    """Train the judge of a role on images shifted by up to a fourteenth of their side.
-
-    A judge with a "none of these" answer also sees a quarter as many images that are no digit.
+    """Train the judge of a role on images shifted by up to a fourteenth of their side; one with a
+    "none of these" answer also sees a quarter as many images that are no digit.
     resume: file of an interrupted run, as in `fit`.
     """
     config = JudgeConfig() if config is None else config
@@ -283,9 +284,8 @@ def none_of_these(images: Tensor, labels: Tensor, n: int, generator: torch.Gener
     patches = patches[:, :, torch.randperm(16, generator=generator).to(labels.device)]
     patches = patches.view(n, c, 4, 4, h, w).transpose(3, 4).reshape(n, c, 4 * h, 4 * w)
     mixed[..., : 4 * h, : 4 * w] = patches
-    kinds = torch.stack(
-        [draw, smooth, level.expand_as(draw), level + 0.1 * (draw - 0.5), blend, mixed]
-    )
+    faint = level + 0.1 * (draw - 0.5)
+    kinds = torch.stack([draw, smooth, level.expand_as(draw), faint, blend, mixed])
     return kinds[torch.arange(n) % len(kinds), torch.arange(n)].clamp(0, 1)
 
 

@@ -30,7 +30,6 @@ from sahelpers import live, plots, study
 from sahelpers.config import CHECKOUT
 from sahelpers.store import files
 from sahelpers.study.statistics import compare, compare_all
-from sahelpers.study.verdicts import check_control
 from sahelpers.training import train_judge
 
 NAN = float("nan")
@@ -72,8 +71,8 @@ REAL = sa.LabelledImages(IMAGES[:1].expand(101, -1, -1, -1), torch.tensor([3] * 
 FISHER = made_up_fisher(MODEL)
 FISHERS = sa.ClassFishers((FISHER,) * 10)
 LATENTS = sa.fixed_latents(MODEL, 2)
-VERDICT = sa.Verdict(torch.eye(10, 11), torch.eye(10, 11), 4)
-SMALL_VERDICT = sa.Verdict(torch.eye(4), torch.eye(4), 4)
+VERDICT = sa.Verdict(torch.eye(10, 11), torch.eye(10, 11))
+SMALL_VERDICT = sa.Verdict(torch.eye(4), torch.eye(4))
 BASE = sa.BaselineConfig(epochs=1, latent_dim=2)
 FISH = sa.FisherConfig(n_fisher_samples=20)
 OWN = sa.FisherConfig(n_fisher_samples=20, source="model_mean")

@@ -290,8 +290,17 @@ def test_the_names_tell_what_was_done(controller):
 def test_the_code_names_the_story_s_own_settings(controller, story):
     story.config = replace(story.config, fisher=sa.FisherConfig(n_fisher_samples=20))
     code = controller.code()
-    assert ", fisher=sa.FisherConfig(n_fisher_samples=20), amnesia=sa.Amn" in code
+    assert "sa.Story(fisher=sa.FisherConfig(n_fisher_samples=20), amnesia=sa.Amn" in code
     assert "judge=" not in code  # as by default
+    assert "# give it your dataset and baseline as well" in code  # which no name stands for
+    assert "baseline=" not in code
+
+
+def test_the_code_names_the_data(controller, monkeypatch):
+    monkeypatch.setattr(controller.story, "dataset", "fashion_mnist")
+    monkeypatch.setattr(controller.story, "_given", None)
+    assert "story = sa.Story('fashion_mnist', " in controller.code()
+    assert "give it" not in controller.code()
 
 
 # Walking through the latent space

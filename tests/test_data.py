@@ -243,8 +243,8 @@ def test_sums_of_contents_are_those_of_the_genuine_files(name):
     [
         (b"\0\0\x08", "not an idx file"),
         (struct.pack(">HBB3I", 0, 9, 3, 1, 28, 28) + bytes(784), "not an idx file"),
-        (struct.pack(">HBB3I", 0, 8, 3, 2, 28, 28) + bytes(784), "announces 1568 bytes"),
-        (struct.pack(">HBB3I", 0, 8, 3, 1, 28, 28) + bytes(785), "announces 784 bytes"),
+        (struct.pack(">HBB3I", 0, 8, 3, 2, 28, 28) + bytes(784), r"784 into shape \(2,28,28\)"),
+        (struct.pack(">HBB3I", 0, 8, 3, 1, 28, 28) + bytes(785), r"785 into shape \(1,28,28\)"),
         (struct.pack(">HBB3I", 0, 8, 3, 1, 27, 28) + bytes(756), "do not match"),
         (struct.pack(">HBB3I", 0, 8, 3, 3, 28, 28) + bytes(3 * 784), "do not match"),
     ],

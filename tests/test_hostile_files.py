@@ -310,6 +310,13 @@ def broken_states():
     yield "unknown architecture", "vae_baseline", changed("vae_baseline", unknown)
     curve = lambda s: s.update(history="abc")  # noqa: E731
     yield "history of words", "vae_baseline", changed("vae_baseline", curve)
+    results = [
+        {"history": "abc"}, {"history": {"kl": "abc"}}, {"forget_class": [3]}, {"reason": 3},
+        {"forget_class": (11,)}, {"forget_class": ()}, {"seconds": None}, {"real_images": 1.0},
+    ]  # fmt: skip
+    for wrong in results:
+        body = changed("vae_forget_3", lambda s, wrong=wrong: s.update(wrong))
+        yield f"result with {wrong}", "vae_forget_3", body
     for name in ("double", "int"):
         convert = lambda s, n=name: s["by_class"][0]["diagonal"].update(  # noqa: E731
             {k: getattr(v, n)() for k, v in s["by_class"][0]["diagonal"].items()}

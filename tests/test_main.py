@@ -289,7 +289,8 @@ def test_a_plan_runs_nothing(part, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--jobs", "0"], "--jobs=0 must be a whole number from 1"),
+        (["--jobs", "0"], "jobs=0 processes: give 1 or more"),
+        (["--backend", "dask"], "needs the address of a scheduler"),
         (["--methods", "magic"], "method 'magic' is not one of"),
         (["--digits", "12"], "class 12 is not a class"),
         (["--dataset", "cifar"], "invalid choice: 'cifar'"),

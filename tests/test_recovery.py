@@ -122,6 +122,7 @@ def test_a_fitted_label_is_a_label_of_the_model(arch):
     [
         ({"images": torch.full((1, 2, 1, 28, 28), 255.0)}, "255"),
         ({"images": torch.rand(2, 1, 28, 28)}, "images"),
+        ({"images": torch.rand(1, 2, 3, 28, 28)}, r"\(2, 3, 28, 28\) must be \(B, 1, 28, 28\)"),
         ({"forget_class": 4}, "class 4"),
         ({"steps": 0}, "steps"),
     ],

@@ -34,6 +34,7 @@ def test_words_name_the_digits_that_are_not_erased():
         "Label only, 10 images: erased on 2, memory remains on 1 (4), undecided on 2 (5, 7), "
         "inconclusive on 1 (9) of 6; it resists on 2. Label only, 100 images: "
     )
+    assert in_words({}) == ""
     assert in_words(table(d3=REMAINS)).startswith(
         "Label only, 10 images: memory remains on 1 (3) of 1. "
     )

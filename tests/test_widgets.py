@@ -356,6 +356,29 @@ def test_save_writes_a_picture_and_its_code(board, tmp_path, monkeypatch):
     assert (tmp_path / f"{name}.py").read_text() == board.code.value
 
 
+def test_name_picture_and_code_that_are_saved_are_of_one_result(board, tmp_path, monkeypatch):
+    """A run that ends while the picture is drawn waits."""
+    monkeypatch.chdir(tmp_path)
+    board.forget.click()
+    done(board)
+    pictures, changing = board.controller.pictures, []
+
+    def meanwhile():
+        thread = threading.Thread(target=board.controller.reset)
+        changing.append(thread)
+        thread.start()
+        thread.join(0.2)
+        return pictures()
+
+    monkeypatch.setattr(board.controller, "pictures", meanwhile)
+    board.save.click()
+    assert board.error is None
+    (thread,) = changing
+    thread.join()
+    (code,) = tmp_path.glob("forgotten_3*.py")
+    assert "sa.forget(" in code.read_text()
+
+
 # Walking
 
 
@@ -543,11 +566,11 @@ def test_bars_are_as_high_as_their_values():
 
 
 def test_curves_pass_through_their_values():
-    drawn = ElementTree.fromstring(curves({"replay": [80.0, 40.0, 0.0], "ewc": [0.0, 8.0, 4.0]}))
+    drawn = ElementTree.fromstring(curves({"replay": [90.0, 3.0, 0.0], "ewc": [0.0, 0.1, 0.3]}))
     first, second = (line.get("points") for line in drawn.iter("polyline"))
-    assert first == "35.0,10.0 135.0,50.0 235.0,90.0"
-    assert second == "35.0,90.0 135.0,82.0 235.0,86.0"
-    assert drawn.get("aria-label") == "Loss, nats per image: replay 0.0, ewc 4.0"
+    assert first == "35.0,10.0 135.0,50.0 235.0,90.0"  # 3 lies halfway from 0.1 to 90
+    assert second == "35.0,90.0 135.0,90.0 235.0,77.1"
+    assert drawn.get("aria-label") == "Loss, nats per image: replay 0.0, ewc 0.3"
     styles = {line.get("stroke-dasharray") for line in drawn.iter("polyline")}
     assert len(styles) == 2
 

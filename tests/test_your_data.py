@@ -164,6 +164,27 @@ def test_a_damaged_picture_is_named(folder):
         LabelledImages.from_folder(folder)
 
 
+@pytest.mark.parametrize(
+    ("mode", "level", "said"),
+    [
+        ("I;16", 20_000, "more than 8 bits a channel"),
+        ("RGBA", (0, 0, 0, 0), "transparent pixels"),
+        ("LA", (0, 128), "transparent pixels"),
+    ],
+)
+def test_a_picture_that_would_be_ruined_is_named(folder, mode, level, said):
+    """Cut off at white, or black on nothing, which would become black on black."""
+    Image.new(mode, (14, 10), level).save(folder / "dogs" / "3.png")
+    with pytest.raises(DataError, match=rf"dogs.3\.png has {said}: save it with 8 bits"):
+        LabelledImages.from_folder(folder)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGBA", "LA"])
+def test_pictures_of_other_kinds_are_read(folder, mode):
+    Image.new("RGB", (14, 10), "white").convert(mode).save(folder / "dogs" / "3.png")
+    assert LabelledImages.from_folder(folder).only(1).images.amax() == 1
+
+
 def test_a_folder_without_classes_is_refused(tmp_path):
     for path in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(DataError, match="has no folder of pictures per class"):
@@ -374,11 +395,23 @@ def test_a_story_of_ones_own_networks_forgets_and_keeps_no_file(mine, gray, tmp_
     story = sa.Story(gray, baseline=mine, fisher=fisher, amnesia=config, judge=judge)
     assert story.forgotten(0) is story.forgotten(0)
     assert not list(tmp_path.glob("vae_*"))
+    assert story.fishers.by_class[0].n == 10
+    other = own(SayingEncoder)  # the same weights in other networks have another Fisher
+    other.load_state_dict(mine.state_dict())
+    again = sa.Story(gray, baseline=other.train(), fisher=fisher, amnesia=config, judge=judge)
+    assert story._baseline_digest != again._baseline_digest
+    assert not other.training  # dropout would make every look at it another one
     with pytest.raises(ValueError, match=r"networks are your own: .*exclude=\(0,\).*model="):
         story.control(0)
     board = sa.live.AmnesiaDashboard(story, 0)
     assert "Ready" in board.status.value
     assert "hidden" not in board.models.value
+
+
+def test_no_other_network_is_built_beside_one_of_ones_own(gray, monkeypatch):
+    """It might not take these images, as a conv one of 30 x 30 pixels does not."""
+    monkeypatch.setattr(sa.training, "CVAE", lambda *_: pytest.fail("built"))
+    sa.train_baseline(*gray, sa.BaselineConfig(epochs=1), model=own())
 
 
 def test_test_images_of_another_shape_are_refused_before_a_pass(gray, mnist):

@@ -202,20 +202,18 @@ class ProbeDashboard(KnobDashboard):
 
     def _draw_outcomes(self) -> None:
         """The best restarts of each model, and how many each judge calls the class."""
-        c = self.controller
+        c, outcomes = self.controller, self.controller.outcomes  # others may take their place
         self.picture.value = self.table.value = ""
-        if not c.outcomes:
+        if not outcomes:
             return
-        found = next(iter(c.outcomes.values()))
+        found = next(iter(outcomes.values()))
         count = len(found.result.loss)
-        rows = {name: [o.result.images[:COUNT]] for name, o in c.outcomes.items()}
+        rows = {name: [o.result.images[:COUNT]] for name, o in outcomes.items()}
         self.picture.value = sheet(rows, [[""] * min(COUNT, count)], [SIDE])
         lines = [
             (name, *(f"{100 * x:.0f} %" for x in o.shares.values()), f"{o.result.loss[0]:.4f}")
-            for name, o in c.outcomes.items()
+            for name, o in outcomes.items()
         ]
-        caption = (
-            f"Attack {c.attack}, class {c.forget_class}: restarts out of {count} that a judge "
-        )
-        caption += "calls the class (P of 0.5 or more)"
+        caption = f"Attack {c.attack}, class {c.forget_class}: restarts out of {count} that a judge"
+        caption += " calls the class (P of 0.5 or more)"
         self.table.value = table(caption, ("model", *found.shares, "best loss"), lines)

@@ -7,6 +7,7 @@ HTML with small pictures in it: it takes the page's colours, and no figure has t
 import base64
 import html
 import io
+import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ Action = Callable[[Any], None]
 LABEL = {"description_width": "135px"}
 SIDE = 60  # pixels of a digit in a picture, which the page may show smaller
 HIGH = 80  # pixels of the axis of curves and bars
+FLOOR = 0.1  # nats at the foot of the curves
 DASHES = ("", "6 2", "2 2", "8 2 2 2", "4 4", "1 3", "9 1")  # with plots.PALETTE, one per term
 
 
@@ -265,14 +267,16 @@ def _svg(width: int, height: int, told: str, *parts: str) -> str:
 
 
 def curves(history: Mapping[str, Sequence[float]]) -> str:
-    """An SVG with one line per term of the loss, from step 1 to now, and the terms' last values."""
+    """An SVG with one line per term of the loss, from step 1 to now, and the terms' last values;
+    log scale, from FLOOR nats up."""
     left, wide, high = 35, 200, HIGH
-    top = max(max(values) for values in history.values()) or 1.0
+    top = max(2 * FLOOR, *(max(values) for values in history.values()))
     steps = max(len(values) for values in history.values())
     lines = []
     for k, (name, values) in enumerate(history.items()):
         points = " ".join(
-            f"{left + wide * j / max(1, steps - 1):.1f},{10 + high * (1 - values[j] / top):.1f}"
+            f"{left + wide * j / max(1, steps - 1):.1f},"
+            f"{10 + high * math.log(top / max(values[j], FLOOR)) / math.log(top / FLOOR):.1f}"
             for j in range(0, len(values), max(1, steps // 100))
         )
         style = f'fill="none" stroke="{plots.PALETTE[k % 7]}" stroke-dasharray="{DASHES[k % 7]}"'
@@ -286,8 +290,8 @@ def curves(history: Mapping[str, Sequence[float]]) -> str:
     lines += [
         f'<path d="M{left},10v{high}h{wide}" fill="none" stroke="currentColor"/>',
         f'<text x="{left - 5}" y="14" text-anchor="end">{top:.0f}</text>',
-        f'<text x="{left - 5}" y="{high + 12}" text-anchor="end">0</text>',
-        f'<text x="{left}" y="{high + 26}">nats per image, up to step {steps}</text>',
+        f'<text x="{left - 5}" y="{high + 12}" text-anchor="end">{FLOOR:g}</text>',
+        f'<text x="{left}" y="{high + 26}">nats per image (log), up to step {steps}</text>',
     ]
     return _svg(left + wide + 125, high + 40, f"Loss, nats per image: {told}", *lines)
 

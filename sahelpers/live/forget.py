@@ -91,8 +91,8 @@ class AmnesiaController(Controller):
         with LOCK:
             forget_class, config = self.forget_class, self.config
             model, earlier = (self.model, self.chain) if another else (self.baseline, ())
-        if set(forget_class) & set(so_far := _classes(earlier)):
-            raise ValueError(f"class {forget_class} is forgotten already (so far {so_far})")
+        if twice := set(forget_class) & set(so_far := _classes(earlier)):
+            raise ValueError(f"class {min(twice)} is forgotten already (so far {so_far})")
         chain = (*earlier, (forget_class, config))
         gone = check_classes((*so_far, *forget_class), model.num_classes)
         history: History = {}
@@ -105,7 +105,7 @@ class AmnesiaController(Controller):
             if time.perf_counter() - last >= FRAME_SECONDS:
                 far = history["distance"]
                 way = (far[0] - far[-1]) / max(far[0] - config.tolerance, 1e-9)
-                done = min(1.0, max((step + 1) / config.max_steps, way))
+                done = min(1.0, max((step + 1) / config.max_steps(), way))
                 show(done, history, *self.pictures(new, chain))
                 last = time.perf_counter()
             return not stop.is_set()
@@ -156,8 +156,7 @@ class AmnesiaController(Controller):
         return "_".join(words).replace(":", "-")[:200]
 
     def code(self) -> str:
-        """Lines of code that make the present result again from the default data, or the one that
-        Forget would make."""
+        """Lines of code that make the present result again, or the one that Forget would make."""
         with LOCK:
             chain = self.chain or ((self.forget_class, self.config),)
             stopped = self.stopped
@@ -166,9 +165,13 @@ class AmnesiaController(Controller):
             fisher = f"story.fishers.without({check_classes(_classes(chain[:k]))})"
             made = f"sa.forget({made}.model, {fisher}, {forget_class}, {as_code(config)})"
         made += "  # but it was stopped early" * stopped
-        roles = vars(self.story.config).items()
-        given = ", ".join(f"{role}={as_code(c)}" for role, c in roles if changed(c))
-        return f"import sahelpers as sa\n\nstory = sa.Story({given})\nresult = {made}\n"
+        story, own = self.story, self.story.own
+        words = [repr(story.dataset)] * (story.dataset not in (None, "mnist"))
+        roles = vars(story.config).items()
+        words += [f"{role}={as_code(c)}" for role, c in roles if changed(c) and role not in own]
+        told = f"  # give it your {' and '.join(own)} as well" * bool(own)
+        begin = f"import sahelpers as sa\n\nstory = sa.Story({', '.join(words)}){told}\n"
+        return f"{begin}result = {made}\n"
 
 
 def _classes(chain: Chain) -> tuple[int, ...]:
@@ -179,8 +182,7 @@ def _classes(chain: Chain) -> tuple[int, ...]:
 class AmnesiaDashboard(KnobDashboard):
     """Choose classes and weights, press Forget, watch it happen, press Stop.
 
-    story: where model, Fisher, judges and the first configuration come from.
-    forget_class: the classes chosen at first.
+    story: as for the controller.  forget_class: the classes chosen at first.
     """
 
     def __init__(self, story: Story, forget_class: Classes = 3) -> None:
@@ -283,9 +285,7 @@ class AmnesiaDashboard(KnobDashboard):
         parts = torch.stack([self.before, now]).unflatten(1, (-1, COLUMNS))[:, :, :ROWS]
         grids = dict(zip(("before", "now"), parts.transpose(1, 2), strict=True))  # (ROWS, K, ...)
         self.grid.value = "".join(
-            sheet(
-                {name: [g[:, line].flatten(0, 1)] for name, g in grids.items()}, [line], SIDES[1:]
-            )
+            sheet({n: [g[:, line].flatten(0, 1)] for n, g in grids.items()}, [line], SIDES[1:])
             for line in in_lines(range(len(self.classes)))
         )
         self.table.layout.visibility = self.cost.layout.visibility = "hidden"
@@ -317,14 +317,14 @@ class AmnesiaDashboard(KnobDashboard):
         self.say("Back at the baseline.")
 
     def _save(self) -> None:
-        name = self.controller.name()
-        now, models = self.controller.pictures()
-        with LOCK:
+        with LOCK:  # name, picture and code are of one result
+            name, code = self.controller.name(), self.controller.code()
+            now, models = self.controller.pictures()
             figure = Figure(figsize=(10, 5), layout="constrained")
             axes = figure.subplot_mosaic("mm;bn")
             plots.image_rows(models, COLUMNS, axes["m"], "the forgotten class at the same z")
             grids = [axes["b"], axes["n"]]
             plots.before_after(self.before, now, self.controller.shown.labels, ROWS, grids)
             figure.savefig(f"{name}.png")
-        Path(f"{name}.py").write_text(self.controller.code(), encoding="utf-8")
+        Path(f"{name}.py").write_text(code, encoding="utf-8")
         self.say(f"Wrote {name}.png and {name}.py into {Path.cwd().name}/.")

@@ -204,10 +204,8 @@ def named_attacks(
     values: Values = {}
     given: Any = {"judges": judges, "steps": claim.relearn_steps, "over": "label"}
     for size in CLAIM_SIZES if model.says_label else ():
-        drawn_seeds = torch.randint(2**31, (claim.draws,), generator=seeds).tolist()
-        values[f"label only, {size} images"] = areas(
-            model, forget_class, few, size, drawn_seeds, **given
-        )
+        runs = torch.randint(2**31, (claim.draws,), generator=seeds).tolist()
+        values[f"label only, {size} images"] = areas(model, forget_class, few, size, runs, **given)
     every = torch.arange(model.num_classes, device=model.device)
     others = every[every != forget_class]
     gone = few.take(min(claim.images, len(few)), claim.seed)

@@ -156,7 +156,9 @@ def excess_intervals(
     for row, f in enumerate(findings.values()):
         sign = -1 if f.attack in statistics.NATS else 1
         ax.plot([f.low, f.high], [row, row], color=plots.AFTER, lw=2, solid_capstyle="butt")
-        ax.plot(f.excess, row, markers.get(f.verdict, "x"), color=plots.AFTER, ms=5)
+        mark = markers.get(f.verdict)
+        look: dict[str, Any] = {"color": plots.AFTER if mark else "black", "ms": 5 if mark else 8}
+        ax.plot(f.excess, row, mark or "x", zorder=3, **look)
         ax.plot(sign * (f.hidden - f.control), row, "^", color=plots.HIDDEN, ms=6)
         if f.margin >= 0:
             ax.barh(row, f.margin, 0.9, color="0.85", zorder=0)
@@ -165,7 +167,7 @@ def excess_intervals(
     ax.set_yticks(range(len(findings)), list(findings))
     ax.set_ylim(len(findings) - 0.5, -0.5)
     if all(f.attack in statistics.COSTS for f in findings.values()):
-        ax.set(xlabel="excess over the controls, nats")
+        ax.set(xlabel="excess of memory over the controls, nats")
     else:
         ax.set(xlabel="excess over the controls", xlim=(-1.05, 1.05))
     ax.set_title(title, fontsize=10)

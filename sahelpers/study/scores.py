@@ -60,9 +60,8 @@ def summarise(rows: Sequence[Row], audit: Audit | None = None) -> Summary:
         name = row["method"] + f" ({', '.join(words)})" * bool(words)
         where = _where(row)
         others = [r for r in rows if r["method"] == CONTROL and _where(r) == where and r is not row]
-        derived = {
-            "frechet_change": _number(row, "frechet_after") / _number(row, "frechet_before") - 1
-        }
+        ratio = _number(row, "frechet_after") / _number(row, "frechet_before")
+        derived = {"frechet_change": ratio - 1}
         for what, attack in AUDITED.items():
             theirs = [_number(r, what) for r in others if r.get(what)]
             excess = _number(row, what) - fmean(theirs or [math.nan])

@@ -76,12 +76,23 @@ def audit(
         )
     seen = [parameters_to_vector(model.parameters())]
     for k, control in enumerate(controls):
-        check_control(control, forget_class, f"controls[{k}]", model)
+        check_model(control, name := f"controls[{k}]", model.num_classes)
+        built, wanted = ((m.arch, m.latent_dim, m.image_shape) for m in (control, model))
+        if built != wanted:
+            raise ValueError(
+                f"{name} has arch, latent_dim and image_shape {built}, the model {wanted}: retrain "
+                "controls by the model's own recipe"
+            )
+        if control.prior_mean[forget_class].any():  # training fits one for every class it saw
+            raise ValueError(
+                f"{name} was trained with class {forget_class}: a control has never seen it; "
+                f"make one with Story(...).control({forget_class})"
+            )
         weights = parameters_to_vector(control.parameters())
         if any(torch.equal(weights, other) for other in seen):
             raise ValueError(
-                f"controls[{k}] has the weights of the model or of a control before it: make each "
-                "with a seed of its own"
+                f"{name} has the weights of the model or of a control before it: make each with a "
+                "seed of its own"
             )
         seen.append(weights)
     given: Any = {"baseline": baseline, "judges": judges, "real": real}
@@ -99,29 +110,6 @@ def audit(
     ]
     report = compare_all({forget_class: (found[:1], found[1:2], found[2:])})[forget_class]
     return replace(report, notes=tuple(notes))
-
-
-def check_control(
-    control: CVAE, forget_class: int, name: str = "control", model: CVAE | None = None
-) -> None:
-    """Raise ValueError if the control has a Gaussian of z for the class, or another shape than the
-    model that it stands beside.
-
-    Training fits one for every class it saw.  Forgetting resets it: forgotten models pass.
-    """
-    check_model(control, name, None if model is None else model.num_classes)
-    built, wanted = ((m.arch, m.latent_dim, m.image_shape) for m in (control, model or control))
-    if built != wanted:
-        raise ValueError(
-            f"{name} has arch, latent_dim and image_shape {built}, the model {wanted}: retrain "
-            "controls by the model's own recipe"
-        )
-    check_classes(forget_class, control.num_classes)
-    if control.prior_mean[forget_class].any():
-        raise ValueError(
-            f"{name} was trained with class {forget_class}: a control has never seen it; "
-            f"make one with Story(...).control({forget_class})"
-        )
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -235,9 +223,9 @@ def of_method(audit: Audit, method: str) -> dict[int, dict[str, Finding]]:
 
 def in_words(findings: Mapping[int, Mapping[str, Finding]]) -> str:
     """One sentence for each named attack: on how many digits it finds what, and which are those
-    where it does not find the digit erased."""
+    where it does not find the digit erased; none without a digit."""
     said = []
-    for tally in claim(findings).named:
+    for tally in claim(findings).named if findings else ():
         parts = [
             f"{verdict} on {len(digits)}"
             + f" ({', '.join(map(str, digits))})" * (verdict != ERASED)

@@ -40,8 +40,18 @@ def each(
     backend: "sequential" in this process; "loky" in `jobs` processes (joblib); "dask" on the
     cluster whose scheduler has this address, such as "tcp://10.0.0.1:8786".
     An item whose worker died is done again elsewhere, once (by Dask's own setting: three times).
-    Raises ValueError, at the call, for a backend, jobs or scheduler that do not go together.
+    Raises ValueError, at the call, as `check_backend`.
     """
+    check_backend(backend, jobs, scheduler)
+    if backend == "loky":
+        return _on_processes(work, items, jobs)
+    if backend == "dask":
+        return _on_dask(work, items, scheduler)
+    return ((item, _alone(work, item)) for item in items)
+
+
+def check_backend(backend: str, jobs: int, scheduler: str | None) -> None:
+    """ValueError for a backend, jobs or scheduler that do not go together."""
     if backend not in BACKENDS:
         raise ValueError(f"backend={backend!r} is not one of {', '.join(BACKENDS)}")
     if jobs < 1:
@@ -51,11 +61,6 @@ def each(
             f"backend={backend!r} with scheduler={scheduler!r}: 'dask', and only 'dask', needs the "
             "address of a scheduler, which `dask scheduler` prints"
         )
-    if backend == "loky":
-        return _on_processes(work, items, jobs)
-    if backend == "dask":
-        return _on_dask(work, items, scheduler)
-    return ((item, _alone(work, item)) for item in items)
 
 
 def _alone(work: Callable[[T], R], item: T) -> R | BaseException:
