@@ -93,14 +93,14 @@ def official(exclude: tuple[int, ...] = ()) -> CVAE:
 
 
 @lru_cache(maxsize=1)
-def reference() -> battery.Reference:
+def comparison() -> battery.Comparison:
     """The official baseline's story, and what is said of it."""
-    return battery.Reference(sa.Story(baseline=official()), battery.Effort())
+    return battery.Comparison(sa.Story(baseline=official()), battery.Effort())
 
 
 def measure(piece: Model) -> dict[str, Any]:
     """The named attacks on one model, and for those that forgot, outputs and seconds."""
-    known, (digit, method, seed) = reference(), piece
+    known, (digit, method, seed) = comparison(), piece
     own, found = known.story, dict[str, Any]()
     if method == CONTROL:
         model = usual().control(digit, seed).model

@@ -234,7 +234,7 @@ def recovery_curves(
     for k, (name, curve) in enumerate(curves.items()):
         label = f"{name} {curve.area:.2f}"
         ax.plot(curve.steps, curve.probability, label=label, ms=4, **line_style(k, name))
-    ax.set(xlabel="steps of fine-tuning", ylabel="P(c_f), mean of samples", ylim=(-0.03, 1.05))
+    ax.set(xlabel="steps of fine-tuning", ylabel="P(c_f) of the stricter judge", ylim=(-0.03, 1.05))
     ax.set_title(title, fontsize=10)
     label_lines(ax)
     return ax

@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Recipes:
+class Configs:
     """The four configurations of a story."""
 
     baseline: BaselineConfig
@@ -69,7 +69,7 @@ class Story:
             known = "mlp" if baseline.arch == OWN else baseline.arch
             baseline = BaselineConfig(arch=known, latent_dim=baseline.latent_dim)
         others = fisher or FisherConfig(), amnesia or AmnesiaConfig(), judge or JudgeConfig()
-        self.config = Recipes(baseline or BaselineConfig(), *others)
+        self.config = Configs(baseline or BaselineConfig(), *others)
         self.dataset = dataset if isinstance(dataset, str) else None
         if isinstance(dataset, str):
             train, test = (load_dataset(dataset, split) for split in ("train", "test"))

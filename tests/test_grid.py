@@ -398,7 +398,7 @@ def test_one_attack_that_fails_leaves_the_others(tmp_path, monkeypatch):
 
 def test_the_seed_of_a_run_is_the_baselines_and_the_forgettings(small):
     (run,) = small(["selective amnesia"], [3], seeds=(43,)).runs()
-    config = run.reference().story.config
+    config = run.comparison().story.config
     assert (config.baseline.seed, config.amnesia.seed) == (43, 43)
     assert run.key != small(["selective amnesia"], [3], seeds=(42,)).runs()[0].key
 

@@ -85,7 +85,7 @@ class Claim(Config):
 
 
 @dataclass(eq=False)
-class Reference:
+class Comparison:
     """What a seed's models are compared with: its story, and what is said of the baseline."""
 
     story: Story

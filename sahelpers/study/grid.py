@@ -28,7 +28,7 @@ from ..data import LabelledImages, class_names, load_dataset
 from ..story import Story
 from ..training import TrainedCVAE
 from . import battery, report
-from .battery import Claim, Effort, Reference
+from .battery import Claim, Comparison, Effort
 from .methods import BASELINE, CONTROL, HIDDEN, METHODS, OURS, Method, recipe
 from .statistics import NAMED
 from .workers import about, each, say
@@ -147,7 +147,7 @@ class Grid:
                 print(f"{where}: {said}; {self._left(left, jobs)}", flush=True)
         finally:
             _data.cache_clear()
-            _reference.cache_clear()
+            _comparison.cache_clear()
             self.folder.mkdir(parents=True, exist_ok=True)
             report.write_table(self.part, read_journal(self.journal), self.folder)
         if failed:
@@ -212,11 +212,11 @@ class Run:
         part = self.grid.part
         return part == "audit" or (part == "scoreboard" and self.method in self.grid.expensive)
 
-    def reference(self, seed: int | None = None) -> Reference:
+    def comparison(self, seed: int | None = None) -> Comparison:
         """What the runs of a seed share, its own if none is given."""
         g, seed = self.grid, self.seed if seed is None else seed
         own = replace(g.baseline, seed=seed), replace(g.amnesia, seed=seed), g.judge
-        return _reference(g.dataset, g.device, g.effort, *own)
+        return _comparison(g.dataset, g.device, g.effort, *own)
 
 
 @lru_cache(maxsize=1)
@@ -226,16 +226,16 @@ def _data(dataset: str) -> tuple[LabelledImages, LabelledImages]:
 
 
 @lru_cache(maxsize=2)
-def _reference(dataset: str, device: str, effort: Effort, *own: Any) -> Reference:
+def _comparison(dataset: str, device: str, effort: Effort, *own: Any) -> Comparison:
     configs = dict(zip(("baseline", "amnesia", "judge"), own, strict=True))
-    return Reference(Story(_data(dataset), device=device, **configs), effort)
+    return Comparison(Story(_data(dataset), device=device, **configs), effort)
 
 
 def prepare(run: Run) -> None:
     """Make or load what runs share: judges, baseline, Fishers (a control's seed may have none)."""
     lone = run.method == CONTROL and run.grid.part == "claim"
     for name in ("judges", *(["guide"] * run.expensive), *(["fishers"] * (not lone))):
-        getattr(run.reference().story, name)
+        getattr(run.comparison().story, name)
 
 
 def compute(run: Run) -> dict[str, Any]:
@@ -250,11 +250,11 @@ def compute(run: Run) -> dict[str, Any]:
 
 def attack(run: Run) -> battery.Values:
     """The attacks of the claim, or all others, on the run's model; a control is the story's."""
-    g, story, label = run.grid, run.reference().story, run.forget_class
+    g, story, label = run.grid, run.comparison().story, run.forget_class
     made = story.control(label) if run.method == CONTROL else run.function(story, (label,))
     given: Any = {"judges": story.judges, "real": story.test}
     if g.part == "claim":
-        given["baseline"] = run.reference(g.baseline.seed).story.baseline.model  # one for all seeds
+        given["baseline"] = run.comparison(g.baseline.seed).story.baseline.model  # of one seed
         return battery.named_attacks(made.model, label, replace(g.claim, seed=run.seed), **given)
     given |= {"guide": story.guide, "baseline": story.baseline.model}
     return battery.attack_all(made.model, label, g.effort, **given)
@@ -262,8 +262,8 @@ def attack(run: Run) -> battery.Values:
 
 def measure(run: Run) -> dict[str, Any]:
     """Forget, then measure: the values of the scoreboard's row."""
-    reference, label, control = run.reference(), run.forget_class, run.method == CONTROL
-    story = reference.story
+    known, label, control = run.comparison(), run.forget_class, run.method == CONTROL
+    story = known.story
     # one thread's processor time does not depend on what else the machine does
     clock = time.process_time if story.device.type == "cpu" else time.perf_counter
     begin = clock()
@@ -272,10 +272,10 @@ def measure(run: Run) -> dict[str, Any]:
     if control:  # the audit attacks the same model
         story.keep_control(label, TrainedCVAE(result.model, result.history))
     given = result.model, label
-    row: dict[str, Any] = reference.samples(*given, knows_label=not control)
-    row |= reference.real(*given) | dict(zip(report.COST, cost, strict=True))
+    row: dict[str, Any] = known.samples(*given, knows_label=not control)
+    row |= known.real(*given) | dict(zip(report.COST, cost, strict=True))
     if run.expensive:
-        row |= reference.bounds(*given) | reference.attacks(*given)
+        row |= known.bounds(*given) | known.attacks(*given)
     return row
 
 
