@@ -138,7 +138,7 @@ def objective() -> None:
     ):
         write(ax, x, y, f"${weight}$", 15)
     write(ax, 1.9, 2.75, "2 and 3 hold to the frozen\nmodel, weights $\\theta^*$", 11.5)
-    write(ax, 8.1, 2.75, "the weights raise this cost,\nthe attacker lowers it", 11.5)
+    write(ax, 8.1, 2.75, "in 4 the weights raise the cost,\nthe attacker lowers it", 11.5)
     save(ax, "objective")
 
 

@@ -90,7 +90,7 @@ Image(str(sa.config.CHECKOUT / "docs" / "diagram_cvae.png"), width=720)
 # %% [markdown]
 # *The weights that read one label are its* gate.
 #
-# Training raises a lower bound on $\log p(x\,|\,y)$, the *evidence lower bound* (ELBO). Its negative has two terms, in nats per image:
+# Training raises a lower bound on $\log p(x\,|\,y)$, the *evidence lower bound* (ELBO). Its negative has two terms, in *nats* (natural logarithms) per image:
 #
 # $$
 # -\mathrm{ELBO}(x, y) \;=\; \underbrace{\mathbb E_{z\sim q(z|x,y)}\big[-\log p(x\,|\,z, y)\big]}_{\text{reconstruction}} \;+\; \underbrace{\mathrm{KL}\big(q(z\,|\,x,y)\,\big\|\,\mathcal N(0, I)\big)}_{\text{what } z \text{ tells about } x} \;\ge\; -\log p(x\,|\,y)
@@ -117,12 +117,12 @@ assert torch.allclose(reconstruction, by_hand_reconstruction, rtol=1e-4)
 assert torch.allclose(kl, by_hand_kl, rtol=1e-4, atol=1e-6)
 
 # %% [markdown]
-# **Exercise.** An encoder answers $q(z\,|\,x, y) = \mathcal N(0, I)$ for every image.<br>(a) The loss is then lowest, for the KL is 0.<br>(b) The decoder can then draw no more than one average image of each label.<br>(c) The reconstruction is perfect, for $z$ is never off.
+# **Exercise.** An encoder answers $q(z\,|\,x, y) = \mathcal N(0, I)$ for every image.<br>(a) The loss is then lowest, for the KL is 0.<br>(b) The decoder can then do no better than one average image of each label.<br>(c) The reconstruction is perfect, for $z$ is never off.
 
 # %%
 answer = None  # "a", "b" or "c"
 replies = {
-    "a": "No: the KL is 0, but the reconstruction term is then as large as it gets.",
+    "a": "No: the KL is 0, but nothing then tells the decoder which image it was.",
     "b": "Right: z says nothing about x, so the label's mean image is the best bet.",
     "c": "No: z is then noise that has nothing to do with the image it came from.",
 }

@@ -145,7 +145,7 @@ for key, values in fisher.diagonal.items():
 # \mathbb E\left[\Big(\tfrac1B\sum_b g_b\Big)^{2}\right] = m^2 + \frac VB \qquad\text{instead of}\qquad \mathbb E\,[g^2] = m^2 + V .
 # $$
 #
-# Where $m$ is small, the measured ratio scatters about $B$:
+# Nearly $B$ where $m$ is small, up to the noise of 46 batches:
 
 
 # %%
@@ -168,7 +168,7 @@ print(
 )
 
 # %% [markdown]
-# **Exercise.** A script squares batch gradients, and its $\lambda$ was tuned with batches of 128. Somebody runs it with batches of 32. By which factor must $\lambda$ be multiplied so that consolidation stays as strong?
+# **Exercise.** A script weighs squared batch gradients by a factor $\lambda$, tuned with batches of 128. Now it runs with 32. By how much must $\lambda$ be multiplied so that $\lambda F$ stays the same?
 
 # %%
 answer = None  # a number

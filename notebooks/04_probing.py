@@ -21,7 +21,7 @@
 #
 # After [notebook 03](03_amnesia.ipynb) one digit's samples are gray. You guess who remembers it, attack four models, and read a verdict.
 #
-# Reading: why gray proves nothing 4 minutes, a new gate 6, the other labels 5, gate and latents 3, the verdict 8. Running: a minute on two CPU cores, once the models are there.
+# Reading: why gray proves nothing 4 minutes, label only 6, other labels 5, a fitted label 3, the verdict 8. Running: a minute on two CPU cores, once the models are there.
 
 # %%
 # Colab gets the repository here; elsewhere this cell does nothing.
@@ -72,14 +72,14 @@ models = {
 }
 wanted = torch.full((10,), TARGET)
 drawn = {n: m.sample(wanted, "standard", sa.seeded(SEED)) for n, m in models.items()}
-quiz = dict(zip("ABCD", ("control", "forgotten", "baseline", "hidden"), strict=True))
-rows = {letter: drawn[name] for letter, name in quiz.items()}
+quiz = sorted(zip("CDBA", models, strict=True))
+rows = {letter: drawn[name] for letter, name in quiz}
 _ = sa.plots.image_rows(rows, title=f"four models, all asked for a {TARGET}")
 
 # %% [markdown]
 # *C shows the digit, B gray, A and D mostly shapes of other digits.*
 #
-# **Exercise 1.** Of which of the four models is it certain that the digit is still in their weights?
+# **Exercise 1.** A or D never saw the digit. Guess: which two of the four hold it in their weights?
 
 # %%
 answer = None  # letters in alphabetical order, such as "AB"
@@ -138,7 +138,7 @@ print(replies.get(answer, "No: the answer is one of the three letters."))
 #
 # </details>
 #
-# ## 2. First attack: a new gate
+# ## 2. Label only: a new gate
 #
 # Whoever suspects a shut gate throws its weights away and fits new ones to ten real images of the digit, while everything else stays: *label only*. (So [Pham et al. 2023](https://arxiv.org/abs/2308.01508) found erased concepts in diffusion models.) The loss is the negative ELBO of notebook 01, in nats. Three steps by hand:
 
@@ -170,9 +170,9 @@ ax = sa.plots.recovery_curves(curves, title=title)
 _ = ax.set_ylabel(f"P({TARGET}) of the stricter judge")
 
 # %% [markdown]
-# *Baseline and hidden are one line, for the old gate is thrown away; this is what memory behind a gate looks like. The control learns half of it, from strokes of others. In the forgotten model the digit stays away.* The *area*, from 0 to 1, is this attack's figure. The judges are those of notebook 03.
+# *Baseline and hidden are one line, for the old gate is thrown away; this is what memory behind a gate looks like. The control learns half of it, from strokes of others. In the forgotten model the digit stays away.* The *area*, from 0 to 1, is this attack's figure. The judges are those of notebook 01.
 #
-# ## 3. Second attack: the other labels
+# ## 3. Cost under other labels
 #
 # A model that forgets under "3" may still draw a 3 under "8". For a real image $x$ we search ([probing.py](../sahelpers/probing.py)), under each of the nine other labels $k$, the $z$ with the least
 #
@@ -217,9 +217,9 @@ for claim, true in claims.items():
     print(f"{claim}: {'holds' if true else 'does not hold'}")
 
 # %% [markdown]
-# *A dot per image, a bar per mean. Hidden pays what the baseline pays, for under the other labels they are the same network. The forgotten model pays more than the control.*
+# *The control, too, bends digits into this one: only the price tells. A dot per image, a bar per mean. Hidden pays what the baseline pays, for under the other labels they are the same network. The forgotten model pays more than the control.*
 #
-# ## 4. Third attack: gate and latents together
+# ## 4. Cost under a fitted label: gate and latents together
 #
 # The first attack stops after sixty steps, which a slow start survives; the second takes the gates as they are. So fit a new gate and ten $z$ together down the same cost until it falls no more (`fit_label` in [recovery.py](../sahelpers/recovery.py)):
 
@@ -242,7 +242,7 @@ fewer = least["forgotten"] >= least["control"]
 print(f"forgotten pays at least what the control pays: {'holds' if fewer else 'does not hold'}")
 
 # %% [markdown]
-# *Negative: a gate fitted to these ten images is cheaper than the digit's own. Baseline and hidden pay the same, the others more.*
+# *All four draw the digit; again the price tells. Negative: a gate fitted to these ten images is cheaper than the digit's own.*
 #
 # ## 5. The verdict for ten digits
 #
@@ -311,9 +311,9 @@ if missing := [d for d in range(10) if d not in audit]:
     print(f"not audited: {missing}; `python -m sahelpers claim` does it")
 
 # %% [markdown]
-# *Orange is the forgotten models' excess, the pink triangle the hidden models', gray the margin. Zero is the mean of models that never saw the digit. Where a whole interval lies left of the dotted line, the forgotten models* resist: *less is found than in models that never knew the digit, so they can be told from one.*
+# *Orange is the forgotten models' excess, the pink triangle the hidden models', gray the margin. Zero is the mean of models that never saw the digit. Where a whole interval lies left of the dotted line, the forgotten models* resist: *less is found than in the controls, from which they can be told.*
 #
-# **Twenty-two others**, guided searches, inversions and relearning with all weights among them, find no memory; three have power on every digit tried ([RESULTS.md](../RESULTS.md)). [A3](A3_probes.ipynb) shows some. Forgetting was trained against free gates, on drawn images, and the four above are kin to that: weaker evidence than attacks it never met.
+# **Twenty-two others**, guided searches, inversions and relearning with all weights among them, find no memory; three leave a digit undecided, and three alone have power on all ten ([RESULTS.md](../RESULTS.md)). [A3](A3_probes.ipynb) shows some. Forgetting was trained against free gates, on drawn images, and the four above are kin to that: weaker evidence than attacks it never met.
 
 # %%
 attacked = {name: models[name] for name in ("forgotten", "control")}

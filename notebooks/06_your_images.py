@@ -110,7 +110,7 @@ look(story, before, after, FORGET_CLASS)
 # %% [markdown]
 # ## Gone, or hidden?
 #
-# Every attack, beside a model that hides the class and three that never saw it. Few images and short searches; the note below the table says of how many images. *Beside*: no attack, for comparison; *sound*: a check of the guided ones that passed. Here the first failed: after forgetting, the search finds not even a kept class, and acquits nothing.
+# The audit's attacks, beside a model that hides the class and three that never saw it. Few images and short searches; the note below the table says how many. *Beside*: no attack, for comparison; *sound*: a check of the guided ones that passed. Here `guided both, kept class` failed: the search finds not even that, and acquits nothing.
 
 # %% tags=["nbval-ignore-output"]
 effort = sa.study.Effort(
@@ -128,7 +128,7 @@ report = sa.study.audit(
     guide=story.guide,
     real=test,
 )
-print(report)
+print(report, sa.study.verdicts.in_words({FORGET_CLASS: report.by_attack}), sep="\n\n")
 
 # %% [markdown]
 # *One model of one class: many intervals are wide.*
@@ -160,6 +160,6 @@ story, before, after = chain(train, test, G, 30)
 look(story, before, after, G)
 
 # %% [markdown]
-# *The column of the forgotten letter is gray, with faint marks.*
+# *The column of the forgotten letter is gray, with a faint round mark.*
 #
 # Networks of your own go into `sa.CVAE(encoder=..., decoder=...)`, a state dict of the official code into `sa.training.from_official`: [the package on one page](../sahelpers/README.md). The same chain on other sets: [results/your_data.md](../results/your_data.md).

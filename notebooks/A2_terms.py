@@ -110,15 +110,16 @@ included = [sweep_point(fishers.without(()), lam) for lam in LAMBDAS]
 figure, axes = plt.subplots(1, 3, figsize=(12, 3), layout="constrained")
 titles = "distance to the surrogate", "drift of kept images", "share of the change in idle weights"
 for k, (ax, title) in enumerate(zip(axes, titles, strict=True)):
-    for name, values, look in (("without 3", excluded, "o-"), ("all ten", included, "s--")):
-        label = name.replace("3", str(FIRST))
-        ax.plot(
-            range(len(LAMBDAS)), [v[k] for v in values], look, color=sa.plots.AFTER, label=label
-        )
+    for j, (name, values) in enumerate({f"without {FIRST}": excluded, "all ten": included}.items()):
+        style = sa.plots.line_style(j) | {"ls": ("-", "--")[j], "label": name, "clip_on": False}
+        ax.plot(range(len(LAMBDAS)), [v[k] for v in values], **style)
     ax.set_xticks(range(len(LAMBDAS)), [f"{lam:g}" for lam in LAMBDAS])
     ax.set(xlabel="EWC_LAMBDA", ylabel="share" if k == 2 else "rms", ylim=(0, None))
     ax.set_title(title, fontsize=10)
-    sa.plots.label_lines(ax)
+untrained = cost(before)[0]
+axes[0].axhline(untrained, color="black", lw=1, ls=":", label="not trained")
+axes[0].set_ylim(0, 1.1 * untrained)
+axes[0].legend(frameon=False, fontsize=8, loc="lower right")
 plt.show()
 
 # %% [markdown]
@@ -229,7 +230,7 @@ ax.margins(x=0.15)
 plt.show()
 
 # %% [markdown]
-# *The dashed line is the equality. A flat surrogate stays below it: far from the latents that it trained on, the decoder draws strokes, and the posterior of a real image goes there. That alone is no memory: a retrained model's likelihood falls less ([RESULTS.md](../RESULTS.md)). Noise ran shorter, without attacker. Class and mixture go beyond, for the decoder draws neither exactly.*
+# *The dashed line is the equality. A flat surrogate stays below it: far from the latents that it trained on, the decoder draws strokes, and the posterior of a real image goes there. That alone is no memory: a retrained model's likelihood falls less ([RESULTS.md](../RESULTS.md)). All but gray ran shorter, without attacker. Class and mixture go beyond, for the decoder draws neither exactly.*
 
 # %%
 gray_share = float(shares["gray, full length"].mean())
@@ -246,4 +247,4 @@ for claim, true in claims.items():
     print(f"{claim}: {'holds' if true else 'does not hold'}")
 
 # %% [markdown]
-# The rest lies at latents where no sampler goes; `Z_REACH=3.0` reaches farther out.
+# What gray lacks lies at latents where no sampler goes; `from_knobs(Z_REACH=3.0)` reaches farther out.

@@ -117,17 +117,17 @@ plt.show()
 # %% [markdown]
 # *The control, which never saw the digit, comes close, too.*
 #
-# ## Image-free inversion
+# ## Blind inversion
 #
-# Without pictures (a *blind* probe) one can only ask for something digit-like: ink, contrast, smooth strokes in several directions ([penalties.py](../sahelpers/penalties.py)).
+# Without pictures one can only ask for something digit-like: ink, contrast, smooth strokes in several directions ([penalties.py](../sahelpers/penalties.py)).
 
 # %%
 shown = {}
 for name, model in models.items():
     probe = sa.invert_blind(model, target, INVERSION)
-    found[name]["image-free"] = sa.success(probe.images, judges, target)
+    found[name]["blind"] = sa.success(probe.images, judges, target)
     shown[name] = probe.images
-sa.plots.image_rows(shown, title="image-free inversion, best restarts")
+sa.plots.image_rows(shown, title="blind inversion, best restarts")
 plt.show()
 
 # %% [markdown]
@@ -135,18 +135,18 @@ plt.show()
 #
 # ## Guided search
 #
-# A third judge, a guide, lends its gradient: $z$ and label move until it sees the digit. A search can fool the judge that it climbs on, so two others score. A find is *reachable* if $|z|^2$ lies below the 99.9 % point of the prior's. As a check, the search must find on the control a digit that it knows.
+# A third judge, a guide, lends its gradient: $z$ and label move until it sees the digit. A search can fool the judge that it climbs on, so two others score. A find is *reachable* if $|z|^2$ lies below the 99.9 % point of the prior's. As a check, the search must find on the forgotten model a digit that it kept.
 
 # %%
 shown, on_kept = {}, {}
 for name, model in models.items():
     probe = sa.guided_attack(model, target, GUIDED, guide=story.guide)
-    found[name]["guided"] = sa.success(probe.images, judges, target)
-    found[name]["guided, reachable"] = found[name]["guided"] & sa.reachable(probe.z)
+    found[name]["guided both"] = sa.success(probe.images, judges, target)
+    found[name]["its reachable finds"] = found[name]["guided both"] & sa.reachable(probe.z)
     shown[name] = probe.images
     over_y = sa.guided_attack(model, target, GUIDED, guide=story.guide, over="y")
-    found[name]["guided, label only"] = sa.success(over_y.images, judges, target)
-probe = sa.guided_attack(models["control"], kept, GUIDED, guide=story.guide)
+    found[name]["guided y"] = sa.success(over_y.images, judges, target)
+probe = sa.guided_attack(models["forgotten"], kept, GUIDED, guide=story.guide)
 check = float(sa.success(probe.images, judges, kept).float().mean())
 sa.plots.image_rows(shown, title="guided search over z and y, best restarts")
 plt.show()

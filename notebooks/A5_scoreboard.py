@@ -119,23 +119,21 @@ helper = torch.tensor(scores.interval(figures[OURS][WORST]))
 assert torch.allclose(by_hand, helper, equal_nan=True, atol=1e-6)
 
 # %%
-figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3), layout="constrained")
+ax = sa.plots.new_axes(None, 6.0, 3.0)
 for k, (digit, group) in enumerate(sorted(groups.items())):
-    left.plot([k] * len(group), group, "o", color=sa.plots.AFTER, ms=4)
-    left.plot(k, centres[digit], "_", color="black", ms=14)
-left.axhspan(mean - reach, mean + reach, color="0.85", zorder=0)
-left.set_xticks(range(len(groups)), sorted(groups))
-left.set(xlabel="forgotten class", ylabel="largest drop of a kept class [points]", title=OURS)
-right.hist(apart, bins=15, color=sa.plots.AFTER, edgecolor="white")
-right.set(xlabel="run minus its digit's mean [points]", ylabel="runs")
+    ax.plot([k] * len(group), group, "o", color=sa.plots.AFTER, ms=4)
+    ax.plot(k, centres[digit], "_", color="black", ms=14)
+ax.axhspan(mean - reach, mean + reach, color="0.85", zorder=0)
+ax.set_xticks(range(len(groups)), sorted(groups))
+ax.set(xlabel="forgotten class", ylabel="largest drop of a kept class [points]", title=OURS)
 plt.show()
 
 # %% [markdown]
-# *Left, a dot per run, a dash per digit's mean, and the interval as a band; right, the dots about their dashes.* The interval speaks of other seeds, not of other data or judges.
+# *A dot per run, a dash per digit's mean, and the interval as a band.* The interval speaks of other seeds, not of other data or judges.
 #
 # ## The table
 #
-# Forgetting by the *open* judge (a classifier with a reject option), kept recognition by the worse of both ([scores.py](../sahelpers/study/scores.py)). IWAE is a tighter ELBO. Smaller is better, but for what c_f loses and below a control's figure. Empty: not measured.
+# Forgetting by the *open* judge, kept recognition by the worse of both ([scores.py](../sahelpers/study/scores.py)). IWAE is a tighter ELBO. Smaller is better, but for what c_f loses; of an attack, what lies below a control counts as 0. Empty: not measured, or arbitrary. No interval: one figure per digit.
 
 # %% tags=["nbval-ignore-output"]
 names = [*scores.BARS, *scores.OTHERS]
@@ -202,35 +200,6 @@ for name, (_, _, allowed) in scores.BARS.items():
     )
 
 # %% [markdown]
-# ## Forgetting, collateral, cost
-
-# %%
-figure, axes = plt.subplots(1, 2, figsize=(12, 4.2), layout="constrained")
-for ax, name in zip(axes, (WORST, "seconds"), strict=True):
-    for k, method in enumerate(methods):
-        gone, price = (scores.interval(figures[method][n]) for n in ("argmax = c_f, %", name))
-        others = [c for c in sa.plots.PALETTE if c != sa.plots.AFTER]
-        style = {
-            "color": others[k % 6],
-            "marker": sa.plots.MARKERS[(k + 2 * (k // 6)) % 7],
-            "zorder": 2,
-        }
-        if method == OURS:
-            style |= {"color": sa.plots.AFTER, "zorder": 3}
-        if gone[0] != gone[0]:  # retraining: the label is not in use
-            gone, style["mfc"] = (0.0, 0.0, 0.0), "none"
-        spread = [[abs(price[0] - price[1])], [abs(price[2] - price[0])]]
-        up = [[abs(gone[0] - gone[1])], [abs(gone[2] - gone[0])]]
-        ax.errorbar(price[0], gone[0], up, spread, ms=8, lw=1, label=method, **style)
-    stretch(ax.xaxis, name)
-    stretch(ax.yaxis, "argmax = c_f, %")
-    ax.set(xlabel=name, ylabel="argmax = c_f, %", ylim=(-0.5, 150))
-axes[1].legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
-plt.show()
-
-# %% [markdown]
-# *The lower left corner is the goal. Retraining, the hollow mark, stands at zero because its label is not in use.*
-#
 # ## Digit by digit
 
 
@@ -283,34 +252,20 @@ attacked = [m for m in methods if any(v == v for v in figures[m][attacks[0]].val
 print("label only was run on:", "; ".join(attacked) or "none")
 
 # %% [markdown]
-# *Only what lies right of zero can be memory; without a mark that attack was not run.* The four named attacks of [notebook 04](04_probing.ipynb), on ours:
+# *Only what lies right of zero can be memory; without a mark that attack was not run.* The named attacks, drawn in [notebook 04](04_probing.ipynb), and all others, on ours:
 
 # %%
 NAMED, verdicts = sa.study.statistics.NAMED, sa.study.verdicts
 audited = {m: verdicts.of_method(audit, m) for m in dict.fromkeys(m for _, m, _ in audit)}
 audited = {m: of for m, of in audited.items() if of}  # method -> digit -> attack -> finding
 claims = {m: verdicts.claim(of) for m, of in audited.items()}
-
-
-def panels(found, names):
-    """The excess of every class by each named attack; found: class -> attack -> finding."""
-    size = (11, 2 * (1.4 + 0.25 * len(found)))
-    _, axes = plt.subplots(2, 2, figsize=size, layout="constrained", sharey=True)
-    for ax, attack in zip(axes.flat, NAMED, strict=True):
-        of_each = {names[c]: of[attack] for c, of in found.items()}
-        sa.study.report.excess_intervals(of_each, ax, attack)
-        ax.autoscale(axis="x")
-    plt.show()
-
-
 if OURS in claims:
-    panels(audited[OURS], sa.data.class_names(DATASET))
     print(claims[OURS])
 else:
     print(f"no audit of {OURS}, {DATASET}, {ARCH}: `python -m sahelpers claim` makes one")
 
 # %% [markdown]
-# *Marks as in notebook 04.* The same claim for every audited method:
+# The same claim for every audited method:
 
 # %%
 for method, report in claims.items():
@@ -344,15 +299,22 @@ clothes = sa.study.read_audit(dataset=CLOTHES)
 for method in dict.fromkeys(m for _, m, _ in clothes):
     if of := verdicts.of_method(clothes, method):
         print(f"\n{method}. {verdicts.in_words(of)}")
-if clothes:
-    panels(verdicts.of_method(clothes, OURS), sa.data.class_names(CLOTHES))
+names = sa.data.class_names(CLOTHES)
+of = {names[c]: findings for c, findings in verdicts.of_method(clothes, OURS).items()}
+if of:
+    size = (11, 2 * (1.4 + 0.25 * len(of)))
+    _, axes = plt.subplots(2, 2, figsize=size, layout="constrained", sharey=True)
+    for ax, attack in zip(axes.flat, NAMED, strict=True):
+        sa.study.report.excess_intervals({c: f[attack] for c, f in of.items()}, ax, attack)
+        ax.autoscale(axis="x")
+    plt.show()
 
 # %% [markdown]
-# *On clothes the worst kept class loses more, and three attacks acquit fewer classes. Three passes of the reference's recipe empty the label as well, yet of most classes memory remains.*
+# *Circle: erased, diamond: undecided, cross: inconclusive. On clothes the worst kept class loses more than is allowed, and three attacks acquit fewer classes. Three passes of the reference's recipe empty the label as well, yet of most classes memory remains.*
 #
 # ## Who dominates whom
 #
-# A method dominates another if, in the means over the runs that both have, it is no worse in argmax, worst class, label only minus the controls' (below zero counts as zero) and seconds, as far as both have them (argmax or label only must be among these), and better in one.
+# A method dominates another if, in the means over the runs that both have, it is no worse in argmax, worst class, label only minus the controls' (below zero counts as zero) and seconds, as far as both have them (argmax or label only must be among these), and better in one. Without it even the label column, which hides, can dominate.
 
 # %%
 above = scores.dominance(figures)
