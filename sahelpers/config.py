@@ -200,7 +200,8 @@ class AmnesiaConfig(Config):
     @classmethod
     def conv(cls, **changes: Any) -> "AmnesiaConfig":
         """For the convolutional network, whose controls pay half the nats: see docs/protocol.md."""
-        return cls(**{"push": 30.0, "w_attack": 0.12, "neg_loss_weight": 0.02, **changes})
+        weights = {"push": 30.0, "w_attack": 0.37, "neg_loss_weight": 0.02, "gamma": 3.0}
+        return cls(**{**weights, "cooldown": 500, **changes})
 
     @classmethod
     def paper(cls, **changes: Any) -> "AmnesiaConfig":

@@ -175,7 +175,7 @@ def test_presets_take_changes():
     assert sa.AmnesiaConfig.paper(gamma=2.0, seed=3).gamma == 2
     assert sa.AmnesiaConfig.reference(lr_unl=1e-3).lr_unl == 1e-3
     assert sa.AmnesiaConfig.cheaper(seed=3) == sa.AmnesiaConfig(seed=3, w_attack=0)
-    other = {"push": 30.0, "w_attack": 0.12, "neg_loss_weight": 0.02}
+    other = {"push": 30.0, "w_attack": 0.37, "neg_loss_weight": 0.02, "gamma": 3.0, "cooldown": 500}
     assert sa.AmnesiaConfig.conv(seed=3) == sa.AmnesiaConfig(seed=3, **other)
     assert sa.ProbeConfig.prototype(steps=7) == sa.ProbeConfig(n_restarts=6, steps=7)
     assert sa.ProbeConfig.prototype() == sa.ProbeConfig(n_restarts=6, steps=800)
