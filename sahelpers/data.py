@@ -128,7 +128,7 @@ class LabelledImages:
                 with PIL.Image.open(file) as image:
                     deep = image.mode[0] in "IF"  # which convert() would cut off at 255
                     alpha = None if deep else image.convert("RGBA").getchannel("A").getextrema()
-                    plain = image.convert("L" if c == 1 else "RGB")
+                    plain = image if deep else image.convert("L" if c == 1 else "RGB")
             except (OSError, ValueError, PIL.Image.DecompressionBombError) as error:
                 raise DataError(f"{file} is damaged: {error}. Delete or replace it") from None
             if alpha != (255, 255):

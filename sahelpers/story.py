@@ -210,11 +210,8 @@ class Story:
 
     @cached_property
     def _baseline_digest(self) -> str:
-        model = self.baseline.model
-        own = (
-            {"networks": repr(model)} if model.arch == OWN else {}
-        )  # of which weights say too little
-        return digest(model.to_state() | own)
+        model = self.baseline.model  # of whose own networks the weights say too little
+        return digest(model.to_state() | ({"networks": repr(model)} if model.arch == OWN else {}))
 
     @cached_property
     def _fisher_digest(self) -> str:

@@ -175,8 +175,9 @@ def test_a_damaged_picture_is_named(folder):
 def test_a_picture_that_would_be_ruined_is_named(folder, mode, level, said):
     """Cut off at white, or black on nothing, which would become black on black."""
     Image.new(mode, (14, 10), level).save(folder / "dogs" / "3.png")
-    with pytest.raises(DataError, match=rf"dogs.3\.png has {said}: save it with 8 bits"):
-        LabelledImages.from_folder(folder)
+    for channels in (1, 3):
+        with pytest.raises(DataError, match=rf"dogs.3\.png has {said}: save it with 8 bits"):
+            LabelledImages.from_folder(folder, (channels, 28, 28))
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGBA", "LA"])
