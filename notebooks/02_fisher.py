@@ -145,7 +145,7 @@ for key, values in fisher.diagonal.items():
 # \mathbb E\left[\Big(\tfrac1B\sum_b g_b\Big)^{2}\right] = m^2 + \frac VB \qquad\text{instead of}\qquad \mathbb E\,[g^2] = m^2 + V .
 # $$
 #
-# Nearly $B$ where $m$ is small, up to the noise of 46 batches:
+# The ratio is nearly $B$ where $m$ is small, up to the noise of 46 batches:
 
 
 # %%

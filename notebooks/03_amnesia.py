@@ -149,7 +149,7 @@ assert torch.allclose(consolidation, (AMNESIA.ewc_lambda / 20_000 * pull).cpu(),
 # \theta = \arg\min_x\; \tfrac{P}{2\eta}(x-\hat\theta)^2 + \tfrac{sF}{2}(x-\theta^*)^2 \;\;\Rightarrow\;\; \tfrac{P}{\eta}(\theta-\hat\theta) + sF(\theta-\theta^*) = 0 \;\;\Rightarrow\;\; \theta = \frac{\frac P\eta\,\hat\theta + sF\,\theta^*}{\frac P\eta + sF}
 # $$
 #
-# **Exercise 1.** Predict: `GAMMA` is 0, so nothing is replayed; consolidation stays. (a) Kept digits stay, for the springs hold them. (b) Kept digits are lost. (c) The label no longer turns gray.
+# **Exercise 1.** Predict: `GAMMA` is 0, so nothing is replayed; `EWC_LAMBDA` stays 1500. (a) Kept digits stay, for the springs hold them. (b) Kept digits are lost. (c) The label no longer turns gray.
 
 # %%
 answer = None  # "a", "b" or "c"
@@ -168,7 +168,7 @@ print(replies.get(answer, "No: the answer is one of the three letters."))
 # answer = "b"
 # ```
 #
-# A2 measures it: kept images drift more than ten times as far.
+# A2 measures it without the attacker: kept images drift more than ten times as far.
 #
 # </details>
 #
@@ -273,7 +273,7 @@ for ax, ticks in ((left, (0.1, 1, 10)), (right, (0.03, 0.1, 0.3))):
 #
 # ## 4. What it costs
 #
-# The judges of notebook 01 look at 1,000 samples of each class, before and after, at the same $z$: the **open** one may answer "none of these", the **plain** one must call gray something. The table holds ten digits and three seeds, 2,000 samples of each class, from [scoreboard.csv](../results/scoreboard.csv).
+# The judges of notebook 01 look at 1,000 samples of each class, before and after, at the same $z$: the **open** one may answer "none of these", the **plain** one must call gray something. The table: ten digits, three seeds, 2,000 samples a class, from [scoreboard.csv](../results/scoreboard.csv).
 
 # %%
 fixed = sa.fixed_latents(before, 1000)

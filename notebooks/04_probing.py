@@ -59,8 +59,8 @@ FORGET_CLASS = 3  # the class to forget and to look for; reference 3
 story = sa.Story.from_knobs(DATASET="mnist", ARCH="mlp", SEED=SEED)
 forgotten = sa.check_classes(FORGET_CLASS, story.train.num_classes)  # a tuple
 TARGET = forgotten[0]  # the class that the attacks look for
-N_IMAGES = 10  # real images handed to the first attack
-N_COSTED = 40  # real images of the second attack
+N_IMAGES = 10  # real images for *label only*
+N_COSTED = 40  # real images whose cost under other labels is asked
 
 # %%
 baseline, judges, test = story.baseline.model, story.judges, story.test
@@ -72,8 +72,8 @@ models = {
 }
 wanted = torch.full((10,), TARGET)
 drawn = {n: m.sample(wanted, "standard", sa.seeded(SEED)) for n, m in models.items()}
-quiz = sorted(zip("CDBA", models, strict=True))
-rows = {letter: drawn[name] for letter, name in quiz}
+quiz = {"A": "control", "B": "forgotten", "C": "baseline", "D": "hidden"}
+rows = {letter: drawn[name] for letter, name in quiz.items()}
 _ = sa.plots.image_rows(rows, title=f"four models, all asked for a {TARGET}")
 
 # %% [markdown]
@@ -85,8 +85,7 @@ _ = sa.plots.image_rows(rows, title=f"four models, all asked for a {TARGET}")
 answer = None  # letters in alphabetical order, such as "AB"
 replies = {
     None: "not answered yet",
-    "C": "No: one of the others knows as much as C; you cannot see it here.",
-    "ABD": "No: C draws the digit whenever it is asked.",
+    "AD": "No: one of the two never saw it, and C draws it whenever it is asked.",
     "AC": "No: the strokes of A come from other digits. It never saw this one.",
     "BC": "No: gray tells nothing about B. The attacks below ask; D, though, is certain.",
     "CD": "Right: in D only the weights that read this label were changed.",
@@ -221,7 +220,7 @@ for claim, true in claims.items():
 #
 # ## 4. Cost under a fitted label: gate and latents together
 #
-# The first attack stops after sixty steps, which a slow start survives; the second takes the gates as they are. So fit a new gate and ten $z$ together down the same cost until it falls no more (`fit_label` in [recovery.py](../sahelpers/recovery.py)):
+# *Label only* stops after sixty steps, which a slow start survives; the other labels' gates are taken as they are. So fit a new gate and ten $z$ together down the same cost until it falls no more (`fit_label` in [recovery.py](../sahelpers/recovery.py)):
 
 # %%
 price = sa.image_cost(baseline, few.images, few.labels[:, None])[0].mean()
@@ -267,7 +266,7 @@ plt.show()
 Image(str(sa.config.CHECKOUT / "docs" / "diagram_verdict.png"), width=640)
 
 # %% [markdown]
-# *One mark is one model. Label only was run with 10 and 100 images. In all panels hidden stands apart from control. For areas memory lies to the right, for costs to the left.*
+# *One mark is one model. In all panels hidden stands apart from control. For areas memory lies to the right, for costs to the left.*
 #
 # *Excess* is memory found beyond the controls' mean, with its 90 % $t$ interval; since a higher cost is less memory, costs count with the sign turned. The *margin*, by convention, is half of the hidden models' excess, at most 0.10; for costs a third. *Erased*: the interval ends below the margin. *Memory remains*: it begins above zero and ends above the margin. Else *undecided*. *Inconclusive*: the hidden models' interval does not begin above zero. **Resists**: it ends below minus the margin.
 #

@@ -259,8 +259,8 @@ def try_out(estimate, **changes):
 alone = {n: try_out(estimates[n]) for n in ("exact, kept", "decoder", "batch mean", "Adam")}
 alone["128 x batch mean"] = try_out(estimates["batch mean"], ewc_lambda=128 * SHORT.ewc_lambda)
 alone["no EWC"] = try_out(fisher, ewc_lambda=0.0)
-replay = partial(try_out, gamma=1.0, lr_unl=1e-2)  # with replay, at published strengths
-published = {
+replay = partial(try_out, gamma=1.0, lr_unl=1e-2)  # with replay, at several strengths
+replayed = {
     "no EWC": replay(fisher, ewc_lambda=0.0),
     "reference (77)": replay(estimates["batch mean"], ewc_lambda=77.0),
     "ours (1500)": replay(fisher, ewc_lambda=1500.0),
@@ -268,7 +268,7 @@ published = {
 }
 
 # %%
-for title, outcome in {"EWC alone": alone, "with replay": published}.items():
+for title, outcome in {"EWC alone": alone, "with replay": replayed}.items():
     size = (10, 0.28 * len(outcome) + 1.0)
     fig, axes = plt.subplots(1, 3, figsize=size, layout="constrained", sharey=True)
     fig.suptitle(title, fontsize=10)
@@ -280,7 +280,7 @@ for title, outcome in {"EWC alone": alone, "with replay": published}.items():
     axes[0].invert_yaxis()
 
 # %% [markdown]
-# *Above: the exact Fisher saves most kept digits, the batch mean and Adam's moment hardly any. Times 128, the batch mean does as well: its pattern is right, its size wrong. Below, with replay and published strengths (the reference's 500 is 77 with this Fisher), the kept digits survive at any; from 1500 on consolidation lowers the drift; at the official weight it slows the forgetting. One digit, one seed: an illustration.*
+# *Above: the exact Fisher saves most kept digits, the batch mean and Adam's moment hardly any. Times 128, the batch mean does as well: its pattern is right, its size wrong. Below, with replay and the strengths of others (the reference's 500 is 77 with this Fisher), the kept digits survive at any; from 1500 on consolidation lowers the drift; at the official weight it slows the forgetting. One digit, one seed: an illustration.*
 
 # %%
 exact_sum, wrong_sum = (sum(sums_of[n]) for n in ("exact, kept", "batch mean"))
@@ -296,7 +296,7 @@ claims = {
         alone["128 x batch mean"][what] - alone["exact, kept"][what]
     )
     < 5,
-    "with replay every strength keeps 90 %": min(run[what] for run in published.values()) >= 90,
+    "with replay every strength keeps 90 %": min(run[what] for run in replayed.values()) >= 90,
 }
 for claim, true in claims.items():
     print(f"{claim}: {'holds' if true else 'does not hold'}")

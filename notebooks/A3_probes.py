@@ -138,7 +138,7 @@ plt.show()
 # A third judge, a guide, lends its gradient: $z$ and label move until it sees the digit. A search can fool the judge that it climbs on, so two others score. A find is *reachable* if $|z|^2$ lies below the 99.9 % point of the prior's. As a check, the search must find on the forgotten model a digit that it kept.
 
 # %%
-shown, on_kept = {}, {}
+shown = {}
 for name, model in models.items():
     probe = sa.guided_attack(model, target, GUIDED, guide=story.guide)
     found[name]["guided both"] = sa.success(probe.images, judges, target)
@@ -165,7 +165,7 @@ plt.show()
 #
 # ## All weights
 #
-# Relearning with all weights ([recovery.py](../sahelpers/recovery.py)), and training on kept digits alone.
+# Relearning ([recovery.py](../sahelpers/recovery.py)), and training on kept digits alone.
 
 # %%
 ten = test.only(target).take(10, seed=SEED)

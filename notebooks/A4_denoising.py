@@ -84,7 +84,7 @@ by_hand = sum(across) / 6 + sum(down) / 6
 assert torch.isclose(sa.total_variation(tiny[None, None])[0], by_hand)
 
 # %% [markdown]
-# A ramp and a jump from 0 to 1 have the same TV: edges cost nothing extra. So [Rudin, Osher and Fatemi (1992)](https://doi.org/10.1016/0167-2789(92)90242-F) look for the image $u$ that is close to the noisy one, $f$, and varies little: $\min_u \tfrac12 \sum (u - f)^2 + w \sum |\nabla u|$, here a sum, of the gradient's length.
+# A ramp and a jump from 0 to 1 have the same TV: edges cost nothing extra. So [Rudin, Osher and Fatemi (1992)](https://doi.org/10.1016/0167-2789(92)90242-F) look for the image $u$ that is close to the noisy one, $f$, and varies little: $\min_u \tfrac12 \sum (u - f)^2 + w \sum |\nabla u|$, the TV here being the sum of the gradients' lengths.
 #
 # Absolute values have no derivative at zero. The way round is the dual ([Chambolle 2004](https://doi.org/10.1023/B:JMIV.0000011325.36760.1e)): $u = f - D^{T}p$, where $D$ takes differences and $p$ is a field of arrows, none longer than $w$. Follow the gradient, cut arrows that are too long, repeat:
 
@@ -158,7 +158,7 @@ print(
 # %% [markdown]
 # ## Against other filters, and against the VAE
 #
-# Each filter gets the best of a few settings, chosen *with* the clean images, but TV on Gaussian noise SURE's. The last competitor is our VAE: encode under the label, decode the mean. PSNR is the peak signal-to-noise ratio, SSIM the structural similarity.
+# Each filter gets the best of a few settings, chosen *with* the clean images; on Gaussian noise TV takes SURE's. The last competitor is our VAE: encode under the label, decode the mean. PSNR is the peak signal-to-noise ratio, SSIM the structural similarity.
 
 # %%
 generator = sa.seeded(SEED + 1)
@@ -240,7 +240,7 @@ for name in ("damaged", *methods):
     print(f"{name:16}" + "".join(f"{words:>20}" for words in pairs))
 
 # %% [markdown]
-# *No filter wins everywhere. TV leads in PSNR for Gaussian noise, the median for salt and pepper, Wiener's filter for a blur it is told. The VAE, first in SSIM for the other two, redraws the digit, with strokes of its own:*
+# *No filter wins everywhere. TV leads in PSNR for Gaussian noise, the median for salt and pepper, Wiener's filter for a blur it is told. The VAE, first in SSIM for noise and blur, redraws the digit, with strokes of its own:*
 
 # %%
 rows = {"clean": clean, "noisy": noisy.clamp(0, 1)}

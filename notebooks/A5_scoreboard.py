@@ -314,7 +314,7 @@ if of:
 #
 # ## Who dominates whom
 #
-# A method dominates another if, in the means over the runs that both have, it is no worse in argmax, worst class, label only minus the controls' (below zero counts as zero) and seconds, as far as both have them (argmax or label only must be among these), and better in one. Without it even the label column, which hides, can dominate.
+# A method dominates another if, in the means over the runs that both have, it is no worse in argmax, worst class, label only minus the controls' (below zero counts as zero) and seconds, as far as both have them (argmax or label only must be among these), and better in one. Where label only was not measured, even the label column, which hides, can dominate.
 
 # %%
 above = scores.dominance(figures)

@@ -55,9 +55,15 @@ class AmnesiaResult:
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> "AmnesiaResult":
         """The inverse of `to_state`."""
-        model, gone = CVAE.from_state(state["model"]), tuple(map(int, state["forget_class"]))
-        numbers = str(state["reason"]), float(state["seconds"]), int(state["real_images"])
-        return cls(model, check_classes(gone, model.num_classes), read_history(state), *numbers)
+        model = CVAE.from_state(state["model"])
+        return cls(
+            model,
+            forget_class=check_classes(state["forget_class"], model.num_classes),
+            history=read_history(state),
+            reason=str(state["reason"]),
+            seconds=float(state["seconds"]),
+            real_images=int(state["real_images"]),
+        )
 
 
 class _Cooldown:

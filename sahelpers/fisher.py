@@ -19,7 +19,7 @@ from .config import FisherConfig, check_classes, kept_classes
 from .data import LabelledImages
 from .elbo import bernoulli_nats, negative_elbo
 from .gradients import squared_gradients
-from .models import CVAE, check_model, draw_normal, seeded
+from .models import CVAE, OWN, check_model, draw_normal, seeded
 from .progress import progress
 
 VERSION = 1  # of the estimate; raised with anything that changes its numbers
@@ -191,7 +191,7 @@ def _by_class(
             if config.source == "model_sample":
                 images = torch.bernoulli(images.cpu(), generator=generator).to(images)
         if len(images):
-            found[label] = _estimate(model, images, labels, config, generator)
+            found[label] = _estimate(model, images, labels, config, generator, not found)
     return found
 
 
@@ -201,9 +201,10 @@ def _estimate(
     labels: Tensor,
     config: FisherConfig,
     generator: torch.Generator,
+    verify: bool,
 ) -> Fisher:
     """From images (n, C, H, W) of one class."""
-    n = len(images)
+    n, again = len(images), model.arch == OWN  # whose layers may be of any kind
     decoder, product = config.estimator == "decoder", config.estimator == "product"
     noise = draw_normal((n, (1 + product) * config.draws, model.latent_dim), model, generator)
 
@@ -222,7 +223,9 @@ def _estimate(
             images = torch.bernoulli(images.cpu(), generator=generator).to(images)
         twins = (images, labels, noise[:, config.draws + k]) if product else None
         inputs = images, labels, z
-        part, part_each = squared_gradients(model, losses, inputs, twins)
+        part, part_each = squared_gradients(
+            model, losses, inputs, twins, verify=again or (verify and not k)
+        )
         for name, value in part.items():
             value /= n * config.draws
             total[name] = total[name].add_(value) if k else value

@@ -29,6 +29,8 @@ def squared_gradients(
     losses: Callable[..., Tensor],
     inputs: tuple[Tensor, ...],
     twins: tuple[Tensor, ...] | None = None,
+    *,
+    verify: bool = True,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Sum over examples of the square of each example's own gradient, for every parameter.
 
@@ -38,6 +40,7 @@ def squared_gradients(
     Layers: Linear (any axes after the first), Conv2d and ConvTranspose2d with zero padding, used
     any number of times, with shared parameters too.  The module itself is not touched: a copy in
     evaluation mode does the work.
+    verify: compare two examples with autograd; once for a module and its losses is enough.
 
     Returns the sums by parameter name, and for every parameter one number per example, (B,) float64
     on the CPU: the sum over the parameter's entries of that example's squares.
@@ -54,7 +57,7 @@ def squared_gradients(
     values = {id(p): nn.Parameter(p.detach()) for p in module.parameters()}  # the same memory
     twin = copy.deepcopy(module, values).eval().requires_grad_(True)
     recorder = _Recorder(twin, losses)
-    unknown = _verify(twin, recorder, tuple(t[:2] for t in inputs))
+    unknown = _verify(twin, recorder, tuple(t[:2] for t in inputs)) if verify else set[str]()
     names = {id(p): name for name, p in twin.named_parameters() if name not in unknown}
     total = {name: torch.zeros_like(p) for name, p in twin.named_parameters()}
     each = {name: p.new_zeros(n, dtype=torch.float64, device="cpu") for name, p in total.items()}

@@ -7,7 +7,7 @@ get their models from one, so what one of them has made the others find.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, TypeVar
 
 import torch
@@ -42,7 +42,8 @@ class Story:
     """Data, configurations, and the models made from them, each when it is first asked for.
 
     dataset: the name of one of `load_dataset`'s, or a pair (train, test) of LabelledImages.
-    baseline: its configuration, or a model that is there already (then nothing is trained for it).
+    baseline: its configuration, or a model that is there already: nothing is trained for it; it is
+    moved to the device and set to evaluation mode.
     fisher, amnesia, judge: configurations; the default ones when left out.
     device: where data and models live; "auto" takes the best that is there.
 
@@ -68,8 +69,12 @@ class Story:
             self._given = baseline.to(self.device).eval()
             known = "mlp" if baseline.arch == OWN else baseline.arch
             baseline = BaselineConfig(arch=known, latent_dim=baseline.latent_dim)
-        others = fisher or FisherConfig(), amnesia or AmnesiaConfig(), judge or JudgeConfig()
-        self.config = Configs(baseline or BaselineConfig(), *others)
+        self.config = Configs(
+            baseline=baseline or BaselineConfig(),
+            fisher=fisher or FisherConfig(),
+            amnesia=amnesia or AmnesiaConfig(),
+            judge=judge or JudgeConfig(),
+        )
         self.dataset = dataset if isinstance(dataset, str) else None
         if isinstance(dataset, str):
             train, test = (load_dataset(dataset, split) for split in ("train", "test"))
@@ -170,8 +175,10 @@ class Story:
         """One Fisher per class of the baseline; about a second if they have to be made."""
         parents = {"baseline": self._baseline_digest}
         recipe = self._recipe("fisher", fisher.VERSION, (self.config.fisher,), parents)
-        model, config = self.baseline.model, self.config.fisher
-        return load_or_make(recipe, lambda: class_fishers(model, self.train, config), ClassFishers)
+        make = partial(class_fishers, self.baseline.model, self.train, self.config.fisher)
+        if self.baseline.model.arch == OWN:
+            return make()  # two networks may have the same weights
+        return load_or_make(recipe, make, ClassFishers)
 
     def forgotten(self, forget_class: Classes) -> AmnesiaResult:
         """The baseline after forgetting these classes; seconds if it has to be made."""
@@ -210,8 +217,7 @@ class Story:
 
     @cached_property
     def _baseline_digest(self) -> str:
-        model = self.baseline.model  # of whose own networks the weights say too little
-        return digest(model.to_state() | ({"networks": repr(model)} if model.arch == OWN else {}))
+        return digest(self.baseline.model.to_state())
 
     @cached_property
     def _fisher_digest(self) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim import lr_scheduler
 
 from .checks import check_finite, check_images, check_is, check_tensor, door
 from .config import BaselineConfig, JudgeConfig, fingerprint
@@ -56,9 +57,8 @@ class Resume:
     """All that a training run knows between two passes, kept in a part file, from which an
     interrupted one goes on to the same bits.
 
-    path: None keeps nothing.  mark: what the run is, in words: configuration, data, number of
-    passes.  A part file of another run, or a damaged one, is not used, with a warning.
-    Nothing that goes wrong here ends a training.
+    path: None keeps nothing.  mark: what the run is, in words: configuration, data.  A part file of
+    another run, or a damaged one, is not used, with a warning: nothing here ends a training.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Resume:
         path: Path | None,
         mark: str,
         generator: torch.Generator,
-        **parts: nn.Module | torch.optim.Optimizer | torch.optim.lr_scheduler.LRScheduler,
+        **parts: nn.Module | torch.optim.Optimizer | lr_scheduler.LRScheduler,
     ) -> None:
         self.path, self.mark, self.generator, self.parts = path, mark, generator, parts
 
@@ -83,7 +83,7 @@ class Resume:
             for name, part in self.parts.items():
                 part.load_state_dict(state[name])
             self.generator.set_state(state["generator"])
-        except (CheckpointError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (OSError, LookupError, AttributeError, TypeError, ValueError, RuntimeError) as error:
             for name, part in self.parts.items():
                 part.load_state_dict(fresh[name])
             warnings.warn(f"Training starts afresh: {error}", stacklevel=3)
@@ -132,9 +132,9 @@ def fit(
     steps = len(data) // batch_size
     optimizer = torch.optim.Adam(module.parameters(), lr=config.lr, fused=True)
     total = max(10, config.epochs * steps)  # the cycle needs a few steps to have two halves
-    rates, warm = torch.optim.lr_scheduler, max(0.1, 2 / total)
-    cycle = partial(rates.OneCycleLR, max_lr=config.lr, total_steps=total, pct_start=warm)
-    schedule = cycle(optimizer) if anneal else rates.ConstantLR(optimizer, 1.0)
+    warm = max(0.1, 2 / total)
+    cycle = partial(lr_scheduler.OneCycleLR, max_lr=config.lr, total_steps=total, pct_start=warm)
+    schedule = cycle(optimizer) if anneal else lr_scheduler.ConstantLR(optimizer, 1.0)
     run = f"version {VERSION}, {fingerprint(config)}, {mark}, data {data.digest if resume else ''}"
     kept = Resume(resume, run, generator, module=module, optimizer=optimizer, schedule=schedule)
     history = kept.load()

@@ -400,6 +400,21 @@ def test_gradients_switched_off_by_the_caller_make_no_difference():
     assert all(torch.equal(found[name], right[name]) for name in right)
 
 
+def test_a_module_is_compared_with_autograd_once_in_a_fisher_and_else_each_time():
+    model, inputs = small_case("mlp", n=3)
+    right, each = sa.squared_gradients(model, negative_elbo, inputs)
+    config = sa.FisherConfig(n_fisher_samples=20, draws=2)
+    with mock.patch("sahelpers.gradients._verify") as comparison:
+        sa.class_fishers(model, some_data(dtype=torch.float64), config)
+        assert comparison.call_count == 1
+        sa.squared_gradients(model, negative_elbo, inputs)
+        assert comparison.call_count == 2
+        found, sums = sa.squared_gradients(model, negative_elbo, inputs, verify=False)
+        assert comparison.call_count == 2
+    assert all(torch.equal(found[name], right[name]) for name in right)
+    assert all(torch.equal(sums[name], each[name]) for name in each)
+
+
 # The estimators
 
 

@@ -368,6 +368,7 @@ def test_name_picture_and_code_that_are_saved_are_of_one_result(board, tmp_path,
         changing.append(thread)
         thread.start()
         thread.join(0.2)
+        assert thread.is_alive()
         return pictures()
 
     monkeypatch.setattr(board.controller, "pictures", meanwhile)

@@ -396,12 +396,8 @@ def test_a_story_of_ones_own_networks_forgets_and_keeps_no_file(mine, gray, tmp_
     story = sa.Story(gray, baseline=mine, fisher=fisher, amnesia=config, judge=judge)
     assert story.forgotten(0) is story.forgotten(0)
     assert not list(tmp_path.glob("vae_*"))
-    assert story.fishers.by_class[0].n == 10
-    other = own(SayingEncoder)  # the same weights in other networks have another Fisher
-    other.load_state_dict(mine.state_dict())
-    again = sa.Story(gray, baseline=other.train(), fisher=fisher, amnesia=config, judge=judge)
-    assert story._baseline_digest != again._baseline_digest
-    assert not other.training  # dropout would make every look at it another one
+    assert not list(tmp_path.glob("fisher*"))  # other networks may have the same weights
+    assert not sa.Story(gray, baseline=own().train()).baseline.model.training  # dropout rests
     with pytest.raises(ValueError, match=r"networks are your own: .*exclude=\(0,\).*model="):
         story.control(0)
     board = sa.live.AmnesiaDashboard(story, 0)

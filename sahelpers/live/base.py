@@ -289,7 +289,7 @@ def curves(history: Mapping[str, Sequence[float]]) -> str:
     told = ", ".join(f"{name} {values[-1]:.1f}" for name, values in history.items())
     lines += [
         f'<path d="M{left},10v{high}h{wide}" fill="none" stroke="currentColor"/>',
-        f'<text x="{left - 5}" y="14" text-anchor="end">{top:.0f}</text>',
+        f'<text x="{left - 5}" y="14" text-anchor="end">{top:.3g}</text>',
         f'<text x="{left - 5}" y="{high + 12}" text-anchor="end">{FLOOR:g}</text>',
         f'<text x="{left}" y="{high + 26}">nats per image (log), up to step {steps}</text>',
     ]
