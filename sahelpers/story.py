@@ -7,7 +7,7 @@ get their models from one, so what one of them has made the others find.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
@@ -175,10 +175,10 @@ class Story:
         """One Fisher per class of the baseline; about a second if they have to be made."""
         parents = {"baseline": self._baseline_digest}
         recipe = self._recipe("fisher", fisher.VERSION, (self.config.fisher,), parents)
-        make = partial(class_fishers, self.baseline.model, self.train, self.config.fisher)
-        if self.baseline.model.arch == OWN:
-            return make()  # two networks may have the same weights
-        return load_or_make(recipe, make, ClassFishers)
+        model, config = self.baseline.model, self.config.fisher
+        if model.arch == OWN:  # two networks may have the same weights
+            return class_fishers(model, self.train, config)
+        return load_or_make(recipe, lambda: class_fishers(model, self.train, config), ClassFishers)
 
     def forgotten(self, forget_class: Classes) -> AmnesiaResult:
         """The baseline after forgetting these classes; seconds if it has to be made."""
