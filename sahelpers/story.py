@@ -173,11 +173,11 @@ class Story:
     @cached_property
     def fishers(self) -> ClassFishers:
         """One Fisher per class of the baseline; about a second if they have to be made."""
-        parents = {"baseline": self._baseline_digest}
-        recipe = self._recipe("fisher", fisher.VERSION, (self.config.fisher,), parents)
         model, config = self.baseline.model, self.config.fisher
         if model.arch == OWN:  # two networks may have the same weights
             return class_fishers(model, self.train, config)
+        parents = {"baseline": self._baseline_digest}
+        recipe = self._recipe("fisher", fisher.VERSION, (config,), parents)
         return load_or_make(recipe, lambda: class_fishers(model, self.train, config), ClassFishers)
 
     def forgotten(self, forget_class: Classes) -> AmnesiaResult:

@@ -18,7 +18,7 @@ from sahelpers.study import (
     report,
 )
 from sahelpers.study.battery import Effort
-from sahelpers.study.methods import recipe
+from sahelpers.study.methods import FIXED, METHODS, VARIANTS, recipe
 from sahelpers.study.report import audited, write_table
 from sahelpers.study.statistics import BESIDE, FOOLED, KEPT, NAMED, NATS, compare, compare_all
 
@@ -193,6 +193,16 @@ def test_the_current_recipe_of_the_convolutional_network_is_its_preset():
     for config, expected in ((sa.AmnesiaConfig.conv(), True), (sa.AmnesiaConfig(), False)):
         mark = recipe(OURS, base, config, judge, Effort())
         assert report.current({"method": OURS, "arch": "conv", "fingerprint": mark}) == expected
+
+
+def test_methods_that_forget_in_one_way_keep_their_recipe_when_ours_changes():
+    base, judge = report.BASELINES["conv"], sa.JudgeConfig()
+    configs = sa.AmnesiaConfig(), sa.AmnesiaConfig.conv()
+    for method in METHODS:
+        alike = len({recipe(method, base, config, judge, Effort()) for config in configs}) == 1
+        assert alike == (method in (*FIXED, CONTROL)), method
+    assert set(FIXED) < set(METHODS)
+    assert not {OURS, *VARIANTS, "saliency mask", "projection"} & set(FIXED)  # they read it
 
 
 def test_other_data_and_networks_have_verdicts_of_their_own(tmp_path):

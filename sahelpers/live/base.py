@@ -272,11 +272,11 @@ def curves(history: Mapping[str, Sequence[float]]) -> str:
     left, wide, high = 35, 200, HIGH
     top = max(2 * FLOOR, *(max(values) for values in history.values()))
     steps = max(len(values) for values in history.values())
-    lines = []
+    lines, decade = [], high / math.log10(top / FLOOR)  # pixels
     for k, (name, values) in enumerate(history.items()):
         points = " ".join(
             f"{left + wide * j / max(1, steps - 1):.1f},"
-            f"{10 + high * math.log(top / max(values[j], FLOOR)) / math.log(top / FLOOR):.1f}"
+            f"{10 + decade * math.log10(top / max(values[j], FLOOR)):.1f}"
             for j in range(0, len(values), max(1, steps // 100))
         )
         style = f'fill="none" stroke="{plots.PALETTE[k % 7]}" stroke-dasharray="{DASHES[k % 7]}"'

@@ -270,9 +270,9 @@ def attack_all(
     for size, over in product(RELEARN_SIZES, ("all", "label") if model.says_label else ("all",)):
         given: Any = {"judges": judges, "steps": effort.relearn_steps, "over": over}
         seeds = range(effort.seed, effort.seed + effort.repeats)
-        shares = areas(model, forget_class, real, size, seeds, **given)
         name = f"relearn {size}" + ", label only" * (over == "label")
-        values[name] = [round(area, 4) for area in shares]
+        several = areas(model, forget_class, real, size, seeds, **given)
+        values[name] = [round(area, 4) for area in several]
     return values
 
 
