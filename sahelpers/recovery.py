@@ -1,4 +1,8 @@
-"""Attacks on the weights: a label fitted to a few images, relearning, and harmless fine-tuning."""
+"""Attacks on the weights: a label fitted to a few images, relearning, and training on.
+
+`heal` asks what somebody does next who owns the weights: he trains the model on, on the classes
+that it kept.
+"""
 
 import copy
 import math
@@ -109,6 +113,62 @@ def descend(
         now.sum().backward()
         adam.step()
         fall.step()
+
+
+@door
+@torch.enable_grad()
+def heal(
+    model: CVAE,
+    forget_class: int | Iterable[int],
+    data: LabelledImages,
+    steps: int = 400,
+    *,
+    rate: float = 1e-3,
+    batch_size: int = 256,
+    seed: int = 42,
+) -> CVAE:
+    """Train a copy of the model on, on real images of the kept classes alone.
+
+    What was only suppressed may come back by this, although no image of a forgotten class is seen
+    (Siddiqui et al. 2025, arXiv 2505.22310).  The decoder alone is trained, by the negative ELBO
+    and Adam, whose rate falls to zero in a straight line.
+
+    Args:
+        model: The model to train on; it is not changed.
+        forget_class: Class number or numbers whose images are left out of `data`.
+        data: Real images of all classes, (N, *image_shape) float in [0, 1].
+        steps: Steps of Adam.
+        rate: Learning rate of the first step.
+        batch_size: Images in a step.
+        seed: Of the choice of images and of the noise of z.
+
+    Returns:
+        The healed model, in evaluation mode.
+
+    Raises:
+        ValueError: For a class that does not exist, and when no kept image is left to train on.
+    """
+    gone = check_classes(forget_class, model.num_classes)
+    check_whole(steps, "steps")
+    check_number(rate, "rate", 1e-9, 10)
+    check_whole(batch_size, "batch_size")
+    kept = data.without(gone)
+    if not len(kept):
+        raise ValueError("data holds no image of a kept class: give some to train on")
+    model = copy.deepcopy(model).eval().requires_grad_(False)
+    decoder = list(model.decoder.requires_grad_(True).parameters())
+    generator = seeded(seed)
+    optimizer = torch.optim.Adam(decoder, lr=rate, fused=True)
+    fall = torch.optim.lr_scheduler.LinearLR(optimizer, 1, 0, total_iters=steps)
+    for _ in progress(range(steps), "heal on kept images"):
+        index = torch.randint(len(kept), (batch_size,), generator=generator)
+        noise = draw_normal((batch_size, model.latent_dim), model, generator)
+        optimizer.zero_grad()
+        negative_elbo(model, kept.images[index], kept.labels[index], noise).mean().backward()
+        optimizer.step()
+        fall.step()
+    model.zero_grad()
+    return model.requires_grad_(True)
 
 
 @door

