@@ -20,21 +20,32 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 1000
 unexport MPLBACKEND      # notebooks choose their own, or they would show no figures
 
-.PHONY: run check test test-browser test-colab notebooks lab app models scoreboard claim audit bench clean
-.PHONY: page coverage misuse stress mutants portability test-fashion test-lowest
+.PHONY: help run check test test-all test-browser test-colab notebooks lab app models tables
+.PHONY: scoreboard claim bench docs page coverage misuse stress mutants portability test-fashion
+.PHONY: test-lowest clean
+
+help:                    # what can be made
+	@sed -nE 's/^([a-z-]+):[^#]*# (.*)/  make \1\t\2/p' Makefile | expand -t 24
 
 run: $(READY)            # the whole story on real MNIST: results/run/ and a table; FRESH=1 trains all
 	$(if $(FRESH),rm -rf results/run $(NEW))
-	$(if $(FRESH),SA_CHECKPOINTS=$(NEW) SA_SHIPPED=$(NEW)/none) $(PY) -m sahelpers run
+	$(if $(FRESH),SA_CHECKPOINTS=$(NEW) SA_SHIPPED=$(NEW)/none) $(PY) tools/run.py
 
-check: $(READY)          # lint, types, unit tests (notebook pairs among them)
-	$(PY) -m ruff check .
-	$(PY) -m ruff format --check .
-	$(PY) -m mypy
-	$(PY) -m pytest tests -q -n $(TESTERS) --dist worksteal
+LINT = $(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy
+UNIT = $(PY) -m pytest tests -q -n $(TESTERS) --dist worksteal
+NBVAL = OMP_NUM_THREADS=1 $(PY) -m pytest --nbval -q -n $(TESTERS) --dist loadfile
 
-test: check              # check, and every notebook executed and compared cell by cell
-	OMP_NUM_THREADS=1 $(PY) -m pytest --nbval notebooks -q -n $(TESTERS) --dist loadfile
+check: $(READY)          # what a commit needs but for the notebooks: lint, types, unit tests
+	$(LINT)
+	$(UNIT) -m "not full"
+
+test: check              # what a commit needs: check, and notebooks 01 to 05 compared cell by cell
+	$(NBVAL) $(wildcard notebooks/0[1-5]_*.ipynb)
+
+test-all: $(READY)       # everything but the browser: all unit tests, all notebooks
+	$(LINT)
+	$(UNIT)
+	$(NBVAL) notebooks
 
 test-browser: $(READY)   # the dashboards in JupyterLab, the page, and a real Chromium (apt: chromium)
 	$(PY) -m pip install -q -e ".[browser]"
@@ -49,7 +60,7 @@ test-colab: $(READY)     # the same unit tests on the widgets that Colab has; to
 	$(COLAB)/bin/python -m pytest tests/test_controllers.py tests/test_widgets.py tests/test_colab.py -q
 
 notebooks: $(READY)      # execute every .py twin from a clean start and write its .ipynb
-	$(PY) -m sahelpers notebooks
+	$(PY) tools/notebooks.py
 
 lab: $(READY)            # JupyterLab on the live notebook: explore, forget, attack
 	$(PY) -m jupyterlab notebooks/05_live.ipynb
@@ -59,25 +70,28 @@ app: $(READY)            # the live notebook as a page without code (Voila)
 	$(PY) -m voila notebooks/05_live.ipynb --strip_sources=True
 
 models: $(READY)         # train what ships in checkpoints/shipped/ anew: minutes; other bits elsewhere
-	$(PY) -m sahelpers models
+	$(PY) tools/models.py
 
 page: $(READY)           # results/page/index.html: decoders and an attack in the reader's browser
-	$(PY) docs/page/make.py
+	$(PY) tools/page.py
+
+tables: $(READY)         # RESULTS.md, results/scoreboard.json and audit.json from the journal
+	$(PY) -m study tables
 
 scoreboard: $(READY)     # every method, ten digits, three seeds: hours; resumable; RESULTS.md
-	$(PY) -m sahelpers scoreboard
+	$(PY) -m study scoreboard
 
-claim: $(READY)          # the named attacks of docs/protocol.md, ten digits, three seeds; resumable
-	$(PY) -m sahelpers claim
+claim: $(READY)          # the attacks of docs/protocol.md, ten digits, three seeds; resumable
+	$(PY) -m study claim
 
-audit: $(READY)          # all other attacks beside their controls; resumable
-	$(PY) -m sahelpers audit
+docs: $(READY)           # the docstrings as pages in build/docs/, which git ignores
+	$(PY) -m pdoc sahelpers --docformat google --math -o build/docs
 
 bench: $(READY)          # every claim of speed: results/benchmarks.json and a table
 	$(PY) benchmarks
 
-coverage: $(READY)       # lines of sahelpers that the unit tests reach in their own process
-	$(PY) -m coverage run --source=sahelpers -m pytest tests -q
+coverage: $(READY)       # lines that the unit tests reach in their own process
+	$(PY) -m coverage run --source=sahelpers,study,tools -m pytest tests -q
 	$(PY) -m coverage report
 
 FASHION := /usr/share/datasets/fashion-mnist
@@ -112,8 +126,8 @@ test-lowest: requirements.txt pyproject.toml   # unit tests on the lower bounds 
 	$(PYTHON) -m venv $(LOWEST)
 	$(LOWEST)/bin/python -m pip install -q uv
 	$(LOWEST)/bin/uv pip install -q --python $(LOWEST)/bin/python --resolution lowest-direct \
-		-r requirements.txt hypothesis">=6.100" latex2mathml">=3.77" nbconvert">=7.16.5" pytest">=8.0" \
-		distributed">=2024.8.1" pytest-xdist">=3.6" setuptools">=77"
+		-e ".[study,cluster,denoising,digits8]" hypothesis">=6.100" latex2mathml">=3.77" \
+		nbconvert">=7.16.5" pytest">=8.0" pytest-xdist">=3.6" setuptools">=77"
 	$(LOWEST)/bin/python -m pytest tests -q -n $(TESTERS) --dist worksteal
 
 # An older Python would let pip search for minutes and then name no reason: it is refused first.
@@ -128,4 +142,4 @@ $(READY): requirements.txt pyproject.toml
 	touch $@
 
 clean:                   # remove what the targets above made, checkpoints included
-	rm -rf $(VENV) $(COLAB) $(LOWEST) results/run $(NEW) checkpoints/*.pt .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build $(VENV) $(COLAB) $(LOWEST) results/run $(NEW) checkpoints/*.pt .pytest_cache .mypy_cache .ruff_cache .hypothesis

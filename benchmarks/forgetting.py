@@ -21,6 +21,7 @@ import torch
 
 import sahelpers as sa
 from sahelpers.config import CHECKOUT
+from study.methods import HIDDEN, METHODS, OURS, PAPER, REFERENCE, RETRAINED
 
 DIGITS = (0, 5)  # not the two that the knobs were tuned on
 SAMPLES = 2000
@@ -29,15 +30,15 @@ SAMPLES = 2000
 def kept_elbo(model: sa.CVAE, test: sa.LabelledImages, digit: int) -> float:
     """Negative ELBO of the other digits' test images, nats per image."""
     kept = test.without(digit)
-    return float(sa.measure_elbo(model, kept).mean())
+    return float(sa.dataset_negative_elbo(model, kept).mean())
 
 
 def main() -> None:
     """Run, print, and keep the figures in results/benchmarks/."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--full", action="store_true", help="paper and reference at full length")
-    names = ["selective amnesia", "label column", "retraining", "selective amnesia"]
-    published = ["paper", "selective amnesia", "reference", "selective amnesia"]
+    names = [OURS, HIDDEN, RETRAINED, OURS]
+    published = [PAPER, OURS, REFERENCE, OURS]
     full = parser.parse_args().full
     os.environ["SA_PROGRESS"] = "0"
     torch.set_num_threads(1)
@@ -47,24 +48,24 @@ def main() -> None:
         base = sa.BaselineConfig(latent_dim=latent_dim)
         story = sa.Story((train, test), baseline=base)
         longer = sa.Story((train, test), baseline=replace(base, epochs=40))  # for retraining
-        judge, baseline = story.judge("open"), story.baseline.model
+        judge, baseline = story.judge("open_set"), story.baseline.model
         story.fishers.without(())  # made before anything is timed
         latents = sa.fixed_latents(baseline, SAMPLES)
         before = sa.judge_samples(baseline, judge, latents)
         runs = [(name, digit) for digit in DIGITS for name in names]
         runs += [(name, DIGITS[0]) for name in published * full]
         if latent_dim == 8:
-            runs = [("paper", DIGITS[0]), ("selective amnesia", DIGITS[0])]
+            runs = [(PAPER, DIGITS[0]), (OURS, DIGITS[0])]
         elbo = {digit: kept_elbo(baseline, test, digit) for digit in DIGITS}
         for name, digit in runs:
-            source = longer if name == sa.study.CONTROL else story
+            source = longer if name == RETRAINED else story
             begin = time.process_time()
-            result = sa.study.METHODS[name](source, (digit,))
+            result = METHODS[name](source, (digit,))
             seconds = time.process_time() - begin
             after = sa.judge_samples(result.model, judge, latents)
             own = sa.fixed_latents(result.model, SAMPLES)  # others only if it was trained anew
             kept = sa.judge_samples(result.model, judge, own)
-            change = sa.collateral(before, kept, digit)
+            change = sa.retained_accuracy(before, kept, digit)
             row = figures.setdefault(name + ", z = 8" * (latent_dim == 8), {})
             for what, value in {
                 "seconds": seconds,
@@ -75,13 +76,13 @@ def main() -> None:
             }.items():
                 row.setdefault(what, []).append(value)
             print(f"{name}, digit {digit}, z = {latent_dim}: {seconds:.1f} s", flush=True)
-    ours = statistics.median(figures["selective amnesia"]["seconds"])
-    spread = figures["selective amnesia"]["seconds"]
+    ours = statistics.median(figures[OURS]["seconds"])
+    spread = figures[OURS]["seconds"]
     print(f"ours: {ours:.1f} s of processor time ({min(spread):.1f} to {max(spread):.1f})")
     print("method                    times ours  argmax %  kept points  worst drop  ELBO nats")
     for name, row in figures.items():
         ratio = statistics.mean(row["seconds"]) / ours
-        gone = "-" if name == "retraining" else f"{max(row['argmax']):.2f}"
+        gone = "-" if name == RETRAINED else f"{max(row['argmax']):.2f}"
         print(
             f"{name:24}{ratio:11.1f}{gone:>10}{statistics.mean(row['kept change']):13.2f}"
             f"{max(row['worst drop']):12.2f}{statistics.mean(row['ELBO kept']):11.2f}"

@@ -1,6 +1,6 @@
 """Restarts as one batch against one after the other, and TV on 1,000 images against scikit-image.
 
-    python benchmarks/probing.py
+    python benchmarks/attacks/latent.py
 
 Prints ratios measured in one run, the two sides in turn, median and range of REPEATS, and leaves
 them in results/benchmarks/probing.json.  The second comparison is at equal quality: our gap is set
@@ -48,7 +48,7 @@ def probes() -> dict[str, dict[str, float]]:
     model, guide = story.baseline.model, story.guide
     starts = torch.randn((RESTARTS, model.latent_dim), generator=sa.seeded(0))
     config = sa.ProbeConfig(steps=STEPS)
-    kinds: dict[str, Callable[[Tensor], sa.probing.ProbeResult]] = {
+    kinds: dict[str, Callable[[Tensor], sa.ProbeResult]] = {
         "prototype": lambda z: sa.invert_prototypes(model, 3, config, baseline=model, start=z),
         "blind": lambda z: sa.invert_blind(model, 3, config, start=z),
         "guided": lambda z: sa.guided_attack(model, 3, config, guide=guide, start=z),

@@ -72,7 +72,7 @@ def train(arch: str, data: sa.LabelledImages) -> dict[str, float]:
     config = sa.BaselineConfig(arch=arch, epochs=1)
     begins = list[float]()
     after = mock.Mock(side_effect=lambda *a: begins.append(time.process_time()) or torch.zeros(1))
-    with timed(TRAINING) as spent, mock.patch.object(sa.training, "measure_elbo", after):
+    with timed(TRAINING) as spent, mock.patch.object(sa.training, "dataset_negative_elbo", after):
         begin = time.process_time()
         sa.train_baseline(data, data.take(1), config)
     steps = len(data) // config.batch_size

@@ -24,12 +24,13 @@
 # Reading: what it is 5 minutes, computing it 5, where it lies 3, what it does in forgetting 7. Running: half a minute on two CPU cores.
 
 # %%
-# Colab gets the repository here; elsewhere this cell does nothing.
+# Colab gets the repository here; elsewhere, and the second time, this cell does nothing.
 import sys
+from pathlib import Path
 
-if "google.colab" in sys.modules:
+if "google.colab" in sys.modules and not Path("../sahelpers").is_dir():
+    import os
     import subprocess
-    from pathlib import Path
 
     home = Path("selective-amnesia-mnist").resolve()
     if not home.exists():
@@ -42,6 +43,7 @@ if "google.colab" in sys.modules:
                 "repository at this address, and is it public? If not, set address to where it "
                 "is; if so, run this cell again, for the connection may have failed."
             ) from error
+    os.chdir(home / "notebooks")  # pictures and tables are found from here
     sys.path.insert(0, str(home))
 
 # %%
@@ -115,7 +117,7 @@ print(replies.get(answer, "not answered yet"))
 # \sum_b \left(g_{bj}\,a_{bk}\right)^2 \;=\; \sum_b g_{bj}^2\;a_{bk}^2 \;=\; \left[(G\odot G)^{\top}(A\odot A)\right]_{jk}
 # $$
 #
-# with the $a_b$ and $g_b$ as rows of $A$ and $G$, and $\odot$ the product entry by entry: the matrix product $G^{\top}A$ of an ordinary backward pass, both factors squared ([Goodfellow 2015](https://arxiv.org/abs/1510.01799); [gradients.py](../sahelpers/gradients.py), which also has convolutions).
+# with the $a_b$ and $g_b$ as rows of $A$ and $G$, and $\odot$ the product entry by entry: the matrix product $G^{\top}A$ of an ordinary backward pass, both factors squared ([Goodfellow 2015](https://arxiv.org/abs/1510.01799); [fisher.py](../sahelpers/fisher.py), which also has all other layers).
 
 # %%
 layer = torch.nn.Linear(7, 5)
@@ -269,7 +271,7 @@ _ = sa.plots.image_rows({name: drawn[::25].cpu() for name, drawn in images.items
 # *Without EWC all digits suffer, with squared batch means hardly less. The exact Fisher saves most, the 3 included, which uses the same weights. At a huge weight (more steps, a larger rate) the nine are untouched and the 3 is gone from its label, yet only hidden: the old gate brings it back.*
 
 # %%
-judge = story.judges["open"]
+judge = story.judges["open_set"]
 seen = {n: sa.judge_samples(m, judge, latents) for n, m in after.items()}
 still = {n: float(v.correct(kept).mean()) for n, v in seen.items()}
 shows = {n: float(v.correct(forgotten).mean()) for n, v in seen.items()}

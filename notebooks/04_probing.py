@@ -24,12 +24,13 @@
 # Reading: why gray proves nothing 4 minutes, label only 6, other labels 5, a fitted label 3, the verdict 8. Running: a minute on two CPU cores, once the models are there.
 
 # %%
-# Colab gets the repository here; elsewhere this cell does nothing.
+# Colab gets the repository here; elsewhere, and the second time, this cell does nothing.
 import sys
+from pathlib import Path
 
-if "google.colab" in sys.modules:
+if "google.colab" in sys.modules and not Path("../sahelpers").is_dir():
+    import os
     import subprocess
-    from pathlib import Path
 
     home = Path("selective-amnesia-mnist").resolve()
     if not home.exists():
@@ -42,10 +43,12 @@ if "google.colab" in sys.modules:
                 "repository at this address, and is it public? If not, set address to where it "
                 "is; if so, run this cell again, for the connection may have failed."
             ) from error
+    os.chdir(home / "notebooks")  # pictures and tables are found from here
     sys.path.insert(0, str(home))
 
 # %%
-import statistics
+import json
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
@@ -53,6 +56,7 @@ import torch.nn.functional as F
 from IPython.display import Image
 
 import sahelpers as sa
+from sahelpers import live
 
 SEED = 42  # of every random choice; reference 42
 FORGET_CLASS = 3  # the class to forget and to look for; reference 3
@@ -68,11 +72,11 @@ models = {
     "baseline": baseline,
     "hidden": story.hidden(forgotten),
     "forgotten": story.forgotten(forgotten).model,
-    "control": story.control(forgotten).model,
+    "retrained": story.retrained(forgotten).model,
 }
 wanted = torch.full((10,), TARGET)
 drawn = {n: m.sample(wanted, "standard", sa.seeded(SEED)) for n, m in models.items()}
-quiz = {"A": "control", "B": "forgotten", "C": "baseline", "D": "hidden"}
+quiz = {"A": "retrained", "B": "forgotten", "C": "baseline", "D": "hidden"}
 rows = {letter: drawn[name] for letter, name in quiz.items()}
 _ = sa.plots.image_rows(rows, title=f"four models, all asked for a {TARGET}")
 
@@ -99,20 +103,20 @@ print(replies.get(answer, "No: read on, attack, and come back."))
 # answer = "CD"
 # ```
 #
-# A is the control, B forgot by notebook 03, C is the baseline, D the hidden model. About B samples say nothing.
+# A is the retrained model, B forgot by notebook 03, C is the baseline, D the hidden model. About B samples say nothing.
 #
 # </details>
 #
 # ## 1. Gray proves nothing
 
 # %%
-Image(str(sa.config.CHECKOUT / "docs" / "diagram_models.png"), width=720)
+Image("../docs/diagram_models.png", width=720)
 
 # %% [markdown]
 # Samples show what a model draws when asked, not what its weights hold. To learn that, one attacks: one looks for another way to the digit. Two reference models make this an experiment.
 #
-# * **An attack without a control proves nothing.** A decoder of nine digits can be talked into a tenth. Only what an attack finds *beyond* a model that never saw the digit is memory.
-# * **Without a model known to hide, it proves nothing either.** An attack that finds nothing there has no *power*, and acquits nobody. In our hidden model the digit's *gate*, the weights that read its label, is replaced by the mean of the other gates (`reset_label` in [recovery.py](../sahelpers/recovery.py)); all else is the baseline.
+# * **An attack without a control proves nothing.** A decoder of nine digits can be talked into a tenth. So a *retrained model* (the control) is attacked beside it: trained anew by the baseline's recipe, without the digit. Only what an attack finds *beyond* a model that never saw the digit is memory.
+# * **Without a model known to hide, it proves nothing either.** An attack that finds nothing there has no *power*, and acquits nobody. In our hidden model the digit's *gate*, the weights that read its label, is replaced by the mean of the other gates (`reset_label` in [attacks/weights.py](../sahelpers/attacks/weights.py)); all else is the baseline.
 #
 # **Exercise 2.** An attack brings the digit back in 78 % of its tries on the forgotten model. What does it prove: (a) the digit was only hidden, (b) nothing yet, (c) the attack is broken?
 
@@ -120,7 +124,7 @@ Image(str(sa.config.CHECKOUT / "docs" / "diagram_models.png"), width=720)
 answer = None  # "a", "b" or "c"
 replies = {
     None: "not answered yet",
-    "a": "No: the guided search of A3 finds the digit in about as many tries on the control.",
+    "a": "No: the guided search of A3 finds the digit in about as many tries on the retrained model.",
     "b": "Right: first ask what the same attack finds in a model that never saw the digit.",
     "c": "No: it does bring the digit back. The question is where it came from.",
 }
@@ -133,7 +137,7 @@ print(replies.get(answer, "No: the answer is one of the three letters."))
 # answer = "b"
 # ```
 #
-# The control says how much the other nine digits and the attacker's own effort bring.
+# The retrained model says how much the other nine digits and the attacker's own effort bring.
 #
 # </details>
 #
@@ -169,15 +173,15 @@ ax = sa.plots.recovery_curves(curves, title=title)
 _ = ax.set_ylabel(f"P({TARGET}) of the stricter judge")
 
 # %% [markdown]
-# *Baseline and hidden are one line, for the old gate is thrown away; this is what memory behind a gate looks like. The control learns half of it, from strokes of others. In the forgotten model the digit stays away.* The *area*, from 0 to 1, is this attack's figure. The judges are those of notebook 01.
+# *Baseline and hidden are one line, for the old gate is thrown away; this is what memory behind a gate looks like. The retrained model learns half of it, from strokes of others. In the forgotten model the digit stays away.* The *area*, from 0 to 1, is this attack's figure. The judges are those of notebook 01.
 #
 # ## 3. Cost under other labels
 #
-# A model that forgets under "3" may still draw a 3 under "8". For a real image $x$ we search ([probing.py](../sahelpers/probing.py)), under each of the nine other labels $k$, the $z$ with the least
+# A model that forgets under "3" may still draw a 3 under "8". For a real image $x$ we search ([attacks/latent.py](../sahelpers/attacks/latent.py)), under each of the nine other labels $k$, the $z$ with the least
 #
 # $$C = -\log p(x\,|\,z, k) + \tfrac12|z|^2,$$
 #
-# in nats, and keep the cheapest $k$. The second term is the price of an unusual latent $z$. No weight is touched and no judge asked. Costs are counted above what the baseline pays under the digit's own label; lower than the control's means memory.
+# in nats, and keep the cheapest $k$. The second term is the price of an unusual latent $z$. No weight is touched and no judge asked. Costs are counted above what the baseline pays under the digit's own label; lower than the retrained model's means memory.
 
 # %%
 real = test.only(TARGET).take(N_COSTED, seed=SEED).images
@@ -209,18 +213,18 @@ ax.margins(x=0.15)
 # %%
 pays = {name: nats.mean() for name, nats in above.items()}
 claims = {
-    "hidden pays less than the control": pays["hidden"] < pays["control"],
-    "forgotten pays at least what the control pays": pays["forgotten"] >= pays["control"],
+    "hidden pays less than retrained": pays["hidden"] < pays["retrained"],
+    "forgotten pays at least what retrained pays": pays["forgotten"] >= pays["retrained"],
 }
 for claim, true in claims.items():
     print(f"{claim}: {'holds' if true else 'does not hold'}")
 
 # %% [markdown]
-# *The control, too, bends digits into this one: only the price tells. A dot per image, a bar per mean. Hidden pays what the baseline pays, for under the other labels they are the same network. The forgotten model pays more than the control.*
+# *The retrained model, too, bends digits into this one: only the price tells. A dot per image, a bar per mean. Hidden pays what the baseline pays, for under the other labels they are the same network. The forgotten model pays more than the retrained one.*
 #
 # ## 4. Cost under a fitted label: gate and latents together
 #
-# *Label only* stops after sixty steps, which a slow start survives; the other labels' gates are taken as they are. So fit a new gate and ten $z$ together down the same cost until it falls no more (`fit_label` in [recovery.py](../sahelpers/recovery.py)):
+# *Label only* stops after sixty steps, which a slow start survives; the other labels' gates are taken as they are. So fit a new gate and ten $z$ together down the same cost until it falls no more (`fit_label` in [attacks/weights.py](../sahelpers/attacks/weights.py)):
 
 # %%
 price = sa.image_cost(baseline, few.images, few.labels[:, None])[0].mean()
@@ -233,44 +237,90 @@ for name, m in models.items():
 _ = sa.plots.image_rows(
     together, title="fit under a gate of its own; mean cost above the baseline's own price"
 )
-for name in ("baseline", "hidden"):
-    print(
-        f"{name} pays less than the control: {'holds' if least[name] < least['control'] else 'does not hold'}"
-    )
-fewer = least["forgotten"] >= least["control"]
-print(f"forgotten pays at least what the control pays: {'holds' if fewer else 'does not hold'}")
+claims = {
+    "baseline pays less than retrained": least["baseline"] < least["retrained"],
+    "hidden pays less than retrained": least["hidden"] < least["retrained"],
+    "forgotten pays at least what retrained pays": least["forgotten"] >= least["retrained"],
+}
+for claim, true in claims.items():
+    print(f"{claim}: {'holds' if true else 'does not hold'}")
 
 # %% [markdown]
 # *All four draw the digit; again the price tells. Negative: a gate fitted to these ten images is cheaper than the digit's own.*
 #
 # ## 5. The verdict for ten digits
 #
-# Digit 3 served to tune the method, and one model of each kind is an anecdote. So `python -m sahelpers claim` attacked three forgotten, three hidden and four control models of *every* digit, by a [protocol](../docs/protocol.md) fixed before. Here is 5, on which nothing was tuned, from [journal.jsonl](../results/journal.jsonl):
+# Digit 3 served to tune the method, and one model of each kind is an anecdote. So `python -m study claim` attacked three hidden, three forgotten and four retrained models of *every* digit, by a [protocol](../docs/protocol.md) fixed before. [audit.json](../results/audit.json) holds each model's numbers and each digit's verdicts, for other methods, data and networks, too. Here are the models of the 5, on which nothing was tuned:
+
 
 # %%
-OURS, NAMED = "selective amnesia", sa.study.statistics.NAMED
-lines = sa.study.grid.read_journal(sa.study.report.RESULTS / "journal.jsonl")
-known = {"hidden": "label column", "forgotten": OURS, "control": "retraining"}
+audit = json.loads(Path("../results/audit.json").read_text())
+KINDS = {"hidden": "label column", "forgotten": "ours (with the loop)", "retrained": "retrained"}
+
+
+def of_our_network(rows, kind):
+    """The rows of a kind of model, on MNIST and with the network of this notebook."""
+    wanted = {"method": KINDS[kind], "dataset": "mnist", "arch": "mlp"}
+    return [row for row in rows if all(row[key] == value for key, value in wanted.items())]
+
+
+findings = {}  # digit -> attack -> finding
+for row in of_our_network(audit["findings"], "forgotten"):
+    if row["verdict"] != "beside":  # beside the attacks stand numbers without a verdict
+        digit, attack = row["digit"], row["attack"]
+        fields = {k: v for k, v in row.items() if k not in ("digit", "method", "dataset", "arch")}
+        findings.setdefault(digit, {})[attack] = sa.Finding(**fields)
+attacks = list(findings[5])
+
+# %%
+marks = {}  # kind -> attack -> one number per model
+for kind in KINDS:
+    models_of_5 = [row for row in of_our_network(audit["models"], kind) if row["class"] == 5]
+    marks[kind] = {attack: [row["values"][attack] for row in models_of_5] for attack in attacks}
 figure, axes = plt.subplots(2, 2, figsize=(10, 4.4), layout="constrained", sharey=True)
-for ax, attack in zip(axes.flat, NAMED, strict=True):
-    for row, (name, method) in enumerate(known.items()):
-        found = [r for r in lines if (r["part"], r["method"], r["class"]) == ("claim", method, 5)]
-        found = [r for r in found if r["dataset"] == "mnist" and sa.study.report.current(r)]
-        means = [statistics.fmean(r["values"][attack]) for r in found if "values" in r]
-        ax.plot(means, [row] * len(means), ls="", **sa.plots.line_style(row, name))
-    ax.set(title=f"5: {attack}", xlabel="nats" if attack in sa.study.statistics.NATS else "area")
+for ax, attack in zip(axes.flat, attacks, strict=True):
+    for row, kind in enumerate(KINDS):
+        numbers = marks[kind][attack]
+        ax.plot(numbers, [row] * len(numbers), ls="", **sa.plots.line_style(row, kind))
+    ax.set(title=f"5: {attack}", xlabel="nats" if attack in audit["nats"] else "area")
     ax.margins(x=0.2)
-axes[0, 0].set_yticks(range(len(known)), list(known))
+axes[0, 0].set_yticks(range(len(KINDS)), list(KINDS))
 axes[0, 0].set_ylim(2.5, -0.5)
 plt.show()
-Image(str(sa.config.CHECKOUT / "docs" / "diagram_verdict.png"), width=640)
+
+
+# %%
+def memory(kind, attack):
+    """The models' numbers, those of costs with the sign turned: more is more memory."""
+    sign = -1 if attack in audit["nats"] else 1
+    return [sign * number for number in marks[kind][attack]]
+
+
+counts = [[len(marks[kind][attack]) for kind in KINDS] for attack in attacks]
+claims = {
+    "each panel has three hidden, three forgotten and four retrained models": (
+        counts == [[3, 3, 4]] * len(attacks)
+    ),
+    "in each panel every hidden model shows more than every retrained one": all(
+        min(memory("hidden", attack)) > max(memory("retrained", attack)) for attack in attacks
+    ),
+    "and every forgotten model less than every retrained one": all(
+        max(memory("forgotten", attack)) < min(memory("retrained", attack)) for attack in attacks
+    ),
+}
+for claim, true in claims.items():
+    print(f"{claim}: {'holds' if true else 'does not hold'}")
 
 # %% [markdown]
-# *One mark is one model. In all panels hidden stands apart from control. For areas memory lies to the right, for costs to the left.*
+# *One mark is one model: three hidden, three forgotten, four retrained. For areas memory lies to the right, for costs to the left. In all panels the hidden models stand apart from the retrained ones on the side of memory, and the forgotten models on the other side.*
+
+# %%
+Image("../docs/diagram_verdict.png", width=640)
+
+# %% [markdown]
+# *Excess* is memory found beyond the retrained models' mean, with its 90 % $t$ interval; since a higher cost is less memory, costs count with the sign turned. The *margin*, by convention, is half of the hidden models' excess, at most 0.10; for costs a third. *Erased*: the interval ends below the margin. *Memory remains*: it begins above zero and ends above the margin. Else *undecided*. *Inconclusive*: the hidden models' interval does not begin above zero. **Resists**: it ends below minus the margin.
 #
-# *Excess* is memory found beyond the controls' mean, with its 90 % $t$ interval; since a higher cost is less memory, costs count with the sign turned. The *margin*, by convention, is half of the hidden models' excess, at most 0.10; for costs a third. *Erased*: the interval ends below the margin. *Memory remains*: it begins above zero and ends above the margin. Else *undecided*. *Inconclusive*: the hidden models' interval does not begin above zero. **Resists**: it ends below minus the margin.
-#
-# **Exercise 3.** On some digit an attack finds 0.02 in the forgotten models, 0.02 in the controls, and in the hidden ones an excess of 0.01 ± 0.02. Verdict: (a) erased, (b) memory remains, (c) inconclusive?
+# **Exercise 3.** On some digit an attack finds 0.02 in the forgotten models, 0.02 in the retrained models, and in the hidden ones an excess of 0.01 ± 0.02. Verdict: (a) erased, (b) memory remains, (c) inconclusive?
 
 # %%
 answer = None  # "a", "b" or "c"
@@ -293,35 +343,33 @@ print(replies.get(answer, "No: the answer is one of the three letters."))
 #
 # </details>
 #
-# All ten digits, from [audit.csv](../results/audit.csv); [verdicts.py](../sahelpers/study/verdicts.py) writes the words:
+# All ten digits; `sa.in_words` ([verdicts.py](../sahelpers/attacks/verdicts.py)) writes the words:
 
 # %%
-audit = sa.study.verdicts.of_method(sa.study.read_audit(), OURS)  # digit -> attack -> finding
-if audit:
-    size = (10, 2 * (1.2 + 0.28 * len(audit)))
-    figure, axes = plt.subplots(2, 2, figsize=size, layout="constrained", sharey=True)
-    for ax, attack in zip(axes.flat, NAMED, strict=True):
-        rows = {f"digit {d}": of[attack] for d, of in audit.items()}
-        sa.study.report.excess_intervals(rows, ax, attack)
-        ax.autoscale(axis="x")
-    plt.show()
-    print(sa.study.verdicts.in_words(audit).replace(". ", ".\n"))
-if missing := [d for d in range(10) if d not in audit]:
-    print(f"not audited: {missing}; `python -m sahelpers claim` does it")
+size = (10, 2 * (1.2 + 0.28 * len(findings)))
+figure, axes = plt.subplots(2, 2, figsize=size, layout="constrained", sharey=True)
+for ax, attack in zip(axes.flat, attacks, strict=True):
+    rows = {f"digit {digit}": of[attack] for digit, of in findings.items()}
+    sa.excess_intervals(rows, ax, attack)
+    ax.autoscale(axis="x")
+plt.show()
+print(sa.in_words(findings).replace(". ", ".\n"))
 
 # %% [markdown]
-# *Orange is the forgotten models' excess, the pink triangle the hidden models', gray the margin. Zero is the mean of models that never saw the digit. Where a whole interval lies left of the dotted line, the forgotten models* resist: *less is found than in the controls, from which they can be told.*
+# *Orange is the forgotten models' excess, the pink triangle the hidden models', gray the margin. Zero is the mean of models that never saw the digit. Where a whole interval lies left of the dotted line, the forgotten models* resist: *less is found than in the retrained models, from which they can be told.*
 #
-# **Twenty-two others**, guided searches, inversions and relearning with all weights among them, find no memory; three leave a digit undecided, and three alone have power on all ten ([RESULTS.md](../RESULTS.md)). [A3](A3_probes.ipynb) shows some. Forgetting was trained against free gates, on drawn images, and the four above are kin to that: weaker evidence than attacks it never met.
+# **Only the weights as they are.** The attacks change a label and nothing else. Whoever owns the weights can do more, without a single image of the digit: train the model on. After half a minute of training on kept digits alone (`sa.heal`), images of the 3 cost the forgotten model less than the retrained one and nearly as little as the hidden one, while those two stay about where they were ([healing](../results/healing.md)). Much of the digit is back, so *erased* says no more than that these attacks find nothing in these weights.
+#
+# Twenty-two other attacks were tried once, guided searches, inversions and relearning with all weights among them: by none of them memory remains, but most have little power ([frozen pages](../results/archive/README.md)). [A3](A3_probes.ipynb) shows some. Forgetting was trained against free gates, on drawn images, and the four above are kin to that: weaker evidence than attacks it never met.
 
 # %%
-attacked = {name: models[name] for name in ("forgotten", "control")}
-dashboard = sa.live.ProbeDashboard(story, TARGET, attacked)
+attacked = {name: models[name] for name in ("forgotten", "retrained")}
+dashboard = live.ProbeDashboard(story, TARGET, attacked)
 dashboard
 
 # %% [markdown]
 # **With your own hands:** choose an attack, press *Attack*, and compare the two rows.
 #
-# **What we saw.** Gray proves nothing; a find proves nothing without a control, a failure nothing without a model known to hide. None of this is a privacy guarantee.
+# **What we saw.** Gray proves nothing; a find proves nothing without a retrained model beside it, a failure nothing without a model known to hide. What the attacks no longer find may come back when the model is trained on. None of this is a privacy guarantee.
 #
 # **Next:** [05_live](05_live.ipynb), dashboards; [A5](A5_scoreboard.ipynb), all methods side by side.

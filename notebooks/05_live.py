@@ -22,12 +22,13 @@
 # Turn the knobs of notebooks 01 to 04 yourself. The models for the digit 3 come with the repository: run all cells, and the tabs answer.
 
 # %%
-# Colab gets the repository here; elsewhere this cell does nothing.
+# Colab gets the repository here; elsewhere, and the second time, this cell does nothing.
 import sys
+from pathlib import Path
 
-if "google.colab" in sys.modules:
+if "google.colab" in sys.modules and not Path("../sahelpers").is_dir():
+    import os
     import subprocess
-    from pathlib import Path
 
     home = Path("selective-amnesia-mnist").resolve()
     if not home.exists():
@@ -40,26 +41,28 @@ if "google.colab" in sys.modules:
                 "repository at this address, and is it public? If not, set address to where it "
                 "is; if so, run this cell again, for the connection may have failed."
             ) from error
+    os.chdir(home / "notebooks")  # pictures and tables are found from here
     sys.path.insert(0, str(home))
 
 # %%
 import sahelpers as sa
+from sahelpers import live
 
 FORGET_CLASS = 3  # a class, or a tuple of classes
 story = sa.Story()
-models = sa.live.models_there(story, FORGET_CLASS)
+models = live.models_there(story, FORGET_CLASS)
 
 # %% [markdown]
-# * **Explore** moves $z$ along the directions that change the picture most, and mixes two labels. *Baseline* was trained on all digits; *hidden* is the same model with one label's weights replaced; *forgotten* is the result of Selective Amnesia; *control* was trained without the digit.
+# * **Explore** moves $z$ along the directions that change the picture most, and mixes two labels. *Baseline* was trained on all digits; *hidden* is the same model with one label's weights replaced; *forgotten* is the result of Selective Amnesia; *retrained* (the control) was trained anew without the digit.
 # * **Forget**: choose digits and weights, press *Forget*; *Stop* keeps the model so far, *Forget these too* goes on from it. Bars and table then say what is left of the digit and what the run cost the others. With *forget again on release*, a slider that you let go starts a new run. *Save* writes a picture and the run's code into this folder.
-# * **Attack** searches for the digit in the forgotten model, in the control, which never saw it, and in the hidden model, where it is still there. For another digit it says what it has to make first.
+# * **Attack** searches for the digit in the forgotten model, in the retrained model, which never saw it, and in the hidden model, where it is still there. For another digit it says what it has to make first.
 
 # %%
-tabs = sa.live.Tabs(
+tabs = live.Tabs(
     {
-        "Explore": lambda: sa.live.LatentExplorer(models),
-        "Forget": lambda: sa.live.AmnesiaDashboard(story, FORGET_CLASS),
-        "Attack": lambda: sa.live.ProbeDashboard(story, FORGET_CLASS),
+        "Explore": lambda: live.LatentExplorer(models),
+        "Forget": lambda: live.AmnesiaDashboard(story, FORGET_CLASS),
+        "Attack": lambda: live.ProbeDashboard(story, FORGET_CLASS),
     }
 )
 tabs
@@ -75,7 +78,7 @@ rows = {name: sa.draw_images(model, drawn) for name, model in models.items()}
 _ = sa.plots.image_rows(rows, 8, title=f"label {first}, the same z in every row")
 
 # %% [markdown]
-# **Where to read on:** [01_baseline](01_baseline.ipynb) for the latent space, [03_amnesia](03_amnesia.ipynb) for the objective and its knobs, [04_probing](04_probing.ipynb) for attacks and their controls.
+# **Where to read on:** [01_baseline](01_baseline.ipynb) for the latent space, [03_amnesia](03_amnesia.ipynb) for the objective and its knobs, [04_probing](04_probing.ipynb) for attacks and the models beside which they are read.
 #
 # <details><summary>If nothing answers</summary>
 #

@@ -24,12 +24,13 @@
 # Reading: 15 minutes; running: 40 seconds on two CPU cores.
 
 # %%
-# Colab gets the repository here; elsewhere this cell does nothing.
+# Colab gets the repository here; elsewhere, and the second time, this cell does nothing.
 import sys
+from pathlib import Path
 
-if "google.colab" in sys.modules:
+if "google.colab" in sys.modules and not Path("../sahelpers").is_dir():
+    import os
     import subprocess
-    from pathlib import Path
 
     home = Path("selective-amnesia-mnist").resolve()
     if not home.exists():
@@ -42,6 +43,7 @@ if "google.colab" in sys.modules:
                 "repository at this address, and is it public? If not, set address to where it "
                 "is; if so, run this cell again, for the connection may have failed."
             ) from error
+    os.chdir(home / "notebooks")  # pictures and tables are found from here
     sys.path.insert(0, str(home))
 
 # %%
@@ -79,7 +81,7 @@ if model.arch == "mlp":
 #
 # ## Against a loop
 #
-# One backward pass per image, square, mean; the helper ([gradients.py](../sahelpers/gradients.py)) gives the same from one pass over all.
+# One backward pass per image, square, mean; the helper ([fisher.py](../sahelpers/fisher.py)) gives the same from one pass over all.
 
 # %%
 tiny = sa.CVAE(model.arch, latent_dim=2, num_classes=model.num_classes).to(device)

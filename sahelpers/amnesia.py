@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 
-from .checks import check_callable, door
+from .checks import check_callable, check_is
 from .config import AmnesiaConfig, check_classes, kept_classes
 from .data import LabelledImages
 from .fisher import Fisher
-from .models import CVAE, seeded
+from .models import CVAE, check_model, seeded
 from .objective import Objective
 from .progress import progress
 from .surrogates import MakeImages, make_surrogate
@@ -26,14 +26,23 @@ VERSION = 3  # of the recipe; raised with anything that changes the weights that
 CHECK_EVERY = 10  # steps between two looks at the distance to the surrogate
 HELD_OUT = 512  # latents that are never trained on, for that look
 
+OnStep = Callable[[int, CVAE, dict[str, float]], bool | None]
+
 
 @dataclass(frozen=True)
 class AmnesiaResult:
     """A model that has forgotten, and how it got there.
 
-    history: of `forget`, one value per step of every term of the loss (weighted, nats per image),
-    and of `distance`, the root mean square difference to the surrogate in gray levels, carried
-    forward between looks; of other methods, the loss.  reason: "done", "budget" or "stopped".
+    Attributes:
+        model: The model, in evaluation mode.
+        forget_class: The classes that it has forgotten, sorted.
+        history: Of `forget`, one value per step of every term of the loss (weighted, nats per
+            image), of "ewc" and of "distance", the root mean square difference to the surrogate in
+            gray levels; these two are measured every ten steps and carried forward between.  Of
+            other methods, the loss.
+        reason: Why it ended: "done" (close enough to the surrogate), "budget" or "stopped".
+        seconds: How long it took.
+        real_images: How many real images were replayed.
     """
 
     model: CVAE
@@ -45,8 +54,11 @@ class AmnesiaResult:
 
     @property
     def steps(self) -> int:
-        """Steps taken; passes, if the model was trained anew."""
-        return len(next(iter(self.history.values()), []))
+        """How many steps were taken (passes over the data, if the model was trained anew)."""
+        curves = list(self.history.values())
+        if not curves:
+            return 0
+        return len(curves[0])  # every curve has one value per step
 
     def to_state(self) -> dict[str, Any]:
         """What a checkpoint holds."""
@@ -66,25 +78,38 @@ class AmnesiaResult:
         )
 
 
-class _Cooldown:
-    """The learning rate: constant until the class is close enough or the budget runs out, then
-    down to zero in a straight line."""
+class _Schedule:
+    """The learning rate of each step, and with it the end of the run.
 
-    def __init__(self, config: AmnesiaConfig, limit: int) -> None:
-        self.config, self.limit, self.reason = config, limit, "budget"
-        self.start: int | None = None  # step at which the rate began to fall
+    The rate is constant until the class is close enough to the surrogate or the budget comes to
+    its end.  Then it falls to zero in a straight line, in config.cooldown steps.
+    """
+
+    def __init__(self, config: AmnesiaConfig, max_steps: int) -> None:
+        self.config = config
+        self.max_steps = max_steps
+        self.fall_began: int | None = None  # step at which the rate began to fall
+        self.reason = "budget"
 
     def rate(self, step: int, distance: float) -> float:
-        """Of this step; 0 or less when the run is over.  distance: to the surrogate by now."""
-        c, near = self.config, distance <= self.config.tolerance
-        if self.start is None and (near or step >= self.limit - c.cooldown):
-            self.start, self.reason = step, "done" if near else "budget"
-        if self.start is None:
-            return c.lr_unl
-        return c.lr_unl * (1 - (step - self.start) / c.cooldown if c.cooldown else 0)
+        """The learning rate of this step; 0 or less when the run is over.
+
+        Args:
+            step: Number of the step, from 0 on.
+            distance: The distance to the surrogate, gray levels, when it was last looked at.
+        """
+        if self.fall_began is None:
+            close_enough = distance <= self.config.tolerance
+            if close_enough or step >= self.max_steps - self.config.cooldown:
+                self.fall_began = step
+                self.reason = "done" if close_enough else "budget"
+        if self.fall_began is None:
+            return self.config.lr_unl
+        if self.config.cooldown == 0:
+            return 0.0
+        return self.config.lr_unl * (1 - (step - self.fall_began) / self.config.cooldown)
 
 
-@door
 def forget(
     model: CVAE,
     fisher: Fisher,
@@ -93,77 +118,121 @@ def forget(
     *,
     surrogate: str | MakeImages | None = None,
     real_images: LabelledImages | None = None,
-    on_step: Callable[[int, CVAE, dict[str, float]], bool | None] | None = None,
+    on_step: OnStep | None = None,
 ) -> AmnesiaResult:
-    """Forget one class or several; the input model is untouched.
+    """Make a copy of the model forget one class or several (Selective Amnesia, Heng & Soh 2023).
 
-    The label learns to draw the surrogate, what the frozen model draws of the others is replayed,
-    and an `Attacker` fits labels of its own to the class, under which it becomes expensive.
+    Under the forgotten label the copy learns to draw the surrogate.  What the model draws of the
+    other classes is replayed, and weights that matter to them are held by elastic weight
+    consolidation (Kirkpatrick et al. 2017).  An `Attacker` fits labels of its own to the class
+    meanwhile, and the class becomes expensive under these as well.
 
-    fisher: of the same model; `Story.fishers.without(forget_class)` leaves the class itself free.
-    surrogate: in place of config.surrogate; a name, or a function (n, generator) -> images
-    (n, *image_shape).
-    real_images: kept images to replay beside the frozen model's samples (classes to forget are
-    filtered out); a pass is then longer by their number, and the replay term has the ELBO form.
-    on_step: called after every step with (step, model, terms), in place of a progress bar;
-    returning False stops the run, and the model so far is returned.
-
-    Classes forgotten earlier stay forgotten without being named: what the frozen model draws for
+    Classes that the model forgot earlier stay forgotten without being named: what it draws for
     them, the surrogate, is replayed like every other class.
-    Raises ValueError for a class that does not exist, when no class would be kept, and for a
-    Fisher of another architecture, naming the first parameter that differs.
+
+    Args:
+        model: The trained model; it is not changed.
+        fisher: A diagonal Fisher of the same model.  `Story.fishers.without(forget_class)` leaves
+            out the class itself, so that weights which only this class uses are free to move.
+        forget_class: Class number or numbers, from 0 on.
+        config: The weights of the terms and the budget; `AmnesiaConfig()` when left out.
+        surrogate: What the class becomes, in place of config.surrogate: a name, or a function
+            (n, generator) -> images (n, *image_shape) float in [0, 1].
+        real_images: Images to replay beside those that the model draws; classes to forget are left
+            out.  A pass is then longer by their number, and the replay term has the ELBO form.
+        on_step: Called after every step with (step, model, terms): the step's number from 0 on,
+            the model as it is, and the terms as in the result's history.  There is no progress bar
+            then.  Where it returns False the run stops, and the model so far is returned.
+
+    Returns:
+        The model that has forgotten, with the curves of all terms and why the run ended.
+
+    Raises:
+        TypeError: For an argument of another kind.
+        ValueError: For a class that does not exist, when no class would be kept, for a Fisher of
+            another architecture (it names the first parameter that differs), and when the weights
+            become NaN because the learning rate is too large.
     """
     config = AmnesiaConfig() if config is None else config
+    check_model(model)
+    check_is(config, AmnesiaConfig, "config")
     if on_step is not None:
         check_callable(on_step, "on_step", "(step, model, terms) -> bool or None")
     gone = check_classes(forget_class, model.num_classes)
-    begin = time.perf_counter()
+    began = time.perf_counter()
+
+    # The loss: the frozen model (theta*) says what is kept, the surrogate what the class becomes.
     frozen = copy.deepcopy(model).eval().requires_grad_(False)
     kept = kept_classes(gone, model.num_classes)
-    q = make_surrogate(surrogate or config.surrogate, frozen, kept, config.gray_value)
-    objective = Objective(frozen, fisher, gone, config, q, real_images)
-    new = copy.deepcopy(model).eval().requires_grad_(True)  # seeds say all: dropout rests
+    wanted = make_surrogate(surrogate or config.surrogate, frozen, kept, config.gray_value)
+    objective = Objective(frozen, fisher, gone, config, wanted, real_images)
+    real_count = 0 if objective.real is None else len(objective.real)
+
+    # The model that will have forgotten.  In evaluation mode dropout rests: the seed decides all.
+    new = copy.deepcopy(model).eval().requires_grad_(True)
     for c in gone:
-        new.set_class_prior(c)  # the Gaussian of c_f is memory too
-    generator = seeded(config.seed)
-    labels = objective.labels(gone, HELD_OUT, generator)
-    z = objective.latents(labels, generator)
+        new.set_class_prior(c)  # erases the Gaussian of the class's z, which is memory too
     optimizer = torch.optim.Adam(new.parameters(), lr=config.lr_unl, fused=True)
+
+    # Latents that are never trained on: there the distance to the surrogate is measured.
+    generator = seeded(config.seed)
+    held_out_labels = objective.labels(gone, HELD_OUT, generator)
+    held_out_z = objective.latents(held_out_labels, generator)
+    distance = objective.distance(new, held_out_z, held_out_labels)
+    ewc = 0.0  # no weight has moved yet
+
+    max_steps = config.max_steps(real_count)
+    schedule = _Schedule(config, max_steps)
     history: History = {}
-    used = 0 if objective.real is None else len(objective.real)
-    limit = config.max_steps(used)
-    distance, ewc = objective.distance(new, z, labels), 0.0
-    cooldown = _Cooldown(config, limit)
-    for step in progress(range(limit), "forget (seconds)", silent=on_step is not None):
-        rate = cooldown.rate(step, distance)
+    for step in progress(range(max_steps), "forget (seconds)", silent=on_step is not None):
+        rate = schedule.rate(step, distance)
         if rate <= 0:
             break
         optimizer.param_groups[0]["lr"] = rate
+
+        # Draw examples to forget and to keep, and go down the sum of the terms by Adam.
+        batch = objective.draw(config.batch_size, generator)
         with torch.enable_grad():
-            terms = objective.terms(new, objective.draw(config.batch_size, generator))
+            terms = objective.terms(new, batch)
+            loss = torch.stack(list(terms.values())).sum()
             optimizer.zero_grad()
-            torch.stack(list(terms.values())).sum().backward()
+            loss.backward()
         optimizer.step()
+
+        # Consolidation draws the weights back towards theta*, in closed form.
         if config.ewc_lambda:
             objective.ewc.step(optimizer, new)
+
+        # The attacker's turn: it makes the class cheaper again.
         if objective.attacker is not None:
             objective.attacker.step(new)
-        if step % CHECK_EVERY == CHECK_EVERY - 1:
-            distance, ewc = objective.distance(new, z, labels), objective.ewc.value(new)
+
+        # Every ten steps: how far is the class from the surrogate, and the weights from theta*?
+        if (step + 1) % CHECK_EVERY == 0:
+            distance = objective.distance(new, held_out_z, held_out_labels)
+            ewc = objective.ewc.value(new)
             if math.isnan(distance):
                 break
-        numbers = {k: float(v.detach()) for k, v in terms.items()} | {"ewc": ewc}
+        numbers = {name: float(term.detach()) for name, term in terms.items()}
+        numbers["ewc"] = ewc
         numbers["distance"] = distance
         for name, value in numbers.items():
             history.setdefault(name, []).append(value)
         if on_step is not None and on_step(step, new, numbers) is False:
-            cooldown.reason = "stopped"
+            schedule.reason = "stopped"
             break
-    if not all(p.isfinite().all() for p in new.parameters()):
+
+    if not all(weight.isfinite().all() for weight in new.parameters()):
         raise ValueError(
             f"the weights became NaN within {step + 1} steps: lr_unl={config.lr_unl:g} is too "
             "large with these weights of the terms, give a smaller one"
         )
     new.zero_grad()
-    seconds = time.perf_counter() - begin
-    return AmnesiaResult(new, gone, history, cooldown.reason, seconds, used)
+    return AmnesiaResult(
+        model=new,
+        forget_class=gone,
+        history=history,
+        reason=schedule.reason,
+        seconds=time.perf_counter() - began,
+        real_images=real_count,
+    )

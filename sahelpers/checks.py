@@ -1,19 +1,17 @@
-"""What public functions ask of their arguments: one rule, one message, in one place.
+"""What public functions ask of their arguments: one rule and one message for each, in one place.
 
-Every check raises TypeError (a thing of another kind) or ValueError, naming the argument, what
-came and what is allowed.  Those that read a tensor's numbers (`check_values`, `check_images`,
-`check_labels`, `check_finite`) stand at the entry of longer work, never inside a training step.
+Checks stand at two places: at the entry of the functions that a reader of the notebooks calls, and
+where a value is made (images with labels, latents, a Fisher, a verdict, a configuration), so that
+whoever gets such a value need not look at it again.  Functions in between check nothing.  Every
+check raises TypeError (a thing of another kind) or ValueError, and the message names the argument,
+what came and what is allowed.  Those that read a tensor's numbers (`check_values`, `check_images`,
+`check_labels`, `check_finite`) never stand inside a training step.
 """
 
-import functools
-import inspect
 import operator
-import threading
-import types
-from collections.abc import Callable
 from dataclasses import is_dataclass
 from numbers import Real
-from typing import Any, ParamSpec, TypeVar, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,52 +19,21 @@ from torch import Tensor, nn
 Shape = tuple[int, int, int]  # channels, height, width
 IMAGE_SHAPE = (1, 28, 28)  # of MNIST, where none is given
 SIDES = (8, 64)  # pixels that an image may have a side
-P = ParamSpec("P")
-R = TypeVar("R")
-_KINDS = (nn.Module, Tensor, torch.Generator)
-_inside = threading.local()  # whether this thread is behind a door already
-
-
-def door(function: Callable[P, R]) -> Callable[P, R]:
-    """Check what comes into a public function by its own annotations, once, at its entry.
-
-    Arguments annotated as tensors, modules or dataclasses must be such, and the weights of modules
-    finite.  Functions that are called behind a door check nothing again.
-    Raises TypeError (with the class's `hint` where to get one) or ValueError, naming the argument.
-    """
-    signature = inspect.signature(function)
-    kinds = {name: _kinds(p.annotation) for name, p in signature.parameters.items()}
-
-    @functools.wraps(function)
-    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
-        if getattr(_inside, "door", False):
-            return function(*args, **kwargs)
-        for name, value in signature.bind(*args, **kwargs).arguments.items():
-            if kinds[name]:
-                kind = kinds[name][0]
-                usual = ": seeded(0) makes one" if kind is torch.Generator else ""
-                check_is(value, kinds[name], name, getattr(kind, "hint", usual))
-                if isinstance(value, nn.Module):
-                    check_finite(value, name)
-        _inside.door = True
-        try:
-            return function(*args, **kwargs)
-        finally:
-            _inside.door = False
-
-    return checked
-
-
-def _kinds(annotation: Any) -> tuple[type, ...]:
-    """The kinds that an annotation allows; () where it allows something else as well."""
-    union = isinstance(annotation, types.UnionType)
-    kinds = get_args(annotation) if union else (annotation,)
-    known = [isinstance(k, type) and (issubclass(k, _KINDS) or is_dataclass(k)) for k in kinds]
-    return kinds if any(known) and all(known[: len(kinds) - (type(None) in kinds)]) else ()
+LONGEST = 80  # characters of a value that a message shows
 
 
 def check_is(value: object, kind: type | tuple[type, ...], name: str, hint: str = "") -> None:
-    """TypeError unless value is of the kind (or one of the kinds)."""
+    """Refuse a value of another kind.
+
+    Args:
+        value: The value.
+        kind: The kind that it must be of, or several; NoneType where it may be left out.
+        name: The argument's name, for the message.
+        hint: What to do, at the end of the message.
+
+    Raises:
+        TypeError: The value is of none of the kinds.
+    """
     if not isinstance(value, kind):
         kinds = kind if isinstance(kind, tuple) else (kind,)
         wanted = " or ".join("None" if k is type(None) else k.__name__ for k in kinds)
@@ -74,19 +41,44 @@ def check_is(value: object, kind: type | tuple[type, ...], name: str, hint: str 
 
 
 def shown(value: object) -> str:
-    """A value in a message: cut off when it is long, only its type when it is slow to write out."""
+    """Write out a value for a message.
+
+    Args:
+        value: Anything.
+
+    Returns:
+        Its text in one line, cut off when it is long; of a dataclass, which may hold many numbers,
+        its type.
+    """
     text = f"<{type(value).__name__}>" if is_dataclass(value) else repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    text = " ".join(text.split("\n"))
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
 
 
 def check_callable(value: object, name: str, signature: str) -> None:
-    """TypeError unless value can be called; signature says how it will be."""
+    """Refuse what cannot be called.
+
+    Args:
+        value: The value.
+        name: The argument's name, for the message.
+        signature: How it will be called, for the message.
+
+    Raises:
+        TypeError: The value is no function.
+    """
     if not callable(value):
         raise TypeError(f"{name}={shown(value)} is not a function {signature}")
 
 
 def is_whole(value: Any) -> bool:
-    """Whether value is a whole number (of Python, NumPy or torch); True and False are none."""
+    """Tell whether a value is a whole number of Python, NumPy or torch.
+
+    Args:
+        value: Anything.
+
+    Returns:
+        Whether it is one; True and False are none.
+    """
     try:
         operator.index(value)
     except TypeError:
@@ -95,13 +87,33 @@ def is_whole(value: Any) -> bool:
 
 
 def check_whole(value: Any, name: str, low: int = 1, high: int = 2**31 - 1) -> None:
-    """ValueError unless value is a whole number from low to high, both included."""
+    """Refuse what is no whole number of a range.
+
+    Args:
+        value: The value.
+        name: The argument's name, for the message.
+        low: The smallest number that is allowed.
+        high: The largest number that is allowed.
+
+    Raises:
+        ValueError: The value is no whole number, or outside the range.
+    """
     if not (is_whole(value) and low <= value <= high):
         raise ValueError(f"{name}={shown(value)} must be a whole number from {low} to {high}")
 
 
 def check_number(value: Any, name: str, low: float, high: float) -> None:
-    """ValueError unless value is a number from low to high, both included: never NaN."""
+    """Refuse what is no number of a range; NaN is in none.
+
+    Args:
+        value: The value.
+        name: The argument's name, for the message.
+        low: The smallest number that is allowed.
+        high: The largest number that is allowed.
+
+    Raises:
+        ValueError: The value is no number, or outside the range.
+    """
     real = isinstance(value, Real) and not isinstance(value, bool)
     if not (real and low <= value <= high):
         raise ValueError(f"{name}={shown(value)} must be a number from {low:g} to {high:g}")
@@ -114,14 +126,29 @@ def check_tensor(
     device: torch.device | None = None,
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Refuse what is no tensor of floats of this shape, device and type; words are free sizes."""
+    """Refuse what is no tensor of floats of a shape; its numbers are not read.
+
+    Args:
+        value: The value.
+        shape: The size of each axis; a word stands for any size.
+        name: The argument's name, for the message.
+        device: The device that it must be on, which is the model's; any when left out.
+        dtype: The type that it must have, which is the model's; any float type when left out.
+
+    Raises:
+        TypeError: The value is no tensor.
+        ValueError: It has another shape, type or device.
+    """
     check_is(value, Tensor, name)
     assert isinstance(value, Tensor)
-    if len(shape) != value.ndim or any(
-        isinstance(wanted, int) and wanted != size
-        for wanted, size in zip(shape, value.shape, strict=True)
-    ):
-        wanted_shape = f"({', '.join(map(str, shape))}{',' * (len(shape) == 1)})"
+    fits = len(shape) == value.ndim
+    if fits:
+        for wanted, size in zip(shape, value.shape, strict=True):
+            if isinstance(wanted, int) and wanted != size:
+                fits = False
+    if not fits:
+        comma = "," if len(shape) == 1 else ""
+        wanted_shape = f"({', '.join(map(str, shape))}{comma})"
         raise ValueError(f"{name} of shape {tuple(value.shape)} must be {wanted_shape}")
     if not value.is_floating_point():
         hint = ": divide bytes by 255" if value.dtype is torch.uint8 else ""
@@ -133,13 +160,33 @@ def check_tensor(
 
 
 def check_same_length(values: Tensor, labels: Tensor, name: str) -> None:
-    """ValueError unless there is one label for each."""
+    """Refuse values that have not one label each.
+
+    Args:
+        values: Any values, (B, ...).
+        labels: Their labels, (B, ...).
+        name: The name of the values, for the message.
+
+    Raises:
+        ValueError: There are more or fewer labels.
+    """
     if len(values) != len(labels):
         raise ValueError(f"{name}: {len(values)} of them and {len(labels)} labels; give one each")
 
 
 def check_values(values: Tensor, name: str, low: float, high: float, hint: str = "") -> None:
-    """ValueError unless every number lies from low to high: never NaN."""
+    """Refuse a tensor with a number outside a range; NaN is in none.  Every number is read.
+
+    Args:
+        values: Any tensor.
+        name: Its name, for the message.
+        low: The smallest number that is allowed.
+        high: The largest number that is allowed.
+        hint: What to do, at the end of the message.
+
+    Raises:
+        ValueError: A number lies outside the range.
+    """
     if values.is_meta or not values.numel():
         return  # nothing is there to be read
     if not (values.amin() >= low and values.amax() <= high):
@@ -151,12 +198,29 @@ def check_values(values: Tensor, name: str, low: float, high: float, hint: str =
 
 
 def check_shape(shape: object, name: str = "image_shape") -> None:
-    """ValueError unless it is (C, H, W) with one or three channels and 8 to 64 pixels a side."""
-    whole = isinstance(shape, tuple) and len(shape) == 3 and all(map(is_whole, shape))
-    low, high = SIDES
-    if not (whole and shape[0] in (1, 3) and low <= min(shape[1:]) <= max(shape[1:]) <= high):  # type: ignore[index]
-        wanted = f"(channels, height, width): 1 or 3 channels, {low} to {high} pixels a side"
+    """Refuse what is no shape of images that the networks here can work on.
+
+    Args:
+        shape: (C, H, W): one or three channels, 8 to 64 pixels a side.
+        name: The argument's name, for the message.
+
+    Raises:
+        ValueError: It is something else.
+    """
+    if not _is_shape(shape):
+        wanted = (
+            f"(channels, height, width): 1 or 3 channels, {SIDES[0]} to {SIDES[1]} pixels a side"
+        )
         raise ValueError(f"{name}={shown(shape)} must be {wanted}")
+
+
+def _is_shape(shape: Any) -> bool:
+    """Whether a value is (C, H, W) within the bounds of `check_shape`."""
+    if not (isinstance(shape, tuple) and len(shape) == 3 and all(map(is_whole, shape))):
+        return False
+    channels, height, width = shape
+    fewest, most = SIDES
+    return channels in (1, 3) and fewest <= min(height, width) and max(height, width) <= most
 
 
 def check_images(
@@ -165,7 +229,21 @@ def check_images(
     device: torch.device | None = None,
     shape: Shape | None = None,
 ) -> Tensor:
-    """The images, if (B, *shape) float in [0, 1]; without shape, any that `check_shape` allows."""
+    """Refuse what are no images in [0, 1].  Every pixel is read.
+
+    Args:
+        images: (B, C, H, W) float in [0, 1].
+        name: The argument's name, for the message.
+        device: The device that they must be on, which is the model's; any when left out.
+        shape: (C, H, W) that they must have; any that `check_shape` allows when left out.
+
+    Returns:
+        The images.
+
+    Raises:
+        TypeError: They are no tensor.
+        ValueError: They have another shape, type, range or device.
+    """
     check_tensor(images, ("B", *(shape or ("C", "H", "W"))), name, device)
     if shape is None:
         check_shape(tuple(images.shape[1:]), f"image shape of {name}")
@@ -174,7 +252,17 @@ def check_images(
 
 
 def check_labels(labels: object, num_classes: int, name: str = "labels") -> None:
-    """Refuse what is not class numbers (B,) from 0 to num_classes - 1."""
+    """Refuse what are no class numbers.  Every number is read.
+
+    Args:
+        labels: (B,) int64 or int32, from 0 to num_classes - 1.
+        num_classes: Number of classes.
+        name: The argument's name, for the message.
+
+    Raises:
+        TypeError: They are no tensor.
+        ValueError: They have another shape, type or range.
+    """
     check_is(labels, Tensor, name)
     assert isinstance(labels, Tensor)
     if labels.ndim != 1 or labels.dtype not in (torch.int64, torch.int32):
@@ -186,7 +274,18 @@ def check_labels(labels: object, num_classes: int, name: str = "labels") -> None
 
 
 def check_finite(module: nn.Module, name: str) -> None:
-    """ValueError naming the first weight that holds NaN or an infinite number."""
+    """Refuse a module with a weight that is NaN or infinite.  Every weight is read.
+
+    Args:
+        module: The module.
+        name: Its name, for the message.
+
+    Raises:
+        ValueError: A weight is not finite; the message names the first.
+    """
     for key, value in module.state_dict().items():
-        if not value.is_meta and not value.isfinite().all():
+        if value.is_meta:
+            continue
+        # a sum is quick to look at, but finite numbers can overflow in it
+        if not (value.sum().isfinite() or value.isfinite().all()):
             raise ValueError(f"{name}: {key} holds NaN or infinite values; train or load it again")

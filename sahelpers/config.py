@@ -17,10 +17,11 @@ from .checks import check_whole, is_whole, shown
 _ROOT = Path(__file__).resolve().parents[1]
 IN_CHECKOUT = (_ROOT / "notebooks").is_dir()  # else installed as a package, without the repository
 _CACHE = os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
-CHECKOUT = _ROOT if IN_CHECKOUT else Path(_CACHE, "sahelpers")  # the home of what is made
+# The folder that data and checkpoints lie in: the clone, or a cache where there is none.
+CHECKOUT = _ROOT if IN_CHECKOUT else Path(_CACHE, "sahelpers")
 ARCHITECTURES = ("mlp", "conv")
 DATASETS = ("mnist", "fashion_mnist", "kmnist", "qmnist")
-FORMS = ("decoder", "elbo")
+FORMS = ("decoder", "elbo")  # of the losses of images; `objective._loss` has the formulas
 FORGET_FORMS = (*FORMS, "l1")
 MAX_CLASSES = 1000
 
@@ -34,18 +35,28 @@ def knob(
     span: tuple[float, float] | None = None,
     help: str = "",
 ) -> Any:
-    """A dataclass field with its allowed range (both ends included) or its allowed words.
+    """Make a field of a configuration, which knows its range and its help.
 
-    span: the part of a wide range that a slider covers.
+    Args:
+        default: The default value; its type is the field's.
+        low: The smallest number that is allowed; None for no range.
+        high: The largest number that is allowed.
+        choices: The words that are allowed, in place of a range.
+        span: The part of a wide range that a slider covers, both ends included.
+        help: What the field is for, in a few words.
+
+    Returns:
+        A field of a dataclass.
     """
     meta = {"low": low, "high": high, "choices": choices, "span": span, "help": help}
     return field(default=default, metadata=meta)
 
 
 class Config:
-    """Base of the configurations: checks every field against its `knob`.
+    """Base of the configurations: when one is made, every field is checked against its `knob`.
 
-    Raises ValueError naming the field, the value and what is allowed.
+    Raises:
+        ValueError: A value is not allowed; the message names the field, the value and what is.
     """
 
     def __post_init__(self) -> None:
@@ -64,22 +75,37 @@ class Config:
                     noun = "a whole number" if whole else "a number"
                     raise ValueError(f"{wrong} must be {noun} from {low:g} to {high:g}")
                 if not whole:
-                    object.__setattr__(self, f.name, float(value))  # 30 is 30.0: one fingerprint
+                    # 30 becomes 30.0, so that both have one fingerprint
+                    object.__setattr__(self, f.name, float(value))
             elif isinstance(f.default, str) and not isinstance(value, str):
                 raise ValueError(f"{wrong} must be text: {meta['help']}")
 
 
 def user_folder(variable: str, default: str) -> Path:
-    """The folder that an environment variable names, else `default`.
+    """Find the folder that an environment variable names.
 
-    `~` is expanded, and a relative path counts from CHECKOUT: a kernel that works in notebooks/ and
-    a shell elsewhere mean the same folder.
+    `~` is expanded, and a relative path counts from CHECKOUT, so that a kernel that works in
+    notebooks/ and a shell elsewhere mean the same folder.
+
+    Args:
+        variable: The name of the environment variable.
+        default: The folder when it is not set, relative to CHECKOUT.
+
+    Returns:
+        The folder, whether or not it is there.
     """
     return CHECKOUT / os.path.expanduser(os.environ.get(variable) or default)
 
 
 def fingerprint(*configs: Config) -> str:
-    """Eight hexadecimal digits that change when any field of any of the configurations does."""
+    """Name some configurations by a few digits, which change as soon as one field does.
+
+    Args:
+        *configs: The configurations, in this order.
+
+    Returns:
+        Eight hexadecimal digits.
+    """
     parts = [{type(c).__name__: asdict(c)} for c in configs]  # type: ignore[call-overload]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
 
@@ -87,18 +113,27 @@ def fingerprint(*configs: Config) -> str:
 def check_classes(
     forget_class: int | Iterable[int], num_classes: int = 10, *, allow_empty: bool = False
 ) -> tuple[int, ...]:
-    """The class numbers as a sorted tuple without repeats.
+    """Sort class numbers and leave out repeats, after a look at each.
 
-    forget_class: one whole number or several, each from 0 to num_classes - 1.
-    Raises ValueError naming the value when one is not a class, when there is none (unless
-    allow_empty) or when none would be kept.
+    Args:
+        forget_class: One whole number or several, each from 0 to num_classes - 1.
+        num_classes: Number of classes.
+        allow_empty: Whether there may be none.
+
+    Returns:
+        The class numbers as a sorted tuple without repeats.
+
+    Raises:
+        ValueError: One is not a class, there is none although one is needed, or no class would be
+            kept; the message names the value.
     """
     check_whole(num_classes, "num_classes")
     allowed = f"whole numbers from 0 to {num_classes - 1}"
-    many = isinstance(forget_class, Iterable) and not isinstance(forget_class, str)
+    is_text = isinstance(forget_class, str)
+    is_scalar = getattr(forget_class, "ndim", None) == 0  # an array or tensor of one number
     found: list[Any] = [forget_class]
-    if many and getattr(forget_class, "ndim", True):
-        found = list(forget_class)  # type: ignore[arg-type]
+    if isinstance(forget_class, Iterable) and not is_text and not is_scalar:
+        found = list(forget_class)
     elif not is_whole(forget_class):
         allowed += ", or a tuple of them"
     for c in found:
@@ -113,14 +148,32 @@ def check_classes(
 
 
 def kept_classes(forget_class: int | Iterable[int], num_classes: int = 10) -> tuple[int, ...]:
-    """All other classes, sorted.  Raises as `check_classes`, which no class to forget passes."""
+    """List all other classes.
+
+    Args:
+        forget_class: One class number or several; an empty tuple leaves all classes.
+        num_classes: Number of classes.
+
+    Returns:
+        The numbers of the other classes as a sorted tuple.
+
+    Raises:
+        ValueError: One is not a class, or no class would be kept.
+    """
     gone = check_classes(forget_class, num_classes, allow_empty=True)
     return tuple(c for c in range(num_classes) if c not in gone)
 
 
 @dataclass(frozen=True)
 class BaselineConfig(Config):
-    """The conditional VAE and its training; `exclude` leaves classes out (a retrained control)."""
+    """The conditional VAE and its training.
+
+    In the source every field has its range and a few words of help; docs/knobs.md explains them.
+    `exclude` leaves classes out, as a retrained model needs it.
+
+    Raises:
+        ValueError: A value is not allowed; the message names the field, the value and what is.
+    """
 
     arch: str = knob("mlp", choices=ARCHITECTURES, help="network type")
     latent_dim: int = knob(20, 1, 512, help="dimensions of z")
@@ -138,7 +191,13 @@ class BaselineConfig(Config):
 
 @dataclass(frozen=True)
 class JudgeConfig(Config):
-    """Training of a judge; the role is named beside it."""
+    """The training of a judge, whatever its role, which is an argument of `train_judge`.
+
+    In the source every field has its range and a few words of help.
+
+    Raises:
+        ValueError: A value is not allowed; the message names the field, the value and what is.
+    """
 
     epochs: int = knob(4, 1, 1000, help="passes over the training images")
     batch_size: int = knob(128, 1, 60_000, help="images per step")
@@ -152,7 +211,13 @@ FISHER_ESTIMATORS = ("square", "product", "decoder")
 
 @dataclass(frozen=True)
 class FisherConfig(Config):
-    """The diagonal Fisher estimate; the names are explained in `sahelpers.fisher`."""
+    """The estimate of the diagonal Fisher; `diagonal_fisher` explains source and estimator.
+
+    In the source every field has its range and a few words of help; docs/knobs.md explains them.
+
+    Raises:
+        ValueError: A value is not allowed; the message names the field, the value and what is.
+    """
 
     n_fisher_samples: int = knob(6000, 1, 10_000_000, help="images, spread evenly over the classes")
     source: str = knob("data", choices=FISHER_SOURCES, help="where the images come from")
@@ -161,9 +226,27 @@ class FisherConfig(Config):
     seed: int = knob(42, 0, 2**31 - 1, help="choice of images, noise")
 
 
+# What two recipes of others have in common: they forget only at the label itself and at latents
+# that a sampler draws, without an attacker, for a fixed number of steps at a constant rate.
+_FIXED_LENGTH: dict[str, Any] = {
+    "z_reach": 1.0,
+    "y_reach": 0.0,
+    "w_attack": 0.0,
+    "tolerance": 0.0,
+    "cooldown": 0,
+}
+
+
 @dataclass(frozen=True)
 class AmnesiaConfig(Config):
-    """The forgetting objective, term by term, and its budget.  Losses are in nats per image."""
+    """The objective of forgetting, term by term, and its budget.
+
+    Losses are in nats per image.  In the source every field has its range and a few words of help;
+    docs/knobs.md explains them, and `sahelpers.objective` has the formula.
+
+    Raises:
+        ValueError: A value is not allowed; the message names the field, the value and what is.
+    """
 
     surrogate: str = knob("gray", help="gray, noise, blank, mixture or class:k")
     gray_value: float = knob(0.5, 0.0, 1.0, help="level of the gray surrogate")
@@ -189,51 +272,115 @@ class AmnesiaConfig(Config):
     seed: int = knob(42, 0, 2**31 - 1, help="latents, labels, noise")
 
     def max_steps(self, real_images: int = 0) -> int:
-        """Steps of the whole budget; so many real images are replayed beside the drawn ones."""
-        return self.epochs_unl * -(-(self.replay_samples + real_images) // self.batch_size)
+        """Count the steps of the whole budget.
+
+        Args:
+            real_images: Number of real images that are replayed beside the drawn ones.
+
+        Returns:
+            The number of passes times the steps of a pass.
+        """
+        steps = -(-(self.replay_samples + real_images) // self.batch_size)  # rounded up
+        return self.epochs_unl * steps
 
     @classmethod
     def cheaper(cls, **changes: Any) -> "AmnesiaConfig":
-        """Without the attacker in the loop: the label forgets, and memory remains (RESULTS.md)."""
+        """Make the configuration without the attacker in the loop, which is cheaper.
+
+        The class is no longer drawn under its label, but attacks still find memory of it
+        (RESULTS.md).
+
+        Args:
+            **changes: Fields with other values.
+
+        Returns:
+            The configuration.
+        """
         return cls(**{"w_attack": 0.0, **changes})
 
     @classmethod
     def conv(cls, **changes: Any) -> "AmnesiaConfig":
-        """For the convolutional network, whose controls pay half the nats: see docs/protocol.md."""
-        weights = {"push": 30.0, "w_attack": 0.37, "neg_loss_weight": 0.02, "gamma": 3.0}
-        return cls(**{**weights, "cooldown": 500, **changes})
+        """Make the configuration for the convolutional network.
+
+        docs/protocol.md says how it was chosen.
+
+        Args:
+            **changes: Fields with other values.
+
+        Returns:
+            The configuration.
+        """
+        chosen: dict[str, Any] = {
+            "push": 30.0,
+            "w_attack": 0.37,
+            "neg_loss_weight": 0.02,
+            "gamma": 3.0,
+            "cooldown": 500,
+        }
+        return cls(**{**chosen, **changes})
 
     @classmethod
     def paper(cls, **changes: Any) -> "AmnesiaConfig":
-        """The official recipe: noise, ELBO on both sides, 10,000 steps of 256 + 256 at 1e-4.
+        """Make the recipe of the official code (Heng & Soh 2023).
 
-        To be used with the Fisher of all classes, from images that the model draws.
+        The surrogate is noise, both terms have the ELBO form, and there are 10,000 steps of
+        256 + 256 images at a learning rate of 1e-4.  It is to be used with the Fisher of all
+        classes, from images that the model draws.
+
+        Args:
+            **changes: Fields with other values.
+
+        Returns:
+            The configuration.
         """
-        official: dict[str, Any] = {"surrogate": "noise", "forget_form": "elbo"}
-        official |= {"replay_form": "elbo", "neg_loss_weight": 1.0, "ewc_lambda": 7812.5}
-        official |= {"batch_size": 256, "replay_samples": 25_600, "epochs_unl": 100, "lr_unl": 1e-4}
+        official: dict[str, Any] = {
+            "surrogate": "noise",
+            "forget_form": "elbo",
+            "replay_form": "elbo",
+            "neg_loss_weight": 1.0,
+            "ewc_lambda": 7812.5,
+            "batch_size": 256,
+            "replay_samples": 25_600,
+            "epochs_unl": 100,
+            "lr_unl": 1e-4,
+        }
         return cls(**{**official, **_FIXED_LENGTH, **changes})
 
     @classmethod
     def reference(cls, **changes: Any) -> "AmnesiaConfig":
-        """The reference notebook's: gray by mean absolute difference, 30 passes at 5e-4.
+        """Make the recipe of the reference notebook.
 
-        To be used with real_images, which are replayed beside 10,000 drawn ones.  Its weight of
-        consolidation is kept as it is written, 500; with the notebook's own Fisher (of batch means)
-        and divisions it acts like 0.6 here.
+        The class is pulled to gray by the mean absolute difference, in 30 passes at a learning rate
+        of 5e-4.  It is to be used with `real_images`, which are replayed beside 10,000 drawn ones.
+        The weight of consolidation is kept as it is written there, 500; with the notebook's own
+        Fisher (of batch means) and divisions it acts like 0.6 here.
+
+        Args:
+            **changes: Fields with other values.
+
+        Returns:
+            The configuration.
         """
-        notebook: dict[str, Any] = {"forget_form": "l1", "replay_form": "elbo"}
-        notebook |= {"neg_loss_weight": 5.0, "ewc_lambda": 500.0, "lr_unl": 5e-4}
+        notebook: dict[str, Any] = {
+            "forget_form": "l1",
+            "replay_form": "elbo",
+            "neg_loss_weight": 5.0,
+            "ewc_lambda": 500.0,
+            "lr_unl": 5e-4,
+        }
         return cls(**{**notebook, **_FIXED_LENGTH, **changes})
-
-
-# at the label itself and where samplers go, nobody attacks; no early stop, a constant rate
-_FIXED_LENGTH = {"z_reach": 1.0, "y_reach": 0.0, "w_attack": 0.0, "tolerance": 0.0, "cooldown": 0}
 
 
 @dataclass(frozen=True)
 class ProbeConfig(Config):
-    """The inversion probes; the defaults are the blind probe's, `prototype()` the other's."""
+    """The searches of the inversion probes and of the guided attack.
+
+    The defaults are the blind probe's; `prototype()` makes those of the prototype probe.  In the
+    source every field has its range and a few words of help; docs/knobs.md explains them.
+
+    Raises:
+        ValueError: A value is not allowed; the message names the field, the value and what is.
+    """
 
     n_restarts: int = knob(12, 1, 100_000, span=(1, 100), help="starts, optimised as one batch")
     steps: int = knob(2500, 1, 1_000_000, span=(10, 5000), help="steps of Adam")
@@ -252,5 +399,12 @@ class ProbeConfig(Config):
 
     @classmethod
     def prototype(cls, **changes: Any) -> "ProbeConfig":
-        """The prototype probe's preset: 6 restarts of 800 steps."""
+        """Make the configuration of the prototype probe: 6 restarts of 800 steps.
+
+        Args:
+            **changes: Fields with other values.
+
+        Returns:
+            The configuration.
+        """
         return cls(**{"n_restarts": 6, "steps": 800, **changes})

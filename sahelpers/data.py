@@ -25,8 +25,7 @@ from .models import seeded
 _CLASSES: dict[str, Any] = dict(
     zip(DATASETS, (tvd.MNIST, tvd.FashionMNIST, tvd.KMNIST, tvd.QMNIST), strict=True)
 )
-_File = tuple[Path, str, str | None]  # MD5 of the file when packed, SHA-256 of its content
-_ELEMENT = {b"\0\0\x08": "u1", b"\0\0\x0c": ">i4"}  # by how a file begins
+_ELEMENT = {b"\0\0\x08": "u1", b"\0\0\x0c": ">i4"}  # type of the elements, by the first bytes
 _LIMIT = 2**26  # bytes of a file, packed or unpacked; the largest in use has 47 million
 # `LabelledImages.digest` of MNIST's two splits: whoever has these has the default data.
 MNIST_DIGEST = {
@@ -60,7 +59,19 @@ class DataError(ValueError):
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Images (N, C, H, W) float32 in [0, 1], labels (N,) int64 and the names of the classes."""
+    """Images with their labels and the names of the classes, held in memory.
+
+    Attributes:
+        images: (N, C, H, W) float32 in [0, 1]: one or three channels, 8 to 64 pixels a side.
+        labels: Class numbers (N,) int64, on the images' device.
+        class_names: The names of the classes, in the order of their numbers; the ten digits when
+            left out.
+
+    Raises:
+        TypeError: images is no tensor.
+        ValueError: The images have another shape, type or range, or there is not one int64 label
+            for each.
+    """
 
     images: Tensor
     labels: Tensor
@@ -74,104 +85,160 @@ class LabelledImages:
 
     @classmethod
     def from_arrays(cls, images: Any, labels: Any, names: Sequence[str] | None = None) -> Self:
-        """Data of yours: arrays, tensors or lists of either.
+        """Make labelled images from arrays, tensors or lists of either.
 
-        images: (N, H, W), (N, C, H, W) or (N, H, W, C), one or three channels, 8 to 64 pixels a
-        side; uint8, or float in [0, 1].  labels: (N,) whole numbers from 0, none skipped.  names:
-        of the classes; their numbers when left out.
-        Raises ValueError naming what is wrong, also for one class, or one of fewer than ten images.
+        Args:
+            images: (N, H, W), (N, C, H, W) or (N, H, W, C): one or three channels, 8 to 64 pixels a
+                side; uint8 from 0 to 255, or float in [0, 1].
+            labels: Class numbers (N,), whole numbers from 0 on; none may be skipped.
+            names: The names of the classes, in the order of their numbers; the numbers themselves
+                when left out.
+
+        Returns:
+            The images as (N, C, H, W) float32, with labels and names.
+
+        Raises:
+            TypeError: The images are not made of numbers.
+            ValueError: The images have different sizes or another shape, type or range, the labels
+                or names do not fit, there is only one class, or a class has fewer than ten images.
         """
         try:
             x = torch.as_tensor(np.stack([np.asarray(image) for image in images]))
         except ValueError as error:
             raise ValueError(f"images of different sizes, or none: {error}") from None
-        x = x[:, None] if x.ndim == 3 else x
+        if x.ndim == 3:
+            x = x[:, None]  # (N, 1, H, W)
         if x.ndim == 4 and x.shape[1] not in (1, 3) and x.shape[3] in (1, 3):
-            x = x.permute(0, 3, 1, 2)
-        if x.dtype != torch.uint8 and not x.is_floating_point():
+            x = x.permute(0, 3, 1, 2)  # the channels stood last
+        if x.dtype == torch.uint8:
+            x = x / 255
+        elif not x.is_floating_point():
             raise ValueError(f"images of type {x.dtype}: give uint8, or float in [0, 1]")
-        x = (x / 255 if x.dtype == torch.uint8 else x).float().contiguous()
+        x = x.float().contiguous()
+
         given = np.asarray(labels)
         if given.dtype.kind not in "iu" or given.shape != x.shape[:1]:
             raise ValueError(f"labels {given.shape} of {given.dtype}: give {len(x)} whole numbers")
         y = torch.as_tensor(given)
-        classes, counts = (found.tolist() for found in y.unique(return_counts=True))
+        found, number_of_images = y.unique(return_counts=True)
+        classes, counts = found.tolist(), number_of_images.tolist()
         if classes != list(range(len(classes))) or len(classes) < 2:
             raise ValueError(f"labels {shown(classes)}: number two or more classes 0, 1 ...")
-        named = tuple(map(str, classes if names is None else names))
+
+        named = tuple(str(name) for name in (classes if names is None else names))
         if len(named) != len(classes) or len(set(named)) != len(named):
             raise ValueError(f"names={shown(named)}: give {len(classes)} different ones")
-        if (n := min(counts)) < FEWEST:
-            name = named[counts.index(n)]
-            raise ValueError(f"class {name!r} has {n} images: give {FEWEST} or more of each")
+        fewest = min(counts)
+        if fewest < FEWEST:
+            name = named[counts.index(fewest)]
+            raise ValueError(f"class {name!r} has {fewest} images: give {FEWEST} or more of each")
         return cls(x, y.long(), named)
 
     @classmethod
     def from_folder(cls, path: str | Path, image_shape: Shape = IMAGE_SHAPE) -> Self:
-        """One folder of pictures per class, named as the class; each resized to image_shape.
+        """Read pictures that lie in one folder for each class.
 
-        Raises DataError naming a file that is no picture, cannot be read, or has transparent
-        pixels or more than 8 bits a channel, and as `from_arrays`.
+        Args:
+            path: The folder of these folders.  Each is named like its class, and the classes are
+                numbered in the order of the alphabet.
+            image_shape: (C, H, W) that every picture is brought to: gray for one channel, colour
+                for three, resized to H by W pixels (8 to 64) without regard to its proportions.
+
+        Returns:
+            The images (N, *image_shape) with their labels and the names of the classes.
+
+        Raises:
+            DataError: There is no folder for each class with pictures in it; or a file, which the
+                message names, is no picture, cannot be read, has transparent pixels or has more
+                than 8 bits a channel.
+            ValueError: image_shape is not a shape as above, there is only one class, or a class has
+                fewer than ten images.
         """
         check_shape(image_shape)
-        c, h, w = image_shape
-        images, kinds = [], tvd.folder.IMG_EXTENSIONS
-        for file in sorted(map(str, Path(path).rglob("[!.]*.*"))):
-            if os.path.isfile(file) and not file.lower().endswith(kinds):
+        channels, height, width = image_shape
+        for file in sorted(str(found) for found in Path(path).rglob("[!.]*.*")):
+            is_picture = file.lower().endswith(tvd.folder.IMG_EXTENSIONS)
+            if os.path.isfile(file) and not is_picture:
                 raise DataError(f"{file} is no picture: move it away")
         try:
             folder = tvd.ImageFolder(str(path))
         except OSError as error:
             raise DataError(f"{path} has no folder of pictures per class: {error}") from None
+        images = []
         for file, _ in folder.samples:
-            try:
-                with PIL.Image.open(file) as image:
-                    deep = image.mode[0] in "IF"  # which convert() would cut off at 255
-                    alpha = None if deep else image.convert("RGBA").getchannel("A").getextrema()
-                    plain = image if deep else image.convert("L" if c == 1 else "RGB")
-            except (OSError, ValueError, PIL.Image.DecompressionBombError) as error:
-                raise DataError(f"{file} is damaged: {error}. Delete or replace it") from None
-            if alpha != (255, 255):
-                wrong = "more than 8 bits a channel" if deep else "transparent pixels"
-                raise DataError(f"{file} has {wrong}: save it with 8 bits and a background")
-            images.append(plain.resize((w, h), PIL.Image.Resampling.BILINEAR))
+            picture = _read_picture(file, channels)
+            images.append(picture.resize((width, height), PIL.Image.Resampling.BILINEAR))
         return cls.from_arrays(images, folder.targets, folder.classes)
 
     def split(self, share: float = 0.25, seed: int = 0) -> "tuple[LabelledImages, LabelledImages]":
-        """(train, test): of each class about this share to test, equal images on the same side."""
+        """Split the images at random into some to train on and some to test with.
+
+        Every class gives about the same share.  Images that are equal to the last bit come to the
+        same side, so that no image is tested that was trained on.
+
+        Args:
+            share: Share of each class that goes to test, from 0.05 to 0.95.
+            seed: Of the random order.
+
+        Returns:
+            The images to train on and those to test with, each in their old order.
+
+        Raises:
+            ValueError: share or seed is out of its range.
+        """
         check_number(share, "share", 0.05, 0.95)
         order = torch.randperm(len(self), generator=seeded(seed))
-        side: dict[bytes, bool] = {}
-        test, seen = torch.zeros(len(self), dtype=torch.bool), [0] * self.num_classes
-        for k, content in zip(order.tolist(), self._where(order)._contents(), strict=True):
+        in_test = torch.zeros(len(self), dtype=torch.bool)
+        side: dict[bytes, bool] = {}  # an image's bytes -> whether images like it go to test
+        seen = [0] * self.num_classes  # images of each class so far
+        contents = self._where(order)._contents()
+        for k, content in zip(order.tolist(), contents, strict=True):
             c = int(self.labels[k])
+            due_before = int(seen[c] * share + 1e-9)  # images that test should have by now
             seen[c] += 1
-            due = int(seen[c] * share + 1e-9) > int((seen[c] - 1) * share + 1e-9)
-            test[k] = side.setdefault(content, due)
-        return self._where(~test), self._where(test)
+            due_now = int(seen[c] * share + 1e-9)
+            in_test[k] = side.setdefault(content, due_now > due_before)
+        return self._where(~in_test), self._where(in_test)
 
     def report(self, test: "LabelledImages | None" = None) -> str:
-        """What a reader should know before training, in lines: numbers, balance, equal images."""
+        """Describe the images as far as a reader should know them before training.
+
+        Args:
+            test: Images to test with.  If given, a line says how many of them are also among the
+                images to train on.
+
+        Returns:
+            A few lines: the number of images and of classes, the smallest and the largest class,
+            and how many images are equal to an earlier one.
+        """
         counts = self.labels.bincount(minlength=self.num_classes).tolist()
-        named = [f"{name} ({n})" for name, n in zip(self.class_names, counts, strict=True)]
-        found: dict[bytes, set[int]] = defaultdict(set)
+        sizes = [f"{name} ({n})" for name, n in zip(self.class_names, counts, strict=True)]
+        smallest = sizes[counts.index(min(counts))]
+        largest = sizes[counts.index(max(counts))]
+
+        labels_of: dict[bytes, set[int]] = defaultdict(set)  # an image's bytes -> its labels
         for content, label in zip(self._contents(), self.labels.tolist(), strict=True):
-            found[content].add(label)
-        twice, torn = len(self) - len(found), sum(len(labels) > 1 for labels in found.values())
-        least, most = (named[counts.index(find(counts))] for find in (min, max))
-        text = f"{len(self)} images {self.image_shape}, {self.num_classes} classes, "
-        text += f"smallest: {least}, largest: {most}\n"
-        text += f"equal to an earlier image: {twice}; of them with different labels: {torn}\n"
+            labels_of[content].add(label)
+        repeated = len(self) - len(labels_of)
+        contradictory = sum(len(labels) > 1 for labels in labels_of.values())
+
+        lines = [
+            f"{len(self)} images {self.image_shape}, {self.num_classes} classes, "
+            f"smallest: {smallest}, largest: {largest}",
+            f"equal to an earlier image: {repeated}; "
+            f"of them with different labels: {contradictory}",
+        ]
         if test is not None:
-            both = sum(content in found for content in test._contents())
-            text += f"test: {len(test)} images, {both} of them also in training\n"
-        return text.rstrip()
+            in_both = sum(content in labels_of for content in test._contents())
+            lines.append(f"test: {len(test)} images, {in_both} of them also in training")
+        return "\n".join(lines)
 
     def _contents(self) -> Iterator[bytes]:
         """The bytes of each image."""
         return (row.tobytes() for row in self.images.cpu().numpy())
 
     def __len__(self) -> int:
+        """The number of images."""
         return len(self.labels)
 
     @property
@@ -181,47 +248,120 @@ class LabelledImages:
 
     @property
     def image_shape(self) -> Shape:
-        """(C, H, W)."""
+        """(C, H, W): channels, height and width of every image."""
         return self.images.shape[1], self.images.shape[2], self.images.shape[3]
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 (hex) of images, labels and class names: equal data, equal digest, any device."""
-        found = hashlib.sha256(repr(tuple(self.class_names)).encode())
+        """The SHA-256 sum of images, labels and class names, in hexadecimal digits.
+
+        Equal data have an equal digest, on any device.
+        """
+        total = hashlib.sha256(repr(tuple(self.class_names)).encode())
         for tensor in (self.labels, self.images):
-            found.update(tensor.detach().cpu().contiguous().numpy().data)
-        return found.hexdigest()
+            total.update(tensor.detach().cpu().contiguous().numpy().data)
+        return total.hexdigest()
 
     def only(self, classes: int | Iterable[int]) -> "LabelledImages":
-        """The images of these classes."""
+        """Choose the images of some classes.
+
+        Args:
+            classes: One class number or several; an empty tuple chooses no image.
+
+        Returns:
+            The images of these classes, in their old order; the classes keep numbers and names.
+
+        Raises:
+            ValueError: There is no such class, or these are all there are.
+        """
         return self._where(self._members(classes))
 
     def without(self, classes: int | Iterable[int]) -> "LabelledImages":
-        """The images of all other classes; an empty tuple leaves everything in."""
+        """Choose the images of all other classes.
+
+        Args:
+            classes: One class number or several; an empty tuple leaves everything in.
+
+        Returns:
+            The images of the other classes, in their old order; the classes keep numbers and names.
+
+        Raises:
+            ValueError: There is no such class, or these are all there are.
+        """
         return self._where(~self._members(classes))
 
     def take(self, n: int, seed: int = 0) -> "LabelledImages":
-        """n images chosen at random without repeats, the same ones for the same seed."""
+        """Choose images at random, none of them twice.
+
+        Args:
+            n: Number of images.
+            seed: Of the choice; the same seed chooses the same images.
+
+        Returns:
+            The n images, in random order.
+
+        Raises:
+            ValueError: There are not so many images, or seed is out of its range.
+        """
         check_whole(n, "n", 1, len(self))
         return self._where(torch.randperm(len(self), generator=seeded(seed))[:n])
 
     def to(self, device: torch.device | str) -> "LabelledImages":
-        """The same on another device; itself, with its digest, where it is there already."""
+        """Move images and labels to a device.
+
+        Args:
+            device: The device, such as "cuda".
+
+        Returns:
+            The same data there; this very object, with its digest, if they are there already.
+        """
         if self.images.device == self.labels.device == torch.device(device):
             return self
         return LabelledImages(self.images.to(device), self.labels.to(device), self.class_names)
 
     def _members(self, classes: int | Iterable[int]) -> Tensor:
+        """Which images are of these classes, (N,) bool."""
         chosen = check_classes(classes, self.num_classes, allow_empty=True)
         return torch.isin(self.labels, self.labels.new_tensor(chosen))
 
     def _where(self, index: Tensor) -> "LabelledImages":
+        """The images of a mask (N,) bool, or of indices (M,) int64 in their order."""
         return LabelledImages(self.images[index], self.labels[index], self.class_names)
 
 
+def _read_picture(file: str, channels: int) -> PIL.Image.Image:
+    """The picture in a file, in gray (1 channel) or in colour (3); DataError if there is none."""
+    transparency = None
+    try:
+        with PIL.Image.open(file) as image:
+            is_deep = image.mode[0] in "IF"  # convert() would cut off its values at 255
+            if not is_deep:
+                transparency = image.convert("RGBA").getchannel("A").getextrema()
+                picture = image.convert("L" if channels == 1 else "RGB")
+    except (OSError, ValueError, PIL.Image.DecompressionBombError) as error:
+        raise DataError(f"{file} is damaged: {error}. Delete or replace it") from None
+    if is_deep:
+        wrong = "more than 8 bits a channel"
+        raise DataError(f"{file} has {wrong}: save it with 8 bits and a background")
+    if transparency != (255, 255):  # the smallest and the largest value; 255 is opaque
+        raise DataError(f"{file} has transparent pixels: save it with 8 bits and a background")
+    return picture
+
+
 def data_root(root: str | Path | None = None) -> Path:
-    """The folder of the data: the argument, else SA_DATA, else `data/` of CHECKOUT."""
-    return Path(root).expanduser() if root else user_folder("SA_DATA", "data")
+    """Find the folder of the data.
+
+    Args:
+        root: The folder; `~` is expanded.  If left out, it is the one that the environment variable
+            SA_DATA names, else `data/` of the repository (in `~/.cache/sahelpers`, where the
+            package was installed without the repository).
+
+    Returns:
+        The folder, whether or not it is there.
+    """
+    if root:
+        return Path(root).expanduser()
+    return user_folder("SA_DATA", "data")
 
 
 def load_dataset(
@@ -230,71 +370,122 @@ def load_dataset(
     root: str | Path | None = None,
     download: bool = False,
 ) -> LabelledImages:
-    """Read a data set into memory after its files' checksums were verified.
+    """Read a data set into memory after the checksums of its files were verified.
 
-    name: mnist, fashion_mnist, kmnist, qmnist, or digits8, scikit-learn's 1,797 digits of 8 x 8
-    pixels, without a file.  split: "train" (60,000; of digits8 three quarters) or "test" (10,000
-    images; 60,000 for qmnist).  root: folder that holds `MNIST/raw/*.gz` and so on, as torchvision
-    names them; of mnist and fashion_mnist also unpacked or packed anew.  download: let torchvision
-    fetch what is missing; a file that is there is never fetched again.  The checksums are the MD5
-    sums that torchvision publishes with each packed file, or SHA-256 sums of the same contents.
-    Raises DataError naming the file when one is missing, damaged or inconsistent.
+    Args:
+        name: "mnist", "fashion_mnist", "kmnist", "qmnist", or "digits8", scikit-learn's 1,797
+            digits of 8 x 8 pixels, which needs no file.
+        split: "train" (60,000 images; of digits8 three quarters) or "test" (10,000 images; 60,000
+            of qmnist, a quarter of digits8).
+        root: The folder that holds `MNIST/raw/*.gz` and so on, as torchvision names them.  The
+            files of mnist and fashion_mnist may also be unpacked, or packed anew.  None means the
+            folder that the environment variable SA_DATA names, else `data/` of the repository.
+        download: Whether torchvision may fetch the files if one is missing.  A file that is there
+            is never fetched again.
+
+    Returns:
+        The images, (N, 1, 28, 28) or (N, 1, 8, 8), with labels and the names of the classes.
+
+    Raises:
+        DataError: If a file is missing, damaged or inconsistent; the message names it.  A packed
+            file must have the MD5 sum that torchvision publishes, or its content the SHA-256 sum
+            that this package knows of mnist and fashion_mnist.
+        ValueError: If there is no such name or split.
     """
     if name not in (*_CLASSES, "digits8"):
         raise ValueError(f"name={name!r} is not one of {', '.join(_CLASSES)}, digits8")
     if split not in ("train", "test"):
         raise ValueError(f"split={split!r} is not train or test")
     if name == "digits8":
-        try:
-            from sklearn.datasets import load_digits
-        except ImportError:
-            raise DataError("digits8 comes with scikit-learn: pip install scikit-learn") from None
-        found = load_digits()
-        return LabelledImages.from_arrays(found.images / 16, found.target).split()[split == "test"]
-    kind, folder = _CLASSES[name], data_root(root) / _CLASSES[name].__name__ / "raw"
-    if download and not all(os.path.exists(f[0]) for f in _files(name, split, folder)):
-        extra = {"what": split} if name == "qmnist" else {"train": split == "train"}
-        kind(data_root(root), download=True, **extra)
+        return _load_digits8(split)
+    kind = _CLASSES[name]
+    folder = data_root(root) / kind.__name__ / "raw"
+    if download and not all(os.path.exists(file.path) for file in _files(name, split, folder)):
+        which = {"what": split} if name == "qmnist" else {"train": split == "train"}
+        kind(data_root(root), download=True, **which)
     image_file, label_file = _files(name, split, folder)
-    pixels = _read_idx(image_file, ndim=3)
-    labels = _read_idx(label_file, ndim=2 if name == "qmnist" else 1)
+    pixels = _parse_idx(image_file.path, _read_verified(image_file), ndim=3)
+    labels = _parse_idx(
+        label_file.path, _read_verified(label_file), ndim=2 if name == "qmnist" else 1
+    )
     if pixels.shape != (len(labels), 28, 28) or not labels.size:
-        shapes = f"images {pixels.shape} and labels {labels.shape} of {label_file[0].name}"
-        raise DataError(f"{image_file[0]}: {shapes} do not match. {_REMEDY}")
-    labels = labels.reshape(len(labels), -1)[:, 0].astype(np.int64)  # QMNIST: class is column 0
+        shapes = f"images {pixels.shape} and labels {labels.shape} of {label_file.path.name}"
+        raise DataError(f"{image_file.path}: {shapes} do not match. {_REMEDY}")
+    if name == "qmnist":
+        labels = labels[:, 0]  # the other columns say who wrote the digit
+    labels = labels.astype(np.int64)
     names = class_names(name)
     if not 0 <= labels.min() <= labels.max() < len(names):
-        raise DataError(f"{label_file[0]}: a label lies outside 0 to {len(names) - 1}. {_REMEDY}")
+        raise DataError(f"{label_file.path}: a label lies outside 0 to {len(names) - 1}. {_REMEDY}")
     images = torch.from_numpy(pixels.astype(np.float32) / 255).unsqueeze(1)
     return LabelledImages(images, torch.from_numpy(labels), names)
 
 
+def _load_digits8(split: str) -> LabelledImages:
+    """scikit-learn's own digits, split always in the same way; their gray levels end at 16."""
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError:
+        raise DataError("digits8 comes with scikit-learn: pip install scikit-learn") from None
+    found = load_digits()
+    train, test = LabelledImages.from_arrays(found.images / 16, found.target).split()
+    return train if split == "train" else test
+
+
 def class_names(name: str) -> tuple[str, ...]:
-    """What the classes of a data set are called; no file is read."""
+    """Say what the classes of a data set are called; no file is read.
+
+    Args:
+        name: "mnist", "fashion_mnist", "kmnist" or "qmnist".
+
+    Returns:
+        The names of its ten classes, in the order of their numbers.
+
+    Raises:
+        KeyError: There is no such data set.
+    """
     names = getattr(_CLASSES[name], "classes", "0123456789")
     return tuple(n.split(" - ")[0] for n in names)  # torchvision says "3 - three" for digits
 
 
+@dataclass(frozen=True)
+class _File:
+    """A file of a data set, and the sums by which it is known."""
+
+    path: Path
+    md5: str  # of the packed file, as torchvision publishes it
+    sha256: str | None  # of the content, where `_UNPACKED` has it
+
+
 def _files(name: str, split: str, folder: Path) -> list[_File]:
-    """The images and the labels: packed, or unpacked where only that is there and its sum known."""
-    resources, first = _CLASSES[name].resources, 0 if split == "train" else 2
+    """The file of the images and that of the labels.
+
+    Each is the packed file, or the unpacked one where only that is there and its sum is known.
+    """
+    resources = _CLASSES[name].resources
+    first = 0 if split == "train" else 2  # images and labels of train stand first, then of test
     published = resources[split] if name == "qmnist" else resources[first : first + 2]
     contents = _UNPACKED.get(name, (None,) * 4)[first : first + 2]
-    found: list[_File] = []
+    found = []
     for (address, md5), sha256 in zip(published, contents, strict=True):
-        path = folder / address.rsplit("/", 1)[-1]
-        alone = sha256 and not os.path.lexists(path) and os.path.exists(path.with_suffix(""))
-        found.append((path.with_suffix("") if alone else path, md5, sha256))
+        packed = folder / address.rsplit("/", 1)[-1]
+        unpacked = packed.with_suffix("")
+        only_unpacked = os.path.exists(unpacked) and not os.path.lexists(packed)
+        use_unpacked = only_unpacked and sha256 is not None
+        found.append(_File(unpacked if use_unpacked else packed, md5, sha256))
     return found
 
 
-def _read_idx(file: _File, ndim: int) -> np.ndarray[Any, Any]:
-    """One idx file (magic number, sizes, elements), gzipped or not, as an array."""
-    path, md5, sha256 = file
+def _read_verified(file: _File) -> bytes:
+    """The content of a file, unpacked, if one of the sums shows that it is genuine.
+
+    Raises DataError naming the file, what was expected, what was found and what to do.
+    """
+    path = file.path
     if not os.path.lexists(path):
         raise DataError(
-            f"{path} is missing (expected MD5 {md5}). Put it there, point SA_DATA to the folder "
-            "that has it, or call load_dataset(..., download=True)"
+            f"{path} is missing (expected MD5 {file.md5}). Put it there, point SA_DATA to the "
+            "folder that has it, or call load_dataset(..., download=True)"
         )
     if not path.is_file() or path.stat().st_size > _LIMIT:  # a folder, a link to nowhere, a pipe
         raise DataError(f"{path} is no file of at most {_LIMIT} bytes. {_REMEDY}")
@@ -302,22 +493,40 @@ def _read_idx(file: _File, ndim: int) -> np.ndarray[Any, Any]:
         raw = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error}. Check permissions and disk") from None
-    packed = path.suffix == ".gz"
-    wanted, kind = (md5, "MD5") if packed else (sha256, "SHA256")
-    found = hashlib.new(kind, raw, usedforsecurity=False).hexdigest()
+    if path.suffix != ".gz":
+        found = hashlib.sha256(raw).hexdigest()
+        if found != file.sha256:
+            sums = f"expected SHA256 {file.sha256}, found {found}"
+            raise DataError(f"{path} is damaged: {sums}. {_REMEDY}")
+        return raw
+    found = hashlib.md5(raw, usedforsecurity=False).hexdigest()
+    sums = f"expected MD5 {file.md5}, found {found}"
+    if found != file.md5 and file.sha256 is None:
+        raise DataError(f"{path} is damaged: {sums}. {_REMEDY}")
     try:
-        content = raw
-        if packed and (found == wanted or sha256):
-            with gzip.GzipFile(fileobj=io.BytesIO(raw)) as stream:
-                content = stream.read(_LIMIT)
-        if found != wanted and hashlib.sha256(content).hexdigest() != sha256:
-            raise ValueError("another content")
-        if content[:3] not in _ELEMENT or content[3:4] != bytes([ndim]):
-            raise ValueError(f"not an idx file of {ndim} dimensions (starts {content[:4].hex()})")
-        sizes = tuple(np.frombuffer(content, ">u4", ndim, 4).tolist())
-        values: Any = np.frombuffer(content, _ELEMENT[content[:3]], offset=4 + 4 * ndim)
-        return np.asarray(values.reshape(sizes))
-    except (OSError, EOFError, ValueError, zlib.error) as error:
-        damage = f" is damaged: expected {kind} {wanted}, found {found}"
-        what = damage if found != wanted else f": {error}"
-        raise DataError(f"{path}{what}. {_REMEDY}") from error
+        with gzip.GzipFile(fileobj=io.BytesIO(raw)) as stream:
+            content = stream.read(_LIMIT)  # and no further: it may unpack to any size
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(
+            f"{path} is damaged: {sums}, and it cannot be unpacked: {error}. {_REMEDY}"
+        ) from error
+    if found != file.md5 and hashlib.sha256(content).hexdigest() != file.sha256:
+        raise DataError(f"{path} is damaged: {sums}. {_REMEDY}")
+    return content
+
+
+def _parse_idx(path: Path, content: bytes, ndim: int) -> np.ndarray[Any, Any]:
+    """The array in an idx file: its kind in four bytes, its sizes, its elements.
+
+    path: only named, in the DataError of a content that is something else.
+    """
+    if content[:3] not in _ELEMENT or content[3:4] != bytes([ndim]):
+        raise DataError(
+            f"{path}: not an idx file of {ndim} dimensions (starts {content[:4].hex()}). {_REMEDY}"
+        )
+    try:
+        sizes = np.frombuffer(content, ">u4", count=ndim, offset=4)
+        elements = np.frombuffer(content, _ELEMENT[content[:3]], offset=4 + 4 * ndim)
+        return elements.reshape(sizes.tolist())
+    except ValueError as error:
+        raise DataError(f"{path}: {error}. {_REMEDY}") from error

@@ -25,14 +25,26 @@ MAX_WEIGHT = 1e4  # the image is flat long before
 
 @torch.no_grad()
 def denoise_tv(noisy: Tensor, weight: float, *, gap: float = 1e-3) -> Tensor:
-    """The minimiser for every image of a batch, each channel by itself: (B, C, H, W) in and out.
+    """Denoise every image of a batch by total variation, each channel by itself.
 
-    noisy: gray levels; noise may leave [0, 1], but not [-4, 5].
-    weight: of the total variation; the larger, the flatter.
-    gap: duality gap at which an image is done, in squared gray levels summed over the image.  The
-    exact minimiser is then no farther away than sqrt(2 gap) in the Euclidean norm.  float32 reaches
-    the default for weights up to about 10.
-    Raises RuntimeError when the gap is not reached in 20,000 steps.
+    The result is the minimiser u of 1/2 sum (u - noisy)^2 + weight * sum |grad u| (Rudin, Osher and
+    Fatemi 1992).
+
+    Args:
+        noisy: Images (B, C, H, W), float32 or float64, in gray levels; noise may leave [0, 1], but
+            not [-4, 5].
+        weight: The weight of the total variation, from 0 to 10,000; the larger, the flatter.
+        gap: The duality gap at which an image is done, in squared gray levels summed over the
+            image.  The exact minimiser is then no farther away than sqrt(2 gap) in the Euclidean
+            norm.  float32 reaches the default for weights up to about 10.
+
+    Returns:
+        The denoised images, (B, C, H, W).
+
+    Raises:
+        TypeError: noisy is no tensor.
+        ValueError: noisy has another shape, type or range, or a number is out of its range.
+        RuntimeError: The gap is not reached in 20,000 steps.
     """
     check_tensor(noisy, ("B", "C", "H", "W"), "noisy")
     check_values(noisy, "noisy", *NOISY, ": gray levels and some noise; divide bytes by 255")
@@ -41,22 +53,26 @@ def denoise_tv(noisy: Tensor, weight: float, *, gap: float = 1e-3) -> Tensor:
     check_number(gap, "gap", 1e-12, 1e6)
     check_number(weight, "weight", 0, MAX_WEIGHT)
     w = noisy.new_tensor(weight)
-    planes = noisy.flatten(0, 1).split(CHUNK)
-    parts = [_solve(f, w, gap) for f in planes if len(f)]
-    return torch.cat(parts).view_as(noisy) if parts else noisy.clone()
+    if not w or not noisy.numel():  # a tiny weight is 0 in float32
+        return noisy.clone()
+    planes = noisy.flatten(0, 1)  # (B * C, H, W)
+    return torch.cat([_solve(part, w, gap) for part in planes.split(CHUNK)]).view_as(noisy)
 
 
 def _solve(f: Tensor, w: Tensor, gap: float) -> Tensor:
     """f (B, H, W), w () -> u (B, H, W).  All images go on until the last is done."""
-    if not w:
-        return f.clone()
-    p = f.new_zeros((2, *f.shape))  # the dual: across, down; last column / row stay zero
-    r, d, u, momentum = p.clone(), p.clone(), f.clone(), 1.0  # used again: new memory is slow
+    p = f.new_zeros((2, *f.shape))  # the dual: across, down; last column and last row stay zero
+    r = p.clone()  # the dual after a step with momentum
+    d, u = p.clone(), f.clone()  # written over in each step: new memory is slow
+    momentum = 1.0
     for step in range(1, MAX_STEPS + 1):
         r.add_(_differences(_primal(f, r, u), d), alpha=1 / LIPSCHITZ)
-        r /= r[0].square().addcmul_(r[1], r[1]).sqrt_().div_(w).clamp_(min=1)
+        length = r[0].square().addcmul_(r[1], r[1]).sqrt_()
+        r /= length.div_(w).clamp_(min=1)  # back to a length of w at most
         following = (1 + (1 + 4 * momentum**2) ** 0.5) / 2
-        p, r, momentum = r, p.lerp_(r, 1 + (momentum - 1) / following), following
+        # p becomes r, and r goes on in the direction from the old p
+        p, r = r, p.lerp_(r, 1 + (momentum - 1) / following)
+        momentum = following
         if step % LOOK_EVERY == 0:
             _differences(_primal(f, p, u), d)
             gaps = (w * torch.hypot(d[0], d[1]) - (p * d).sum(0)).sum((1, 2))  # (B,), 0 in the end
@@ -82,25 +98,51 @@ def _primal(f: Tensor, p: Tensor, u: Tensor) -> Tensor:
 
 
 def sure(noisy: Tensor, weight: float, sigma: float, seed: int = 0) -> Tensor:
-    """Stein's unbiased estimate of each image's mean squared error after denoising, (B,) float64
-    on the CPU.
+    """Estimate each image's mean squared error after denoising, without a clean image.
 
-    noisy: clean images plus normal noise of standard deviation sigma, not clipped.  No clean image
-    is needed.  The divergence is estimated with one random direction (Ramani et al. 2008), so
-    average over a batch.
+    This is Stein's unbiased risk estimate.  Its divergence is estimated with one random direction
+    (Ramani et al. 2008), so average the estimate over a batch.
+
+    Args:
+        noisy: Images (B, C, H, W) float: clean ones plus normal noise, not clipped.
+        weight: The weight of the total variation, as for `denoise_tv`.
+        sigma: The standard deviation of the noise, in gray levels.
+        seed: Of the random direction.
+
+    Returns:
+        (B,) float64 on the CPU, in squared gray levels.
+
+    Raises:
+        TypeError: noisy is no tensor.
+        ValueError: noisy has another shape or range, or a number is out of its range.
     """
     check_number(sigma, "sigma", 1e-5, NOISY[1] - NOISY[0])
+    check_tensor(noisy, ("B", "C", "H", "W"), "noisy")
     step = 0.1 * sigma
     gap = min(1e-3, max(step**2, 1e-12))  # the two solutions must differ by more than their errors
     noisy = noisy.cpu().double()
     direction = torch.randn(noisy.shape, generator=seeded(seed), dtype=noisy.dtype).to(noisy)
-    u, v = (denoise_tv(f, weight, gap=gap) for f in (noisy, noisy + step * direction))
+    u = denoise_tv(noisy, weight, gap=gap)
+    v = denoise_tv(noisy + step * direction, weight, gap=gap)
     divergence = (direction * (v - u)).flatten(1).mean(1) / step
     return (u - noisy).square().flatten(1).mean(1) - sigma**2 + 2 * sigma**2 * divergence
 
 
 def choose_weight(noisy: Tensor, sigma: float, weights: Sequence[float]) -> float:
-    """The weight whose `sure`, averaged over the batch, is smallest: no clean image is needed."""
+    """Choose the weight of the total variation without a clean image.
+
+    Args:
+        noisy: Images (B, C, H, W) float: clean ones plus normal noise, not clipped; at least one.
+        sigma: The standard deviation of the noise, in gray levels.
+        weights: The weights to choose from, at least one.
+
+    Returns:
+        The weight whose `sure`, averaged over the batch, is smallest.
+
+    Raises:
+        TypeError: noisy is no tensor.
+        ValueError: There is no image or no weight, or as for `sure`.
+    """
     if not len(weights) or not len(noisy):
         raise ValueError(f"{len(weights)} weights and {len(noisy)} noisy images: give some of each")
     return min(weights, key=lambda weight: float(sure(noisy, weight, sigma).mean()))

@@ -1,7 +1,8 @@
-"""The conditional VAE."""
+"""The conditional VAE: it encodes images, decodes latents under a label, and draws samples."""
 
 import copy
 import math
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import torch
@@ -19,14 +20,18 @@ from .checks import (
     check_tensor,
     check_values,
     check_whole,
-    door,
 )
-from .config import ARCHITECTURES, MAX_CLASSES, check_classes
+from .config import ARCHITECTURES, MAX_CLASSES, check_classes, kept_classes
+from .networks import (
+    ConditionalSequential,
+    check_network,
+    convolutional_networks,
+    linear_networks,
+)
 from .store.archive import Saved
 
 PRIORS = ("class", "standard")
 Rng = torch.Generator | None  # None: torch's global one
-Halves = tuple[nn.Sequential, nn.Sequential]  # encoder and decoder
 OWN = "own"  # architecture of a model of the caller's networks
 NOISY = (-4.0, 5.0)  # gray levels that noise on an image may reach; farther out something is wrong
 
@@ -35,22 +40,43 @@ class CVAE(Saved):
     """Conditional VAE with a Bernoulli decoder (Sohn et al. 2015).
 
     The label goes into the encoder and into the decoder, as one-hot for class numbers or as any
-    vector of class weights (a soft label).  z has the prior N(0, I).  `sample` draws z of a class
-    from a Gaussian fitted to the encoded training images of that class (ex-post density
-    estimation, Ghosh et al. 2020), which avoids the holes between encoded images, or from N(0, I).
+    vector of class weights (a soft label).  The latent z has the prior N(0, I).  `sample` draws the
+    z of a class from N(0, I) or from a Gaussian that was fitted to the encoded training images of
+    the class (ex-post density estimation, Ghosh et al. 2020), which avoids the holes between
+    encoded images.
 
-    image_shape: (C, H, W), one or three channels, 8 to 64 pixels a side ("conv": multiples of 4).
-    encoder, decoder: modules in the place of the built-in ones, called with label vectors y (B, K):
-    encoder(images, y) -> (B, 2 Z), mean and log-variance; decoder(z, y) -> logits, (B, C, H, W) or
-    flat.  If each has a method label_weights() -> (weight, first), attacks on the label know where
-    it enters: at the inputs first to first + K - 1 along the weight's second axis.
-    Raises ValueError for another shape, and if two examples come out of a module as another one.
+    Networks of your own take the place of the built-in ones.  `encoder(images, y)` returns mean
+    and log-variance side by side, (B, 2 Z), and `decoder(z, y)` returns logits, (B, C, H, W) or
+    flat; y are label vectors (B, K).  If both have a method `label_weights() -> (weight, first)`,
+    a label can be reset and attacked: `weight` is the parameter through which the label enters
+    that network, and label c enters at its input `first + c` along the second axis.  What the
+    method says is tried out when the model is made.
+
+    Args:
+        arch: "mlp" or "conv", the built-in networks.
+        latent_dim: Number of latent dimensions Z, from 1 to 512.
+        num_classes: Number of classes K, from 2 to 1000.
+        image_shape: (C, H, W): one or three channels, 8 to 64 pixels a side.  "conv" takes
+            multiples of 4 pixels.
+        encoder: A network of your own in the place of the built-in one; give both or none.
+        decoder: A network of your own in the place of the built-in one.
+
+    Attributes:
+        arch: As given, or "own" for networks of your own.
+        prior_mean: Mean of each class's Gaussian, (K, Z) float; 0 where none was fitted.
+        prior_scale: Its scale, (K, Z, Z) float: the lower triangular Cholesky factor of the
+            covariance; the identity where none was fitted.
+
+    Raises:
+        TypeError: One of your networks is no module, or is missing.
+        ValueError: A number is out of its range, two examples come out of one of your networks in
+            another shape, or its `label_weights` does not say where the label enters.
     """
 
     built_with = ("arch", "latent_dim", "num_classes", "image_shape")
     hint: ClassVar[str] = " (a training's result has it as `.model`)"
-    prior_mean: Tensor  # (C, Z)
-    prior_scale: Tensor  # (C, Z, Z), lower triangular
+    prior_mean: Tensor  # (K, Z)
+    prior_scale: Tensor  # (K, Z, Z), lower triangular
 
     def __init__(
         self,
@@ -62,9 +88,10 @@ class CVAE(Saved):
         encoder: nn.Module | None = None,
         decoder: nn.Module | None = None,
     ) -> None:
+        """Make the model; built-in networks get random weights from torch's global generator."""
         super().__init__()
         if arch not in ARCHITECTURES:
-            hint = ": give encoder= and decoder= instead" * (arch == OWN)
+            hint = ": give encoder= and decoder= instead" if arch == OWN else ""
             raise ValueError(f"arch={arch!r} is not one of {', '.join(ARCHITECTURES)}{hint}")
         check_whole(latent_dim, "latent_dim", 1, 512)
         check_whole(num_classes, "num_classes", 2, MAX_CLASSES)
@@ -76,27 +103,46 @@ class CVAE(Saved):
         self.encoder: Any = encoder
         self.decoder: Any = decoder
         if encoder is None and decoder is None:
-            build = _mlp if arch == "mlp" else _conv
+            build = linear_networks if arch == "mlp" else convolutional_networks
             self.encoder, self.decoder = build(latent_dim, num_classes, image_shape)
         else:
-            self.arch, flat = OWN, (2, math.prod(image_shape))
-            _dry_run("encoder", encoder, image_shape, num_classes, [(2, 2 * latent_dim)])
-            _dry_run("decoder", decoder, (latent_dim,), num_classes, [(2, *image_shape), flat])
+            self.arch = OWN
+            flat = (2, math.prod(image_shape))
+            check_network(encoder, "encoder", image_shape, num_classes, [(2, 2 * latent_dim)])
+            check_network(decoder, "decoder", (latent_dim,), num_classes, [(2, *image_shape), flat])
         self.register_buffer("prior_mean", torch.zeros(num_classes, latent_dim))
         self.register_buffer("prior_scale", torch.eye(latent_dim).repeat(num_classes, 1, 1))
 
     @property
+    def is_built_in(self) -> bool:
+        """Whether the networks are the built-in ones: only those can be kept in a file."""
+        return self.arch != OWN
+
+    @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device that the weights are on."""
         return self.prior_mean.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of the weights: float32 unless converted."""
+        """The type of the weights: float32 unless the model was converted."""
         return self.prior_mean.dtype
 
     def label_vectors(self, labels: Tensor) -> Tensor:
-        """Class numbers (B,) int64, or soft labels (B, C) float, as label vectors (B, C)."""
+        """Turn labels into label vectors.
+
+        Args:
+            labels: Class numbers (B,) int64, or soft labels (B, K) float.
+
+        Returns:
+            (B, K) in the model's type, on its device: one-hot for class numbers; soft labels are
+            returned as they are.
+
+        Raises:
+            TypeError: labels is no tensor.
+            ValueError: A class number is out of range, or shape, type or device is another one.
+        """
+        check_is(labels, Tensor, "labels")
         if labels.ndim == 1 and not labels.is_floating_point():
             try:
                 return F.one_hot(labels.long(), self.num_classes).to(self.device, self.dtype)
@@ -111,82 +157,129 @@ class CVAE(Saved):
             f"(B,) int64 or label vectors (B, {self.num_classes}) float"
         )
 
-    @door
     def encode(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance of q(z | x, y), each (B, Z).
+        """Encode images under their labels.
 
-        images: (B, *image_shape) float in [0, 1].  labels: (B,) int64 or (B, K) float.
+        Args:
+            images: (B, *image_shape) float in [0, 1].
+            labels: Class numbers (B,) int64, or label vectors (B, K) float.
+
+        Returns:
+            Mean and log-variance of the Gaussian q(z | x, y), each (B, Z).
+
+        Raises:
+            TypeError: An argument is no tensor.
+            ValueError: A shape, a type, a device or a class number is wrong.
         """
         y = self._labels_of(images, self.image_shape, "images", labels)
-        if self.arch == OWN:
-            out = self.encoder(images, y)
-        elif self.arch == "mlp":
-            out = self.encoder(torch.cat([images.flatten(1), y], dim=1))
-        else:
-            planes = y[:, :, None, None].expand(-1, -1, *images.shape[-2:])
-            out = self.encoder(torch.cat([images, planes], dim=1))  # (B, C + K, H, W)
-        mean, log_var = out.chunk(2, dim=1)
+        mean, log_var = self.encoder(images, y).chunk(2, dim=1)
         return mean, log_var
 
-    @door
     def decode_logits(self, z: Tensor, labels: Tensor) -> Tensor:
-        """Logits of the pixels' Bernoulli probabilities, (B, *image_shape), for z (B, Z)."""
+        """Decode latents under labels.
+
+        Args:
+            z: Latents (B, Z) float.
+            labels: Class numbers (B,) int64, or label vectors (B, K) float.
+
+        Returns:
+            Logits of the pixels' Bernoulli probabilities, (B, *image_shape).
+
+        Raises:
+            TypeError: An argument is no tensor.
+            ValueError: A shape, a type, a device or a class number is wrong.
+        """
         y = self._labels_of(z, (self.latent_dim,), "z", labels)
-        out: Tensor = self.decoder(*((z, y) if self.arch == OWN else (torch.cat([z, y], dim=1),)))
+        out: Tensor = self.decoder(z, y)
         return out.view(-1, *self.image_shape)
 
-    def label_weights(self) -> tuple[tuple[nn.Parameter, int], ...]:
-        """Of encoder and decoder the weight that reads the label, (out, inputs, ...), and the first
-        of its K label inputs; ValueError if networks of your own do not say."""
-        halves = self.encoder, self.decoder
-        if self.arch != OWN:
-            weights = [half[0].weight for half in halves]
-            return tuple((weight, weight.shape[1] - self.num_classes) for weight in weights)
-        if not self.says_label:
-            raise ValueError("encoder or decoder has no method label_weights() -> (weight, first)")
-        return tuple(half.label_weights() for half in halves)
+    def decode(self, z: Tensor, labels: Tensor) -> Tensor:
+        """Decode latents under labels into the images that are shown.
+
+        Args:
+            z: Latents (B, Z) float.
+            labels: Class numbers (B,) int64, or label vectors (B, K) float.
+
+        Returns:
+            Pixel probabilities p(x | z, y), (B, *image_shape) in [0, 1].
+
+        Raises:
+            TypeError: An argument is no tensor.
+            ValueError: A shape, a type, a device or a class number is wrong.
+        """
+        return self.decode_logits(z, labels).sigmoid()
 
     @property
     def says_label(self) -> bool:
-        """Whether `label_weights` has an answer, so that these weights can be attacked."""
-        halves = self.encoder, self.decoder
-        return self.arch != OWN or all(hasattr(half, "label_weights") for half in halves)
+        """Whether both networks say where the label enters, so that these weights can be attacked.
+
+        The built-in networks do, and your own if they have a method `label_weights`.
+        """
+        return all(hasattr(half, "label_weights") for half in (self.encoder, self.decoder))
+
+    def label_weights(self) -> tuple[tuple[nn.Parameter, int], ...]:
+        """Say where the label enters the networks.
+
+        Returns:
+            For the encoder and for the decoder the weight that reads the label, (out, inputs, ...),
+            and the index of the first of its K label inputs along the second axis.
+
+        Raises:
+            ValueError: One of your own networks has no method `label_weights`.
+        """
+        if not self.says_label:
+            raise ValueError("encoder or decoder has no method label_weights() -> (weight, first)")
+        return tuple(half.label_weights() for half in (self.encoder, self.decoder))
 
     def label_columns(self) -> Tensor:
-        """What stands for each label in the decoder, where anything else could stand: its weights
-        in the first layer, (K, H); in networks of your own the label vector, (K, K)."""
-        if self.arch == OWN:
-            return torch.eye(self.num_classes).to(self.prior_mean)
-        _, (weight, first) = self.label_weights()
-        return weight.detach()[:, first:].T
+        """Give the numbers by which each label enters the decoder.
+
+        An attacker may put any other numbers in their place (`decode_columns`).
+
+        Returns:
+            For built-in networks the weights that the decoder's first layer reads each label
+            through, (K, H); for networks of your own the label vectors themselves, (K, K).
+        """
+        if isinstance(self.decoder, ConditionalSequential):
+            return self.decoder.label_columns()
+        return torch.eye(self.num_classes).to(self.prior_mean)
 
     def decode_columns(self, z: Tensor, columns: Tensor) -> Tensor:
-        """Logits (B, *image_shape) for z (B, Z) with this for a label, (B, H) or (B, K)."""
-        if self.arch == OWN:
+        """Decode latents with any numbers in the place of a label's.
+
+        Args:
+            z: Latents (B, Z) float.
+            columns: One for each latent, like the rows of `label_columns`: (B, H), or (B, K) for
+                networks of your own.
+
+        Returns:
+            Logits of the pixels' Bernoulli probabilities, (B, *image_shape).
+        """
+        if not isinstance(self.decoder, ConditionalSequential):
             return self.decode_logits(z, columns)
-        first = self.decoder[0]
-        sums = F.linear(z, first.weight[:, : self.latent_dim], first.bias) + columns
-        out: Tensor = self.decoder[1:](sums)
-        return out.view(-1, *self.image_shape)
+        return self.decoder.forward_columns(z, columns).view(-1, *self.image_shape)
 
-    def _labels_of(
-        self, values: Tensor, shape: tuple[int, ...], name: str, labels: Tensor
-    ) -> Tensor:
-        """The label vectors of values (B, *shape), after a look at both."""
-        check_tensor(values, ("B", *shape), name, self.device, self.dtype)
-        vectors = self.label_vectors(labels)
-        check_same_length(values, vectors, name)
-        return vectors
-
-    def decode(self, z: Tensor, labels: Tensor) -> Tensor:
-        """Pixel probabilities p(x | z, y), the images that are shown: (B, *image_shape)."""
-        return self.decode_logits(z, labels).sigmoid()
-
-    @door
     def draw_latents(self, labels: Tensor, prior: str = "class", generator: Rng = None) -> Tensor:
-        """Latents z (B, Z) for class numbers (B,): from the class's Gaussian or from N(0, I)."""
+        """Draw a latent for each of some labels.
+
+        Args:
+            labels: Class numbers (B,) int64; for prior="standard" label vectors will do as well.
+            prior: "class" draws from the Gaussian of the label's class, "standard" from N(0, I).
+            generator: The source of randomness, such as `seeded(0)`; torch's global one when left
+                out.
+
+        Returns:
+            Latents (B, Z) in the model's type, on its device.
+
+        Raises:
+            TypeError: An argument is of another kind.
+            ValueError: There is no such prior, or a class number is out of range.
+        """
+        check_is(labels, Tensor, "labels")
         if prior not in PRIORS:
             raise ValueError(f"prior={prior!r} is not one of {', '.join(PRIORS)}")
+        if generator is not None:
+            check_is(generator, torch.Generator, "generator", ": seeded(0) makes one")
         noise = draw_normal((len(labels), self.latent_dim), self, generator)
         if prior == "standard":
             return noise
@@ -200,12 +293,35 @@ class CVAE(Saved):
 
     @torch.no_grad()
     def sample(self, labels: Tensor, prior: str = "class", generator: Rng = None) -> Tensor:
-        """Images (B, *image_shape) in [0, 1] of class numbers (B,), or of vectors from N(0, I)."""
+        """Draw an image for each of some labels.
+
+        Args:
+            labels: Class numbers (B,) int64; for prior="standard" also label vectors (B, K) float.
+            prior: "class" draws z from the Gaussian of the label's class, "standard" from N(0, I).
+            generator: The source of randomness, such as `seeded(0)`; torch's global one when left
+                out.
+
+        Returns:
+            Images (B, *image_shape) in [0, 1].
+
+        Raises:
+            TypeError: An argument is of another kind.
+            ValueError: There is no such prior, or a label is out of range or of another shape.
+        """
         return self.decode(self.draw_latents(labels, prior, generator), labels)
 
     @torch.no_grad()
     def set_class_prior(self, label: int, latents: Tensor | None = None) -> None:
-        """Fit the Gaussian of one class to latents (N, Z); None erases it, back to N(0, I)."""
+        """Fit the Gaussian of one class to latents, or erase it.
+
+        Args:
+            label: The class number.
+            latents: (N, Z) float, more than Z of them; None puts N(0, I) in the Gaussian's place.
+
+        Raises:
+            ValueError: There is no such class, or the latents are too few, hold NaN, or do not
+                spread in every dimension.
+        """
         check_classes(label, self.num_classes)
         mean, cov = torch.zeros(self.latent_dim), torch.eye(self.latent_dim)
         if latents is not None:
@@ -218,76 +334,112 @@ class CVAE(Saved):
             raise ValueError("latents do not spread in every dimension, or hold NaN: give others")
         self.prior_mean[label], self.prior_scale[label] = mean, scale.to(self.dtype)
 
-
-@torch.no_grad()
-def _dry_run(
-    name: str, half: Any, shape: tuple[int, ...], classes: int, wanted: list[tuple[int, ...]]
-) -> None:
-    """ValueError unless two examples come out of a copy of half in one of the shapes wanted."""
-    check_is(half, nn.Module, name, ": give both networks or none")
-    inputs = torch.zeros(2, *shape), torch.eye(classes)[:2]
-    shapes = " and ".join(str(tuple(x.shape)) for x in inputs)
-    try:
-        found = tuple(copy.deepcopy(half).eval()(*inputs).shape)
-    except Exception as error:  # whatever a module of the caller's raises
-        raise ValueError(f"{name} fails on inputs {shapes}: {error}") from error
-    if found not in wanted:
-        raise ValueError(f"{name} makes {found} of inputs {shapes}, not {wanted[0]}")
+    def _labels_of(
+        self, values: Tensor, shape: tuple[int, ...], name: str, labels: Tensor
+    ) -> Tensor:
+        """The label vectors of values (B, *shape), after a look at both."""
+        check_tensor(values, ("B", *shape), name, self.device, self.dtype)
+        vectors = self.label_vectors(labels)
+        check_same_length(values, vectors, name)
+        return vectors
 
 
-def _mlp(latent_dim: int, num_classes: int, image_shape: Shape) -> Halves:
-    """Heng & Soh's layer sizes: 512 and 256 hidden units, mirrored in the decoder."""
-    pixels = math.prod(image_shape)
-    encoder = nn.Sequential(
-        nn.Linear(pixels + num_classes, 512), nn.ReLU(), nn.Linear(512, 256), nn.ReLU()
-    ).append(nn.Linear(256, 2 * latent_dim))
-    decoder = nn.Sequential(
-        nn.Linear(latent_dim + num_classes, 256), nn.ReLU(), nn.Linear(256, 512), nn.ReLU()
-    ).append(nn.Linear(512, pixels))
-    return encoder, decoder
-
-
-def _conv(latent_dim: int, num_classes: int, image_shape: Shape) -> Halves:
-    """Two stride-2 convolutions on image and label planes; their transposes in the decoder."""
-    c, h, w = image_shape[0], image_shape[1] // 4, image_shape[2] // 4
-    kernel: dict[str, Any] = {"kernel_size": 4, "stride": 2, "padding": 1}
-    encoder = nn.Sequential(
-        nn.Conv2d(c + num_classes, 32, **kernel), nn.ReLU(), nn.Conv2d(32, 64, **kernel), nn.ReLU()
-    ).extend([nn.Flatten(), nn.Linear(64 * h * w, 2 * latent_dim)])
-    decoder = nn.Sequential(
-        nn.Linear(latent_dim + num_classes, 64 * h * w), nn.ReLU(), nn.Unflatten(1, (64, h, w))
-    ).extend([nn.ConvTranspose2d(64, 32, **kernel), nn.ReLU(), nn.ConvTranspose2d(32, c, **kernel)])
-    return encoder, decoder
-
-
-@door
 @torch.no_grad()
 def interpolate_labels(model: CVAE, z: Tensor, first: int, last: int, steps: int = 9) -> Tensor:
-    """Images at z (B, Z) while the label goes in a straight line: (steps, B, *image_shape).
+    """Decode latents while the label goes from one class to another in a straight line.
 
     The labels are (1 - t) onehot(first) + t onehot(last) with t from 0 to 1.
+
+    Args:
+        model: The model.
+        z: Latents (B, Z) float, which stay as they are.
+        first: Class number at the start.
+        last: Class number at the end.
+        steps: Number of labels, both ends included; 2 or more.
+
+    Returns:
+        Images (steps, B, *image_shape) in [0, 1].
+
+    Raises:
+        TypeError: An argument is of another kind.
+        ValueError: There is no such class, steps is below 2, or z has another shape.
     """
+    check_is(model, CVAE, "model", CVAE.hint)
     check_whole(steps, "steps", 2)  # both ends
     ends = model.label_vectors(torch.tensor([first, last]))
     labels = [ends[0].lerp(ends[1], t) for t in torch.linspace(0, 1, steps).to(ends)]
     return torch.stack([model.decode(z, y.expand(len(z), -1)) for y in labels])
 
 
-@door
 @torch.no_grad()
 def reconstruct(model: CVAE, images: Tensor) -> Tensor:
-    """Every image through encoder (mean) and decoder under every label: (B, K, *image_shape).
+    """Send every image through encoder (its mean) and decoder, under every label.
 
-    images: (B, *image_shape); they may be noisy, gray levels from -4 to 5, as for `denoise_tv`.
+    Args:
+        model: The model.
+        images: (B, *image_shape) float.  They may be noisy, with gray levels from -4 to 5, as for
+            `denoise_tv`.
+
+    Returns:
+        Images (B, K, *image_shape) in [0, 1], along the second axis one for each label.
+
+    Raises:
+        TypeError: An argument is of another kind.
+        ValueError: images have another shape or range.
     """
+    check_is(model, CVAE, "model", CVAE.hint)
+    check_tensor(images, ("B", *model.image_shape), "images", model.device, model.dtype)
     check_values(images, "images", *NOISY, ": gray levels and some noise")
     every = torch.eye(model.num_classes).to(model.device, model.dtype)
     labels = [y.expand(len(images), -1) for y in every]
     return torch.stack([model.decode(model.encode(images, y)[0], y) for y in labels], dim=1)
 
 
+@torch.no_grad()
+def reset_label(model: CVAE, forget_class: int | Iterable[int]) -> CVAE:
+    """Copy a model and give the labels of some classes the mean weights of the other labels.
+
+    This hides a class without any training, which makes it the cheapest method to compare with.
+    On a model that has forgotten, it undoes what forgetting did to the label itself, which makes it
+    the first step of an attack.
+
+    Args:
+        model: The model, which is not changed.
+        forget_class: One class number or several, whose label weights are replaced.
+
+    Returns:
+        The changed copy.
+
+    Raises:
+        TypeError: model is no CVAE.
+        ValueError: There is no such class, none would be kept, or networks of your own do not say
+            where the label enters.
+    """
+    check_is(model, CVAE, "model", CVAE.hint)
+    gone = check_classes(forget_class, model.num_classes)
+    model = copy.deepcopy(model)
+    kept = kept_classes(gone, model.num_classes)
+    for weight, first in model.label_weights():
+        labels = weight[:, first : first + model.num_classes]
+        labels[:, gone] = labels[:, kept].mean(1, keepdim=True)
+    return model
+
+
 def check_model(model: object, name: str = "model", num_classes: int | None = None) -> None:
-    """Refuse what is not a CVAE of so many classes with finite weights."""
+    """Refuse what longer work cannot begin with.
+
+    Every weight is read, so this stands at the entry of work that takes seconds; quick functions
+    look at the type only.
+
+    Args:
+        model: What was given as the model.
+        name: Its name, for the message.
+        num_classes: Number of classes that it must have; any when left out.
+
+    Raises:
+        TypeError: It is no CVAE.
+        ValueError: It has another number of classes, or a weight is NaN or infinite.
+    """
     check_is(model, CVAE, name, CVAE.hint)
     assert isinstance(model, CVAE)
     if num_classes is not None and model.num_classes != num_classes:
@@ -296,18 +448,43 @@ def check_model(model: object, name: str = "model", num_classes: int | None = No
 
 
 def draw_normal(shape: tuple[int, ...], model: CVAE, generator: Rng = None) -> Tensor:
-    """Standard normal noise of the model's type, drawn on the CPU, as a seed means it anywhere."""
+    """Draw standard normal noise for a model.
+
+    It is drawn on the CPU, so that a seed means the same noise on every device.
+
+    Args:
+        shape: The shape of the noise.
+        model: The model, whose type and device the noise gets.
+        generator: The source of randomness; torch's global one when left out.
+
+    Returns:
+        The noise, of this shape.
+    """
     return torch.randn(shape, generator=generator, dtype=model.dtype).to(model.device)
 
 
 def seeded(seed: int) -> torch.Generator:
-    """A generator with this seed, 0 or more: the only way randomness enters."""
+    """Make a source of random numbers, for all functions that take a `generator`.
+
+    Args:
+        seed: A whole number, 0 or more.
+
+    Returns:
+        A generator of torch's on the CPU, with this seed.
+
+    Raises:
+        ValueError: seed is no such number.
+    """
     check_whole(seed, "seed", 0, 2**63 - 1)
     return torch.Generator().manual_seed(seed)
 
 
 def default_device() -> torch.device:
-    """cuda, mps or cpu: the best that is there."""
+    """Find the best device that is there.
+
+    Returns:
+        cuda, mps or cpu, in this order.
+    """
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

@@ -18,89 +18,137 @@ import torch
 from torch import Tensor
 
 from .attacker import Attacker
-from .checks import door
+from .checks import check_is
 from .config import AmnesiaConfig, check_classes, kept_classes
 from .data import LabelledImages
 from .elbo import bernoulli_nats, negative_elbo
 from .fisher import Fisher, check_same_parameters
-from .models import CVAE, draw_normal, seeded
+from .models import CVAE, check_model, draw_normal, seeded
 from .penalties import contrast, ink, orientation_entropy, total_variation
 from .surrogates import Surrogate, make_surrogate
 
 PURE = 0.75  # with more of one kept label a mixture counts as that label
 EWC_SCALE = 10_000  # a constant, so that neither batch size nor replay size changes EWC's strength
+DRAWN_AT_ONCE = 1000  # replay images that the frozen model draws at a time
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step sees: B forgotten and B kept examples, with their noise for the ELBO form."""
+    """What one step sees: B examples to forget and B to keep.
 
-    forget_z: Tensor  # (B, Z)
-    forget_labels: Tensor  # label vectors (B, C)
-    forget_images: Tensor  # (B, *image_shape) drawn from the surrogate
-    forget_noise: Tensor  # (B, Z)
+    Attributes:
+        forget_z: (B, Z), where the class is forgotten.
+        forget_labels: Label vectors (B, K), at or near the forgotten classes' labels.
+        forget_images: (B, *image_shape) in [0, 1], drawn from the surrogate.
+        forget_noise: (B, Z) standard normal, for the ELBO form.
+        keep_z: (B, Z), where the kept images were drawn.
+        keep_labels: Label vectors (B, K) of kept classes.
+        keep_images: (B, *image_shape) in [0, 1], drawn by the frozen model at keep_z, or real.
+        keep_noise: (B, Z) standard normal, for the ELBO form.
+    """
+
+    forget_z: Tensor
+    forget_labels: Tensor
+    forget_images: Tensor
+    forget_noise: Tensor
     keep_z: Tensor
-    keep_labels: Tensor  # label vectors (B, C)
-    keep_images: Tensor  # drawn by the frozen model at keep_z, or real
+    keep_labels: Tensor
+    keep_images: Tensor
     keep_noise: Tensor
 
 
 class Consolidation:
-    """Elastic weight consolidation (Kirkpatrick et al. 2017), nats per image:
+    """Elastic weight consolidation: it holds the weights that matter to the kept classes.
 
-    ewc_lambda / (2 * 10_000) * sum_i F_i (theta_i - theta*_i)^2, with theta* the weights of frozen.
-    Entries of the Fisher below zero, which an unbiased estimate may have, count as zero.
-    Raises ValueError naming the first parameter that the Fisher does not fit.
+    The penalty, in nats per image, is ewc_lambda / (2 * 10_000) * sum_i F_i (theta_i - theta*_i)^2
+    (Kirkpatrick et al. 2017).  Entries of the Fisher below zero, which an unbiased estimate may
+    have, count as zero.
+
+    Args:
+        fisher: The diagonal Fisher F.
+        frozen: The model with the weights theta*.
+        ewc_lambda: The weight of the penalty.
+
+    Raises:
+        ValueError: For a Fisher of other networks; it names the first parameter that differs.
     """
 
     def __init__(self, fisher: Fisher, frozen: CVAE, ewc_lambda: float) -> None:
-        self.star = {k: p.detach().clone() for k, p in frozen.named_parameters()}
-        check_same_parameters(self.star, fisher.diagonal, "the Fisher")
-        self.fisher = {k: f.to(frozen.device).clamp(min=0) for k, f in fisher.diagonal.items()}
+        self.theta_star = {name: p.detach().clone() for name, p in frozen.named_parameters()}
+        check_same_parameters(self.theta_star, fisher.diagonal, "the Fisher")
+        self.fisher = {}
+        for name, diagonal in fisher.diagonal.items():
+            self.fisher[name] = diagonal.to(frozen.device).clamp(min=0)
         self.scale = ewc_lambda / EWC_SCALE
-        self.pull = {k: self.scale * f for k, f in self.fisher.items()}  # s F, and s F theta*
-        self.anchor = {k: f * self.star[k] for k, f in self.pull.items()}
+        # What the proximal step needs of every parameter: s F and s F theta*.
+        self.scaled_fisher = {}
+        self.scaled_fisher_times_star = {}
+        for name, diagonal in self.fisher.items():
+            self.scaled_fisher[name] = self.scale * diagonal
+            self.scaled_fisher_times_star[name] = self.scaled_fisher[name] * self.theta_star[name]
 
     @torch.no_grad()
     def value(self, model: CVAE) -> float:
-        """The penalty at the model's weights."""
-        parts = (
-            float((self.fisher[k] * (p - self.star[k]).square()).sum())
-            for k, p in model.named_parameters()
-        )
+        """The penalty at a model's weights.
+
+        Args:
+            model: A model of the same networks.
+
+        Returns:
+            The penalty in nats per image; 0 where no weight moved.
+        """
+        parts = []
+        for name, weight in model.named_parameters():
+            squares = (weight - self.theta_star[name]).square()
+            parts.append(float((self.fisher[name] * squares).sum()))
         return self.scale / 2 * sum(parts)
 
     @torch.no_grad()
     def step(self, optimizer: torch.optim.Adam, model: CVAE) -> None:
         """The penalty's part of an Adam step, in closed form (a proximal step).
 
-        Adam moved theta by the other terms; this goes on to the minimiser of
-        P/(2 lr) (x - theta)^2 + s F/2 (x - theta*)^2 with Adam's own preconditioner P.  It is
-        stable at any weight and has the same stationary points as adding the penalty to the loss.
-        (As a gradient, a huge penalty would make Adam shake each weight by the learning rate.)
+        Adam has moved theta by the gradient of the other terms.  From there each weight goes on to
+        the minimiser of P / (2 lr) (x - theta)^2 + s F / 2 (x - theta*)^2, where P is Adam's own
+        preconditioner and s the weight of the penalty.  This is stable at any weight and has the
+        same stationary points as adding the penalty to the loss; as a gradient, a huge penalty
+        would make Adam shake each weight by the learning rate.
+
+        Args:
+            optimizer: The optimiser, after its step.
+            model: The model whose weights it has just moved.
         """
         group = optimizer.param_groups[0]
-        beta, eps, lr = group["betas"][1], group["eps"], group["lr"]
-        for name, p in model.named_parameters():
-            state = optimizer.state.get(p)
+        beta2, eps, lr = group["betas"][1], group["eps"], group["lr"]
+        for name, weight in model.named_parameters():
+            state = optimizer.state.get(weight)
             if not state:
-                continue  # no gradient reached it (the encoder in the decoder form): unmoved
-            root = math.sqrt(1 - beta ** float(state["step"]))
+                continue  # no gradient reached it (the encoder in the decoder form): it is unmoved
+            root = math.sqrt(1 - beta2 ** float(state["step"]))  # corrects Adam's running mean
             stiffness = state["exp_avg_sq"].sqrt().mul_(1 / (root * lr)).add_(eps / lr)  # P / lr
-            pull, anchor = self.pull[name], self.anchor[name]
-            p.mul_(stiffness).add_(anchor).div_(stiffness.add_(pull))
+            # x = (P / lr theta + s F theta*) / (P / lr + s F), in place
+            weight.mul_(stiffness).add_(self.scaled_fisher_times_star[name])
+            weight.div_(stiffness.add_(self.scaled_fisher[name]))
 
 
 class Objective:
-    """The loss of one forgetting run: draws batches and evaluates every weighted term.
+    """The loss of one forgetting run: it draws batches and evaluates every weighted term.
 
-    frozen: the model before, theta*.  surrogate: what the class becomes; the configuration's when
-    left out.  real_images: kept images to replay beside the frozen model's, in the proportion of
-    their number to config.replay_samples; the replay term then has the ELBO form, since a real
-    image comes without a z.
+    Args:
+        frozen: The model before it forgets, with the weights theta*.
+        fisher: A diagonal Fisher of that model.
+        forget_class: The classes to forget.
+        config: The weights and forms of the terms; `AmnesiaConfig()` when left out.
+        surrogate: What the classes become; the configuration's when left out.
+        real_images: Kept images to replay beside those that the frozen model draws, in the
+            proportion of their number to config.replay_samples; images of classes to forget are
+            left out.  The replay term then has the ELBO form, because a real image has no z.
+
+    Raises:
+        TypeError: For an argument of another kind.
+        ValueError: For a class that does not exist, when no class or no real image would be kept,
+            and for a Fisher of another architecture.
     """
 
-    @door
     def __init__(
         self,
         frozen: CVAE,
@@ -111,80 +159,142 @@ class Objective:
         real_images: LabelledImages | None = None,
     ) -> None:
         config = AmnesiaConfig() if config is None else config
-        self.frozen, self.config = frozen, config
+        check_model(frozen, "frozen")
+        check_is(fisher, Fisher, "fisher", ": class_fishers(...).without(classes) is one")
+        check_is(config, AmnesiaConfig, "config")
+        if surrogate is not None:
+            check_is(surrogate, Surrogate, "surrogate", ": make_surrogate makes one")
+        if real_images is not None:
+            check_is(real_images, LabelledImages, "real_images")
+        self.frozen = frozen
+        self.config = config
         self.forget_class = check_classes(forget_class, frozen.num_classes)
         self.kept = kept_classes(self.forget_class, frozen.num_classes)
-        named = config.surrogate, frozen, self.kept, config.gray_value
-        self.surrogate = surrogate or make_surrogate(*named)
+        if surrogate is None:
+            surrogate = make_surrogate(config.surrogate, frozen, self.kept, config.gray_value)
+        self.surrogate = surrogate
         self.ewc = Consolidation(fisher, frozen, config.ewc_lambda)
-        self.replay_form = config.replay_form if real_images is None else "elbo"
-        self.real = None
+
+        self.real: LabelledImages | None = None
+        self.replay_form = config.replay_form
         if real_images is not None:
             self.real = real_images.without(self.forget_class).to(frozen.device)
+            self.replay_form = "elbo"
             if not len(self.real):
                 raise ValueError(f"real_images has no image of the kept classes {self.kept}")
-        self.replay = self._draw_replay(seeded(config.seed + 1))
-        self.attacker = None
+        self.replay = self._draw_replay(seeded(config.seed + 1))  # z, labels and images
+
+        self.attacker: Attacker | None = None
         if config.w_attack:
-            given = self.surrogate, config.w_attack, config.push, seeded(config.seed + 2)
-            self.attacker = Attacker(frozen, self.forget_class, *given)
+            self.attacker = Attacker(
+                frozen,
+                self.forget_class,
+                self.surrogate,
+                config.w_attack,
+                config.push,
+                seeded(config.seed + 2),
+            )
 
     @torch.no_grad()
     def _draw_replay(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """z, labels and images of all replay samples: the frozen model draws them once."""
         labels = self.labels(self.kept, self.config.replay_samples, generator)
         z = self.latents(labels, generator)
-        parts = zip(z.split(1000), labels.split(1000), strict=True)
-        return z, labels, torch.cat([self.frozen.decode(*part) for part in parts])
+        images = []
+        for part in range(0, len(z), DRAWN_AT_ONCE):
+            chosen = slice(part, part + DRAWN_AT_ONCE)
+            images.append(self.frozen.decode(z[chosen], labels[chosen]))
+        return z, labels, torch.cat(images)
 
     @torch.no_grad()
     def draw(self, n: int, generator: torch.Generator) -> Batch:
-        """n forgotten and n kept examples."""
-        forget_labels = self.labels(self.forget_class, n, generator)
-        forget_z = self.latents(forget_labels, generator, self.config.z_reach)
-        images = self.surrogate.draw(forget_z, generator)
+        """Draw the examples of one step.
+
+        Args:
+            n: Examples to forget, and as many to keep.
+            generator: Source of all random numbers.
+
+        Returns:
+            The batch.
+        """
+        # To forget: the surrogate's images at latents of the classes.
+        forget_classes = self.labels(self.forget_class, n, generator)
+        forget_z = self.latents(forget_classes, generator, self.config.z_reach)
+        forget_images = self.surrogate.draw(forget_z, generator)
+
+        # To keep: what the frozen model has drawn, and real images in their proportion.
         drawn = torch.randint(len(self.replay[0]), (n,), generator=generator)
-        keep_z, keep_labels, keep_images = (part[drawn] for part in self.replay)
+        keep_z, keep_classes, keep_images = (part[drawn] for part in self.replay)
         if self.real is not None:
             share = len(self.real) / (len(self.real) + self.config.replay_samples)
-            index = torch.randint(len(self.real), (round(share * n),), generator=generator)
-            keep_images[: len(index)] = self.real.images[index]
-            keep_labels[: len(index)] = self.real.labels[index].to(keep_labels)
+            chosen = torch.randint(len(self.real), (round(share * n),), generator=generator)
+            keep_images[: len(chosen)] = self.real.images[chosen]
+            keep_classes[: len(chosen)] = self.real.labels[chosen].to(keep_classes)
+
         shape = (n, self.frozen.latent_dim)
-        noise = [draw_normal(shape, self.frozen, generator) for _ in range(2)]
-        soft, plain = self.soften(forget_labels, generator), self.frozen.label_vectors(keep_labels)
-        return Batch(forget_z, soft, images, noise[0], keep_z, plain, keep_images, noise[1])
+        forget_noise = draw_normal(shape, self.frozen, generator)
+        keep_noise = draw_normal(shape, self.frozen, generator)
+        return Batch(
+            forget_z=forget_z,
+            forget_labels=self.soften(forget_classes, generator),
+            forget_images=forget_images,
+            forget_noise=forget_noise,
+            keep_z=keep_z,
+            keep_labels=self.frozen.label_vectors(keep_classes),
+            keep_images=keep_images,
+            keep_noise=keep_noise,
+        )
 
     def soften(self, labels: Tensor, generator: torch.Generator) -> Tensor:
-        """Label vectors (B, C) of classes (B,), moved a random share, up to y_reach, of the way to
-        the mean of the kept labels (every second one) or to a mixture of all labels.
+        """Labels at which a class is forgotten: at its own label and on the way to others.
 
-        Whoever fits a label of his own to a few images starts near the mean and ends at a mixture,
-        and would find the class intact there.
+        An attacker who fits a label to a few images starts near the mean of the labels and ends at
+        a mixture of them, and would find the class intact there.  So every label moves away from
+        its class: those at even places a random share of the way to the mean of the kept
+        labels, those at odd places all the way to a mixture of all labels.  config.y_reach
+        shortens all ways; at 0 the labels stay.
+
+        Args:
+            labels: Numbers of classes to forget, (B,) int64.
+            generator: Source of all random numbers.
+
+        Returns:
+            Label vectors (B, K), each with the sum 1.
         """
         vectors = self.frozen.label_vectors(labels)
         if not self.config.y_reach:
             return vectors
-        mean = self.frozen.label_vectors(torch.tensor(self.kept)).mean(0)
+        mean_of_kept = self.frozen.label_vectors(torch.tensor(self.kept)).mean(0)
         share = torch.rand((len(labels), 1), generator=generator).to(vectors)
-        ends = mean.repeat(len(labels), 1)
-        ends[1::2], share[1::2] = self._mixtures(vectors[1::2], generator), 1
+        ends = mean_of_kept.repeat(len(labels), 1)
+        ends[1::2] = self._mixtures(vectors[1::2], generator)
+        share[1::2] = 1
         return torch.lerp(vectors, ends, self.config.y_reach * share)
 
     def _mixtures(self, vectors: Tensor, generator: torch.Generator) -> Tensor:
-        """Draws from Dirichlet(1/2) over all labels (squares of normal numbers, divided by their
-        sum), one for each of the forgotten labels' vectors (B, C): a draw that is almost one kept
-        label gives half of itself to the forgotten one."""
+        """One random mixture of all labels for each label vector (B, K) of a forgotten class.
+
+        Drawn from Dirichlet(1/2): squares of normal numbers, divided by their sum.  A mixture that
+        is almost one kept label gives half of itself to the forgotten one.
+        """
         squares = torch.randn(vectors.shape, generator=generator).to(vectors).square()
-        y = squares / squares.sum(1, keepdim=True)
-        pure = y[:, list(self.kept)].amax(1, keepdim=True) > PURE
-        return torch.where(pure, (y + vectors) / 2, y)
+        mixtures = squares / squares.sum(1, keepdim=True)
+        almost_kept = mixtures[:, list(self.kept)].amax(1, keepdim=True) > PURE
+        return torch.where(almost_kept, (mixtures + vectors) / 2, mixtures)
 
     def latents(self, labels: Tensor, generator: torch.Generator, reach: float = 1.0) -> Tensor:
-        """z for these labels (B,): one half from the class's Gaussian, the other from N(0, s^2 I).
+        """Draw z for class numbers: one half from N(0, s^2 I), the other from the class's Gaussian.
 
-        s is uniform from 1 to reach.  Far out no sampler goes, but an attack does, and so does the
-        posterior of a real image that the model has forgotten.
+        No sampler goes far out, but an attack does, and so does the posterior of a real image that
+        the model has forgotten: therefore s is uniform from 1 to `reach`.
+
+        Args:
+            labels: Class numbers (B,) int64.
+            generator: Source of all random numbers.
+            reach: The largest s, in standard deviations of the prior, 1 or more.
+
+        Returns:
+            z, (B, Z).
         """
         half = len(labels) // 2
         z = self.frozen.draw_latents(labels, generator=generator)
@@ -193,51 +303,89 @@ class Objective:
         return z
 
     def terms(self, model: CVAE, batch: Batch) -> dict[str, Tensor]:
-        """Both terms and every penalty with a weight above zero, weighted: the mean per image.
+        """Every term of the loss, weighted: the mean over the batch, nats per image.
 
-        EWC is not among them: `ewc` gives its value, and `forget` applies it in closed form.
+        Consolidation is not among them: `ewc` gives its value, and `forget` applies it in closed
+        form.
+
+        Args:
+            model: The model that is forgetting.
+            batch: What `draw` gave.
+
+        Returns:
+            Name of the term -> its value, a tensor () with a graph to the model's weights:
+            "forget" and "replay", "attack" if there is an attacker, and every penalty with a
+            weight above zero ("contrast", "ink", "tv", "orient").
         """
-        c, b = self.config, batch
-        gone = b.forget_z, b.forget_labels, b.forget_images, b.forget_noise
-        kept = b.keep_z, b.keep_labels, b.keep_images, b.keep_noise
-        if c.forget_form == self.replay_form:  # one pass through the network for both
-            both = [torch.cat(pair) for pair in zip(gone, kept, strict=True)]
-            forget, replay = _loss(model, c.forget_form, *both).chunk(2)
-        else:
-            forget = _loss(model, c.forget_form, *gone)
-            replay = _loss(model, self.replay_form, *kept)
-        out = {"forget": c.neg_loss_weight * forget.mean(), "replay": c.gamma * replay.mean()}
+        config = self.config
+        forget, replay = self._forget_and_replay(model, batch)
+        terms = {
+            "forget": config.neg_loss_weight * forget.mean(),
+            "replay": config.gamma * replay.mean(),
+        }
         if self.attacker is not None:
-            out["attack"] = self.attacker.loss(model)
-        if c.w_contrast or c.w_ink or c.w_tv or c.w_orient:
+            terms["attack"] = self.attacker.loss(model)
+        if config.w_contrast or config.w_ink or config.w_tv or config.w_orient:
             images = model.decode(batch.forget_z, batch.forget_labels)
             target = self.surrogate.mean(batch.forget_z)
-            if c.w_contrast:
-                out["contrast"] = c.w_contrast * contrast(images, target).mean()
-            if c.w_ink:
-                out["ink"] = c.w_ink * ink(images, target.flatten(1).mean(1)).mean()
-            if c.w_tv:
-                out["tv"] = c.w_tv * total_variation(images).mean()
-            if c.w_orient:
-                out["orient"] = c.w_orient * orientation_entropy(images).mean()
-        return out
+            if config.w_contrast:
+                terms["contrast"] = config.w_contrast * contrast(images, target).mean()
+            if config.w_ink:
+                level = target.flatten(1).mean(1)
+                terms["ink"] = config.w_ink * ink(images, level).mean()
+            if config.w_tv:
+                terms["tv"] = config.w_tv * total_variation(images).mean()
+            if config.w_orient:
+                terms["orient"] = config.w_orient * orientation_entropy(images).mean()
+        return terms
+
+    def _forget_and_replay(self, model: CVAE, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The losses of the examples to forget and of those to keep, (B,) each, without weights."""
+        forget = batch.forget_z, batch.forget_labels, batch.forget_images, batch.forget_noise
+        keep = batch.keep_z, batch.keep_labels, batch.keep_images, batch.keep_noise
+        if self.config.forget_form != self.replay_form:
+            forget_loss = _loss(model, self.config.forget_form, *forget)
+            return forget_loss, _loss(model, self.replay_form, *keep)
+        # The same form: both go through the network in one pass.
+        together = [torch.cat(pair) for pair in zip(forget, keep, strict=True)]
+        forget_loss, replay_loss = _loss(model, self.replay_form, *together).chunk(2)
+        return forget_loss, replay_loss
 
     @torch.no_grad()
     def distance(self, model: CVAE, z: Tensor, labels: Tensor) -> float:
-        """Root mean square difference of c_f's images to the surrogate's at these latents."""
-        return float((model.decode(z, labels) - self.surrogate.mean(z)).square().mean().sqrt())
+        """How far the images of the forgotten classes still are from the surrogate's.
+
+        Args:
+            model: The model that is forgetting.
+            z: Latents (B, Z).
+            labels: Numbers of classes to forget, (B,) int64.
+
+        Returns:
+            The root mean square difference of the pixels, in gray levels.
+        """
+        difference = model.decode(z, labels) - self.surrogate.mean(z)
+        return float(difference.square().mean().sqrt())
 
     @staticmethod
     def labels(classes: tuple[int, ...], n: int, generator: torch.Generator) -> Tensor:
-        """n labels of these classes, drawn at random."""
+        """Draw class numbers at random, with repeats.
+
+        Args:
+            classes: The classes to draw from.
+            n: How many numbers.
+            generator: Source of all random numbers.
+
+        Returns:
+            Class numbers (n,) int64.
+        """
         return torch.tensor(classes)[torch.randint(len(classes), (n,), generator=generator)]
 
 
 def _loss(model: CVAE, form: str, z: Tensor, y: Tensor, images: Tensor, noise: Tensor) -> Tensor:
-    """Loss of each image, (B,), under a form.
+    """The loss of each image, (B,), under a form.
 
-    "decoder": -log p(images | z), nats; "elbo": negative ELBO, nats; "l1": mean absolute difference
-    of the pixels at z, in gray levels.
+    "decoder" is -log p(images | z) in nats; "elbo" the negative ELBO in nats; "l1" the mean
+    absolute difference of the pixels at z, in gray levels.
     """
     if form == "l1":
         return (model.decode(z, y) - images).abs().flatten(1).mean(1)

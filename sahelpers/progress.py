@@ -10,9 +10,16 @@ T = TypeVar("T")
 
 
 def progress(items: Iterable[T], what: str, silent: bool = False) -> Iterator[T]:
-    """Iterate with a tqdm bar that says what is going on.
+    """Iterate with a progress bar of tqdm's that says what is going on.
 
-    silent: show none, because somebody else tells how far it is; SA_PROGRESS=0 silences all.
+    Args:
+        items: What is iterated over.
+        what: What is going on, in words.
+        silent: Whether to show no bar, because somebody else tells how far it is.  The environment
+            variable SA_PROGRESS=0 silences all bars.
+
+    Returns:
+        An iterator over the items.
     """
     if silent or os.environ.get("SA_PROGRESS") == "0":
         return iter(items)  # not even a disabled bar, which would start a thread of tqdm's

@@ -1,36 +1,45 @@
 """The chain from data to a forgotten class: every link is loaded, or made and kept.
 
 A `Story` holds the data, the configurations and what is made from them, so that a recipe and its
-result cannot disagree.  The notebooks, the report, the dashboards, the study and the benchmarks all
-get their models from one, so what one of them has made the others find.
+result cannot disagree.  The notebooks, the dashboards, the study and the benchmarks all get their
+models from one, so what one of them has made the others find.
 """
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from types import NoneType
 from typing import Any, TypeVar
 
 import torch
 
 from . import amnesia, fisher, training
 from .amnesia import AmnesiaResult, forget
-from .checks import check_is, door
+from .checks import check_is
 from .config import AmnesiaConfig, BaselineConfig, Config, FisherConfig, JudgeConfig, check_classes
 from .data import MNIST_DIGEST, LabelledImages, load_dataset
 from .fisher import ClassFishers, class_fishers
-from .judges import SCORING, Judge
-from .models import CVAE, OWN, check_model, default_device
-from .recovery import reset_label
-from .store.files import Recipe, digest, load_or_make, part_path
+from .judges import FORMER_ROLES, SCORING, Judge
+from .models import CVAE, check_model, default_device, reset_label
+from .store.files import Recipe, Stateful, digest, load_or_make, part_path
 from .training import TrainedCVAE, train_baseline, train_judge
 
 Classes = int | Iterable[int]
+Pair = tuple[LabelledImages, LabelledImages]  # train and test
 T = TypeVar("T")
+S = TypeVar("S", bound=Stateful)
 
 
 @dataclass(frozen=True)
 class Configs:
-    """The four configurations of a story."""
+    """The four configurations of a story.
+
+    Attributes:
+        baseline: Of the baseline and of the models that are retrained without a class.
+        fisher: Of the Fisher per class.
+        amnesia: Of forgetting.
+        judge: Of the judges.
+    """
 
     baseline: BaselineConfig
     fisher: FisherConfig
@@ -41,21 +50,38 @@ class Configs:
 class Story:
     """Data, configurations, and the models made from them, each when it is first asked for.
 
-    dataset: the name of one of `load_dataset`'s, or a pair (train, test) of LabelledImages.
-    baseline: its configuration, or a model that is there already: nothing is trained for it; it is
-    moved to the device and set to evaluation mode.
-    fisher, amnesia, judge: configurations; the default ones when left out.
-    device: where data and models live; "auto" takes the best that is there.
+    What takes time to make is kept as a file in checkpoints/, whose name stands for all that it
+    depends on: configuration, data and the model that was given.  With the default data and
+    configurations the name is plain, such as `vae_baseline.pt`; others carry a fingerprint.  A file
+    made from another file that was replaced since is made anew.  What is made from networks of your
+    own is kept in this story's memory, and in no file.
 
-    What takes time is kept in checkpoints/ under the name of all that it depends on: configuration,
-    data and the model that was given.  The default data and configurations have plain names,
-    `vae_baseline.pt`; others carry a fingerprint.  A file whose parent was replaced is made anew.
+    Args:
+        dataset: The name of one of `load_dataset`'s data sets, or a pair (train, test) of
+            LabelledImages.
+        baseline: The baseline's configuration; or a trained model to begin with, which is moved to
+            the device and set to evaluation mode.
+        fisher: The configuration of the Fisher; the default one when left out.
+        amnesia: The configuration of forgetting; the default one when left out.
+        judge: The configuration of the judges; the default one when left out.
+        device: Where data and models live; "auto" takes the best that is there.
+
+    Attributes:
+        config: The four configurations, `Configs`.
+        dataset: The data set's name; None if the data were given.
+        train: The images that are trained on.
+        test: The images that are only measured on.
+        device: Where data and models live.
+
+    Raises:
+        TypeError: An argument is of another kind.
+        ValueError: The model or the test images do not fit to the images to train on, or there is
+            no such data set.
     """
 
-    @door
     def __init__(
         self,
-        dataset: str | tuple[LabelledImages, LabelledImages] = "mnist",
+        dataset: str | Pair = "mnist",
         *,
         baseline: BaselineConfig | CVAE | None = None,
         fisher: FisherConfig | None = None,
@@ -63,64 +89,79 @@ class Story:
         judge: JudgeConfig | None = None,
         device: str | torch.device = "cpu",
     ) -> None:
+        check_is(baseline, (BaselineConfig, CVAE, NoneType), "baseline", CVAE.hint)
+        check_is(fisher, (FisherConfig, NoneType), "fisher")
+        check_is(amnesia, (AmnesiaConfig, NoneType), "amnesia")
+        check_is(judge, (JudgeConfig, NoneType), "judge")
         self.device = default_device() if device == "auto" else torch.device(device)
-        self._given: CVAE | None = None
+        self.dataset = dataset if isinstance(dataset, str) else None
+        train, test = _images_of(dataset)
+        self._given = baseline if isinstance(baseline, CVAE) else None
         if isinstance(baseline, CVAE):
-            self._given = baseline.to(self.device).eval()
-            known = "mlp" if baseline.arch == OWN else baseline.arch
-            baseline = BaselineConfig(arch=known, latent_dim=baseline.latent_dim)
+            check_model(baseline, "baseline", train.num_classes)
+            baseline.to(self.device).eval()
+            arch = baseline.arch if baseline.is_built_in else BaselineConfig().arch
+            baseline = BaselineConfig(arch=arch, latent_dim=baseline.latent_dim)
         self.config = Configs(
             baseline=baseline or BaselineConfig(),
             fisher=fisher or FisherConfig(),
             amnesia=amnesia or AmnesiaConfig(),
             judge=judge or JudgeConfig(),
         )
-        self.dataset = dataset if isinstance(dataset, str) else None
-        if isinstance(dataset, str):
-            train, test = (load_dataset(dataset, split) for split in ("train", "test"))
-        else:
-            train, test = dataset
-            check_is(train, LabelledImages, "dataset[0]")
-            check_is(test, LabelledImages, "dataset[1]")
-        self.train, self.test = train.to(self.device), test.to(self.device)
         check_classes(self.config.baseline.exclude, train.num_classes, allow_empty=True)
-        if self._given is not None:
-            check_model(self._given, "baseline", train.num_classes)
         for name, other in {"test": test, "baseline": self._given}.items():
             if other is not None and other.image_shape != train.image_shape:
                 shapes = f"{other.image_shape}, those of train {train.image_shape}"
                 raise ValueError(f"images of {name} have the shape {shapes}: give one shape")
+        self.train, self.test = train.to(self.device), test.to(self.device)
         self._made: dict[tuple[Any, ...], Any] = {}
 
     @property
-    def own(self) -> list[str]:
-        """What was given in place of a name and a configuration: dataset, baseline."""
-        given = {"dataset": self.dataset is None, "baseline": self._given is not None}
-        return [name for name, true in given.items() if true]
+    def given(self) -> list[str]:
+        """The arguments that were given data or a model: "dataset", "baseline", both or neither."""
+        given = []
+        if self.dataset is None:
+            given.append("dataset")
+        if self._given is not None:
+            given.append("baseline")
+        return given
 
     @classmethod
     def from_knobs(cls, **knobs: Any) -> "Story":
-        """The story of a notebook's parameter cell: knobs in capitals, each written once.
+        """Make the story of a notebook's parameter cell: knobs in capitals, each written once.
 
-        DATASET, DEVICE, and the fields of BaselineConfig, FisherConfig and AmnesiaConfig, such as
-        LATENT_DIM or EWC_LAMBDA.  SEED is all three's; BATCH_SIZE is the baseline's.
-        Raises TypeError for a capital that is none of them.
+        Args:
+            **knobs: DATASET, DEVICE, and the fields of BaselineConfig, FisherConfig and
+                AmnesiaConfig, such as LATENT_DIM or EWC_LAMBDA.  SEED goes to all three of them,
+                BATCH_SIZE to the baseline alone.
+
+        Returns:
+            The story.
+
+        Raises:
+            TypeError: There is no such knob.
+            ValueError: A value is out of its range.
         """
-        left = dict(knobs)
-        shared = {"seed": left.pop("SEED")} if "SEED" in left else {}
-        where = {name.lower(): left.pop(name) for name in ("DATASET", "DEVICE") if name in left}
-        kinds = {"baseline": BaselineConfig, "fisher": FisherConfig, "amnesia": AmnesiaConfig}
-        made: dict[str, Any] = {}
+        left = dict(knobs)  # those that nobody took yet
+        arguments: dict[str, Any] = {}
+        for name in ("DATASET", "DEVICE"):
+            if name in left:
+                arguments[name.lower()] = left.pop(name)
+        shared: dict[str, Any] = {}
+        if "SEED" in left:
+            shared["seed"] = left.pop("SEED")
         allowed = ["DATASET", "DEVICE", "SEED"]
+        kinds = {"baseline": BaselineConfig, "fisher": FisherConfig, "amnesia": AmnesiaConfig}
         for role, kind in kinds.items():
-            names = {f.name.upper() for f in fields(kind) if f.name not in ("exclude", "seed")}
-            names -= {"BATCH_SIZE"} if role == "amnesia" else set()
+            names = {f.name.upper() for f in fields(kind)} - {"EXCLUDE", "SEED"}
+            if role == "amnesia":
+                names.discard("BATCH_SIZE")
             allowed += sorted(names)
-            own = {name.lower(): left.pop(name) for name in list(left) if name in names}
-            made[role] = kind(**own, **shared)
+            mine = {name.lower(): left.pop(name) for name in list(left) if name in names}
+            arguments[role] = kind(**mine, **shared)
         if left:
             raise TypeError(f"{', '.join(left)}: no such knob; there are {', '.join(allowed)}")
-        return cls(**where, **made)
+        return cls(**arguments)
 
     @cached_property
     def baseline(self) -> TrainedCVAE:
@@ -132,21 +173,48 @@ class Story:
             return TrainedCVAE(self._given, {})
         return self._trained("vae_baseline", self.config.baseline)
 
-    def control(self, forget_class: Classes, seed: int | None = None) -> TrainedCVAE:
-        """A model retrained without these classes, by the baseline's recipe.
+    def retrained(self, forget_class: Classes, seed: int | None = None) -> TrainedCVAE:
+        """Train a model without some classes, by the baseline's recipe, or load it.
 
-        seed: another than the baseline's.
+        Args:
+            forget_class: One class number or several that it never sees.
+            seed: Another seed than the baseline's.
+
+        Returns:
+            The model and its curves.
+
+        Raises:
+            ValueError: There is no such class, or the baseline has networks of your own, of which
+                no recipe is known.
         """
-        stem, config = self._control(forget_class, seed)
+        stem, config = self._retrained(forget_class, seed)
         return self._once((stem, config), lambda: self._trained(stem, config))
 
-    def keep_control(self, forget_class: Classes, trained: TrainedCVAE) -> TrainedCVAE:
-        """Keep a model that was retrained elsewhere, by this story's recipe, as its control."""
-        return load_or_make(self.control_recipe(forget_class), lambda: trained, TrainedCVAE)
+    def keep_retrained(self, forget_class: Classes, trained: TrainedCVAE) -> TrainedCVAE:
+        """Keep a model that was retrained elsewhere, by this story's recipe.
 
-    def control_recipe(self, forget_class: Classes) -> Recipe:
-        """Where the control is kept."""
-        return self._training_recipe(*self._control(forget_class, None))
+        Args:
+            forget_class: One class number or several that it never saw.
+            trained: The model and its curves.
+
+        Returns:
+            What is kept: the same, or what was kept before.
+        """
+        return load_or_make(self.retrained_recipe(forget_class), lambda: trained, TrainedCVAE)
+
+    def retrained_recipe(self, forget_class: Classes) -> Recipe:
+        """Say where the model retrained without some classes is kept, and what it depends on.
+
+        Args:
+            forget_class: One class number or several that it never sees.
+
+        Returns:
+            The recipe, whose `path` is the file.
+
+        Raises:
+            ValueError: As for `retrained`.
+        """
+        return self._training_recipe(*self._retrained(forget_class, None))
 
     @cached_property
     def judges(self) -> dict[str, Judge]:
@@ -159,51 +227,107 @@ class Story:
         return self.judge("guide")
 
     def judge(self, role: str) -> Judge:
-        """The judge of a role; 20 to 40 seconds on two cores if it has to be made."""
-        config, data = self.config.judge, {"train": self.train.digest}
-        recipe = Recipe(f"judge_{role}", training.VERSION, (config,), data, usual=self._usual)
-        part = part_path(recipe.path)
-        return self._once(
-            ("judge", role),
-            lambda: load_or_make(
-                recipe, lambda: train_judge(self.train, role, config, resume=part), Judge
-            ).to(self.device),
+        """Train the judge of a role, or load it; 20 to 40 seconds on two cores if it is trained.
+
+        Args:
+            role: "open_set", "closed_set", "guide", "wary" or "tuning".
+
+        Returns:
+            The judge, in evaluation mode.
+
+        Raises:
+            ValueError: There is no such role.
+        """
+        config = self.config.judge
+        data = {"train": self.train.digest}
+        former = {today: f"judge_{before}" for before, today in FORMER_ROLES.items()}
+        recipe = Recipe(
+            f"judge_{role}",
+            training.VERSION,
+            (config,),
+            data,
+            usual=self._usual,
+            former_stem=former.get(role, ""),
         )
+
+        def make() -> Judge:
+            return train_judge(self.train, role, config, resume=part_path(recipe.path))
+
+        def link() -> Judge:
+            return load_or_make(recipe, make, Judge).to(self.device)
+
+        return self._once(("judge", role), link)
 
     @cached_property
     def fishers(self) -> ClassFishers:
         """One Fisher per class of the baseline; about a second if they have to be made."""
         model, config = self.baseline.model, self.config.fisher
-        if model.arch == OWN:  # two networks may have the same weights
-            return class_fishers(model, self.train, config)
-        parents = {"baseline": self._baseline_digest}
-        recipe = self._recipe("fisher", fisher.VERSION, (config,), parents)
-        return load_or_make(recipe, lambda: class_fishers(model, self.train, config), ClassFishers)
+
+        def recipe() -> Recipe:
+            parents = {"baseline": self._baseline_digest}
+            return self._recipe("fisher", fisher.VERSION, (config,), parents)
+
+        return self._from_baseline(
+            recipe, lambda: class_fishers(model, self.train, config), ClassFishers
+        )
 
     def forgotten(self, forget_class: Classes) -> AmnesiaResult:
-        """The baseline after forgetting these classes; seconds if it has to be made."""
-        gone, config = check_classes(forget_class, self.train.num_classes), self.config.amnesia
+        """Make the baseline forget some classes, or load the result; seconds if it is made.
+
+        Args:
+            forget_class: One class number or several.
+
+        Returns:
+            The model that has forgotten them, and how it got there.
+
+        Raises:
+            ValueError: There is no such class, or none would be kept.
+        """
+        gone = check_classes(forget_class, self.train.num_classes)
 
         def make() -> AmnesiaResult:
-            return forget(self.baseline.model, self.fishers.without(gone), gone, config)
+            fisher = self.fishers.without(gone)
+            return forget(self.baseline.model, fisher, gone, self.config.amnesia)
 
         def link() -> AmnesiaResult:
-            if self.baseline.model.arch == OWN:
-                return make()  # no file holds such networks
-            result = load_or_make(self.forgotten_recipe(gone), make, AmnesiaResult)
+            result = self._from_baseline(lambda: self.forgotten_recipe(gone), make, AmnesiaResult)
             result.model.to(self.device)
             return result
 
         return self._once(("forgotten", gone), link)
 
     def hidden(self, forget_class: Classes) -> CVAE:
-        """The baseline with these classes' label weights replaced by the mean of the others': all
-        that it knew is still behind them."""
+        """Hide some classes of the baseline behind their labels, as `reset_label` does.
+
+        All that the baseline knew of them is still there.
+
+        Args:
+            forget_class: One class number or several.
+
+        Returns:
+            The baseline with the label weights of these classes replaced by the others' mean.
+
+        Raises:
+            ValueError: There is no such class, none would be kept, or networks of your own do not
+                say where the label enters.
+        """
         gone = check_classes(forget_class, self.train.num_classes)
         return self._once(("hidden", gone), lambda: reset_label(self.baseline.model, gone))
 
     def forgotten_recipe(self, forget_class: Classes) -> Recipe:
-        """Where the result of forgetting is kept."""
+        """Say where the result of forgetting some classes is kept, and what it depends on.
+
+        Baseline and Fishers are made for it, if they are not there yet.
+
+        Args:
+            forget_class: One class number or several.
+
+        Returns:
+            The recipe, whose `path` is the file.
+
+        Raises:
+            ValueError: There is no such class, or none would be left.
+        """
         gone = check_classes(forget_class, self.train.num_classes)
         parents = {"baseline": self._baseline_digest, "Fisher": self._fisher_digest}
         configs = (self.config.fisher, self.config.amnesia)
@@ -227,22 +351,38 @@ class Story:
     def _data(self) -> dict[str, str]:
         return {"train": self.train.digest, "test": self.test.digest}
 
+    def _from_baseline(
+        self, recipe: Callable[[], Recipe], make: Callable[[], S], kind: type[S]
+    ) -> S:
+        """What is kept of something made from the baseline, or else is made.
+
+        No file can say that it was made from networks of your own: two of them may have the same
+        weights and compute different things.
+        """
+        if not self.baseline.model.is_built_in:
+            return make()
+        return load_or_make(recipe(), make, kind)
+
     def _recipe(
         self, stem: str, version: int, configs: tuple[Config, ...], parents: dict[str, str]
     ) -> Recipe:
-        """Of what is made from the baseline.  Of a model that was given, only its digest is known;
-        what else went into it is not."""
+        """The recipe of something that is made from the baseline.
+
+        A baseline that was trained here is described by its configuration and data.  Of a model
+        that was given nobody knows what it was made from, so that its digest stands for it.
+        """
         if self._given is not None:
             data = {"train": self.train.digest, "model": self._baseline_digest}
             return Recipe(stem, version, configs, data, parents)
         configs = self.config.baseline, *configs
         return Recipe(stem, version, configs, self._data, parents, usual=self._usual)
 
-    def _control(self, forget_class: Classes, seed: int | None) -> tuple[str, BaselineConfig]:
+    def _retrained(self, forget_class: Classes, seed: int | None) -> tuple[str, BaselineConfig]:
+        """Stem and configuration of the model that is retrained without these classes."""
         gone = check_classes(forget_class, self.train.num_classes)
-        if self._given is not None and self._given.arch == OWN:
+        if self._given is not None and not self._given.is_built_in:
             raise ValueError(
-                "this story's networks are your own: train a control of them by "
+                "this story's networks are your own: train one without the class by "
                 f"train_baseline(train, test, BaselineConfig(exclude={gone}), model=...)"
             )
         base = self.config.baseline
@@ -250,20 +390,38 @@ class Story:
         return f"vae_without_{'-'.join(map(str, gone))}", config
 
     def _training_recipe(self, stem: str, config: BaselineConfig) -> Recipe:
+        """The recipe of a model that is trained from nothing."""
         return Recipe(stem, training.VERSION, (config,), self._data, usual=self._usual)
 
     def _trained(self, stem: str, config: BaselineConfig) -> TrainedCVAE:
         """What is kept, or else trained; an interrupted training goes on from its part file."""
         recipe = self._training_recipe(stem, config)
-        part = part_path(recipe.path)
-        found = load_or_make(
-            recipe, lambda: train_baseline(self.train, self.test, config, resume=part), TrainedCVAE
-        )
-        found.model.to(self.device)
-        return found
+
+        def make() -> TrainedCVAE:
+            return train_baseline(self.train, self.test, config, resume=part_path(recipe.path))
+
+        trained = load_or_make(recipe, make, TrainedCVAE)
+        trained.model.to(self.device)
+        return trained
 
     def _once(self, key: tuple[Any, ...], make: Callable[[], T]) -> T:
+        """What this story has made under the key already, or else is made now."""
         if key not in self._made:
             self._made[key] = make()
         made: T = self._made[key]
         return made
+
+
+def _images_of(dataset: str | Pair) -> Pair:
+    """Train and test images of a name or of a pair."""
+    if isinstance(dataset, str):
+        return load_dataset(dataset, "train"), load_dataset(dataset, "test")
+    if not (isinstance(dataset, tuple | list) and len(dataset) == 2):
+        raise TypeError(
+            f"dataset is of type {type(dataset).__name__}: give a name such as 'mnist', or a pair "
+            "(train, test) of LabelledImages, which images.split() makes"
+        )
+    train, test = dataset
+    check_is(train, LabelledImages, "dataset[0]")
+    check_is(test, LabelledImages, "dataset[1]")
+    return train, test

@@ -1,12 +1,11 @@
-"""One fitting loop, and what is fitted with it: the baseline, the retrained control, the judges."""
+"""One fitting loop, and what is fitted with it: the baseline, retrained models, the judges."""
 
 import copy
-import pickle
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import torch
@@ -14,26 +13,39 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
 
-from .checks import check_finite, check_images, check_is, check_tensor, door
+from .checks import check_finite, check_is, check_tensor
 from .config import BaselineConfig, JudgeConfig, fingerprint
 from .data import LabelledImages
-from .elbo import elbo_terms, measure_elbo
+from .elbo import dataset_negative_elbo, elbo_terms
 from .judges import Judge
 from .models import CVAE, check_model, draw_normal, seeded
 from .progress import progress
+from .store.archive import read_weights
 from .store.files import CheckpointError, load, save
 
 History = dict[str, list[float]]
 
 VERSION = 1  # of the recipes below; raised with anything that changes what they train
 KINDS = ("weight", "bias")
-OFFICIAL = {"fc1": "encoder.0", "fc2": "encoder.2"}  # fc31 and fc32 are the halves of encoder.4
-OFFICIAL |= {"fc4": "decoder.0", "fc5": "decoder.2", "fc6": "decoder.4"}
+# The official code's names of layers -> ours; its fc31 and fc32 are the halves of our encoder.4.
+OFFICIAL = {
+    "fc1": "encoder.0",
+    "fc2": "encoder.2",
+    "fc4": "decoder.0",
+    "fc5": "decoder.2",
+    "fc6": "decoder.4",
+}
 
 
 @dataclass(frozen=True)
 class TrainedCVAE:
-    """A trained model with its curves: one value per epoch, nats per image."""
+    """A trained model with its curves.
+
+    Attributes:
+        model: The model, in evaluation mode.
+        history: Name of a curve -> one value for each pass over the images, in nats per image;
+            empty for a model that was not trained here.
+    """
 
     model: CVAE
     history: History
@@ -49,16 +61,32 @@ class TrainedCVAE:
 
 
 def read_history(state: Mapping[str, Any]) -> History:
-    """The curves in a checkpoint; raises what wrong ones bring about."""
+    """Read the curves in a checkpoint.
+
+    Args:
+        state: The state, whose entry "history" has the curves.
+
+    Returns:
+        Name of a curve -> its values.
+
+    Raises:
+        KeyError: There is no such entry.
+        AttributeError, TypeError, ValueError: The entry is something else.
+    """
     return {str(name): [float(v) for v in curve] for name, curve in state["history"].items()}
 
 
 class Resume:
-    """All that a training run knows between two passes, kept in a part file, from which an
-    interrupted one goes on to the same bits.
+    """What a training run knows between two passes over the images, kept in a part file.
 
-    path: None keeps nothing.  mark: what the run is, in words: configuration, data.  A part file of
-    another run, or a damaged one, is not used, with a warning: nothing here ends a training.
+    An interrupted run goes on from it and ends in the same bits.  A part file of another run, or a
+    damaged one, is not used, and a warning says so; what goes wrong here ends no training.
+
+    Args:
+        path: The part file; None keeps nothing.
+        mark: What the run is, in words: its configuration and its data.
+        generator: The run's source of randomness.
+        **parts: What else has a state: the module, its optimizer, its schedule.
     """
 
     def __init__(
@@ -71,7 +99,11 @@ class Resume:
         self.path, self.mark, self.generator, self.parts = path, mark, generator, parts
 
     def load(self) -> History:
-        """Put back the state of the last complete pass; returns the curves so far, or none."""
+        """Put back the state after the last complete pass.
+
+        Returns:
+            The curves so far; none if there is no part file of this run.
+        """
         if self.path is None or not self.path.exists():
             return {}
         fresh = {name: copy.deepcopy(part.state_dict()) for name, part in self.parts.items()}
@@ -91,11 +123,12 @@ class Resume:
         return history
 
     def save(self, history: History) -> None:
-        """Keep the state after a pass."""
+        """Keep the state after a pass, with the curves so far."""
         if self.path is None:
             return
-        state: dict[str, Any] = {k: dict(part.state_dict()) for k, part in self.parts.items()}
-        state |= {"generator": self.generator.get_state(), "history": history}
+        state: dict[str, Any] = {name: dict(part.state_dict()) for name, part in self.parts.items()}
+        state["generator"] = self.generator.get_state()
+        state["history"] = history
         try:
             save(self.path, state, {"run": self.mark}, durable=False)
         except CheckpointError as error:
@@ -116,13 +149,30 @@ def fit(
     mark: str = "",
     anneal: bool = True,
 ) -> History:
-    """Minimise the sum of loss_terms(images, labels) over shuffled batches of data held in memory.
+    """Minimise a sum of losses over shuffled batches of data that are held in memory.
 
-    config: passes, batch size and peak rate of Adam, which is warmed up over a tenth of the steps
-    and annealed to zero (one cycle); this reaches a better bound in 20 passes than a constant rate
-    in 40.  anneal: False for such a rate.  Ends in evaluation mode.
-    Returns the mean of every term per epoch, and what after_epoch measured.
-    resume, mark: for `Resume`; configuration and data are added to the mark.
+    The learning rate of Adam is warmed up over a tenth of the steps and annealed to zero (one
+    cycle), which reaches a better bound in 20 passes than a constant rate in 40.
+
+    Args:
+        module: What is trained, in place; it ends in evaluation mode.
+        loss_terms: A function (images, labels) -> name -> loss, whose sum is minimised.
+        data: The images to train on, at least one.
+        config: Number of passes, batch size and peak learning rate.
+        generator: The source of the order of the images.
+        what: What is trained, for the progress bar.
+        after_epoch: Called after every pass; what it returns, name -> number, joins the curves.
+            When left out it is `dict`, which returns nothing.
+        resume: Part file of an interrupted run (see `Resume`); None keeps nothing.
+        mark: What else the run depends on, in words; configuration and data are added to it.
+        anneal: False for a constant rate.
+
+    Returns:
+        The mean of every loss over the steps of a pass, and what `after_epoch` measured: name ->
+        one value for each pass.
+
+    Raises:
+        ValueError: There is no image.
     """
     if not len(data):
         raise ValueError("no image is left to train on: give some, of a class that is not excluded")
@@ -131,15 +181,24 @@ def fit(
     batch_size = min(config.batch_size, len(data))
     steps = len(data) // batch_size
     optimizer = torch.optim.Adam(module.parameters(), lr=config.lr, fused=True)
-    total = max(10, config.epochs * steps)  # the cycle needs a few steps to have two halves
-    warm = max(0.1, 2 / total)
-    cycle = partial(lr_scheduler.OneCycleLR, max_lr=config.lr, total_steps=total, pct_start=warm)
-    schedule = cycle(optimizer) if anneal else lr_scheduler.ConstantLR(optimizer, 1.0)
-    run = f"version {VERSION}, {fingerprint(config)}, {mark}, data {data.digest if resume else ''}"
+    schedule: lr_scheduler.LRScheduler
+    if anneal:
+        all_steps = max(10, config.epochs * steps)  # the cycle needs a few to have two halves
+        schedule = lr_scheduler.OneCycleLR(
+            optimizer,
+            max_lr=config.lr,
+            total_steps=all_steps,
+            pct_start=max(0.1, 2 / all_steps),
+        )
+    else:
+        schedule = lr_scheduler.ConstantLR(optimizer, 1.0)
+    digest = data.digest if resume else ""
+    run = f"version {VERSION}, {fingerprint(config)}, {mark}, data {digest}"
     kept = Resume(resume, run, generator, module=module, optimizer=optimizer, schedule=schedule)
     history = kept.load()
     done = len(next(iter(history.values()), []))
-    what += f", from pass {done + 1}" * bool(done)
+    if done:
+        what = f"{what}, from pass {done + 1}"
     for _ in progress(range(done, config.epochs), what):
         module.train()
         order = torch.randperm(len(data), generator=generator).to(device)
@@ -153,7 +212,8 @@ def fit(
             for name, value in terms.items():
                 sums[name] = sums.get(name, torch.zeros((), device=device)) + value.detach()
         module.eval()
-        measured = {name: float(total) / steps for name, total in sums.items()} | after_epoch()
+        measured = {name: float(value) / steps for name, value in sums.items()}
+        measured |= after_epoch()
         for name, number in measured.items():
             history.setdefault(name, []).append(number)
         kept.save(history)
@@ -161,7 +221,6 @@ def fit(
     return history
 
 
-@door
 def train_baseline(
     train: LabelledImages,
     test: LabelledImages,
@@ -171,18 +230,37 @@ def train_baseline(
     bf16: bool = False,
     model: CVAE | None = None,
 ) -> TrainedCVAE:
-    """Train a conditional VAE, without the classes in `config.exclude`, and fit the Gaussian of z
-    for every class it saw.
+    """Train a conditional VAE, and fit the Gaussian of z for every class that it saw.
 
-    test: images whose negative ELBO is recorded after every epoch; never trained on.
-    resume: file of an interrupted run, as in `fit`.
-    bf16: let autocast do the matrix products in bfloat16; weights, loss and Adam stay in float32.
-    model: one to be trained as it is, such as a CVAE of your own networks, in place of a new one.
-    The history has `reconstruction`, `kl` and `held_out` (of test), in nats per image.
+    Args:
+        train: The images to train on; those of the classes in `config.exclude` are left out.
+        test: Images whose negative ELBO is recorded after every pass and that are never trained
+            on, at least one, of the same classes and shape.
+        config: The network and its training; `BaselineConfig()` when left out.
+        resume: Part file in which an interrupted run is kept, and from which it goes on to the same
+            bits; None keeps nothing.
+        bf16: Whether autocast may do the matrix products in bfloat16; weights, loss and Adam stay
+            in float32.
+        model: A model to be trained as it is, in place, such as a CVAE of your own networks, in
+            place of a new one of `config.arch`.
+
+    Returns:
+        The model, and its curves `reconstruction`, `kl` and `held_out` (of test) with one value for
+        each pass, in nats per image.
+
+    Raises:
+        TypeError: An argument is of another kind.
+        ValueError: There is no image to train on or to test with, or train, test and model do not
+            fit to each other.
+
+    Sohn et al. (2015); the Gaussians are the ex-post density estimation of Ghosh et al. (2020).
     """
+    check_is(train, LabelledImages, "train")
+    check_is(test, LabelledImages, "test")
+    check_is(config, (BaselineConfig, NoneType), "config")
     config = BaselineConfig() if config is None else config
     kept = train.without(config.exclude)
-    check_images(test.images, "images of test", shape=train.image_shape)
+    check_tensor(test.images, ("B", *train.image_shape), "images of test")
     if not len(test) or test.class_names != train.class_names:
         raise ValueError(
             f"test has {len(test)} images of the classes {test.class_names}: give at least one, "
@@ -192,8 +270,8 @@ def train_baseline(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             model = CVAE(config.arch, config.latent_dim, train.num_classes, train.image_shape)
+    check_model(model, "model", train.num_classes)
     new = model.to(train.images.device)
-    check_model(new, "model", train.num_classes)
     generator = seeded(config.seed)
 
     def loss_terms(images: Tensor, labels: Tensor) -> dict[str, Tensor]:
@@ -202,18 +280,27 @@ def train_baseline(
             reconstruction, kl = elbo_terms(new, images, labels, noise)
         return {"reconstruction": reconstruction.mean(), "kl": kl.mean()}
 
-    left_out = f" without {config.exclude}" if config.exclude else ""
-    minutes = " (about 2 minutes on two cores)" if config == BaselineConfig() else ""
+    def held_out() -> dict[str, float]:
+        return {"held_out": float(dataset_negative_elbo(new, test).mean())}
+
+    what = f"train {new.arch} VAE"
+    if config.exclude:
+        what += f" without {config.exclude}"
+    if config == BaselineConfig():
+        what += " (about 2 minutes on two cores)"
+    mark = f"test {test.digest}"
+    if bf16:
+        mark += ", bf16"
     history = fit(
         new,
         loss_terms,
         kept,
         config,
         generator,
-        f"train {new.arch} VAE{left_out}{minutes}",
-        after_epoch=lambda: {"held_out": float(measure_elbo(new, test).mean())},
+        what,
+        after_epoch=held_out,
         resume=resume,
-        mark=f"test {test.digest}" + ", bf16" * bf16,
+        mark=mark,
     )
     fit_class_priors(new, kept, generator)
     return TrainedCVAE(new, history)
@@ -221,7 +308,16 @@ def train_baseline(
 
 @torch.no_grad()
 def fit_class_priors(model: CVAE, data: LabelledImages, generator: torch.Generator) -> None:
-    """Fit the sampler of each class in data to its aggregate posterior, one draw of z per image."""
+    """Fit the Gaussian of each class in the data to what its images are encoded to.
+
+    One z is drawn for each image (the aggregate posterior; Ghosh et al. 2020).  A class with no
+    more images than there are latent dimensions keeps N(0, I).
+
+    Args:
+        model: The model whose Gaussians are set.
+        data: Images with their labels.
+        generator: The source of the noise.
+    """
     for label in data.labels.unique().tolist():
         part = data.only(label)
         mean, log_var = model.encode(part.images.to(model.device), part.labels.to(model.device))
@@ -230,7 +326,6 @@ def fit_class_priors(model: CVAE, data: LabelledImages, generator: torch.Generat
             model.set_class_prior(label, mean + noise * (0.5 * log_var).exp())
 
 
-@door
 def train_judge(
     train: LabelledImages,
     role: str,
@@ -238,10 +333,26 @@ def train_judge(
     *,
     resume: Path | None = None,
 ) -> Judge:
-    """Train the judge of a role on images shifted by up to a fourteenth of their side; one with a
-    "none of these" answer also sees a quarter as many images that are no digit.
-    resume: file of an interrupted run, as in `fit`.
+    """Train the judge of a role on images that are shifted by up to a fourteenth of their side.
+
+    A judge that may answer "none of these" also sees a quarter as many images that show no class.
+
+    Args:
+        train: The images to train on, at least one.
+        role: "open_set", "closed_set", "guide", "wary" or "tuning" (see `Judge`).
+        config: Its training; `JudgeConfig()` when left out.
+        resume: Part file in which an interrupted run is kept, and from which it goes on to the same
+            bits; None keeps nothing.
+
+    Returns:
+        The judge, in evaluation mode.
+
+    Raises:
+        TypeError: An argument is of another kind.
+        ValueError: There is no such role, or no image to train on.
     """
+    check_is(train, LabelledImages, "train")
+    check_is(config, (JudgeConfig, NoneType), "config")
     config = JudgeConfig() if config is None else config
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -265,66 +376,128 @@ def train_judge(
 
 
 def none_of_these(images: Tensor, labels: Tensor, n: int, generator: torch.Generator) -> Tensor:
-    """n images that show no class, made from a batch: (n, C, H, W) in [0, 1].
+    """Make images that show no class out of a batch of images that do.
 
-    In turn: uniform noise, smooth noise, flat gray (blank included) or colour, faint noise on it,
-    two images of different classes over each other, one with its 4 by 4 patches shuffled.
+    In turn: uniform noise, smooth noise, flat gray (blank included) or colour, faint noise on such
+    a ground, two images of different classes over each other, and one image with its 4 by 4 patches
+    shuffled.
+
+    Args:
+        images: (B, C, H, W) float in [0, 1].
+        labels: Class numbers (B,) int64.
+        n: Number of images to make.
+        generator: The source of randomness.
+
+    Returns:
+        (n, C, H, W) float in [0, 1].
     """
-    c, h, w = images.shape[1], images.shape[2] // 4, images.shape[3] // 4  # of a patch
-    draw = torch.rand((n, *images.shape[1:]), generator=generator).to(images)
-    level = torch.rand((n, c, 1, 1), generator=generator).to(images)
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=generator).to(images)
+
+    def chosen() -> Tensor:
+        return torch.randint(len(images), (n,), generator=generator).to(labels.device)
+
+    noise = uniform(n, *images.shape[1:])
+    level = uniform(n, images.shape[1], 1, 1)
     level = (1.2 * level - 0.1).clamp(0, 1)  # some exactly black, some exactly white
-    smooth = F.interpolate(draw[..., ::4, ::4], size=draw.shape[2:], mode="bilinear")
-    first = torch.randint(len(images), (n,), generator=generator).to(labels.device)
-    second = torch.randint(len(images), (n,), generator=generator).to(labels.device)
+    flat = level.expand_as(noise)
+    smooth = F.interpolate(noise[..., ::4, ::4], size=noise.shape[2:], mode="bilinear")
+    faint = level + 0.1 * (noise - 0.5)
+    first, second = chosen(), chosen()
     differ = (labels[first] != labels[second]).view(-1, 1, 1, 1)
-    blend = torch.where(differ, torch.maximum(images[first], images[second]), draw)
-    mixed = images[first]
-    patches = mixed[..., : 4 * h, : 4 * w].unfold(2, h, h).unfold(3, w, w).reshape(n, c, 16, h, w)
-    patches = patches[:, :, torch.randperm(16, generator=generator).to(labels.device)]
-    patches = patches.view(n, c, 4, 4, h, w).transpose(3, 4).reshape(n, c, 4 * h, 4 * w)
-    mixed[..., : 4 * h, : 4 * w] = patches
-    faint = level + 0.1 * (draw - 0.5)
-    kinds = torch.stack([draw, smooth, level.expand_as(draw), faint, blend, mixed])
-    return kinds[torch.arange(n) % len(kinds), torch.arange(n)].clamp(0, 1)
+    blend = torch.where(differ, torch.maximum(images[first], images[second]), noise)
+    shuffled = _shuffled_patches(images[first], generator)
+    kinds = torch.stack([noise, smooth, flat, faint, blend, shuffled])  # (6, n, C, H, W)
+    places = torch.arange(n)
+    return kinds[places % len(kinds), places].clamp(0, 1)  # the kinds take turns
+
+
+def _shuffled_patches(images: Tensor, generator: torch.Generator) -> Tensor:
+    """The images (N, C, H, W) with their 4 by 4 patches in another order, the same one for all.
+
+    What is left over at the right and at the bottom, where a side is no multiple of 4, stays.
+    """
+    n, c = images.shape[:2]
+    h, w = images.shape[2] // 4, images.shape[3] // 4  # of a patch
+    inner = images[..., : 4 * h, : 4 * w]
+    patches = inner.unfold(2, h, h).unfold(3, w, w).reshape(n, c, 16, h, w)
+    patches = patches[:, :, torch.randperm(16, generator=generator).to(images.device)]
+    rows = patches.view(n, c, 4, 4, h, w).transpose(3, 4)  # (N, C, row, y, column, x)
+    shuffled = images.clone()
+    shuffled[..., : 4 * h, : 4 * w] = rows.reshape(n, c, 4 * h, 4 * w)
+    return shuffled
 
 
 def from_official(state: Mapping[str, Tensor] | str | Path) -> CVAE:
-    """The model in a state dict of the official code (Heng & Soh 2023), or in a file of one: fc1
-    (512, 784 + K), fc2 (256, 512), fc31 and fc32 (Z, 256), fc4 (256, Z + K), fc5 (512, 256), fc6
-    (784, 512), each `.weight` and `.bias`.  Nothing but tensors is read from a file.
+    """Build the model that a state dict of the official code (Heng & Soh 2023) describes.
 
-    Raises ValueError naming what is missing, unknown, not finite or of another shape.
+    Args:
+        state: The state dict, or the path of a file that `torch.save` wrote of one: fc1
+            (512, 784 + K), fc2 (256, 512), fc31 and fc32 (Z, 256), fc4 (256, Z + K), fc5
+            (512, 256), fc6 (784, 512), each with `.weight` and `.bias`, in float.  K is the number
+            of classes, Z that of latent dimensions.  Nothing in the file is executed.
+
+    Returns:
+        A model of arch "mlp" with copies of these weights, on the CPU, in evaluation mode.
+
+    Raises:
+        TypeError: If the state is no mapping of names to tensors.
+        ValueError: If the file holds something else than a state dict, which the message names, or
+            if a weight is missing, unknown, not finite or of another shape.
+        OSError: If the file is missing or cannot be read.
     """
-    try:
-        found = torch.load(state, "cpu") if isinstance(state, (str, Path)) else state
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{state} is no state dict: {error}") from None
+    if isinstance(state, (str, Path)):
+        try:
+            found = read_weights(state)
+        except ValueError as error:
+            raise ValueError(f"{state} is no state dict: {error}") from None
+    else:
+        found = state
     check_is(found, Mapping, "state")
     names = {f"{name}.{kind}" for name in (*OFFICIAL, "fc31", "fc32") for kind in KINDS}
     if names != found.keys():
-        lacks, odd = sorted(names - found.keys()), sorted(map(str, found.keys() - names))
+        lacks = sorted(names - found.keys())
+        odd = sorted(map(str, found.keys() - names))
         raise ValueError(f"the state dict lacks {lacks} and has {odd} besides: give the official's")
     for name in names:
-        check_tensor(found[name], ("out", "in") if name.endswith("weight") else ("out",), name)
+        shape = ("out", "in") if name.endswith("weight") else ("out",)
+        check_tensor(found[name], shape, name)
     latent_dim = len(found["fc31.bias"])
-    model = CVAE("mlp", latent_dim, found["fc4.weight"].shape[1] - latent_dim)
+    num_classes = found["fc4.weight"].shape[1] - latent_dim
+    model = CVAE("mlp", latent_dim, num_classes)
     for name, ours in to_official(model).items():
-        if found[name].shape != ours.shape:
-            turned = ", which is transposed" * (found[name].shape[::-1] == ours.shape)
-            shapes = f"{tuple(found[name].shape)}{turned}, not {tuple(ours.shape)}"
+        theirs = found[name].detach()
+        if theirs.shape != ours.shape:
+            transposed = ", which is transposed" if theirs.shape[::-1] == ours.shape else ""
+            shapes = f"{tuple(theirs.shape)}{transposed}, not {tuple(ours.shape)}"
             raise ValueError(f"{name} has the shape {shapes}")
-        ours.copy_(found[name])
+        ours.copy_(theirs)
     check_finite(model, "the official model")
     return model.eval()
 
 
 def to_official(model: CVAE) -> dict[str, Tensor]:
-    """The inverse of `from_official` for a model of arch "mlp"; the tensors are the model's own."""
+    """Name the weights of a model as the official code (Heng & Soh 2023) does.
+
+    Args:
+        model: A model of arch "mlp".
+
+    Returns:
+        A state dict that `from_official` reads.  The tensors are not copied: they share their
+        memory with the model.
+
+    Raises:
+        ValueError: The model is of another arch, for which there are no official names.
+    """
     if model.arch != "mlp":
         raise ValueError(f"arch={model.arch!r} has no official layout: only 'mlp' has")
-    state, found = model.state_dict(), dict[str, Tensor]()
+    state = model.state_dict()
+    found: dict[str, Tensor] = {}
     for kind in KINDS:
-        found |= {f"{name}.{kind}": state[f"{ours}.{kind}"] for name, ours in OFFICIAL.items()}
-        found[f"fc31.{kind}"], found[f"fc32.{kind}"] = state[f"encoder.4.{kind}"].chunk(2)
+        for theirs, ours in OFFICIAL.items():
+            found[f"{theirs}.{kind}"] = state[f"{ours}.{kind}"]
+        mean, log_var = state[f"encoder.4.{kind}"].chunk(2)
+        found[f"fc31.{kind}"] = mean
+        found[f"fc32.{kind}"] = log_var
     return found

@@ -55,7 +55,7 @@ def scoring():
     """The two judges that score, untrained."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
-        return {role: sa.Judge(role).eval() for role in ("open", "plain")}
+        return {role: sa.Judge(role).eval() for role in ("open_set", "closed_set")}
 
 
 @pytest.fixture(scope="session")

@@ -147,7 +147,7 @@ def main():
     for name in SHARED.split():
         importlib.import_module(name)
     with tempfile.TemporaryDirectory() as folder:
-        for part in ("sahelpers", "tests"):
+        for part in ("sahelpers", "study", "tools", "tests"):
             shutil.copytree(ROOT / part, Path(folder, part))
         for part in ("README.md", "conftest.py", "pyproject.toml"):
             shutil.copy(ROOT / part, folder)

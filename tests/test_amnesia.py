@@ -288,10 +288,11 @@ def test_proximal_step_is_the_minimiser_it_claims_to_be(model, fishers):
             continue
         stiffness = ((state["exp_avg_sq"] / (1 - 0.999)).sqrt() + 1e-8) / 1e-2
         pull = 3e4 / EWC_SCALE * goal.ewc.fisher[name]
-        slope = stiffness * (p - theta[name]) + pull * (p - goal.ewc.star[name])
+        slope = stiffness * (p - theta[name]) + pull * (p - goal.ewc.theta_star[name])
         assert (slope / (stiffness + pull)).abs().max() < 1e-6
 
 
+@pytest.mark.full
 def test_without_ewc_and_replay_only_the_bare_forget_term_is_left(model, fishers):
     config = replace(QUICK, ewc_lambda=0.0, gamma=0.0)
     goal = objective(model, fishers.without(3), config)
@@ -341,6 +342,7 @@ def test_real_images_are_counted_and_never_of_the_class(model, fishers, mnist):
     assert most.max_steps(len(data)) > most.max_steps()
 
 
+@pytest.mark.full
 def test_forgotten_twice_is_forgotten_still(model, fishers):
     config = sa.AmnesiaConfig(epochs_unl=4, batch_size=64)
     once = sa.forget(model, fishers.without(3), 3, config)
@@ -440,3 +442,28 @@ def test_forgetting_works_under_no_grad(model, fishers):
         assert not torch.is_grad_enabled()
     again = sa.forget(model, fishers.without(3), 3, QUICK)
     assert state_bytes(found.model) == state_bytes(again.model)
+
+
+def test_a_wrong_call_inside_a_callback_is_named_as_well(model, fishers):
+    trained = sa.TrainedCVAE(model, {})
+    with pytest.raises(TypeError, match="model is of type TrainedCVAE, not CVAE"):
+        sa.forget(
+            model, fishers.without(3), 3, QUICK,
+            on_step=lambda *_: sa.invert_blind(trained, 3, sa.ProbeConfig(n_restarts=1, steps=1)),
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"model": None}, "model is of type NoneType, not CVAE"),
+        ({"fisher": None}, "fisher is of type NoneType, not Fisher"),
+        ({"config": {}}, "config is of type dict, not AmnesiaConfig"),
+        ({"real_images": []}, "real_images is of type list, not LabelledImages"),
+        ({"on_step": 3}, "on_step=3 is not a function"),
+    ],
+)
+def test_what_is_of_another_kind_is_named(model, fishers, change, words):
+    given = {"model": model, "fisher": fishers.without(3), "forget_class": 3, "config": QUICK}
+    with pytest.raises(TypeError, match=words):
+        sa.forget(**given | change)

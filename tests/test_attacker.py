@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 import sahelpers as sa
-from sahelpers.attacker import FITS, IMAGES, LEAK, LIFE, Attacker
+from sahelpers.attacker import FITS, IMAGES_PER_FIT, LEAK, STEPS_PER_FIT, Attacker
 from sahelpers.surrogates import make_surrogate
 
 
@@ -23,12 +23,12 @@ def frozen(model):
 
 
 def price(model, made):
-    """Of every image (FITS, IMAGES), one by one, with the label's weights in the network itself."""
-    model, found = sa.CVAE.from_state(model.to_state()), torch.zeros(FITS, IMAGES)
+    """Of every image, one by one, with the label's weights in the network itself."""
+    model, found = sa.CVAE.from_state(model.to_state()), torch.zeros(FITS, IMAGES_PER_FIT)
     for fit in range(FITS):
         with torch.no_grad():
             model.decoder[0].weight[:, model.latent_dim] = made.labels[fit]  # in place of the 0
-        for k in range(IMAGES):
+        for k in range(IMAGES_PER_FIT):
             logits = model.decode_logits(made.z[fit, k : k + 1], torch.tensor([0]))
             image = made.images[fit, k : k + 1]
             drawn = F.binary_cross_entropy_with_logits(logits, image, reduction="sum")
@@ -51,11 +51,11 @@ def test_fits_begin_at_kept_labels_or_their_mean_with_images_of_the_forgotten_cl
     assert 8 in near.indices  # the mean
     assert len(near.indices.unique()) > 3
     assert not made.z.any()
-    assert made.images.shape == (FITS, IMAGES, 1, 28, 28)
+    assert made.images.shape == (FITS, IMAGES_PER_FIT, 1, 28, 28)
     for fit in range(FITS):
         prices = []
         for label in (3, 5):  # one class, at the frozen model's own price for it
-            own = torch.full((IMAGES,), label)
+            own = torch.full((IMAGES_PER_FIT,), label)
             z = frozen.encode(made.images[fit], own)[0]
             logits = frozen.decode_logits(z, own)
             drawn = F.binary_cross_entropy_with_logits(logits, made.images[fit], reduction="none")
@@ -84,7 +84,7 @@ def test_the_loss_is_what_the_images_lack(frozen):
 def test_the_attacker_descends_the_cost_whether_or_not_the_images_cost_enough(frozen, push):
     made = make(frozen, push=push)
     z, labels, before = made.z.clone(), made.labels.clone(), price(frozen, made)
-    move(made, frozen, LIFE // FITS - 1)
+    move(made, frozen, STEPS_PER_FIT // FITS - 1)
     assert (made.z != z).any(-1).all()
     assert (made.labels != labels).any(-1).all()
     assert (price(frozen, made).mean(1) < before.mean(1)).all()
@@ -100,16 +100,16 @@ def test_the_hinge_changes_how_much_the_model_learns_and_not_where_the_attacker_
 
 def test_each_fit_begins_anew_once_in_its_life(frozen):
     made, begun = make(frozen), []
-    begin = made._begin
-    made._begin = lambda fit, model: begun.append((made.steps, fit)) or begin(fit, model)
+    begin = made._begin_fit
+    made._begin_fit = lambda fit, model: begun.append((made.steps, fit)) or begin(fit, model)
     images = made.images.clone()
-    move(made, frozen, LIFE)
+    move(made, frozen, STEPS_PER_FIT)
     assert sorted(fit for _, fit in begun) == list(range(FITS))
     steps = [step for step, _ in begun]
-    assert min(b - a for a, b in itertools.pairwise(steps)) >= LIFE // FITS
+    assert min(b - a for a, b in itertools.pairwise(steps)) >= STEPS_PER_FIT // FITS
     assert not (made.images == images).flatten(1).all(1).any()
     last = begun[-1]
-    assert last[0] == LIFE
+    assert last[0] == STEPS_PER_FIT
     assert not made.z[last[1]].any()
     for state in made.optimizer.state.values():
         assert not state["exp_avg"][last[1]].any()

@@ -41,6 +41,7 @@ def test_isotropic_equals_scikit_image(weight):
         assert energy(u, f, weight) <= energy(theirs[None], f, weight) + 1e-5
 
 
+@pytest.mark.full
 @given(weight=st.floats(0.01, 12), columns=st.integers(1, 27))
 @settings(max_examples=20, deadline=None)
 def test_a_step_in_closed_form(weight, columns):
@@ -68,6 +69,7 @@ def test_mean_stays_range_and_variation_shrink(seed, weight):
     assert (sa.total_variation(clean) <= sa.total_variation(noisy) + 1e-2).all()
 
 
+@pytest.mark.full
 def test_a_smaller_gap_is_closer_as_promised():
     noisy = drawing(3, sigma=0.2)
     exact = denoise_tv(noisy, 0.2, gap=1e-7)
@@ -76,6 +78,7 @@ def test_a_smaller_gap_is_closer_as_promised():
         assert (found - exact).flatten(1).norm(dim=1).max() <= (2 * gap) ** 0.5 + 1e-3
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("weight", [0.0, 0.2])
 def test_a_batch_in_chunks(monkeypatch, weight):
     noisy = drawing(5, sigma=0.2)
@@ -88,6 +91,14 @@ def test_a_batch_in_chunks(monkeypatch, weight):
     torch.testing.assert_close(denoise_tv(noisy, weight, gap=1e-6), together, rtol=0, atol=2e-3)
 
 
+@pytest.mark.parametrize("weight", [0.0, 1e-60])
+def test_a_weight_that_is_zero_in_float32_changes_nothing(weight):
+    noisy = drawing(2, sigma=0.2).float()
+    assert torch.equal(denoise_tv(noisy, weight), noisy)
+    assert denoise_tv(noisy[:0], 0.1).shape == (0, 1, 28, 28)
+
+
+@pytest.mark.full
 @pytest.mark.parametrize(("weight", "sigma"), [(0.05, 0.2), (0.15, 0.2), (0.4, 0.2), (0.01, 0.003)])
 def test_sure_estimates_the_error_without_the_clean_image(weight, sigma):
     clean = drawing(4).repeat(10, 1, 1, 1)
@@ -99,6 +110,7 @@ def test_sure_estimates_the_error_without_the_clean_image(weight, sigma):
     )
 
 
+@pytest.mark.full
 def test_the_chosen_weight_is_nearly_the_best():
     clean = drawing(4).repeat(5, 1, 1, 1)
     noisy = clean + 0.2 * torch.randn(clean.shape, generator=sa.seeded(2), dtype=torch.float64)

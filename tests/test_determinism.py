@@ -30,7 +30,7 @@ def everything(seed):
     model = sa.forget(trained.model, fishers.without(3), 3, amnesia).model
     return {
         "training": digest(trained.to_state()),
-        "judge": digest(sa.training.train_judge(train, "open", judge(seed)).to_state()),
+        "judge": digest(sa.train_judge(train, "open_set", judge(seed)).to_state()),
         "Fisher": digest(fishers.to_state()),
         "forget": digest(model.to_state()),
         "blind probe": digest(vars(sa.invert_blind(model, 3, probes))),

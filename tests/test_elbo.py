@@ -33,7 +33,7 @@ def test_batches_do_not_change_the_value(tiny, digits, monkeypatch):
     values = []
     for batch in (7, 40):
         monkeypatch.setattr("sahelpers.elbo.BATCH", batch)
-        values.append(sa.measure_elbo(tiny, digits))
+        values.append(sa.dataset_negative_elbo(tiny, digits))
     assert torch.allclose(*values, rtol=1e-5)
     assert values[0].shape == (40,)
 
@@ -77,14 +77,16 @@ def test_iwae_equals_a_plain_formula(tiny, digits):
 def test_likelihood_bound_is_at_least_as_tight_as_the_encoders(tiny, digits):
     images, labels = digits.images.round(), digits.labels
     other = sa.CVAE(latent_dim=3)
-    best = sa.log_likelihood(tiny, images, labels, 50, (other,), sa.seeded(0)).mean()
+    best = sa.iwae_bound(tiny, images, labels, 50, (other,), sa.seeded(0)).mean()
     own = sa.elbo.iwae(tiny, images, labels, 50, generator=sa.seeded(0)).mean()
     assert best >= own - 1e-3
 
 
 def test_zero_draws_are_refused(tiny, digits):
     with pytest.raises(ValueError, match="k=0"):
-        sa.elbo.iwae(tiny, digits.images, digits.labels, 0)
+        sa.iwae_bound(tiny, digits.images, digits.labels, 0)
+    with pytest.raises(ValueError, match="k=0"):
+        sa.label_bounds(tiny, digits.images, k=0)
 
 
 def test_the_loss_is_the_sum_of_both_terms(tiny, digits):
@@ -93,7 +95,7 @@ def test_the_loss_is_the_sum_of_both_terms(tiny, digits):
     loss = sa.negative_elbo(tiny, digits.images, digits.labels, noise)
     assert torch.equal(loss, torch.stack(terms).sum(0))
     with torch.no_grad():
-        measured = sa.measure_elbo(tiny, digits)
+        measured = sa.dataset_negative_elbo(tiny, digits)
     assert torch.allclose(measured, loss, rtol=1e-5)
 
 
@@ -106,8 +108,8 @@ def test_label_bounds_are_the_bound_under_each_label(four, four_images):
 
 def test_the_bound_does_not_need_gradients_around_it(tiny, digits):
     given = tiny, digits.images[:4], digits.labels[:4], 8
-    plain = sa.log_likelihood(*given, generator=sa.seeded(0))
+    plain = sa.iwae_bound(*given, generator=sa.seeded(0))
     with torch.no_grad():
-        again = sa.log_likelihood(*given, generator=sa.seeded(0))
+        again = sa.iwae_bound(*given, generator=sa.seeded(0))
     assert torch.equal(plain, again)
     assert not plain.requires_grad

@@ -4,12 +4,16 @@ import itertools
 from types import SimpleNamespace
 
 import pytest
-import torch
 
 import sahelpers as sa
-from sahelpers.__main__ import from_docs
+from sahelpers.attacks.audit import AuditConfig
+from sahelpers.live.forgetting import AmnesiaController
 from sahelpers.store.archive import same
-from sahelpers.study import Effort, Grid, grid
+from study import grid
+from study.grid import Grid
+from study.measures import MeasureConfig
+from study.methods import HIDDEN, OURS, RETRAINED
+from tools import run
 
 CONFIGS = {
     "baseline": sa.BaselineConfig(epochs=1, batch_size=50, latent_dim=3),
@@ -17,10 +21,8 @@ CONFIGS = {
     "amnesia": sa.AmnesiaConfig(epochs_unl=1, replay_samples=320, batch_size=32, cooldown=2),
     "judge": sa.JudgeConfig(epochs=1, batch_size=50),
 }
-LITTLE = Effort(
-    samples=20, frechet_samples=20, iwae_images=3, iwae_draws=5, restarts=2, attack_steps=1,
-    relearn_images=5, relearn_steps=1, relearn_runs=1, inversion_steps=1, repeats=2,
-)  # fmt: skip
+MEASURES = MeasureConfig(samples=20, frechet_samples=20, iwae_images=3, iwae_draws=5)
+AUDIT = AuditConfig(images=6, kept_images=4, steps=1, neighbours=1, relearn_steps=1, draws=2)
 
 
 class Clone:
@@ -31,8 +33,8 @@ class Clone:
         monkeypatch.setenv("SA_CHECKPOINTS", str(folder / "checkpoints"))
         monkeypatch.setattr(grid, "load_dataset", lambda name, split="train": data[split == "test"])
         clone = SimpleNamespace(**vars(sa) | {"Story": self.story})
-        monkeypatch.setattr(from_docs("repository"), "sa", clone)
-        monkeypatch.setattr(from_docs("repository"), "probe", lambda *a: {})
+        monkeypatch.setattr(run, "sa", clone)
+        monkeypatch.setattr(run, "probe", lambda *a: {})
 
     def story(self):
         return sa.Story(self.data, **CONFIGS)
@@ -40,8 +42,8 @@ class Clone:
     def grid(self, part, *methods):
         configs = {k: CONFIGS[k] for k in ("baseline", "amnesia", "judge")}
         seeds = (CONFIGS["baseline"].seed,)
-        made = Grid(part, methods, (3,), seeds, effort=LITTLE, expensive=(), folder=self.folder,
-                    **configs)  # fmt: skip
+        made = Grid(part, methods, (3,), seeds, measures=MEASURES, audit=AUDIT, bounded=(),
+                    folder=self.folder, **configs)  # fmt: skip
         made.run()
         assert made.missing() == []
 
@@ -58,42 +60,45 @@ class Clone:
     def probing_notebook(self):
         s = self.story()
         assert s.forgotten(3).forget_class == (3,)
-        assert len(s.control(3).history["held_out"]) == CONFIGS["baseline"].epochs
+        assert len(s.retrained(3).history["held_out"]) == CONFIGS["baseline"].epochs
         assert s.hidden(3).num_classes == 10
 
     def scoreboard(self):
-        self.grid("scoreboard", "retraining", "selective amnesia")
+        self.grid("scoreboard", RETRAINED, OURS)
 
-    def audit(self):
-        self.grid("audit", "baseline", "retraining")
+    def claim(self):
+        self.grid("claim", HIDDEN, RETRAINED)
 
     def report(self):
-        from_docs("repository").measure(3, self.folder, n=5)
+        run.measure(3, self.folder, n=5)
 
     def dashboard(self):
-        sa.live.forget.AmnesiaController(self.story())
+        AmnesiaController(self.story())
 
 
-ENTRIES = ("snippet", "first_notebook", "probing_notebook", "scoreboard", "audit", "report",
+ENTRIES = ("snippet", "first_notebook", "probing_notebook", "scoreboard", "claim", "report",
            "dashboard")  # fmt: skip
 
 
-@pytest.mark.parametrize("first", ENTRIES)
-def test_any_entry_point_may_be_the_first(tmp_path, monkeypatch, mnist, first):
-    threes = mnist.only(3).take(150, seed=2)  # relearning takes a hundred of them
-    few = mnist.take(100, seed=1)
-    test = sa.LabelledImages(
-        torch.cat([few.images, threes.images]), torch.cat([few.labels, threes.labels])
-    )
-    clone = Clone(tmp_path, (mnist.take(300), test), monkeypatch)
+@pytest.fixture
+def data():
+    """Training and test images, small ones: what is asked is who makes what, not how well."""
+    return sa.load_dataset("digits8").take(300), sa.load_dataset("digits8", "test").take(300)
+
+
+@pytest.mark.parametrize(
+    "first", [ENTRIES[0], *(pytest.param(name, marks=pytest.mark.full) for name in ENTRIES[1:])]
+)
+def test_any_entry_point_may_be_the_first(tmp_path, monkeypatch, data, first):
+    clone = Clone(tmp_path, data, monkeypatch)
     others = [name for name in ENTRIES if name != first]
     for name in (first, *others):
         getattr(clone, name)()
 
 
-def test_the_order_changes_no_bit(tmp_path, monkeypatch, mnist):
-    """A control that the scoreboard retrained is the one that the story would have made."""
-    data = mnist.take(300), mnist.take(100, seed=1)
+@pytest.mark.full
+def test_the_order_changes_no_bit(tmp_path, monkeypatch, data):
+    """A model that the scoreboard retrained is the one that the story would have made."""
     found = []
     for k, order in enumerate(itertools.permutations(["scoreboard", "probing_notebook"])):
         (tmp_path / str(k)).mkdir()
@@ -101,5 +106,5 @@ def test_the_order_changes_no_bit(tmp_path, monkeypatch, mnist):
         for name in order:
             getattr(clone, name)()
         s = clone.story()
-        found.append([s.control(3).to_state(), s.forgotten(3).model.to_state()])
+        found.append([s.retrained(3).to_state(), s.forgotten(3).model.to_state()])
     assert same(found[0], found[1])

@@ -9,14 +9,15 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import nbformat
 import pytest
 
 import sahelpers as sa
-from sahelpers.__main__ import from_docs
 from sahelpers.config import CHECKOUT
+from tools import notebooks
 
 needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
@@ -95,15 +96,11 @@ def test_an_environment_that_is_there_is_kept_unless_it_is_too_old(makefile, old
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="GNU's OpenMP only")
-def test_waiting_threads_sleep():
-    """Beside one busy process, threads that spin made a pass last 161 s instead of 9."""
-    code, told = call(
-        sys.executable, "-c", "import sahelpers", cwd=CHECKOUT, OMP_WAIT_POLICY=None,
-        GOMP_SPINCOUNT=None, OMP_DISPLAY_ENV="verbose",
-    )  # fmt: skip
-    assert code == 0
-    assert set(re.findall(r"GOMP_SPINCOUNT = '(\d+)'", told)) == {"1000"}
-    assert set(re.findall(r"OMP_WAIT_POLICY = '(\w+)'", told)) == {"PASSIVE"}
+def test_the_package_leaves_the_environment_alone():
+    """It is make that says how waiting threads behave: once torch is loaded, it is too late."""
+    code = "import os, sahelpers; print(os.environ.get('OMP_WAIT_POLICY'))"
+    given = {"OMP_WAIT_POLICY": None, "GOMP_SPINCOUNT": None}
+    assert call(sys.executable, "-c", code, cwd=CHECKOUT, **given) == (0, "None\n")
     assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"  # by conftest.py
     assert os.environ["GOMP_SPINCOUNT"] == "1000"
 
@@ -120,6 +117,7 @@ def test_make_sets_what_its_commands_inherit(makefile):
     assert call(*show, cwd=makefile, **mine) == (0, "ACTIVE,7,\n")
 
 
+@pytest.mark.full
 @needs_make
 def test_a_fresh_run_empties_its_folder_and_knows_no_other_models():
     asked = ("make", "-n", "-o", ".venv/.ready", "run")
@@ -150,10 +148,11 @@ def test_a_notebook_has_its_figures_whatever_the_backend(tmp_path, monkeypatch):
     monkeypatch.setenv("MPLBACKEND", "agg")
     shutil.copy(CHECKOUT / "notebooks" / "jupytext.toml", tmp_path)
     (tmp_path / "figure.py").write_text(TWIN)
-    outputs = from_docs("repository").execute(tmp_path / "figure.py").cells[1].outputs
+    outputs = notebooks.execute(tmp_path / "figure.py").cells[1].outputs
     assert ["image/png" in output.get("data", {}) for output in outputs] == [True]
 
 
+@pytest.mark.full
 def test_pytest_in_notebooks_finds_its_rules_and_figures(tmp_path):
     """There, the relative path of the rules led nowhere; MPLBACKEND=agg took the figures away."""
     v4 = nbformat.v4
@@ -175,6 +174,7 @@ def test_pytest_in_notebooks_finds_its_rules_and_figures(tmp_path):
     assert "2 passed" in told
 
 
+@pytest.mark.full
 def test_pytest_in_notebooks_collects_every_cell():
     code, told = call(
         sys.executable, "-m", "pytest", "--nbval", "--collect-only", "-q", "-p",
@@ -189,7 +189,7 @@ def test_pytest_in_notebooks_collects_every_cell():
 
 
 INSTALLED = """
-import pathlib, sahelpers as sa, sahelpers.live, sahelpers.study
+import pathlib, sahelpers as sa, sahelpers.live
 from sahelpers.store import Recipe, save
 print(sa.__file__)
 path = Recipe("thing", 1, ()).path
@@ -209,10 +209,9 @@ def installed(tmp_path_factory):
     (root / "source").mkdir()
     for name in ("pyproject.toml", "requirements.txt", "README.md", "LICENSE"):
         shutil.copy(CHECKOUT / name, root / "source")
-    shutil.copytree(
-        CHECKOUT / "sahelpers", root / "source" / "sahelpers",
-        ignore=shutil.ignore_patterns("__pycache__"),
-    )  # fmt: skip
+    for name in ("sahelpers", "study", "tools", "benchmarks"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(CHECKOUT / name, root / "source" / name, ignore=ignored)
     pip = (sys.executable, "-m", "pip")
     build = ("wheel", "-q", "--no-deps", "--no-index", "--no-build-isolation", "-w", root)
     code, told = call(*pip, *build, root / "source", cwd=root)
@@ -236,7 +235,11 @@ def run_installed(root, *words):
 
 def test_a_wheel_holds_the_whole_package(installed):
     inside, outside = (
-        {p.relative_to(root).as_posix() for p in root.rglob("*.*") if p.suffix in (".py", ".md")}
+        {
+            p.relative_to(root).as_posix()
+            for p in root.rglob("*.*")
+            if p.suffix in (".py", ".md", ".typed")
+        }
         for root in (installed / "site" / "sahelpers", CHECKOUT / "sahelpers")
     )
     assert inside == outside - {"README.md"}
@@ -257,25 +260,35 @@ def test_an_installed_package_keeps_its_files_in_a_folder_of_the_user(installed)
     assert sorted((installed / "site").rglob("*")) == before
 
 
-COMMANDS = """
-import sys
-from sahelpers.__main__ import main
-for command in ("notebooks", "run"):
-    sys.argv[1:] = [command]
-    try:
-        main()
-    except SystemExit as end:
-        print(f"{command} ended with {end.code}")
-"""
+def test_an_installed_package_leaves_out_what_needs_a_clone(installed):
+    """`study` and `tools` read and write folders that only a clone has."""
+    there = {path.name for path in (installed / "site").iterdir()}
+    assert {name for name in there if not name.endswith(".dist-info")} == {"sahelpers"}
 
 
-def test_an_installed_package_says_that_notebooks_need_the_repository(installed):
-    """`python -m sahelpers notebooks` did nothing, without a word, and succeeded."""
-    code, told = run_installed(installed, "-c", COMMANDS)
-    assert code == 0, told
-    assert told.count("needs the repository") == 2
-    assert "notebooks ended with 2\nrun ended with 2\n" in told
-    assert list((installed / "elsewhere").iterdir()) == []
+def test_the_study_is_found_from_the_folder_of_the_notebooks():
+    """A kernel works there: the root is on the path of an editable install."""
+    code = "import study, sahelpers; print(study.__file__, sahelpers.__file__)"
+    done, told = call(sys.executable, "-c", code, cwd=CHECKOUT / "notebooks")
+    assert done == 0, told
+    assert told.split() == [
+        str(CHECKOUT / package / "__init__.py") for package in ("study", "sahelpers")
+    ]
+
+
+def test_every_extra_that_somebody_is_told_to_install_is_there():
+    extras = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    told = set()
+    for pattern in ("*.md", "docs/*.md", "data/*.md", "sahelpers/**/*.py", "study/**/*.py",
+                    "tools/*.py", "notebooks/*.py", "Makefile"):  # fmt: skip
+        for path in CHECKOUT.glob(pattern):
+            words = path.read_text(encoding="utf-8")
+            told.update(re.findall(r"pip install [^\n]*?\.?\[([\w,-]+)\]", words))
+    named = {extra for several in told for extra in several.split(",")}
+    assert {"study", "cluster", "dev"} <= named
+    assert named <= set(extras)
 
 
 @needs_git
@@ -315,11 +328,12 @@ def test_ci_installs_what_a_fresh_debian_lacks_and_nothing_else(tmp_path, fresh)
     code, told = call("bash", ".ci/run", cwd=tmp_path, PATH=str(there), CHROMIUM=None)
     assert code == 0, told
     wanted = [f"install -y -qq {name}" for name in ("make", "git", "python3-venv", "chromium")]
-    made = ["make test", "make test-browser"]
+    made = ["make test-all", "make test-browser"]
     inserted = [*wanted[:3], made[0], wanted[3], made[1]]
     assert log.read_text().splitlines() == (inserted if fresh else made)
 
 
+@pytest.mark.full
 def test_what_is_written_is_utf8_under_any_locale(tmp_path):
     words = "Fr\u00e9chet, \u2212log p, \u00dcbung\n"
     code = f"""if True:

@@ -14,18 +14,22 @@ def whole(tmp_path_factory):
     return folder / "again" / "checkpoints", expected, seconds
 
 
-@pytest.mark.parametrize("share", [0.2, 0.5])
+@pytest.mark.parametrize("share", [0.2, pytest.param(0.5, marks=pytest.mark.full)])
 def test_killed_in_training(tmp_path, whole, share):
     _made, expected, seconds = whole
     s.killed_training(tmp_path / "x", SIZE, expected, share * seconds)
 
 
+@pytest.mark.full
 def test_killed_in_the_fisher(tmp_path, whole):
     made, expected, seconds = whole
     s.killed_fisher(tmp_path / "x", SIZE, expected, 0.1 * seconds, made)
 
 
-@pytest.mark.parametrize("seconds", [0.05, 0.11, 0.23])
+@pytest.mark.parametrize(
+    "seconds",
+    [0.05, pytest.param(0.11, marks=pytest.mark.full), pytest.param(0.23, marks=pytest.mark.full)],
+)
 def test_killed_while_saving(tmp_path, seconds):
     assert s.killed_saving(tmp_path / "x", SIZE, seconds)
 
@@ -39,11 +43,13 @@ def test_full_disk(tmp_path, whole):
     s.full_disk(tmp_path / "x", SIZE, expected, 50_000)
 
 
+@pytest.mark.full
 def test_read_only_folder(whole):
     made, expected, _ = whole
     s.read_only_folder(SIZE, expected, made)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("which", ["baseline", "fisher", "judge"])
 def test_flipped_bit(tmp_path, whole, which):
     made, expected, _ = whole
@@ -54,16 +60,19 @@ def test_flipped_bit_in_the_data(tmp_path):
     s.flipped_data(tmp_path, 0.5, wrapping=False)
 
 
+@pytest.mark.full
 def test_two_at_once(tmp_path, whole):
     _made, expected, _ = whole
     s.two_at_once(tmp_path / "x", SIZE, expected)
 
 
+@pytest.mark.full
 def test_clock_set_back(tmp_path, whole):
     _made, expected, seconds = whole
     s.clock_set_back(tmp_path / "x", SIZE, expected, 0.3 * seconds, 0)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("more", [2**16, 2**24])
 def test_out_of_memory(tmp_path, whole, more):
     made, expected, _ = whole

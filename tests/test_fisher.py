@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import sahelpers as sa
+from sahelpers.fisher import _Squares
 from sahelpers.store import load, save
 
 Squares = dict[str, Tensor]
@@ -68,10 +69,40 @@ def negative_elbo(model, images, labels, noise) -> Tensor:
     return sum(sa.elbo_terms(model, images, labels, noise))
 
 
+class Encoder(nn.Module):
+    """With a norm, and an embedding of the class."""
+
+    def __init__(self, latent_dim: int):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(1, 4, 4, stride=4), nn.GroupNorm(2, 4)
+        self.label, self.last = nn.Embedding(10, 4 * 49), nn.Linear(4 * 49, 2 * latent_dim)
+
+    def forward(self, images: Tensor, y: Tensor) -> Tensor:
+        h = self.norm(self.conv(images)).tanh().flatten(1)
+        return self.last(h + self.label(y.argmax(1)))
+
+
+class Decoder(nn.Module):
+    """With a layer that is used twice, and once more as a matrix."""
+
+    def __init__(self, latent_dim: int):
+        super().__init__()
+        self.label, self.layer = nn.Linear(10, latent_dim), nn.Linear(latent_dim, 8)
+        self.last = nn.Linear(8, 784)
+
+    def forward(self, z: Tensor, y: Tensor) -> Tensor:
+        h = self.layer(z + self.label(y)).tanh() @ self.layer.weight
+        return self.last(self.layer(h.tanh()).tanh())
+
+
 def small_case(arch: str, n: int = 7, latent_dim: int = 3) -> tuple[sa.CVAE, tuple[Tensor, ...]]:
     """An untrained model in float64 and n examples (images, labels, noise)."""
     torch.manual_seed(0)
-    model = sa.CVAE(arch, latent_dim).double().eval()
+    if arch == "own":
+        own = {"encoder": Encoder(latent_dim), "decoder": Decoder(latent_dim)}
+        model = sa.CVAE(latent_dim=latent_dim, **own).double().eval()
+    else:
+        model = sa.CVAE(arch, latent_dim).double().eval()
     images = torch.rand(n, 1, 28, 28, dtype=torch.float64)
     labels = model.label_vectors(torch.arange(n) % 10)
     return model, (images, labels, torch.randn(n, latent_dim, dtype=torch.float64))
@@ -90,7 +121,7 @@ def squared_sum(module, x) -> Tensor:
 
 def in_chunks(chunk: int, *arguments):
     """`squared_gradients` with so many examples in one pass."""
-    with mock.patch("sahelpers.gradients.CHUNK", chunk):
+    with mock.patch("sahelpers.fisher.CHUNK", chunk):
         return sa.squared_gradients(*arguments)
 
 
@@ -278,33 +309,172 @@ def test_a_layer_that_does_not_reach_the_loss_gets_exactly_zero():
     assert all(not v.any() for name, v in found.items() if not name.startswith("used"))
 
 
-# What is not known, by name
+# Networks of any kind
 
 
-def test_unknown_layers_are_named():
-    module = nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3))
-    with pytest.warns(UserWarning, match=r"1\.weight \(of LayerNorm\).*It counts as zero"):
-        sa.squared_gradients(module, squared_sum, (torch.randn(4, 3),))
+class Calls(nn.Module):
+    """Layers, and a function of them that is the forward pass."""
+
+    def __init__(self, function, **layers):
+        super().__init__()
+        self.function = function
+        for name, layer in layers.items():
+            setattr(self, name, layer)
+
+    def forward(self, x):
+        return self.function(self, x)
 
 
-def test_a_parameter_used_outside_its_layer_is_named():
-    class Tied(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.layer = nn.Linear(3, 2)
-
-        def forward(self, x):
-            return self.layer(x) @ self.layer.weight  # a use that no hook sees
-
-    with pytest.warns(UserWarning, match=r"layer\.weight"):
-        sa.squared_gradients(Tied(), squared_sum, (torch.randn(4, 3),))
+def tied(m, tokens):
+    """The weight of the embedding reads the tokens and scores them."""
+    return m.layer(m.embedding(tokens)).tanh() @ m.embedding.weight.T
 
 
-@pytest.mark.parametrize("padding", [{"padding": "same"}, {"padding_mode": "circular"}])
-def test_other_paddings_are_refused(padding):
-    module = nn.Sequential(nn.Conv2d(1, 2, 3, **{"padding": 1, **padding}))
-    with pytest.raises((TypeError, UserWarning), match=r"parameter 0\.weight|padding as a word"):
-        sa.squared_gradients(module, squared_sum, (torch.randn(4, 1, 6, 6),))
+def used_outside(m, x):
+    return m.layer(x) @ m.layer.weight  # a use that no hook sees
+
+
+def branching(m, x):
+    return m.layer(x) if x.mean() > 0 else m.other(x).sin()
+
+
+def branching_by_one_pixel(m, x):
+    """It cannot even be called for several examples at once."""
+    return m.layer(x) if x[:, 0, 0, 0] > 0 else m.other(x).sin()
+
+
+def filled(m, x):
+    out = torch.zeros(len(x), 3, dtype=x.dtype)
+    out[:, 1] = m.layer(x)[:, 0]
+    return out
+
+
+def recurrent(m, x):
+    return m.cell(x[:, 0, 0], m.cell(x[:, 0, 1]))
+
+
+def lstm(m, x):
+    return m.cell(x.flatten(1, 2))[0]
+
+
+def flat(size=48):
+    return nn.Sequential(nn.Flatten(), nn.Linear(size, 3))
+
+
+def network(name):
+    """A network and a batch for it: images (7, 2, 4, 6), or tokens (7, 5)."""
+    torch.manual_seed(0)
+    images = torch.randn(7, 2, 4, 6, dtype=torch.float64)
+    tokens = torch.randint(0, 9, (7, 5))
+    kernel = {"kernel_size": 3, "padding": 1}
+    make = {
+        "group norm": lambda: nn.Sequential(
+            nn.Conv2d(2, 4, 3), nn.GroupNorm(2, 4), nn.Tanh(), flat(32)
+        ),
+        "layer norm": lambda: nn.Sequential(flat(), nn.LayerNorm(3)),
+        "batch norm": lambda: nn.Sequential(nn.Conv2d(2, 3, 2), nn.BatchNorm2d(3)),
+        "one number": lambda: nn.Sequential(flat(), nn.PReLU()),
+        "same": lambda: nn.Sequential(nn.Conv2d(2, 3, 3, padding="same"), nn.Tanh(), flat(72)),
+        "circular": lambda: nn.Conv2d(2, 3, padding_mode="circular", **kernel),
+        "convolutions in three dimensions": lambda: nn.Sequential(
+            nn.Unflatten(1, (1, 2)), nn.Conv3d(1, 2, 2), nn.Tanh(), nn.ConvTranspose3d(2, 1, 2)
+        ),
+        "size of the output given": lambda: Calls(
+            lambda m, x: m.layer(x, output_size=(8, 12)),
+            layer=nn.ConvTranspose2d(2, 3, stride=2, **kernel),
+        ),
+        "by keyword": lambda: Calls(lambda m, x: m.layer(input=x), layer=nn.Linear(6, 3)),
+        "used outside": lambda: Calls(used_outside, layer=nn.Linear(6, 3)),
+        "weight made of others": lambda: nn.utils.parametrizations.weight_norm(nn.Linear(6, 3)),
+        "changed in place": lambda: Calls(
+            lambda m, x: m.layer(x.flatten(1)).mul_(3).exp(), layer=nn.Linear(48, 3)
+        ),
+        "examples folded": lambda: Calls(
+            lambda m, x: m.layer(x.flatten(0, 2)).view(len(x), -1).sin(), layer=nn.Linear(6, 3)
+        ),
+        "the same for every example": lambda: Calls(
+            lambda m, x: x.flatten(1)[:, :3] * m.layer(m.start),
+            layer=nn.Linear(2, 3),
+            start=nn.Parameter(torch.ones(1, 2)),
+        ),
+        "embedding": lambda: nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Linear(20, 2)),
+        "tied": lambda: Calls(tied, embedding=nn.Embedding(9, 4), layer=nn.Linear(4, 4)),
+        "gru cell": lambda: Calls(recurrent, cell=nn.GRUCell(6, 6)),
+        "lstm": lambda: Calls(lstm, cell=nn.LSTM(6, 3, batch_first=True)),
+        "branch": lambda: Calls(branching, layer=flat(), other=flat()),
+        "branch by one pixel": lambda: Calls(branching_by_one_pixel, layer=flat(), other=flat()),
+        "filled in place": lambda: Calls(filled, layer=flat()),
+    }[name]
+    return make().double(), tokens if name in ("embedding", "tied") else images
+
+
+LEFT_OVER = [
+    "group norm",
+    "layer norm",
+    "batch norm",
+    "one number",
+    "same",
+    "circular",
+    "convolutions in three dimensions",
+    "size of the output given",
+    "by keyword",
+    "used outside",
+    "weight made of others",
+    "changed in place",
+    "examples folded",
+    "the same for every example",
+    "embedding",
+    "tied",
+]
+ONE_BY_ONE = ["gru cell", "lstm", "branch", "branch by one pixel", "filled in place"]
+
+
+@pytest.mark.parametrize("name", LEFT_OVER + ONE_BY_ONE)
+def test_networks_of_any_kind_match_the_loop(name):
+    module, x = network(name)
+    found, each = in_chunks(3, module, squared_sum, (x,))  # a warning would be an error here
+    right = squares_by_loop(module.eval(), squared_sum, (x,))
+    assert_equal(found, right)
+    assert all(v.any() for v in right.values())  # so that no parameter's Fisher is zero
+    for key, value in right.items():
+        assert float(each[key].sum()) == pytest.approx(float(value.sum()), rel=1e-9)
+    twins = (x.flip(0),)
+    product, _ = in_chunks(3, module, squared_sum, (x,), twins)
+    assert_equal(product, squares_by_loop(module, squared_sum, (x,), twins))
+
+
+@pytest.mark.parametrize("name", LEFT_OVER + ONE_BY_ONE)
+def test_single_examples_are_passed_only_where_nothing_else_is_right(name):
+    module, x = network(name)
+    sizes = []
+
+    def losses(module, x):
+        sizes.append(len(x))
+        return squared_sum(module, x)
+
+    sa.squared_gradients(module, losses, (x.repeat(20, *[1] * (x.ndim - 1)),))
+    passes_for_all = sizes.count(1) > 140
+    assert passes_for_all == (name in ONE_BY_ONE)
+
+
+def test_vmap_is_for_the_parameters_that_are_left_over():
+    """The MLP and the convolutional network have none; of another, a norm's alone."""
+    asked = []
+    by_vmap = _Squares._gradients_by_vmap
+
+    def spy(self, names, examples):
+        asked.append(names)
+        return by_vmap(self, names, examples)
+
+    with mock.patch.object(_Squares, "_gradients_by_vmap", spy):
+        for arch in ("mlp", "conv"):
+            model, inputs = small_case(arch, n=3)
+            sa.squared_gradients(model, negative_elbo, inputs)
+        assert not asked
+        module, x = network("group norm")
+        sa.squared_gradients(module, squared_sum, (x,))
+    assert asked
+    assert all(names == ["1.weight", "1.bias"] for names in asked)
 
 
 def test_activations_that_work_in_place_match_the_loop():
@@ -321,28 +491,21 @@ def test_activations_that_work_in_place_match_the_loop():
     assert module[1].inplace
 
 
-def test_an_output_changed_in_place_is_refused():
-    def losses(module, x):
-        return (module(x).mul_(3) + 1).square().sum(1)
-
-    with pytest.raises(TypeError, match=r"parameter 0\."):
-        sa.squared_gradients(nn.Sequential(nn.Linear(3, 2)), losses, (torch.randn(4, 3),))
+def centred(module, x):
+    return (module(x) - module(x).mean(0)).flatten(1).square().sum(1)
 
 
-def test_examples_that_depend_on_each_other_are_refused():
-    def centred(module, x):
-        return (module(x) - module(x).mean(0)).square().sum(1)
-
-    with pytest.raises(TypeError, match="do not depend on each other"):
-        sa.squared_gradients(nn.Sequential(nn.Linear(3, 2)), centred, (torch.randn(4, 3),))
-
-
-def test_examples_folded_into_another_axis_are_refused():
-    def folded(module, x):
-        return module(x.flatten(0, 1)).view(len(x), -1).square().sum(1)
-
-    with pytest.raises(TypeError, match="12 rows for 2 examples"):
-        sa.squared_gradients(nn.Sequential(nn.Linear(3, 2)), folded, (torch.randn(4, 6, 3),))
+@pytest.mark.parametrize(
+    ("module", "losses"),
+    [
+        (nn.Linear(3, 2), centred),
+        (nn.BatchNorm2d(3, track_running_stats=False), squared_sum),
+    ],
+)
+def test_examples_that_depend_on_each_other_are_refused(module, losses):
+    x = torch.randn((4, 3, 3, 3), generator=sa.seeded(0))
+    with pytest.raises(TypeError, match="must not depend on other examples"):
+        sa.squared_gradients(module, losses, (x,))
 
 
 def test_bad_input_is_refused():
@@ -372,7 +535,7 @@ def test_the_module_is_left_as_it_was(fails):
     def losses(module, x):
         nonlocal calls
         calls += 1
-        if fails and calls > 3:
+        if fails and calls > 8:  # the first ones are the comparison's, one for each of six follows
             raise RuntimeError("in the middle")
         return squared_sum(module, x)
 
@@ -400,19 +563,20 @@ def test_gradients_switched_off_by_the_caller_make_no_difference():
     assert all(torch.equal(found[name], right[name]) for name in right)
 
 
-def test_a_module_is_compared_with_autograd_once_in_a_fisher_and_else_each_time():
+def test_a_module_is_compared_with_the_loop_once_in_a_fisher_and_else_each_time():
     model, inputs = small_case("mlp", n=3)
-    right, each = sa.squared_gradients(model, negative_elbo, inputs)
-    config = sa.FisherConfig(n_fisher_samples=20, draws=2)
-    with mock.patch("sahelpers.gradients._verify") as comparison:
-        sa.class_fishers(model, some_data(dtype=torch.float64), config)
+    data = some_data(12, torch.float64)
+    first_has_one = sa.LabelledImages(data.images[1:], data.labels[1:])
+    config = sa.FisherConfig(n_fisher_samples=1000, draws=2)
+    spied = {"autospec": True, "side_effect": _Squares._choose}
+    with mock.patch.object(_Squares, "_choose", **spied) as comparison:
+        sa.class_fishers(model, data, config)
         assert comparison.call_count == 1
+        sa.class_fishers(model, first_has_one, config)  # again as soon as there are two
+        assert comparison.call_count == 3
         sa.squared_gradients(model, negative_elbo, inputs)
-        assert comparison.call_count == 2
-        found, sums = sa.squared_gradients(model, negative_elbo, inputs, verify=False)
-        assert comparison.call_count == 2
-    assert all(torch.equal(found[name], right[name]) for name in right)
-    assert all(torch.equal(sums[name], each[name]) for name in each)
+        sa.squared_gradients(model, negative_elbo, inputs)
+        assert comparison.call_count == 5
 
 
 # The estimators
@@ -429,13 +593,15 @@ def test_the_standard_error_is_that_of_a_mean():
         assert error == pytest.approx(float(each[name].std()) / n**0.5, rel=1e-9)
 
 
-@pytest.mark.parametrize("arch", ["mlp", "conv"])
+@pytest.mark.parametrize("arch", ["mlp", "conv", "own"])
 def test_the_estimate_of_all_images_is_the_loop(arch):
     """With more samples asked for than there are, every image is used once, in any order."""
     model = small_case(arch)[0]
     data = some_data(20, torch.float64)
     config = sa.FisherConfig(n_fisher_samples=1000, seed=3)
-    fisher = sa.diagonal_fisher(model, data, config, exclude=3)
+    with mock.patch.object(_Squares, "_add_alone") as one_by_one:
+        fisher = sa.diagonal_fisher(model, data, config, exclude=3)
+    assert not one_by_one.called
     assert fisher.n == 18
 
     right: Squares = {}
@@ -452,6 +618,7 @@ def test_the_estimate_of_all_images_is_the_loop(arch):
                 square[name] += float(v.sum()) ** 2 / 18
     assert_equal(fisher.diagonal, right)
     assert fisher.square_mean == pytest.approx(square, rel=1e-9)
+    assert all(v.any() for v in fisher.diagonal.values())
 
 
 def test_per_class_estimates_add_up_to_the_whole():

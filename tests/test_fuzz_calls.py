@@ -23,16 +23,20 @@ from sahelpers.config import (
     fingerprint,
 )
 from sahelpers.models import NOISY
-from sahelpers.study import Effort
 from sahelpers.surrogates import NAMES
 
+pytestmark = pytest.mark.full  # the table of bad calls is in `make test`
 few = settings(max_examples=40, deadline=None, derandomize=True)
 many = settings(max_examples=150, deadline=None, derandomize=True)
 
 with torch.random.fork_rng(devices=[]):
     torch.manual_seed(0)
     MODEL, SMALL = sa.CVAE("mlp", 2).eval(), sa.CVAE("mlp", 3, num_classes=4).eval()
-    JUDGE, GUIDE, FOUR = sa.Judge("plain").eval(), sa.Judge("guide").eval(), sa.Judge("plain", 4)
+    JUDGE, GUIDE, FOUR = (
+        sa.Judge("closed_set").eval(),
+        sa.Judge("guide").eval(),
+        sa.Judge("closed_set", 4),
+    )
     IMAGES = torch.rand(20, 1, 28, 28)
 LABELS = torch.arange(10).repeat(2)
 DATA = sa.LabelledImages(IMAGES, LABELS)
@@ -106,7 +110,7 @@ def is_right(values, *shape):
 
 
 @pytest.mark.parametrize(
-    "kind", [BaselineConfig, JudgeConfig, FisherConfig, AmnesiaConfig, ProbeConfig, Effort]
+    "kind", [BaselineConfig, JudgeConfig, FisherConfig, AmnesiaConfig, ProbeConfig, sa.AuditConfig]
 )
 @many
 @given(data=st.data())
@@ -293,7 +297,7 @@ def test_latents_and_verdicts(model, per_class, prior, seed, judge):
 def test_log_likelihood(model, images, labels, k, others):
     words = ("model", "images", "labels", "k=", "others")
     found = attempt(
-        lambda: sa.log_likelihood(model, images, labels, k, tuple(others), sa.seeded(0)), *words
+        lambda: sa.iwae_bound(model, images, labels, k, tuple(others), sa.seeded(0)), *words
     )
     if found is not None:
         assert is_right(found, len(images))

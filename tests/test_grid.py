@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import importlib
 import math
 import struct
 from dataclasses import replace
@@ -11,261 +12,241 @@ import pytest
 import torch
 from torchvision import datasets
 
-import results
 import sahelpers as sa
+from sahelpers import amnesia, fisher, training
+from sahelpers.attacks.verdicts import CLAIM_ATTACKS
 from sahelpers.story import Story
-from sahelpers.study import (
-    METHODS,
-    Claim,
-    Effort,
-    Grid,
-    grid,
-    read_audit,
-    read_scoreboard,
-    scores,
-)
-from sahelpers.study.statistics import FOOLED, KEPT, NAMED
+from study import METHODS, grid, journal, measures, results_page, scores, tables
+from study.grid import Grid
+from study.measures import MeasureConfig
+from study.methods import HIDDEN, OURS, PAPER, RETRAINED
 
 SHORT = sa.BaselineConfig(epochs=1, batch_size=50, latent_dim=3)
 QUICK = sa.AmnesiaConfig(epochs_unl=1, replay_samples=320, batch_size=32)
-LITTLE = Effort(
-    samples=20, frechet_samples=20, iwae_images=3, iwae_draws=5, restarts=4, attack_steps=2,
-    relearn_images=5, relearn_steps=3, relearn_runs=2,
-)  # fmt: skip
+LITTLE = MeasureConfig(samples=20, frechet_samples=20, iwae_images=3, iwae_draws=5)
 
 
 @pytest.fixture
-def small(tmp_path, monkeypatch, mnist):
+def small(tmp_path, monkeypatch):
     """A grid that runs in seconds: little data, short training, few samples, untrained judges."""
     monkeypatch.setenv("SA_CHECKPOINTS", str(tmp_path / "checkpoints"))
-    monkeypatch.setattr(grid, "load_dataset", lambda *a: mnist.take(600))
+    data = sa.load_dataset("digits8").take(300)
+    monkeypatch.setattr(grid, "load_dataset", lambda *a: data)
     torch.manual_seed(0)
-    judges = {role: sa.Judge(role).eval() for role in ("open", "plain", "guide")}
+    judges = {
+        role: sa.Judge(role, image_shape=data.image_shape).eval()
+        for role in ("open_set", "closed_set")
+    }
     monkeypatch.setattr(Story, "judge", lambda story, role: judges[role])
 
     def make(methods, classes, part="scoreboard", **changes):
-        usual = {"seeds": (1,), "baseline": SHORT, "amnesia": QUICK, "effort": LITTLE}
-        usual |= {"expensive": (), "folder": tmp_path}
+        usual = {"seeds": (1,), "baseline": SHORT, "amnesia": QUICK, "measures": LITTLE}
+        usual |= {"bounded": (), "folder": tmp_path}
         return Grid(part, tuple(methods), tuple(classes), **{**usual, **changes})
 
     make.judges = judges
-    make.data = mnist.take(600)
+    make.data = data
     return make
+
+
+@pytest.fixture
+def attacked(monkeypatch):
+    """The models and what else the claim attacked, which is not done."""
+    found = []
+
+    def attack_model(model, label, config, **given):
+        found.append((model, label, config, given))
+        return {attack: [0.5] for attack in CLAIM_ATTACKS}
+
+    monkeypatch.setattr(grid, "attack_model", attack_model)
+    return found
+
+
+@pytest.fixture
+def at_once(monkeypatch):
+    """Every run has its values at once: nothing is computed."""
+    monkeypatch.setattr(grid, "prepare", lambda run: None)
+    monkeypatch.setattr(
+        grid,
+        "compute",
+        lambda run: {"values": dict.fromkeys(run.asked, 0.5), "cell_seconds": 1.0},
+    )
 
 
 def story_of(small, seed=1):
     return Story((small.data, small.data), baseline=replace(SHORT, seed=seed))
 
 
+def lines_of(made):
+    """The journal's lines by method, class and seed."""
+    return sorted(
+        journal.read(made.journal),
+        key=lambda r: (list(METHODS).index(r["method"]), r["class"], r["seed"]),
+    )
+
+
 def rows_of(made):
-    return read_scoreboard(made.folder)
+    """The same without failures, as they stand in scoreboard.json."""
+    return [tables.as_row(r) for r in lines_of(made) if "values" in r]
 
 
-def test_runs_are_done_once_and_a_failing_one_is_a_row(small, monkeypatch):
-    calls = []
+def test_runs_are_done_once_and_a_failing_one_is_a_line(small, monkeypatch, capsys):
+    calls, luck = [], []
 
     def counted(story, forget_class):
         calls.append(forget_class)
-        if forget_class == (5,):
+        if forget_class == (5,) and not luck:
             raise ArithmeticError("no\nluck")
-        return METHODS["label column"](story, forget_class)
+        return METHODS[HIDDEN](story, forget_class)
 
     monkeypatch.setitem(METHODS, "counted", counted)
-    made = small(["counted", "selective amnesia"], [3, 5])
+    made = small(["counted", OURS], [3, 5])
     with pytest.raises(RuntimeError, match="1 of 4 runs failed, named above"):
         made.run()
-    rows = rows_of(made)
-    assert [(r["method"], r["class"], r["error"]) for r in rows] == [
-        ("counted", "3", ""),
-        ("counted", "5", "ArithmeticError: no luck"),
-        ("selective amnesia", "3", ""),
-        ("selective amnesia", "5", ""),
+    assert "counted, class 5, seed 1: ArithmeticError: no luck; " in capsys.readouterr().out
+    assert [(r["method"], r["class"], r.get("error")) for r in lines_of(made)] == [
+        (OURS, 3, None),
+        (OURS, 5, None),
+        ("counted", 3, None),
+        ("counted", 5, "ArithmeticError: no luck"),
     ]
-    assert results.markdown(rows).endswith("1 runs failed.\n")
-    monkeypatch.setitem(
-        METHODS, "counted", lambda story, gone: calls.append(5) or counted(story, (3,))
-    )
+    luck.append("now")
     small(["counted"], [3, 5]).run()
-    assert calls == [(3,), (5,), 5, (3,)]  # what failed is tried again, what is done is not
-    again = rows_of(made)
+    assert calls == [(3,), (5,), (5,)]  # what failed is tried again, what is done is not
+    again = lines_of(made)
     assert len(again) == 4
-    assert not any(row["error"] for row in again)  # the newer line of the run counts
+    assert all("error" not in line for line in again)  # the newer line of the run counts
 
 
-def test_a_row_agrees_with_measuring_by_hand(small):
-    made = small(["label column"], [3], expensive=("label column",))
+def test_again_does_a_run_anew_and_the_newest_line_counts(small, monkeypatch):
+    seconds = iter((1.0, 2.0, 3.0))
+    monkeypatch.setattr(grid, "prepare", lambda run: None)
+    monkeypatch.setattr(
+        grid,
+        "compute",
+        lambda run: {"values": dict.fromkeys(run.asked, next(seconds)), "cell_seconds": 1.0},
+    )
+    made = small([HIDDEN], [3])
+    for again, expected in ((False, 1.0), (False, 1.0), (True, 2.0)):
+        made.run(again=again)
+        (line,) = journal.read(made.journal)
+        assert line["values"]["seconds"] == expected
+    assert made.journal.read_text().count("\n") == 2
+    assert made.plan(again=True).startswith("1 runs are done again\n")
+
+
+def test_a_line_agrees_with_measuring_by_hand(small):
+    made = small([HIDDEN], [3], bounded=(HIDDEN,))
     made.run()
-    row = rows_of(made)[0]
-    assert row["error"] == ""
+    (row,) = rows_of(made)
     story, data, judges = story_of(small), small.data, small.judges
     model = story.baseline.model
-    new = METHODS["label column"](story, (3,)).model
+    new = METHODS[HIDDEN](story, (3,)).model
     latents = sa.fixed_latents(model, 20, "standard")
-    verdict = sa.judge_samples(new, judges["plain"], latents)
-    assert float(row["p_plain_standard"]) == pytest.approx(float(verdict.probability[3, 3]), 1e-3)
-    seen = sa.judge_samples(new, judges["open"], latents).argmax[3, 3]
-    assert float(row["argmax_open_standard"]) == pytest.approx(float(seen), 1e-3)
+    verdict = sa.judge_samples(new, judges["closed_set"], latents)
+    assert row["p_closed_set_standard"] == pytest.approx(float(verdict.probability[3, 3]))
+    seen = sa.judge_samples(new, judges["open_set"], latents).argmax[3, 3]
+    assert row["argmax_open_set_standard"] == pytest.approx(float(seen))
     mine = data.labels == 3
-    change = [sa.measure_elbo(m, data)[mine].mean() for m in (model, new)]
-    assert float(row["elbo_forgotten_change"]) == pytest.approx(float(change[1] - change[0]), 1e-3)
-    guide = judges["guide"]
-    probe = sa.ProbeConfig(n_restarts=4, steps=2)
-    images = sa.guided_attack(new, 3, probe, guide=guide).images
-    scoring = {role: judges[role] for role in ("open", "plain")}
-    hit = sa.success(images, scoring, 3).float().mean()
-    assert float(row["attack"]) == pytest.approx(float(hit))
-    assert float(row["iwae_kept_change"]) == 0  # the label's own weights are all that changed
-    assert float(row["iwae_forgotten_change"]) != 0
-    assert 0 <= float(row["relearn"]) <= 1
-    assert row["version"].startswith(sa.__version__)
+    change = [sa.dataset_negative_elbo(m, data)[mine].mean() for m in (model, new)]
+    assert row["elbo_forgotten_change"] == pytest.approx(float(change[1] - change[0]), 1e-3)
+    assert row["elbo_kept_change"] == row["iwae_kept_change"] == 0  # its own weights alone changed
+    bits = data.only(3).take(3)
+    bits = sa.LabelledImages((bits.images > 0.5).float(), bits.labels)
+    bounds = [
+        sa.iwae_bound(m, bits.images, bits.labels, 5, [model], sa.seeded(1)).mean()
+        for m in (model, new)
+    ]
+    assert row["iwae_forgotten_change"] == pytest.approx(float(bounds[0] - bounds[1]), 1e-3)
+    assert row["version"] == f"{sa.__version__} (torch {torch.__version__})"
+    assert set(row) > {*measures.JUDGED, *measures.REAL, *measures.COST, *measures.BOUNDS}
 
 
-def test_expensive_measures_go_to_the_chosen_methods_only(small):
-    made = small(["label column", "selective amnesia"], [3], expensive=("label column",))
-    made.run()
-    rows = rows_of(made)
-    assert [bool(r["attack"]) for r in rows] == [True, False]
-    assert [bool(r["iwae_kept_change"]) for r in rows] == [True, False]
-
-
-def test_a_run_without_the_expensive_measures_is_done_again_where_they_are_asked_for(small):
-    cheap = small(["label column"], [3])
+def test_the_bound_is_asked_of_the_chosen_methods_and_a_line_without_it_is_done_again(small):
+    cheap = small([HIDDEN, OURS], [3])
     cheap.run()
-    expensive = small(["label column"], [3], expensive=("label column",))
-    assert (len(cheap.missing()), len(expensive.missing())) == (0, 1)
-    expensive.run()
-    assert rows_of(expensive)[0]["attack"]
-    assert cheap.missing() == expensive.missing() == []
+    assert not any("iwae_kept_change" in row for row in rows_of(cheap))
+    dear = small([HIDDEN, OURS], [3], bounded=(HIDDEN,))
+    assert cheap.missing() == []
+    assert [run.method for run in dear.missing()] == [HIDDEN]
+    dear.run()
+    found = {row["method"]: "iwae_kept_change" in row for row in rows_of(dear)}
+    assert found == {HIDDEN: True, OURS: False}
+    assert cheap.missing() == dear.missing() == []
 
 
-def test_what_the_control_draws_under_the_label_is_not_reported(small, tmp_path):
-    both = ("retraining", "label column")
-    made = small(both, [3], expensive=both)
+def test_what_a_retrained_model_draws_under_the_label_is_not_reported(small, tmp_path):
+    made = small((RETRAINED, HIDDEN), [3])
     made.run()
-    rows = rows_of(made)
-    assert [r["error"] for r in rows] == ["", ""]
-    assert rows[0]["p_open_class"] == rows[0]["argmax_plain_standard"] == "nan"
-    found = scores.summarise(rows)
-    assert math.isnan(found["retraining"]["attack - control"]["3", "1"])  # no control but itself
-    excess = float(rows[1]["attack"]) - float(rows[0]["attack"])
-    assert found["label column"]["attack - control"] == {("3", "1"): pytest.approx(excess)}
-    assert "| retraining | 1 | - | - |" in results.markdown(rows)
-    assert list((tmp_path / "checkpoints").glob("vae_without_3-*.pt"))  # for the audit
+    rows = {row["method"]: row for row in rows_of(made)}
+    assert math.isnan(rows[RETRAINED]["p_open_set_class"])
+    assert math.isnan(rows[RETRAINED]["argmax_closed_set_standard"])
+    assert not math.isnan(rows[HIDDEN]["p_open_set_class"])
+    found = scores.summarise(list(rows.values()))
+    told = results_page.by_method(results_page.cells(found), [scores.ARGMAX, "P(c_f)"])
+    assert f"| {RETRAINED} | 1 | - | - |\n" in told
 
 
-def test_the_audit_attacks_the_model_that_the_scoreboard_retrained(small, monkeypatch):
-    small(["retraining"], [3]).run()
+def test_the_claim_attacks_the_model_that_the_scoreboard_retrained(small, monkeypatch, attacked):
+    small([RETRAINED], [3]).run()
     monkeypatch.setattr("sahelpers.story.train_baseline", None)  # no weights are trained twice
-    attacked = []
-    monkeypatch.setattr(
-        grid.battery,
-        "attack_all",
-        lambda model, *a, **k: attacked.append(model) or {"guided both": [1]},
-    )
     story = story_of(small)
-    made = small(["retraining"], [3], "audit")
+    made = small([RETRAINED], [3], "claim", baseline=replace(SHORT, seed=1))
     made.run()
     assert made.missing() == []
-    for name, weight in story.control(3).model.state_dict().items():
-        assert torch.equal(weight, attacked[0].state_dict()[name])
+    ((model, *_),) = attacked
+    for name, weight in story.retrained(3).model.state_dict().items():
+        assert torch.equal(weight, model.state_dict()[name])
 
 
-def test_what_a_control_draws_of_kept_classes_comes_from_its_own_gaussians(small):
-    made = small(["retraining"], [3])
+def test_what_a_retrained_model_draws_of_kept_classes_comes_from_its_own_gaussians(small):
+    made = small([RETRAINED], [3])
     made.run()
-    story, plain, distances = story_of(small), small.judges["plain"], []
-    control = story.control(3).model
-    for model in (control, story.baseline.model):
+    story, judge, distances = story_of(small), small.judges["closed_set"], []
+    retrained = story.retrained(3).model
+    for model in (retrained, story.baseline.model):
         drawn = sa.fixed_latents(model, 20)
-        images = sa.draw_images(control, drawn.where(drawn.labels != 3))
-        distances.append(sa.frechet_distance(plain, images, small.data.without(3).images))
-    found = float(rows_of(made)[0]["frechet_after"])
+        images = sa.draw_images(retrained, drawn.where(drawn.labels != 3))
+        distances.append(sa.frechet_distance(judge, images, small.data.without(3).images))
+    found = rows_of(made)[0]["frechet_after"]
     assert found == pytest.approx(distances[0], 1e-4)
     assert found != pytest.approx(distances[1], 1e-4)
 
 
 @pytest.mark.parametrize("where", [30, -1])
-def test_a_torn_last_line_is_done_again(small, where):
+def test_a_torn_last_line_is_done_again(small, at_once, where):
     """Cut in the middle, or so late that only the end of the line is missing."""
-    made = small(["label column"], [3, 5])
+    made = small([HIDDEN], [3, 5])
     made.run()
     text = made.journal.read_text()
     last = text.rindex('"label column"')
     made.journal.write_text(text[: last + where] if where > 0 else text[:where])
-    assert [r["class"] for r in grid.read_journal(made.journal)] == [3]
+    assert [r["class"] for r in lines_of(made)] == [3]
     assert [run.forget_class for run in made.missing()] == [5]
     made.run()
-    assert [r["class"] for r in grid.read_journal(made.journal)] == [3, 5]
-    assert [r["class"] for r in rows_of(made)] == ["3", "5"]
-    assert (made.folder / "scoreboard.csv").read_text().count("\n") == 3
+    assert [r["class"] for r in lines_of(made)] == [3, 5]
     assert made.missing() == []
 
 
-def key_of(method, label, seed=42, part="scoreboard"):
-    return Grid(part, (method,), (label,), (seed,)).runs()[0].key
-
-
-def test_lines_survive_a_file(tmp_path):
-    path, records = tmp_path / "results" / "journal.jsonl", []
-    assert grid.read_journal(path) == []
-    for label in (3, 5):
-        for part in ("scoreboard", "audit"):
-            records.append(key_of("paper", label, part=part) | {"values": {"p": 0.123456789}})
-            grid.append(path, records[-1])
-    assert grid.read_journal(path) == records
-    newer = records[0] | {"values": {"p": 1.0}}
-    grid.append(path, newer)
-    assert grid.read_journal(path) == [newer, *records[1:]]
-
-
-def test_a_run_that_fails_later_keeps_what_it_had(tmp_path):
-    path = tmp_path / "journal.jsonl"
-    had = key_of("paper", 3) | {"values": {"p_open_class": 0.5}}
-    for record in (
-        key_of("paper", 3) | {"error": "first"},
-        had,
-        key_of("paper", 3) | {"error": "no"},
-    ):
-        grid.append(path, record)
-    assert grid.read_journal(path) == [had]
-
-
-@pytest.mark.parametrize("line", ["5", "[1, 2]", '"paper"', "{}", "null"])
-def test_a_line_that_is_no_run_is_refused(tmp_path, line):
-    path = tmp_path / "journal.jsonl"
-    grid.append(path, key_of("paper", 3))
-    with path.open("a") as stream:
-        stream.write(line + "\n")
-    with pytest.raises(
-        ValueError, match=r"journal\.jsonl, line 2: .* is no run .* remove the line"
-    ):
-        grid.read_journal(path)
-
-
-def test_an_empty_journal_is_none(tmp_path):
-    (tmp_path / "journal.jsonl").touch()  # a run killed between making the file and writing to it
-    grid.append(tmp_path / "journal.jsonl", key_of("paper", 3))
-    assert [r["class"] for r in grid.read_journal(tmp_path / "journal.jsonl")] == [3]
-
-
 def test_a_corrupt_checkpoint_fails_its_runs_and_no_others(small):
-    made = small(["label column"], [3], seeds=(1, 2))
+    made = small([HIDDEN], [3], seeds=(1, 2))
     story = story_of(small)
     path = story._training_recipe("vae_baseline", story.config.baseline).path
     path.parent.mkdir()
     path.write_bytes(b"half a file")
     with pytest.raises(RuntimeError, match="1 of 2 runs failed"):
         made.run()
-    rows = rows_of(made)
-    assert [(r["seed"], path.name in r["error"]) for r in rows] == [("1", True), ("2", False)]
+    errors = {line["seed"]: line.get("error", "") for line in lines_of(made)}
+    assert path.name in errors[1]
+    assert errors[2] == ""
     path.unlink()
     made.run()
-    assert not any(r["error"] for r in rows_of(made))
+    assert not any("error" in line for line in lines_of(made))
 
 
-def test_a_full_disk_stops_the_run_and_loses_no_line(small, monkeypatch):
-    made = small(["label column"], [3, 5])
-    append = grid.append
+def test_a_full_disk_stops_the_command_and_loses_no_line(small, at_once, monkeypatch):
+    made = small([HIDDEN], [3, 5])
+    append = journal.append
 
     def full(path, record):
         if record["class"] == 5:
@@ -274,29 +255,29 @@ def test_a_full_disk_stops_the_run_and_loses_no_line(small, monkeypatch):
             raise OSError(28, "No space left on device")
         append(path, record)
 
-    monkeypatch.setattr(grid, "append", full)
+    monkeypatch.setattr(journal, "append", full)
     with pytest.raises(OSError, match="No space"):
         made.run()
-    monkeypatch.setattr(grid, "append", append)
-    assert [r["class"] for r in rows_of(made)] == ["3"]
+    monkeypatch.setattr(journal, "append", append)
+    assert [r["class"] for r in lines_of(made)] == [3]
     made.run()
-    assert [r["class"] for r in rows_of(made)] == ["3", "5"]
+    assert [r["class"] for r in lines_of(made)] == [3, 5]
 
 
-def test_the_plan_counts_and_estimates(small, capsys):
+def test_the_plan_counts_and_estimates(small):
     made = small(
-        ["label column", "paper"], [3, 5], seeds=(1, 2), only={"paper": ((5,), (2,))},
-        expensive=("paper",),
-    )  # fmt: skip
-    assert [(r.method, r.forget_class, r.seed) for r in made.runs() if r.method == "paper"] == [
-        ("paper", 5, 2)
+        [HIDDEN, PAPER], [3, 5], seeds=(1, 2), only={PAPER: ((5,), (2,))}, bounded=(PAPER,)
+    )
+    assert [(r.method, r.forget_class, r.seed) for r in made.runs() if r.method == PAPER] == [
+        (PAPER, 5, 2)
     ]
     plan = made.plan()
     assert plan.startswith("5 of 5 runs are missing in journal.jsonl\n")
     assert "label column           4 runs, not timed yet\n" in plan
-    assert "1 runs, not timed yet, with bound and attacks; classes (5,) of seeds (2,) only" in plan
+    assert "1 runs, not timed yet, with the bound; classes (5,) of seeds (2,) only" in plan
     assert plan.endswith("5 runs left, of methods not timed yet")
-    grid.append(made.journal, key_of("label column", 9) | {"values": {}, "cell_seconds": 120.0})
+    timed = small([HIDDEN], [9], seeds=(42,)).runs()[0].key
+    journal.append(made.journal, timed | {"values": {}, "cell_seconds": 120.0})
     assert "4 runs, 120 s each" in made.plan()
     assert made.plan(jobs=4).endswith("2 min left, and 1 runs not timed yet")
     with pytest.raises(ValueError, match="jobs=0 must be a whole number from 1"):
@@ -304,173 +285,250 @@ def test_the_plan_counts_and_estimates(small, capsys):
 
 
 def test_what_is_not_there_is_named(small):
-    with pytest.raises(ValueError, match="method 'magic' is not one of selective amnesia"):
-        small(["magic"], [3])
-    with pytest.raises(ValueError, match="method 'baseline' is not one of selective amnesia"):
-        small(["baseline"], [3])
+    for method in ("magic", "baseline"):
+        with pytest.raises(ValueError, match=f"method '{method}' is not one of ours "):
+            small([method], [3])
     with pytest.raises(ValueError, match="class 10 is not a class"):
-        small(["paper"], [10])
-    with pytest.raises(ValueError, match="part 'magic' is not one of scoreboard, claim, audit"):
-        small(["paper"], [3], "magic")
+        small([PAPER], [10])
+    for part in ("magic", "audit"):
+        with pytest.raises(ValueError, match=f"part '{part}' is not one of scoreboard, claim$"):
+            small([PAPER], [3], part)
     with pytest.raises(ValueError, match="dataset 'cifar' is not one of mnist"):
-        small(["paper"], [3], dataset="cifar")
+        small([PAPER], [3], dataset="cifar")
+    with pytest.raises(ValueError, match="seed=-1 must be a whole number from 0"):
+        small([RETRAINED], [3], "claim", further_seeds=(-1,))
 
 
-def values(share, n=8):
-    hits = round(share * n)
-    found = {"guided both": [1] * hits + [0] * (n - hits)}
-    return found | {KEPT: [1] * n, FOOLED: [0] * n}
-
-
-def test_the_audit_attacks_every_model_once_and_goes_on_where_it_stopped(small, monkeypatch):
-    attacked = []
-
-    def attack_all(model, label, effort, **given):
-        # a model that knows the class has its Gaussian
-        attacked.append(bool(model.prior_mean[label].any()))
-        return values(0.5)
-
-    monkeypatch.setattr(grid.battery, "attack_all", attack_all)
-    small(["baseline", "retraining"], [3], "audit", seeds=(5, 6, 7)).run()
-    assert attacked == [True, False] * 3
-    made = small(["baseline", "label column", "retraining"], [3], "audit", seeds=(5,))
+def test_the_claim_attacks_every_model_once_and_goes_on_where_it_stopped(small, attacked):
+    small([HIDDEN, RETRAINED], [3], "claim", seeds=(5, 6)).run()
+    assert len(attacked) == 4
+    made = small([HIDDEN, OURS, RETRAINED], [3], "claim", seeds=(5,))
     made.run()
-    assert attacked[6:] == [False]
-    found = grid.read_journal(made.journal)
-    assert [(r["method"], r["seed"]) for r in found][-1] == ("label column", 5)
-    text = (made.folder / "audit.csv").read_text()
-    assert {line.split(",")[1] for line in text.splitlines()[1:]} == {"baseline", "label column"}
+    assert len(attacked) == 5
+    assert [(r["method"], r["seed"]) for r in journal.read(made.journal)][-1] == (OURS, 5)
+    for model, label, _, _ in attacked:
+        assert label == 3
+        assert not model.prior_mean[3].any()  # nobody's Gaussian of the class is left
 
 
-def test_the_claim_has_images_of_each_seed_and_further_controls(small, monkeypatch):
-    asked = []
-
-    def named_attacks(model, label, claim, *, baseline, judges, real):
-        known = bool(model.prior_mean[label].any())
-        asked.append((known, claim.seed, claim.images, baseline.state_dict()["prior_mean"].sum()))
-        return {attack: [0.5] for attack in NAMED}
-
-    monkeypatch.setattr(grid.battery, "named_attacks", named_attacks)
+@pytest.mark.full
+def test_the_claim_has_images_of_each_seed_and_further_retrained_models(
+    small, monkeypatch, attacked
+):
     monkeypatch.setattr(Story, "guide", None)  # it is not asked
-    few, methods = Claim(images=7), ["label column", "retraining"]
-    made = small(methods, [3], "claim", seeds=(1, 2), controls=(2, 9), claim=few)
+    few, methods = sa.AuditConfig(images=7), [HIDDEN, RETRAINED]
+    made = small(methods, [3], "claim", seeds=(1, 2), further_seeds=(2, 9), audit=few)
     assert [(run.method, run.seed) for run in made.runs()] == [
-        ("label column", 1), ("retraining", 1), ("label column", 2), ("retraining", 2),
-        ("retraining", 9),
+        (HIDDEN, 1), (RETRAINED, 1), (HIDDEN, 2), (RETRAINED, 2), (RETRAINED, 9),
     ]  # fmt: skip
     made.run()
     assert made.missing() == []
+    assert [(config.seed, config.images) for _, _, config, _ in attacked] == [
+        (seed, 7) for seed in (1, 1, 2, 2, 9)
+    ]
     first = story_of(small, SHORT.seed).baseline.model.prior_mean.sum()
-    assert [a[:3] for a in asked] == [(False, seed, 7) for seed in (1, 1, 2, 2, 9)]
-    assert all(a[3] == first for a in asked)  # one baseline sets every price
+    for _, _, _, given in attacked:
+        assert given["baseline"].prior_mean.sum() == first  # one baseline sets every price
+        assert given["judges"] == small.judges
+        assert given["data"].digest == small.data.digest
     baselines = list(made.folder.glob("checkpoints/vae_baseline*.pt"))
-    assert len(baselines) == 3  # of the seeds 1, 2 and the first; a lone control needs none
-    marks = {run.key["fingerprint"].split("-")[0] for run in made.runs()}
-    assert len(marks) == 1
-    assert marks.isdisjoint(run.key["fingerprint"] for run in small(methods, [3], "audit").runs())
-    only = small(["paper", "retraining"], [3], "claim", controls=(9,), only={"paper": ((3,), (4,))})
-    assert [(run.method, run.seed) for run in only.runs()] == [("retraining", 1), ("retraining", 9)]
+    assert len(baselines) == 3  # of the seeds 1, 2 and the first; a retrained model needs none
+    assert len({run.key["shared"] for run in made.runs()}) == 1
+    only = small([PAPER, RETRAINED], [3], "claim", further_seeds=(9,), only={PAPER: ((3,), (4,))})
+    assert [(run.method, run.seed) for run in only.runs()] == [(RETRAINED, 1), (RETRAINED, 9)]
 
 
 def test_one_attack_that_fails_leaves_the_others(tmp_path, monkeypatch):
     def compute(run):
         if run.seed == 43 and not healed:
             raise OSError("disk full")
-        shares = {"baseline": 1.0, "retraining": 0.5}
-        return {"values": values(shares.get(run.method, 0.25)), "cell_seconds": 1.0}
+        share = {OURS: 0.25, HIDDEN: 1.0, RETRAINED: 0.5}[run.method]
+        return {"values": {attack: [share] for attack in CLAIM_ATTACKS}, "cell_seconds": 1.0}
 
     healed = False
     monkeypatch.setattr(grid, "compute", compute)
     monkeypatch.setattr(grid, "prepare", lambda run: None)
-    methods = ("baseline", "retraining", "label column")
-    made = Grid("audit", methods, (3,), (42, 43), folder=tmp_path)
+    made = Grid("claim", grid.CLAIMED, (3,), (42, 43), folder=tmp_path)
     with pytest.raises(RuntimeError, match="3 of 6 runs failed, named above"):
         made.run()
-    assert read_audit(tmp_path) == {}  # one control is too few for a verdict
+    assert tables.audit(journal.read(made.journal)) == {}  # one retrained model is too few
     healed = True
     made.run()
     assert made.missing() == []
     replace(made, seeds=(42, 43, 44)).run()
-    assert read_audit(tmp_path)[3, "label column", "guided both"].controls == 3
+    found = tables.audit(journal.read(made.journal))
+    assert found[("mnist", "mlp"), OURS][3][CLAIM_ATTACKS[0]].n_retrained == 3
     with pytest.raises(ValueError, match="class 12"):
-        Grid("audit", methods, (3, 12), folder=tmp_path)
+        Grid("claim", grid.CLAIMED, (3, 12), folder=tmp_path)
 
 
 def test_the_seed_of_a_run_is_the_baselines_and_the_forgettings(small):
-    (run,) = small(["selective amnesia"], [3], seeds=(43,)).runs()
-    config = run.comparison().story.config
+    (run,) = small([OURS], [3], seeds=(43,)).runs()
+    config = run.baseline().story.config
     assert (config.baseline.seed, config.amnesia.seed) == (43, 43)
-    assert run.key != small(["selective amnesia"], [3], seeds=(42,)).runs()[0].key
+    assert run.key != small([OURS], [3], seeds=(42,)).runs()[0].key
 
 
-def test_a_fingerprint_is_of_the_recipe_and_not_of_the_seed(small):
-    def marks(**changes):
-        methods = ("baseline", "selective amnesia", "retraining")
-        runs = small(methods, [3], "audit", **changes).runs()
-        return [run.key["fingerprint"] for run in runs]
-
-    shared, ours, control = marks()
-    assert shared == control == ours.split("-")[0]
-    assert marks(seeds=(7,), amnesia=replace(QUICK, seed=8)) == [shared, ours, control]
-    other = marks(amnesia=replace(QUICK, gamma=2.0))
-    assert (other[0], other[2]) == (shared, control)  # they did not forget
-    assert other[1] != ours
-    for change in (
-        {"effort": Effort()},
-        {"baseline": sa.BaselineConfig()},
-        {"judge": sa.JudgeConfig(epochs=1)},
-    ):
-        assert not set(marks(**change)) & {shared, ours}
+# ---- what a line belongs to
 
 
-def idx(array, kind):
-    """The bytes of an idx file."""
-    head = struct.pack(">HBB", 0, kind, array.ndim) + struct.pack(f">{array.ndim}I", *array.shape)
-    return gzip.compress(head + array.tobytes())
+def digests(small, part="claim", **changes):
+    """(shared, own) of each of three methods."""
+    runs = small((OURS, HIDDEN, RETRAINED), [3], part, **changes).runs()
+    return [(run.key["shared"], run.key["own"]) for run in runs]
 
 
-@pytest.fixture(params=["fashion_mnist", "kmnist", "qmnist"])
-def other_data(request, tmp_path, monkeypatch, mnist):
-    """Small files in another data set's own format, which torchvision's table knows."""
-    folder = {"fashion_mnist": "FashionMNIST", "kmnist": "KMNIST", "qmnist": "QMNIST"}
-    kind = getattr(datasets, folder[request.param])
+def test_the_digests_are_of_the_recipe_and_not_of_the_seed(small):
+    usual = digests(small)
+    (shared, ours), (_, hidden), (_, retrained) = usual
+    assert {entry[0] for entry in usual} == {shared}
+    assert hidden == retrained != ours  # neither reads how to forget
+    other_seeds = {"seeds": (7,), "amnesia": replace(QUICK, seed=8)}
+    assert digests(small, baseline=replace(SHORT, seed=9), **other_seeds) == usual
+    changed = digests(small, amnesia=replace(QUICK, gamma=2.0))
+    assert changed[1:] == usual[1:]
+    assert changed[0][0] == shared
+    assert changed[0][1] != ours
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("scoreboard", {"measures": MeasureConfig()}),
+        ("claim", {"audit": sa.AuditConfig(images=7)}),
+        ("claim", {"baseline": sa.BaselineConfig()}),
+        ("scoreboard", {"judge": sa.JudgeConfig(epochs=1)}),
+    ],
+)
+def test_what_all_share_changes_the_shared_digest(small, part, change):
+    for before, after in zip(digests(small, part), digests(small, part, **change), strict=True):
+        assert before[0] != after[0]
+        assert before[1] == after[1]
+    other = {
+        "claim": {"measures": MeasureConfig()},
+        "scoreboard": {"audit": sa.AuditConfig(seed=1)},
+    }
+    assert digests(small, part, **other[part]) == digests(small, part)  # of the other part alone
+
+
+def missing(made):
+    return {run.method for run in made.missing()}
+
+
+def test_a_raised_recipe_makes_the_runs_that_use_it_missing_and_no_others(
+    small, at_once, monkeypatch
+):
+    made = small(METHODS, [3])
+    made.run()
+    forgetting = set(list(METHODS)[:8])
+    assert forgetting == {m for m in METHODS if "ours" in m or "Amnesia" in m}
+    for recipe, expected in ((amnesia, forgetting), (fisher, forgetting), (training, {*METHODS})):
+        with monkeypatch.context() as patch:
+            patch.setattr(recipe, "VERSION", recipe.VERSION + 1)
+            assert missing(made) == expected, recipe.__name__
+        assert made.missing() == []
+
+
+def test_todays_default_decides_which_lines_are_current(small, at_once, monkeypatch):
+    """A changed default of forgetting makes ours old and not the methods that do not read it."""
+    usual = {"baseline": sa.BaselineConfig(), "amnesia": sa.AmnesiaConfig()}
+    made = small(METHODS, [3], measures=MeasureConfig(), **usual)
+    made.run()
+    records = journal.read(made.journal)
+    assert all(grid.current(record) for record in records)
+    assert len(tables.newest(records, "scoreboard")) == len(METHODS)
+    changed = {"mlp": (sa.BaselineConfig(), sa.AmnesiaConfig(gray_value=0.25))}
+    monkeypatch.setattr(grid, "CONFIGS", changed)
+    old = {record["method"] for record in records if not grid.current(record)}
+    assert old == {m for m in METHODS if "ours" in m} | {"saliency mask", "projection"}
+    assert len(tables.newest(records, "scoreboard")) == len(METHODS) - 6
+    monkeypatch.delitem(METHODS, "projection")
+    assert not any(grid.current(r) for r in records if r["method"] == "projection")
+
+
+EDITED = """
+from study.methods import METHODS
+
+SHARE = 0.5
+
+
+def method(story, gone):
+    return METHODS["label column"](story, gone)
+"""
+
+
+def test_an_edited_method_gets_new_lines(small, at_once, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    file = tmp_path / "method_of_a_reader.py"
+    file.write_text(EDITED)
+    module = importlib.import_module(file.stem)
+    monkeypatch.setitem(METHODS, "mine", module.method)
+    made = small(["mine", HIDDEN], [3])
+    made.run()
+    file.write_text(EDITED.replace("    return", '    """In words."""\n    return'))
+    monkeypatch.setitem(METHODS, "mine", importlib.reload(module).method)
+    assert missing(made) == set()
+    file.write_text(EDITED.replace("gone)\n", "gone[:1])\n"))
+    monkeypatch.setitem(METHODS, "mine", importlib.reload(module).method)
+    assert missing(made) == {"mine"}
+    made.run()
+    assert missing(made) == set()
+    assert len(journal.read(made.journal)) == 3  # the line of the earlier code is still there
+
+
+# ---- other data
+
+
+def idx(array):
+    """The bytes of an idx file of uint8."""
+    head = struct.pack(">HBB", 0, 8, array.ndim) + struct.pack(f">{array.ndim}I", *array.shape)
+    return gzip.compress(head + array.astype(np.uint8).tobytes())
+
+
+@pytest.fixture
+def fashion(tmp_path, monkeypatch, mnist):
+    """Small files under the names of Fashion-MNIST's, which torchvision's table knows."""
+    kind = datasets.FashionMNIST
     raw = tmp_path / kind.__name__ / "raw"
     raw.mkdir(parents=True)
     monkeypatch.setenv("SA_DATA", str(tmp_path))
     monkeypatch.setenv("SA_CHECKPOINTS", str(tmp_path / "checkpoints"))
-    table, known = kind.resources, {}
-    if request.param != "qmnist":
-        table = {"train": table[:2], "test": table[2:]}
-    for split in ("train", "test"):
-        data = mnist.take(600, seed=len(split))
-        labels = data.labels.numpy()
-        packed = [idx((255 * data.images[:, 0]).round().byte().numpy(), 8)]
-        if request.param == "qmnist":  # eight columns, the class in the first
-            columns = np.repeat(labels[:, None], 8, axis=1).astype(">i4")
-            packed.append(idx(columns, 12))
-        else:
-            packed.append(idx(labels.astype(np.uint8), 8))
-        known[split] = []
-        for (address, _), content in zip(table[split], packed, strict=True):
-            (raw / address.rsplit("/", 1)[-1]).write_bytes(content)
-            known[split].append((address, hashlib.md5(content).hexdigest()))
-    rest = known if request.param == "qmnist" else [*known["train"], *known["test"]]
-    monkeypatch.setattr(kind, "resources", rest)
-    return request.param
+    few = [mnist.take(300, seed=seed) for seed in (5, 4)]  # training and test
+    arrays = [
+        array
+        for data in few
+        for array in ((255 * data.images[:, 0]).round().numpy(), data.labels.numpy())
+    ]
+    known = []
+    for (address, _), array in zip(kind.resources, arrays, strict=True):
+        content = idx(array)
+        (raw / address.rsplit("/", 1)[-1]).write_bytes(content)
+        known.append((address, hashlib.md5(content).hexdigest()))
+    monkeypatch.setattr(kind, "resources", known)
 
 
-def test_other_data_sets_from_their_own_files_to_the_table(other_data, tmp_path, capsys):
+@pytest.mark.full
+def test_other_data_from_their_own_files_to_the_table(fashion, tmp_path, capsys):
     judge = sa.JudgeConfig(epochs=1, batch_size=50)
     made = Grid(
-        "scoreboard", ("label column", "selective amnesia"), (3,), (1,), other_data, SHORT, QUICK,
-        judge, LITTLE, folder=tmp_path,
+        "scoreboard", (HIDDEN, OURS), (3,), (1,), "fashion_mnist", SHORT, QUICK, judge, LITTLE,
+        folder=tmp_path,
     )  # fmt: skip
     made.run()
-    rows = read_scoreboard(tmp_path)
-    assert [(r["dataset"], r["error"]) for r in rows] == [(other_data, "")] * 2
-    assert all(r["attack"] for r in rows)
-    for role in ("open", "plain", "guide"):  # trained for this data set
+    rows = rows_of(made)
+    assert [row["method"] for row in rows] == [OURS, HIDDEN]
+    assert {row["dataset"] for row in rows} == {"fashion_mnist"}
+    assert all(math.isfinite(r["iwae_forgotten_change"]) for r in rows)
+    for role in ("open_set", "closed_set"):  # trained for this data set
         assert list((tmp_path / "checkpoints").glob(f"judge_{role}-*.pt"))
-    name = {"fashion_mnist": "Dress", "kmnist": "tsu", "qmnist": "3"}[other_data]
-    assert f"selective amnesia, class {name}, seed 1: " in capsys.readouterr().out
-    assert f"selective amnesia ({other_data}, mlp)" in results.markdown(rows)
+    assert f"{OURS}, class Dress, seed 1: " in capsys.readouterr().out
+    assert list(scores.summarise(rows)) == [f"{m} (fashion_mnist, mlp)" for m in (OURS, HIDDEN)]
+
+
+@pytest.mark.parametrize(("dataset", "name"), [("kmnist", "tsu"), ("qmnist", "3")])
+def test_classes_are_named_as_their_data_name_them(small, at_once, dataset, name, capsys):
+    made = small([HIDDEN], [3], dataset=dataset)
+    made.run()
+    assert f"{HIDDEN}, class {name}, seed 1: " in capsys.readouterr().out
+    assert [r["dataset"] for r in lines_of(made)] == [dataset]
+    assert len(small([HIDDEN], [3]).missing()) == 1  # of MNIST

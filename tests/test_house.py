@@ -9,47 +9,48 @@ import tomllib
 
 import pytest
 
+import sahelpers as sa
 from sahelpers.config import CHECKOUT
 
 PACKAGE = CHECKOUT / "sahelpers"
-FILES = sorted(PACKAGE.rglob("*.py"))
-SHELVES = {"store", "study", "live"}
-MAY = {"core": {"core", "store"}, "store": {"store"}, "study": {"study", "core", "store"},
-       "live": {"live", "core", "store"}}  # fmt: skip
-GROUND = {"checks", "config", "progress"}  # of the core, for everybody
-
-
-def place(path):
-    """The shelf of a file or module path within the package; `core` without one."""
-    return path[0] if path and path[0] in SHELVES else "core"
 
 
 def imported(path):
-    """Paths of the package's modules that a file imports."""
-    here = path.relative_to(PACKAGE).parts[:-1]
+    """Full names of all that a file imports, at its top or in a function."""
+    package = path.relative_to(CHECKOUT).parts[:-1]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            base = (*here[: len(here) + 1 - node.level], *(node.module or "").split("."))
-            yield from [tuple(filter(None, (*base, a.name))) for a in node.names]
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) + 1 - node.level] if node.level else ()
+            base = ".".join(filter(None, (*base, node.module)))
+            yield from (f"{base}.{alias.name}" for alias in node.names)
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_shelves_stand_on_the_core_and_beside_each_other(path):
-    if path.name == "__main__.py":
-        return  # the command line may call everything
-    shelf = place(path.relative_to(PACKAGE).parts)
-    for target in imported(path):
-        assert place(target) in MAY[shelf] or target[0] in GROUND, f"{path.name} <- {target}"
+def test_shelves_stand_on_the_core_and_beside_each_other():
+    for path in PACKAGE.rglob("*.py"):
+        shelf = path.relative_to(PACKAGE).parts[0]  # of the core the file itself
+        closed = ["study", "tools", "benchmarks", "importlib"]
+        if shelf != "live":
+            closed += ["sahelpers.live", "ipywidgets"]
+        if shelf not in ("live", "attacks", "__init__.py"):
+            closed += ["sahelpers.attacks"]
+        names = set(imported(path))
+        assert not [n for n in names for c in closed if f"{n}.".startswith(f"{c}.")], path
+        if shelf == "store":
+            ground = r"sahelpers\.(store|checks|config|progress)\b"
+            assert not [n for n in names if "sahelpers" in n and not re.match(ground, n)], path
+        assert not re.search(r"sys\.path|__import__|modules\[", path.read_text(encoding="utf-8")), (
+            path
+        )
 
 
-def test_only_the_dashboards_know_widgets_and_only_they_load_them():
-    for path in FILES:
-        if "live" not in path.parts:
-            assert "ipywidgets" not in path.read_text(encoding="utf-8"), path
-    code = "import sys, sahelpers as sa; print(*(n for n in sys.modules if 'sahelpers.' in n))"
+def test_the_package_loads_no_widgets_and_nothing_that_is_not_its_own():
+    code = "import sys, sahelpers; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "sahelpers.story" in done.stdout.split()
-    assert not re.search(r"sahelpers\.(study|live)", done.stdout)
+    loaded = set(done.stdout.split())
+    assert {"sahelpers.story", "sahelpers.attacks.audit"} <= loaded
+    assert not loaded & {"ipywidgets", "sahelpers.live", "study", "tools", "joblib"}
 
 
 def tracked():
@@ -85,7 +86,6 @@ def test_requirements_have_lower_bounds_and_a_reason():
 
 
 def test_every_public_name_is_there():
-    import sahelpers as sa
-
     assert sorted(sa.__all__) == sorted(set(sa.__all__))
-    assert all(hasattr(sa, name) for name in (*sa.__all__, "study", "live"))
+    assert all(hasattr(sa, name) for name in sa.__all__)
+    assert not hasattr(sa, "study")

@@ -15,12 +15,24 @@ def test_judges_answer_and_come_back_from_their_state(role, digits, monkeypatch)
     monkeypatch.setattr("sahelpers.judges.BATCH", 7)
     judge = sa.Judge(role).eval()
     p = judge.probabilities(digits.images)
-    assert p.shape == (40, 11 if role in ("open", "wary") else 10)
+    assert p.shape == (40, 11 if role in ("open_set", "wary") else 10)
     assert torch.allclose(p.sum(1), torch.ones(40), atol=1e-5)
     assert torch.allclose(p, judge(digits.images).softmax(1), atol=1e-5)
     assert judge.features(digits.images).ndim == 2
     again = sa.Judge.from_state(judge.to_state()).probabilities(digits.images)
     assert torch.allclose(again, p, atol=1e-5)
+
+
+@pytest.mark.parametrize(("former", "role"), [("open", "open_set"), ("plain", "closed_set")])
+def test_a_judge_of_an_earlier_release_comes_back_under_its_new_role(former, role, digits):
+    judge = sa.Judge(role).eval()
+    again = sa.Judge.from_state({**judge.to_state(), "role": former})
+    assert again.role == role
+    assert torch.allclose(
+        again.probabilities(digits.images), judge.probabilities(digits.images), atol=1e-5
+    )
+    with pytest.raises(ValueError, match="role='plain'"):
+        sa.Judge("plain")  # in files only
 
 
 def test_judges_differ():
@@ -32,7 +44,7 @@ class Oracle(sa.Judge):
     """A judge that answers from the mean gray level; features are two pixels."""
 
     def __init__(self):
-        super().__init__("open")
+        super().__init__("open_set")
 
     def probabilities(self, images):
         level = (images.mean((1, 2, 3)) * 10).long().clamp(0, 9)
@@ -91,10 +103,10 @@ def test_stretching_makes_a_ghost_visible_and_leaves_flat_images_flat(digits):
     assert torch.equal(stretch_contrast(flat), flat)
 
 
-def test_collateral_is_the_worst_drop_of_a_kept_class():
+def test_retained_accuracy_has_the_worst_drop_of_a_kept_class():
     before = sa.Verdict(torch.zeros(4, 4), torch.diag(torch.tensor([0.9, 0.8, 1.0, 0.7])))
     after = sa.Verdict(torch.zeros(4, 4), torch.diag(torch.tensor([0.9, 0.0, 0.97, 0.75])))
-    change = sa.collateral(before, after, (1,))
+    change = sa.retained_accuracy(before, after, (1,))
     assert change.mean_before == pytest.approx(100 * (0.9 + 1.0 + 0.7) / 3)
     assert change.mean_after == pytest.approx(100 * (0.9 + 0.97 + 0.75) / 3)
     assert (change.worst_class, change.worst_drop) == (2, pytest.approx(3.0))
@@ -116,4 +128,19 @@ def test_frechet_distance_has_the_closed_form_of_two_gaussians():
 
 def test_a_judge_that_still_learns_measures_no_distance(mnist):
     with pytest.raises(ValueError, match="training mode"):
-        sa.frechet_distance(sa.Judge("open"), mnist.images[:20], mnist.images[20:40])
+        sa.frechet_distance(sa.Judge("open_set"), mnist.images[:20], mnist.images[20:40])
+
+
+@pytest.mark.parametrize(
+    ("probability", "argmax", "message"),
+    [
+        (torch.eye(4), torch.eye(5), r"verdict\.argmax of shape \(5, 5\) must be \(4, 4\)"),
+        (torch.eye(4, 6), torch.eye(4, 6), r"\(4, 6\) must be \(K, K\) or \(K, K \+ 1\)"),
+        (torch.ones(4), torch.ones(4), r"verdict\.probability of shape \(4,\)"),
+        (torch.eye(4), torch.eye(4).long(), r"verdict\.argmax of type torch\.int64 must be float"),
+    ],
+)
+def test_what_is_no_verdict_is_named(probability, argmax, message):
+    with pytest.raises(ValueError, match=message):
+        sa.Verdict(probability, argmax)
+    assert sa.Verdict(torch.eye(4, 5), torch.eye(4, 5)).correct().tolist() == [1, 1, 1, 1]

@@ -1,10 +1,14 @@
-from dataclasses import replace
+"""The methods that the scoreboard compares: what each does, and what its outcome depends on."""
+
+from dataclasses import fields, replace
 
 import pytest
 import torch
 
 import sahelpers as sa
-from sahelpers.study import METHODS, methods
+import study
+from study import METHODS, methods
+from study.methods import HIDDEN, OURS, PAPER, REFERENCE, RETRAINED, as_method
 
 GONE = (3, 5)
 
@@ -45,7 +49,7 @@ def test_every_method_returns_a_new_model_without_the_gaussian_of_the_class(
     assert all(torch.equal(v, before[k]) for k, v in old.state_dict().items())
     assert result.forget_class == GONE
     assert result.seconds > 0
-    steps = {"label column": 0, "retraining": 1}  # a pass, of retraining
+    steps = {HIDDEN: 0, RETRAINED: 1}  # a pass, of retraining
     assert result.steps == steps.get(name) or result.steps > 1
     assert not result.model.training
     for label in range(10):
@@ -54,28 +58,18 @@ def test_every_method_returns_a_new_model_without_the_gaussian_of_the_class(
     changed = [k for k, p in result.model.named_parameters() if not torch.equal(p, before[k])]
     assert changed
     assert all(torch.isfinite(p).all() for p in result.model.parameters())
-
-
-def test_real_images_are_counted(story, monkeypatch):
-    shorten(monkeypatch)
-    kept = int((~torch.isin(story.train.labels, torch.tensor(GONE))).sum())
-    expected = {
-        "reference": kept,
-        "reference, 3 passes": kept,
-        "gradient ascent": len(story.train) - kept,
-        "fine-tuning": kept,
-        "random labels": kept,
-        "retraining": kept,
-    }
-    for name, method in METHODS.items():
-        assert method(story, GONE).real_images == expected.get(name, 0), name
+    kept = len(story.train.without(GONE))
+    real = dict.fromkeys((REFERENCE, f"{REFERENCE}, 3 passes"), kept)
+    real |= {"gradient ascent": len(story.train) - kept, RETRAINED: kept}
+    real |= {"fine-tuning": kept, "random labels": kept}
+    assert result.real_images == real.get(name, 0)
 
 
 @pytest.mark.parametrize("arch", ["mlp", "conv"])
 def test_label_column_is_the_mean_of_the_kept_ones(story, arch):
     model = sa.CVAE(arch, latent_dim=3)
     story.baseline = sa.TrainedCVAE(model, {})
-    new = METHODS["label column"](story, (3,)).model
+    new = METHODS[HIDDEN](story, (3,)).model
     old, now = model.decoder[0].weight, new.decoder[0].weight
     others = [3 + c for c in range(10) if c != 3]
     assert torch.allclose(now[:, 6], old[:, others].mean(1), atol=1e-6)
@@ -97,9 +91,76 @@ def test_saliency_mask_moves_about_half_of_the_weights(story):
     assert 0.2 < moved / total <= 0.55
 
 
-def test_retraining_is_the_control_of_the_story(story, tmp_path, monkeypatch):
+def test_retraining_gives_the_retrained_model_of_the_story(story, tmp_path, monkeypatch):
     """One recipe: what the scoreboard trains is what the audit attacks, to the bit."""
     monkeypatch.setenv("SA_CHECKPOINTS", str(tmp_path))
-    mine, theirs = (r.model.state_dict() for r in (METHODS["retraining"](story, GONE),
-                                                   story.control(GONE)))  # fmt: skip
+    mine = METHODS[RETRAINED](story, GONE).model.state_dict()
+    theirs = story.retrained(GONE).model.state_dict()
     assert all(torch.equal(v, theirs[k]) for k, v in mine.items())
+
+
+OTHER = {
+    "surrogate": "noise", "gray_value": 0.25, "z_reach": 2.0, "y_reach": 0.5, "forget_form": "l1",
+    "replay_form": "elbo", "neg_loss_weight": 0.01, "gamma": 2.0, "ewc_lambda": 10.0,
+    "w_attack": 0.1, "push": 30.0, "w_contrast": 1.0, "w_ink": 1.0, "w_tv": 1.0, "w_orient": 1.0,
+    "epochs_unl": 2, "replay_samples": 160, "batch_size": 16, "lr_unl": 1e-3, "tolerance": 0.1,
+    "cooldown": 3,
+}  # fmt: skip
+
+
+def unread(name):
+    """The knobs of forgetting that a method's rows do not depend on."""
+    config, method = sa.AmnesiaConfig(), as_method(METHODS[name])
+    before = method.digests(config)
+    return {k: v for k, v in OTHER.items() if method.digests(replace(config, **{k: v})) == before}
+
+
+def test_which_knobs_the_methods_read():
+    assert set(OTHER) == {f.name for f in fields(sa.AmnesiaConfig)} - {"seed"}
+    knobs = {name: set(unread(name)) for name in METHODS}
+    assert knobs[OURS] == set()
+    assert knobs["ours (without the loop)"] == {"w_attack"}
+    assert knobs["ours (without EWC)"] == {"ewc_lambda"}
+    assert knobs["ours (without replay)"] == {"gamma"}
+    objective = {"epochs_unl", "batch_size", "lr_unl", "tolerance", "cooldown", "w_attack", "push"}
+    objective |= {"ewc_lambda", "neg_loss_weight", "z_reach", "y_reach"}
+    for name in set(METHODS) - {OURS, *methods.VARIANTS}:
+        part = objective if name in ("saliency mask", "projection") else set(OTHER)
+        assert knobs[name] == part, name
+    for name in METHODS:
+        moved = replace(sa.AmnesiaConfig(), seed=43)
+        assert as_method(METHODS[name]).digests(moved) == as_method(METHODS[name]).digests(
+            sa.AmnesiaConfig()
+        )
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if unread(name)])
+def test_what_a_method_does_not_read_changes_no_bit(story, name, monkeypatch):
+    """Or rows of other knobs would be taken for today's."""
+    shorten(monkeypatch)
+    before = METHODS[name](story, GONE).model.state_dict()
+    changed = replace(story.config.amnesia, **unread(name))
+    story.config = replace(story.config, amnesia=changed)
+    after = METHODS[name](story, GONE).model.state_dict()
+    assert all(torch.equal(v, after[k]) for k, v in before.items())
+
+
+def test_rows_of_every_method_are_told_apart():
+    found = [as_method(f).digests(sa.AmnesiaConfig()) for f in METHODS.values()]
+    assert len({tuple(digests.values()) for digests in found}) == len(METHODS)
+    full, short = (as_method(METHODS[n]).digests(sa.AmnesiaConfig()) for n in (
+        PAPER, f"{PAPER}, 1,000 steps"))  # fmt: skip
+    assert full["own"] != short["own"]
+
+
+def test_a_plain_function_may_be_a_method():
+    """README says how; it is taken to read every knob."""
+
+    def mine(story, forget_class):
+        return METHODS[HIDDEN](story, forget_class)
+
+    method = as_method(mine)
+    assert method.function is mine
+    assert as_method(method) is method
+    assert method.digests(sa.AmnesiaConfig()) != method.digests(sa.AmnesiaConfig(gamma=2.0))
+    assert study.METHODS is METHODS

@@ -122,3 +122,218 @@ def test_images_are_reconstructed_under_each_label(four, four_images):
             y = torch.tensor([c])
             one = four.decode(four.encode(four_images[b][None], y)[0], y)[0]
             torch.testing.assert_close(found[b, c], one)
+
+
+# Where a label enters
+
+
+@pytest.mark.parametrize("arch", ["mlp", "conv"])
+def test_the_names_of_the_weights_are_those_of_earlier_files(arch):
+    layers = {"mlp": ["0", "2", "4"], "conv": ["0", "2", "5"]}[arch]
+    decoder = {"mlp": ["0", "2", "4"], "conv": ["0", "3", "5"]}[arch]
+    names = [f"encoder.{k}.{kind}" for k in layers for kind in ("weight", "bias")]
+    names += [f"decoder.{k}.{kind}" for k in decoder for kind in ("weight", "bias")]
+    assert [name for name, _ in sa.CVAE(arch).named_parameters()] == names
+
+
+@pytest.mark.parametrize("arch", ["mlp", "conv"])
+def test_the_networks_are_plain_layers_after_the_label(arch, digits):
+    """By hand: the label's entries, or planes, behind the other inputs of the first layer."""
+    model = sa.CVAE(arch, latent_dim=4).eval()
+    y, z = torch.eye(10)[digits.labels], torch.randn((40, 4), generator=sa.seeded(0))
+    found = torch.cat(model.encode(digits.images, digits.labels), 1)
+    inputs = torch.cat([digits.images.flatten(1), y], 1)
+    if arch == "conv":
+        inputs = torch.cat([digits.images, y[:, :, None, None].expand(-1, -1, 28, 28)], 1)
+    assert torch.equal(found, model.encoder[1:](model.encoder[0](inputs)))
+    logits = model.decode_logits(z, digits.labels)
+    by_hand = model.decoder[1:](model.decoder[0](torch.cat([z, y], 1)))
+    assert torch.equal(logits, by_hand.view_as(logits))
+
+
+@pytest.mark.parametrize("arch", ["mlp", "conv"])
+def test_a_labels_column_does_what_the_label_does(arch, digits):
+    model = sa.CVAE(arch, latent_dim=4).eval()
+    z = torch.randn((40, 4), generator=sa.seeded(0))
+    columns = model.label_columns()
+    assert columns.shape == (10, model.decoder[0].out_features)
+    assert torch.equal(columns, model.decoder[0].weight[:, 4:].T)
+    torch.testing.assert_close(
+        model.decode_columns(z, columns[digits.labels]), model.decode_logits(z, digits.labels)
+    )
+
+
+def test_columns_of_ones_own_networks_are_label_vectors():
+    model = own()
+    z, y = torch.randn((3, 2), generator=sa.seeded(0)), torch.tensor([0, 1, 2])
+    assert torch.equal(model.label_columns(), torch.eye(3))
+    assert torch.equal(model.decode_columns(z, torch.eye(3)), model.decode_logits(z, y))
+
+
+class Half(torch.nn.Module):
+    """Two layers; the first also reads y behind `before` of the values and in front of the rest."""
+
+    before = 0
+
+    def __init__(self, inputs, outputs):
+        super().__init__()
+        self.first = torch.nn.Linear(inputs + 3, 16)
+        self.last = torch.nn.Linear(16, outputs)
+
+    def forward(self, values, y):
+        values = values.flatten(1)
+        joined = [values[:, : self.before], y, values[:, self.before :]]
+        return self.last(self.first(torch.cat(joined, 1)).relu())
+
+    def label_weights(self):
+        return self.first.weight, self.before
+
+
+def own(half=Half, **changes):
+    """A model of such halves, three classes and two latents; the changes are the decoder's."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        encoder, decoder = Half(64, 4), half(2, 64)
+        for name, value in changes.items():
+            setattr(decoder, name, value)
+        return sa.CVAE("mlp", 2, 3, (1, 8, 8), encoder=encoder, decoder=decoder)
+
+
+class Copied(Half):
+    def label_weights(self):
+        return self.first.weight.clone(), 0
+
+
+class Part(Half):
+    def label_weights(self):
+        return self.first.weight[:, :3], 0
+
+
+class Fresh(Half):
+    def label_weights(self):
+        return torch.nn.Parameter(self.first.weight.detach()), 0
+
+
+class Bias(Half):
+    def label_weights(self):
+        return self.first.bias, 0
+
+
+class Mute(Half):
+    def label_weights(self):
+        return None
+
+
+class Failing(Half):
+    def label_weights(self):
+        return self.gate.weight, 0
+
+
+class Other(Half):
+    def label_weights(self):
+        return self.last.weight, 3
+
+
+class Foreign(Half):
+    """It names its weight by a function that a copy of the network does not copy."""
+
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.label_weights = lambda: (self.first.weight, 0)
+
+
+@pytest.mark.parametrize(
+    ("half", "message"),
+    [
+        (
+            Copied,
+            r"decoder\.label_weights\(\) returns a weight that is no parameter of the decoder",
+        ),
+        (Part, "is no parameter of the decoder: return the parameter itself"),
+        (Fresh, "is no parameter of the decoder"),
+        (Foreign, "is no parameter of the decoder"),
+        (Bias, r"says first=0: a weight of shape \(16,\) has no 3 inputs"),
+        (Mute, r"decoder\.label_weights\(\) does not return \(weight, first\)"),
+        (Failing, r"does not return \(weight, first\): 'Failing' object has no attribute 'gate'"),
+        (Other, "says first=3, but a change of the weight at 3"),
+    ],
+)
+def test_weights_that_are_not_the_labels_are_refused(half, message):
+    with pytest.raises(ValueError, match=message):
+        own(half)
+
+
+@pytest.mark.parametrize("first", [-1, 3, 2.0, "0", None, True])
+def test_a_first_that_is_no_place_in_the_weight_is_refused(first):
+    class Wrong(Half):
+        def label_weights(self):
+            return self.first.weight, first
+
+    with pytest.raises(ValueError, match=r"says first=.*has no 3 inputs from there on"):
+        own(Wrong)
+
+
+@pytest.mark.parametrize(("before", "first"), [(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)])
+def test_a_first_beside_the_label_is_refused(before, first):
+    class Beside(Half):
+        def label_weights(self):
+            return self.first.weight, first
+
+    with pytest.raises(ValueError, match=rf"first={first}, but a change of the weight at \d"):
+        own(Beside, before=before)
+
+
+@pytest.mark.parametrize("before", [0, 1, 2])
+def test_the_right_place_is_taken_wherever_it_is(before):
+    model = own(before=before)
+    assert model.says_label
+    assert model.label_weights()[1][1] == before
+    hidden = sa.reset_label(model, 1)
+    z, y = torch.randn((5, 2), generator=sa.seeded(0)), torch.full((5,), 1)
+    assert not torch.equal(hidden.decode(z, y), model.decode(z, y))
+    assert torch.equal(hidden.decode(z, y + 1), model.decode(z, y + 1))
+
+
+class Late(Half):
+    """It begins with zeros at its end, normalises what the label adds, and draws random numbers."""
+
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        torch.nn.init.zeros_(self.last.weight)
+        torch.nn.init.zeros_(self.last.bias)
+        self.norm = torch.nn.LayerNorm(16)
+
+    def forward(self, values, y):
+        values = self.norm(self.first(torch.cat([y, values], 1)))
+        return self.last(values + 0.1 * torch.randn_like(values))
+
+
+def test_what_begins_at_zero_or_draws_at_random_is_no_wrong_place():
+    state = torch.get_rng_state()
+    model = own(Late)
+    assert model.says_label
+    assert not model.decoder.last.weight.any()  # tried out on a copy
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_what_one_network_says_is_tried_out_even_if_the_other_says_nothing():
+    class Plain(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(5, 64)
+
+        def forward(self, z, y):
+            return self.layer(torch.cat([z, y], 1))
+
+    given = {"latent_dim": 2, "num_classes": 3, "image_shape": (1, 8, 8)}
+    model = sa.CVAE(**given, encoder=Half(64, 4), decoder=Plain())
+    assert not model.says_label
+    with pytest.raises(ValueError, match=r"no method label_weights\(\)"):
+        model.label_weights()
+
+    class Wrong(Half):
+        def label_weights(self):
+            return self.first.weight, 1
+
+    with pytest.raises(ValueError, match=r"encoder\.label_weights\(\) says first=1, but"):
+        sa.CVAE(**given, encoder=Wrong(64, 4), decoder=Plain())

@@ -1,7 +1,6 @@
 """The page without a kernel, as far as it can be looked at without a browser."""
 
 import base64
-import importlib.util
 import json
 import re
 
@@ -10,11 +9,7 @@ import pytest
 import torch
 
 import sahelpers as sa
-from sahelpers.config import CHECKOUT
-
-SPEC = importlib.util.spec_from_file_location("make_page", CHECKOUT / "docs" / "page" / "make.py")
-make = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(make)
+from tools import page as make
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +54,7 @@ def test_it_speaks_without_javascript(page):
 
 def test_what_it_holds(data):
     data = json.loads(data)
-    names = [f"{role} {d}" for d in make.DIGITS for role in ("forgotten", "control")]
+    names = [f"{role} {d}" for d in make.DIGITS for role in ("forgotten", "retrained")]
     assert list(data["models"]) == ["baseline", *names]
     for packed in data["models"].values():
         assert len(make.unpacked(packed, data["sizes"])) == 3
@@ -101,7 +96,7 @@ def test_the_same_models_give_the_same_bytes(model, fishers, mnist, monkeypatch,
         def forgotten(self, digit):
             return sa.AmnesiaResult(self.hidden(digit), (digit,), {}, "budget", 0.0, 0)
 
-        def control(self, digit, seed=None):
+        def retrained(self, digit, seed=None):
             return self.baseline
 
     def once():

@@ -7,9 +7,15 @@ import torch
 
 import sahelpers as sa
 from sahelpers import plots
-from sahelpers.recovery import RecoveryCurve
-from sahelpers.study import excess_intervals
-from sahelpers.study.statistics import ERASED, INCONCLUSIVE, NATS, OPEN, REMAINS, Finding
+from sahelpers.attacks.verdicts import (
+    COST_ATTACKS,
+    ERASED,
+    INCONCLUSIVE,
+    REMAINS,
+    UNDECIDED,
+    Finding,
+)
+from sahelpers.attacks.weights import RecoveryCurve
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +73,9 @@ def test_curves():
 
 
 def test_bars_per_class():
-    ax = plots.class_bars({"open": torch.tensor([1.0, 2.0]), "plain": torch.tensor([3.0, 4.0])})
+    ax = plots.class_bars(
+        {"open_set": torch.tensor([1.0, 2.0]), "closed_set": torch.tensor([3.0, 4.0])}
+    )
     assert [[bar.get_height() for bar in group] for group in ax.containers] == [[1, 2], [3, 4]]
     centres = [[bar.get_x() + bar.get_width() / 2 for bar in group] for group in ax.containers]
     assert np.allclose(centres, [[-0.2, 0.8], [0.2, 1.2]])
@@ -108,14 +116,14 @@ def test_a_model_has_its_colour_in_every_figure_and_names_do_not_overlap():
     assert colors == {"hidden": plots.HIDDEN, "forgotten": plots.AFTER, "baseline": plots.BEFORE}
     low, middle, high = sorted(t.get_position()[1] for t in ax.texts)
     assert min(middle - low, high - middle) > 0.08
-    bars = plots.class_bars({"control": torch.ones(1), "forgotten": torch.ones(1)}).patches
+    bars = plots.class_bars({"retrained": torch.ones(1), "forgotten": torch.ones(1)}).patches
     shown = [plt.matplotlib.colors.to_hex(bar.get_facecolor()).upper() for bar in bars]
-    assert shown == [plots.CONTROL, plots.AFTER]
+    assert shown == [plots.RETRAINED, plots.AFTER]
 
 
 def test_what_is_no_model_has_no_models_colour():
     """Up to three things, the same in lines and in bars, next to a model or not."""
-    own = {plots.BEFORE, plots.AFTER, plots.CONTROL, plots.HIDDEN}
+    own = {plots.BEFORE, plots.AFTER, plots.RETRAINED, plots.HIDDEN}
     lines = plots.curves({"training": [1.0], "test": [2.0], "KL": [3.0]}).get_lines()
     drawn = [line.get_color() for line in lines]
     assert len(set(drawn)) == 3
@@ -128,7 +136,7 @@ def test_what_is_no_model_has_no_models_colour():
 
 
 def finding(low, high, verdict, attack="a", resists=0):
-    """Hidden models at 0.9, controls at 0.5, a margin of 0.1."""
+    """Hidden models at 0.9, retrained ones at 0.5, a margin of 0.1."""
     middle = (low + high) / 2
     groups = 0.9, 0.5 + middle, 0.5, 3, 4
     ends = middle, low, high, 0.3, 0.1, 0.01, 0.5
@@ -144,10 +152,10 @@ def test_an_interval_has_the_marker_of_its_verdict_and_what_remembers_beside_it(
     rows = {
         "good": finding(-0.2, 0.0, ERASED, resists=1),
         "bad": finding(0.2, 0.3, REMAINS),
-        "open": finding(-0.2, 0.2, OPEN),
+        "undecided": finding(-0.2, 0.2, UNDECIDED),
         "blind": finding(-0.2, 0.0, INCONCLUSIVE),
     }
-    ax = excess_intervals(rows)
+    ax = sa.excess_intervals(rows)
     ends = [x for x in ax.get_lines() if list(x.get_ydata()) in [[row, row] for row in range(4)]]
     assert [list(x.get_xdata()) for x in ends] == [[f.low, f.high] for f in rows.values()]
     assert {x.get_color() for x in ends} == {plots.AFTER}
@@ -162,7 +170,7 @@ def test_an_interval_has_the_marker_of_its_verdict_and_what_remembers_beside_it(
 
 
 def test_a_cost_is_memory_where_it_is_small():
-    ax = excess_intervals({"digit": finding(-0.2, 0.0, ERASED, attack=NATS[0])})
+    ax = sa.excess_intervals({"digit": finding(-0.2, 0.0, ERASED, attack=COST_ATTACKS[0])})
     assert marks(ax, "^") == pytest.approx([-0.4])
     assert "nats" in ax.get_xlabel()
 
@@ -173,3 +181,39 @@ def test_the_axes_given_are_used():
     assert plots.curves({"a": [1.0]}, ax) is ax
     assert plots.class_bars({"m": torch.ones(1)}, ax) is ax
     assert plt.get_fignums() == [ax.figure.number]
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda: plots.curves({}), ValueError, "history is empty: give at least one to draw"),
+        (lambda: plots.curves([1.0]), TypeError, "history is of type list, not Mapping"),
+        (lambda: plots.curves({"a": 1.0}), TypeError, r"history\['a'\] is of type float"),
+        (lambda: plots.image_rows({"a": 1}), TypeError, r"rows\['a'\] is of type int, not Tensor"),
+        (lambda: plots.class_bars({"a": [1.0]}), TypeError, r"values\['a'\] is of type list"),
+        (lambda: plots.fisher_layers({}), TypeError, "fisher is of type dict, not Fisher"),
+        (
+            lambda: plots.recovery_curves({"a": [1, 2]}),
+            TypeError,
+            r"curves\['a'\] is of type list, not Curve: relearn returns a RecoveryCurve",
+        ),
+        (
+            lambda: plots.class_columns(torch.rand(2, 1, 28, 28), [0, 1]),
+            TypeError,
+            "labels is of type list, not Tensor",
+        ),
+        (
+            lambda: plots.class_columns(flat(0.1, 0.2), torch.tensor([0, 0]), rows=0),
+            ValueError,
+            "rows=0 must be a whole number from 1",
+        ),
+        (
+            lambda: sa.excess_intervals({"a": 0.5}),
+            TypeError,
+            r"findings\['a'\] is of type float, not Finding",
+        ),
+    ],
+)
+def test_what_cannot_be_drawn_is_named(call, error, words):
+    with pytest.raises(error, match=words):
+        call()

@@ -1,19 +1,17 @@
 """The published recipe: what trains its baseline, and that the page says what was measured."""
 
-from collections import Counter
-from statistics import fmean
+import argparse
 
-import pieces
-import published
 import pytest
 import torch
 
 import sahelpers as sa
 from sahelpers import training
-from sahelpers.config import CHECKOUT
-from sahelpers.study import battery, grid, report
-from sahelpers.study.statistics import BESIDE, ERASED, NAMED, NATS, REMAINS, compare_all
-from sahelpers.study.verdicts import claim, of_method
+from sahelpers.attacks.verdicts import CLAIM_ATTACKS, COST_ATTACKS, WITHOUT_VERDICT
+from study import journal, measures
+from study.experiments import published
+from study.grid import RESULTS
+from study.methods import HIDDEN, OURS, PAPER
 
 
 @pytest.fixture
@@ -83,73 +81,89 @@ def test_a_stopped_training_goes_on_to_the_same_bits(few, monkeypatch, tmp_path)
     assert all(torch.equal(a, b) for a, b in zip(whole, again.parameters(), strict=True))
 
 
-def line(piece):
+def line(model):
     """What the journal would hold of a model: it remembers as much as its name says."""
-    memory = {published.HIDDEN: 0.9, "paper": 0.8}.get(piece.method, 0.1 + piece.seed / 1000)
-    values = {name: [-memory if name in NATS else memory] for name in (*NAMED, *BESIDE)}
-    found = {"values": values, "held_out": 100.0, "p": 0.1, "entropy": 2.0}
-    if piece.method in published.TESTED:
-        names = (*battery.JUDGED, *battery.REAL, "seconds")
-        found |= dict.fromkeys(names, 0.5)
-    return {**piece._asdict(), **found}
+    memory = {HIDDEN: 0.9, PAPER: 0.8}.get(model.method, 0.1 + model.seed / 1000)
+    values = {
+        name: [-memory if name in COST_ATTACKS else memory]
+        for name in (*CLAIM_ATTACKS, *WITHOUT_VERDICT)
+    }
+    found = {"held_out": 100.0, "p": 0.1, "entropy": 2.0}
+    if model.method in published.TESTED:
+        found |= dict.fromkeys((*measures.JUDGED, *measures.REAL, "seconds"), 0.5)
+    return {**model.key, "values": values, "measures": found}
 
 
-def test_the_table_needs_all_groups_of_a_digit(tmp_path, monkeypatch):
-    path = tmp_path / "published.jsonl"
-    monkeypatch.setattr(published, "JOURNAL", path)
-    assert "Still to be measured: 22 of 22 models." in pieces.page(published.tables())
-    for piece in published.models():
-        if (piece.digit, piece.method) != (7, "paper"):
-            grid.append(path, line(piece))
-    page = pieces.page(published.tables())
+@pytest.fixture
+def path(tmp_path, monkeypatch):
+    """A journal of the test's own."""
+    monkeypatch.setattr(published, "JOURNAL", tmp_path / "journal.jsonl")
+    return tmp_path / "journal.jsonl"
+
+
+def test_the_table_needs_all_groups_of_a_digit(path):
+    assert "Still to be measured: 22 of 22 models." in "\n".join(published.tables())
+    for model in published.models():
+        if (model.digit, model.method) != (7, PAPER):
+            journal.append(path, line(model))
+    page = "\n".join(published.tables())
     assert "Still to be measured: 1 of 22 models." in page
     rows = [row for row in page.splitlines() if row.startswith("| label only, 10 images |")]
     cells = [[cell.strip() for cell in row.split("|")[2:-1]] for row in rows]
     assert cells[0] == ["0", "0.90", "0.80", "0.14", "0.14", "", "memory remains", "erased"]
     assert cells[1][5] == "0.14"  # for 3, what the official recipe retrained stands beside
     assert len(cells) == 2
-    assert "* selective amnesia: Label only, 10 images: erased on 3 of 3." in page
+    assert f"* {OURS}: Label only, 10 images: erased on 3 of 3." in page
+    assert f"| {PAPER} | 2 | **50.00** | **0.50** |" in page
+    assert f"| 3 | {published.OFFICIAL} | 0.100 | 2.000 | 100.00 |" in page
 
 
-def test_readme_says_what_the_attacks_found():
-    """Memory after the published recipe, on every digit by one attack; none after ours."""
-    groups = {method: published.gathered(method) for method in ("paper", published.OURS)}
-    found = {
-        method: [f for of in compare_all(digits).values() for f in of.findings]
-        for method, digits in groups.items()
-    }
-    remains = Counter(f.attack for f in found["paper"] if f.verdict == REMAINS)
-    assert remains["cost under a fitted label"] == len(published.DIGITS)
-    assert set(remains.values()) == {2, 3}  # README says so, and that it is three attacks
-    assert len(remains) == 3
-    from_ours = claim(of_method(report.read_audit(), "paper")).named
-    assert sorted(len(tally.digits[REMAINS]) for tally in from_ours) == [0, 3, 3, 3]
-    assert all(f.verdict != REMAINS for f in found[published.OURS])
-    assert sum(f.verdict == ERASED for f in found[published.OURS]) > 6  # of four attacks on three
+def test_lines_of_other_code_do_not_count(path):
+    for model in published.models():
+        journal.append(path, line(model) | {"code": "0ldc0de"})
+    assert published.read() == {}
 
 
-def test_the_control_of_the_official_recipe_stands_between_the_two():
-    """RESULTS.md says so, and that by three attacks it gives more than the usual controls."""
-    done = pieces.read(published.JOURNAL, published.Model)
-    hidden, paper, ours, official = (
-        done[published.Model(3, method, 42)]["values"]
-        for method in (*published.TESTED, published.OFFICIAL)
-    )
-    controls = [of["values"] for (d, m, _), of in done.items() if (d, m) == (3, published.CONTROL)]
-    more = []
-    for attack in NAMED:
-        sign = -1 if attack in NATS else 1  # of memory
-        known, taken, left, own = (
-            sign * fmean(of[attack]) for of in (hidden, paper, ours, official)
-        )
-        assert known > taken > own > left
-        more.append(own > fmean(sign * fmean(of[attack]) for of in controls))
-    assert more == [True, True, False, True]
+def test_a_command_goes_on_from_the_journal(path, monkeypatch):
+    """What is there is not measured again; what fails is said at the end."""
+    done, written = [], []
+    models = published.models()
+    for model in models[:-3]:
+        journal.append(path, line(model))
+
+    def measured(model):
+        if model == models[-2]:
+            raise OSError("no disk")
+        return {name: line(model)[name] for name in ("values", "measures")}
+
+    def each(work, items, backend, jobs):
+        assert (backend, jobs) == ("loky", 7)
+        done.extend(items)
+        for item in items:
+            try:
+                yield item, work(item)
+            except OSError as error:
+                yield item, error
+
+    monkeypatch.setattr(published, "measure", measured)
+    monkeypatch.setattr(published, "do_all", each)
+    monkeypatch.setattr(published, "write", lambda: written.append(len(published.read())))
+    options = argparse.Namespace(tables=False, jobs=7)
+    with pytest.raises(OSError, match="no disk"):
+        published.main(options)
+    assert done == models[-3:]
+    assert written == [len(models) - 1]
+    published.main(argparse.Namespace(tables=True, jobs=7))
+    assert done == models[-3:]  # the tables alone
+    with pytest.raises(OSError, match="no disk"):
+        published.main(options)
+    assert done == [*models[-3:], models[-2]]
 
 
 def test_the_page_says_what_the_journal_holds():
-    page = pieces.page(published.tables())
-    assert (CHECKOUT / "results/published.md").read_text(encoding="utf-8") == page
-    assert page in (CHECKOUT / "RESULTS.md").read_text(encoding="utf-8")
-    found = pieces.read(published.JOURNAL, published.Model)
-    assert set(found) <= set(published.models())
+    page = "\n".join(published.tables()).rstrip("\n") + "\n"
+    assert (RESULTS / "published.md").read_text(encoding="utf-8") == page
+    done = published.read()
+    assert set(done) <= set(published.models())
+    own = {r["method"] for r in journal.read(published.JOURNAL) if r["part"] == published.PART}
+    assert {model.method for model in done} == own

@@ -18,8 +18,8 @@ ROOM = 0.05  # rounding, which batch normalisation amplifies
 FIGURES = {  # (maker, version): losses of the last step or pass, `shift` of the weights, sums
     ("mlp", 1): [543.72, 0.0051876, 535.94, 0.58274, 0.64578, 0.81851],
     ("conv", 1): [558.78, 0.0020389, 548.35, 0.23269, 0.36378, 0.80887],
-    ("open judge", 1): [1.1979, 0.81084],
-    ("plain judge", 1): [0.68373, 0.5087],
+    ("open_set judge", 1): [1.1979, 0.81084],
+    ("closed_set judge", 1): [0.68373, 0.5087],
     ("guide", 1): [0.99589, 0.62596],
     ("wary guide", 1): [1.0651, 0.41337],
     ("Fisher", 1): [4.5137, 1675.8],
@@ -104,8 +104,8 @@ def forgotten(mnist, **options):
 MAKERS = {
     "mlp": (training, lambda m: baseline(m, "mlp")),
     "conv": (training, lambda m: baseline(m, "conv")),
-    "open judge": (training, lambda m: judge(m, "open")),
-    "plain judge": (training, lambda m: judge(m, "plain")),
+    "open_set judge": (training, lambda m: judge(m, "open_set")),
+    "closed_set judge": (training, lambda m: judge(m, "closed_set")),
     "guide": (training, lambda m: judge(m, "guide")),
     "wary guide": (training, lambda m: judge(m, "wary")),
     "Fisher": (fisher, fishers),

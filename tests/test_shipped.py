@@ -8,12 +8,17 @@ import torch
 import sahelpers as sa
 from sahelpers import story as story_module
 from sahelpers.store import files
-from sahelpers.store.files import Recipe, load_or_make, save
+from sahelpers.store.archive import same
+from sahelpers.store.files import Recipe, load, load_or_make, save
 
 NAMES = {
-    "judge_guide.pt", "judge_open.pt", "judge_plain.pt", "vae_baseline.pt", "vae_forget_3.pt",
+    "judge_guide.pt",
+    "judge_open_set.pt",
+    "judge_closed_set.pt",
+    "vae_baseline.pt",
+    "vae_forget_3.pt",
     "vae_without_3-1ccfee3d.pt",
-}  # fmt: skip
+}
 
 
 class Number:
@@ -61,15 +66,27 @@ def test_the_default_story_finds_all_of_it_and_trains_nothing(own, monkeypatch):
         monkeypatch.setattr(story_module, name, fail)
     story = sa.Story()
     assert len(story.baseline.history["held_out"]) == story.config.baseline.epochs
-    assert sorted(story.judges) == ["open", "plain"]
+    assert list(story.judges) == ["open_set", "closed_set"]
     assert story.guide.role == "guide"
-    assert not story.control(3).model.prior_mean[3].any()
+    assert not story.retrained(3).model.prior_mean[3].any()
     assert story.forgotten(3).forget_class == (3,)
     assert {path.name for path in files.SHIPPED.iterdir()} == NAMES
     assert {path.name for path in own.iterdir()} <= {"fisher.pt"}
-    for other in (story.control, story.forgotten):  # nothing ships for these
+    for other in (story.retrained, story.forgotten):  # nothing ships for these
         with pytest.raises(AssertionError, match="trained"):
             other(5)
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_torch_alone_opens_what_ships(name):
+    """As any saved state dict: `torch.load(path, weights_only=True)`, with equal bits."""
+    path = files.SHIPPED / name
+    state, mark = load(path)
+    found = torch.load(path, weights_only=True)
+    assert found.keys() == {"mark", "state"}
+    assert same(found["state"], state)
+    assert same(found["mark"], mark)
+    assert state.get("model", state)["tensors"]
 
 
 def test_another_seed_has_models_of_its_own(monkeypatch):

@@ -438,3 +438,24 @@ def test_a_path_may_be_text(tmp_path):
     path = f"{tmp_path}/x.pt"
     files.save(path, {"value": 1}, {"made": "by hand"})
     assert files.load(path) == ({"value": 1}, {"made": "by hand"})
+
+
+def test_a_judge_of_the_release_before_is_read_under_its_former_name(tmp_path, monkeypatch):
+    """`judge_open.pt`, whose role was called "open", in a folder that a user kept."""
+    monkeypatch.setenv("SA_CHECKPOINTS", str(tmp_path))
+    monkeypatch.setattr(files, "SHIPPED", tmp_path / "none")
+    images = torch.rand((40, 1, 28, 28), generator=sa.seeded(0))
+    data = sa.LabelledImages(images, torch.arange(40) % 10)
+    story = sa.Story((data, data), judge=sa.JudgeConfig(epochs=1, batch_size=20))
+    made = story.judge("open_set")
+    (path,) = tmp_path.glob("judge_open_set-*.pt")
+    state, mark = files.load(path)
+    former = files.Recipe(
+        "judge_open", mark["version"], (story.config.judge,), {"train": data.digest}
+    )
+    files.save(former.path, {**state, "role": "open"}, {**mark, "stem": "judge_open"})
+    path.unlink()
+    monkeypatch.setattr("sahelpers.story.train_judge", None)  # nothing is trained
+    found = sa.Story((data, data), judge=story.config.judge).judge("open_set")
+    assert found.role == "open_set"
+    assert torch.equal(found.head.weight, made.head.weight)

@@ -45,7 +45,7 @@ def names(folder):
 def test_every_link_is_made_once_and_then_loaded(folder, pair, monkeypatch):
     def chain():
         s = story(pair)
-        return s.baseline, s.fishers, s.forgotten((5, 2)), s.control(3), s.judge("tuning")
+        return s.baseline, s.fishers, s.forgotten((5, 2)), s.retrained(3), s.judge("tuning")
 
     first = chain()
     stems = [name.rsplit("-", 1)[0] for name in names(folder)]
@@ -62,10 +62,10 @@ def test_in_one_story_a_link_is_read_once(folder, pair):
     s = story(pair)
     assert s.baseline is s.baseline
     assert s.forgotten(3) is s.forgotten((3,))
-    assert s.control(3) is s.control([3])
+    assert s.retrained(3) is s.retrained([3])
     assert s.guide is s.judge("guide")
     assert s.hidden(3) is s.hidden(3)
-    assert s.control(3, seed=5) is not s.control(3)
+    assert s.retrained(3, seed=5) is not s.retrained(3)
 
 
 def test_nothing_is_made_before_it_is_asked_for(folder, pair):
@@ -87,20 +87,20 @@ def test_the_default_story_has_plain_names(folder, monkeypatch):
 def test_the_test_curve_is_always_there(folder, pair):
     """Whatever is asked for first, notebook 01 finds `held_out`."""
     s = story(pair)
-    s.forgotten(3), s.control(3)
+    s.forgotten(3), s.retrained(3)
     fresh = story(pair)
     assert len(fresh.baseline.history["held_out"]) == BASE.epochs
-    assert len(fresh.control(3).history["held_out"]) == BASE.epochs
+    assert len(fresh.retrained(3).history["held_out"]) == BASE.epochs
 
 
-@pytest.mark.parametrize("link", ["baseline", "judge", "fishers", "forgotten", "control"])
+@pytest.mark.parametrize("link", ["baseline", "judge", "fishers", "forgotten", "retrained"])
 def test_other_data_under_one_configuration_are_another_file(folder, pair, mnist, link):
     ask = {
         "baseline": lambda s: s.baseline,
-        "judge": lambda s: s.judge("plain"),
+        "judge": lambda s: s.judge("closed_set"),
         "fishers": lambda s: s.fishers,
         "forgotten": lambda s: s.forgotten(3).model,
-        "control": lambda s: s.control(3),
+        "retrained": lambda s: s.retrained(3),
     }[link]
     other = mnist.take(300, seed=7), pair[1]
     first, second = (ask(story(data)).to_state() for data in (pair, other))
@@ -178,7 +178,7 @@ def test_a_given_model_of_other_images_is_refused(pair):
 
 
 @pytest.mark.parametrize("arch", ["mlp", "conv", "own"])
-def test_controls_of_a_given_model_are_built_like_it(pair, arch):
+def test_retrained_models_of_a_given_one_are_built_like_it(pair, arch):
     given = sa.CVAE("mlp" if arch == "own" else arch, 3)
     given.arch = arch
     built = "mlp" if arch == "own" else arch  # there is no recipe for networks of one's own
@@ -206,11 +206,19 @@ def test_the_configurations_of_a_story_do_not_change(pair):
     [
         ({"fisher": BASE}, TypeError, "fisher is of type BaselineConfig, not FisherConfig"),
         ({"baseline": 3}, TypeError, "baseline is of type int, not BaselineConfig"),
+        ({"judge": QUICK}, TypeError, "judge is of type AmnesiaConfig, not JudgeConfig"),
     ],
 )
 def test_wrong_configurations_are_named(pair, changes, error, words):
     with pytest.raises(error, match=words):
         story(pair, **changes)
+
+
+def test_data_that_are_no_pair_are_named(pair):
+    with pytest.raises(TypeError, match=r"dataset is of type LabelledImages: give a name .*split"):
+        sa.Story(pair[0])
+    with pytest.raises(TypeError, match=r"dataset\[1\] is of type Tensor, not LabelledImages"):
+        sa.Story((pair[0], pair[1].images))
 
 
 def test_knobs_in_capitals_become_configurations(monkeypatch, pair):
@@ -236,12 +244,12 @@ def test_a_hidden_model_differs_in_its_label_weights_only(folder, pair):
     assert changed == ["encoder.0.weight", "decoder.0.weight"]
 
 
-def test_a_control_kept_from_elsewhere_is_the_storys(folder, pair, monkeypatch):
+def test_a_model_retrained_elsewhere_and_kept_is_the_storys(folder, pair, monkeypatch):
     s = story(pair)
     trained = sa.train_baseline(*pair, replace(BASE, exclude=(3,)))
-    s.keep_control(3, trained)
+    s.keep_retrained(3, trained)
     monkeypatch.setattr(sa.story, "train_baseline", None)
-    assert same(s.control(3).to_state(), trained.to_state())
+    assert same(s.retrained(3).to_state(), trained.to_state())
 
 
 def test_an_interrupted_baseline_is_finished_from_its_part(folder, pair, monkeypatch):
@@ -299,7 +307,7 @@ ASKED = {
     "baseline": lambda s: s.baseline.to_state(),
     "fishers": lambda s: s.fishers.to_state(),
     "forgotten": lambda s: s.forgotten(3).model.to_state(),
-    "control": lambda s: s.control(3).to_state(),
+    "retrained": lambda s: s.retrained(3).to_state(),
     "judge": lambda s: s.judge("tuning").to_state(),
     "hidden": lambda s: s.hidden(3).to_state(),
 }
@@ -403,6 +411,7 @@ class Day:
             self.replaced.pop(gone.name, None)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("number", range(int(os.environ.get("SA_SEQUENCES", "20"))))
 def test_any_sequence_of_a_day_gives_what_a_clean_folder_would(
     tmp_path_factory, monkeypatch, mnist, number

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 import sahelpers as sa
+from sahelpers.surrogates import Surrogate
 
 KEPT = (0, 1, 2, 4, 5, 6, 7, 8, 9)
 
@@ -50,6 +51,7 @@ def test_any_function_will_do(tiny):
         ("class:3", "3 is not a kept class"),
         ("class:x", "surrogate='class:x'"),
         (7, "surrogate=7"),
+        (torch.rand(5, 1, 28, 28), r"surrogate=tensor.*nor a function"),
         (lambda n, g: torch.zeros(n, 28, 28), r"returned .*not \(512, 1, 28, 28\)"),
         (lambda n, g: torch.full((n, 1, 28, 28), 2.0), "run from 2 to 2"),
         (lambda n, g: "images", "returned str"),
@@ -58,3 +60,9 @@ def test_any_function_will_do(tiny):
 def test_what_is_no_surrogate_is_named(tiny, what, message):
     with pytest.raises(ValueError, match=message):
         sa.make_surrogate(what, tiny, KEPT)
+
+
+def test_a_surrogate_is_two_functions():
+    q = sa.make_surrogate("gray", sa.CVAE(latent_dim=3), KEPT)
+    with pytest.raises(TypeError, match=r"mean=0\.5 is not a function \(z\) -> images"):
+        Surrogate(q.draw, 0.5)

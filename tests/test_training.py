@@ -38,7 +38,7 @@ def test_training_lowers_the_bound_on_held_out_images(data, mnist, arch):
     curve = trained.history["held_out"]
     assert len(curve) == len(trained.history["kl"]) == 3
     assert curve[-1] < curve[0] < 784 * 0.6931
-    value = sa.measure_elbo(trained.model, held_out).mean()
+    value = sa.dataset_negative_elbo(trained.model, held_out).mean()
     assert curve[-1] == pytest.approx(float(value), rel=1e-5)
     assert not trained.model.training
 
@@ -50,7 +50,7 @@ def test_class_gaussians_are_fitted_for_the_classes_seen_only(data):
         assert untouched == (label in (3, 5))
 
 
-def test_control_never_sees_the_class(data):
+def test_a_retrained_model_never_sees_the_class(data):
     """Other pixels in the left-out class change nothing."""
     config = sa.BaselineConfig(exclude=(3,), **SHORT)
     spoiled = data.images.clone()
@@ -77,7 +77,7 @@ def train(what, data, held_out, resume=None):
     """The state of a training of three passes."""
     if what == "judge":
         config = sa.JudgeConfig(epochs=3, batch_size=30)
-        return train_judge(data, "open", config, resume=resume).to_state()
+        return train_judge(data, "open_set", config, resume=resume).to_state()
     config = sa.BaselineConfig(**{**SHORT, "epochs": 3}, arch=what)
     return sa.train_baseline(data, held_out, config, resume=resume).to_state()
 
@@ -102,6 +102,7 @@ def test_keeping_the_state_changes_nothing(data, tmp_path):
     assert same(train("mlp", data, data, tmp_path / "x.part.pt"), train("mlp", data, data))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty", "other", "misfit"])
 def test_a_part_file_that_does_not_fit_is_not_used(data, mnist, tmp_path, damage):
     part, whole = tmp_path / "x.part.pt", train("mlp", data, data)
@@ -134,7 +135,7 @@ def test_test_images_of_other_classes_are_refused(data):
         sa.train_baseline(data, data.only(()), sa.BaselineConfig(**SHORT))
 
 
-@pytest.mark.parametrize("role", ["open", "tuning"])
+@pytest.mark.parametrize("role", ["open_set", "tuning"])
 def test_a_judge_learns(data, mnist, role):
     config = sa.JudgeConfig(epochs=3, batch_size=30, lr=2e-3)
     judge = train_judge(data, role, config)
@@ -155,6 +156,7 @@ def test_junk_is_junk_in_six_kinds(digits):
     assert any(torch.equal(shuffled, d.flatten().sort().values) for d in digits.images)
 
 
+@pytest.mark.full
 def test_bfloat16_products_change_the_bound_by_little(data, mnist):
     held_out, config = mnist.take(200, seed=9), sa.BaselineConfig(epochs=3, batch_size=20)
     plain, half = (sa.train_baseline(data, held_out, config, bf16=b) for b in (False, True))

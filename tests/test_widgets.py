@@ -18,9 +18,10 @@ import torch
 from IPython.core.events import EventManager, available_events
 
 import sahelpers as sa
+from sahelpers import live
 from sahelpers.config import CHECKOUT
 from sahelpers.live import base
-from sahelpers.live import forget as module
+from sahelpers.live import forgetting as module
 from sahelpers.live.base import Dashboard, Tabs, bars, curves, png, sheet, table
 from sahelpers.live.worker import release_idle_threads, steps_of
 
@@ -49,7 +50,7 @@ def story(tiny, tiny_fishers, scoring, mnist, monkeypatch, tmp_path):
 
 @pytest.fixture
 def board(story):
-    made = sa.live.AmnesiaDashboard(story)
+    made = live.AmnesiaDashboard(story)
     yield made
     made.worker.stop()
     assert made.worker.wait(20)
@@ -150,11 +151,11 @@ def test_a_click_forgets(where, board, tiny, tiny_fishers):
 
 def test_in_colab_the_click_itself_does_the_work(monkeypatch, story):
     monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
-    board = sa.live.AmnesiaDashboard(story)
+    board = live.AmnesiaDashboard(story)
     threads = []
     board.progress.observe(lambda _: threads.append(threading.current_thread()), "value")
     board.forget.click()
-    assert board.controller.lines
+    assert board.controller.judged_rows
     assert not board.worker.busy
     assert len(threads) >= 2
     assert set(threads) == {threading.main_thread()}
@@ -384,7 +385,7 @@ def test_name_picture_and_code_that_are_saved_are_of_one_result(board, tmp_path,
 
 
 def test_a_slider_moves_the_picture(where, tiny):
-    walk = sa.live.LatentExplorer({"before": tiny, "after": tiny})
+    walk = live.LatentExplorer({"before": tiny, "after": tiny})
     first = walk.picture.value
     walk.z[0].value = 2.5
     done(walk)
@@ -396,7 +397,7 @@ def test_a_slider_moves_the_picture(where, tiny):
 
 
 def test_a_mixed_label_is_named_and_drawn(tiny):
-    walk = sa.live.LatentExplorer({"before": tiny}, 3, 8)
+    walk = live.LatentExplorer({"before": tiny}, 3, 8)
     walk.mix.value, walk.second.value = 0.25, 5
     said = done(walk)
     assert "0.75 of class 3 and 0.25 of class 5" in said
@@ -404,7 +405,7 @@ def test_a_mixed_label_is_named_and_drawn(tiny):
 
 
 def test_draws_move_the_sliders_too(tiny):
-    walk = sa.live.LatentExplorer({"before": tiny})
+    walk = live.LatentExplorer({"before": tiny})
     walk.draw.click()
     done(walk)
     shown = [slider.value for slider in walk.z]
@@ -413,7 +414,7 @@ def test_draws_move_the_sliders_too(tiny):
 
 
 def test_the_last_position_is_drawn(tiny):
-    walk = sa.live.LatentExplorer({"before": tiny})
+    walk = live.LatentExplorer({"before": tiny})
     for k in range(20):
         walk.z[k % 3].value = k / 10
     done(walk)
@@ -424,7 +425,7 @@ def test_the_last_position_is_drawn(tiny):
 
 
 def test_one_slider_per_direction_up_to_twenty():
-    walk = sa.live.LatentExplorer({"before": sa.CVAE(latent_dim=24).eval()})
+    walk = live.LatentExplorer({"before": sa.CVAE(latent_dim=24).eval()})
     assert len(walk.z) == 20
     walk.draw.click()
     done(walk)
@@ -438,8 +439,8 @@ def test_one_slider_per_direction_up_to_twenty():
 def prober(story, tiny, monkeypatch):
     torch.manual_seed(2)
     monkeypatch.setattr(sa.Story, "guide", sa.Judge("guide").eval())
-    models = {"forgotten": tiny, "control": sa.CVAE(latent_dim=3).eval()}
-    return sa.live.ProbeDashboard(story, models=models)
+    models = {"forgotten": tiny, "retrained": sa.CVAE(latent_dim=3).eval()}
+    return live.ProbeDashboard(story, models=models)
 
 
 @pytest.mark.parametrize("attack", ["prototype", "blind", "guided"])
@@ -493,15 +494,14 @@ def test_an_attack_can_be_stopped_and_changed(prober):
 
 
 def test_what_an_attack_makes_first_is_said(story, tiny):
-    prober = sa.live.ProbeDashboard(story)
-    assert "It first makes the forgotten model (ten seconds) and its control" in (
-        prober.status.value
-    )
+    prober = live.ProbeDashboard(story)
+    first = "the forgotten model (ten seconds) and the one retrained without it (two minutes)"
+    assert f"It first makes {first}." in prober.status.value
     story.forgotten(3)
     prober.label.value = 5
     prober.label.value = 3
-    assert "It first makes its control (two minutes)" in prober.status.value
-    story.keep_control(3, sa.TrainedCVAE(tiny, {"held_out": [1.0]}))
+    assert "It first makes the one retrained without it (two minutes)" in prober.status.value
+    story.keep_retrained(3, sa.TrainedCVAE(tiny, {"held_out": [1.0]}))
     prober.reset.click()
     assert "Ready: press Attack.<" in prober.status.value
 

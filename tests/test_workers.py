@@ -1,31 +1,112 @@
-"""The same table from one process, from joblib's processes and from a Dask cluster on loopback."""
+"""The same lines from one process, from joblib's processes and from a Dask cluster on loopback."""
 
+import importlib
 import json
+import math
 import operator
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from functools import partial
 
 import psutil
 import pytest
 import torch
+from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 import sahelpers as sa
-from sahelpers.study import Effort, Grid, grid, read_scoreboard, report, workers
+from sahelpers.config import CHECKOUT
+from study import grid, journal, workers
+from study.grid import Grid
+from study.methods import HIDDEN, OURS
 
-BASE = sa.BaselineConfig(epochs=1, batch_size=50, latent_dim=3)
+BASE = sa.BaselineConfig(epochs=1, batch_size=50, latent_dim=3, seed=1)
 JUDGE = sa.JudgeConfig(epochs=1)
-SEEDS = (1, 2)
-MEASURED_ANEW = ("seconds", "cell_seconds")  # differ from run to run
+LITTLE = sa.AuditConfig(images=4, kept_images=2, steps=2, neighbours=1, relearn_steps=1, draws=1)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory, mnist):
-    """A shared checkpoint folder: untrained judges, baselines that have seen 600 images."""
-    root = tmp_path_factory.mktemp("shared")
+@pytest.fixture(autouse=True)
+def patience():
+    """A pool that waits for ever ends the process instead."""
+    signal.alarm(600)
+    yield
+    signal.alarm(0)
+
+
+def claim(folder):
+    """A grid of four small runs."""
+    return Grid(
+        "claim",
+        methods=(HIDDEN, OURS),
+        forget_classes=(3, 5),
+        seeds=(BASE.seed,),
+        baseline=BASE,
+        judge=JUDGE,
+        amnesia=sa.AmnesiaConfig(epochs_unl=1, replay_samples=320, batch_size=32),
+        audit=LITTLE,
+        folder=folder,
+    )
+
+
+def contents(made):
+    """The journal without times, in the order of the runs."""
+    lines = journal.read(made.journal)
+    for line in lines:
+        del line["cell_seconds"]
+    return sorted(lines, key=lambda line: (line["method"], line["class"]))
+
+
+def kill_after_first_line(monkeypatch, kill):
+    """Call kill() once, when the first line is written: the other runs are waiting or in flight."""
+    append, left = journal.append, [kill]
+
+    def then_kill(path, record):
+        append(path, record)
+        if left:
+            left.pop()()
+
+    monkeypatch.setattr(journal, "append", then_kill)
+    return left
+
+
+# what is asked of each backend: once pickled, these equal nothing but themselves
+WORK = {
+    partial(pow, 2, 2): 4,
+    partial(pow, 3, 2): 9,
+    partial(torch.linalg.matrix_norm, torch.ones(600, 600)): 600,
+    partial(operator.truediv, 6.0, 0): ZeroDivisionError,
+    partial(operator.truediv, 6.0, 2): 3,
+    partial(math.sqrt, -1): ValueError,
+    torch.get_num_threads: 1,
+}
+
+
+def check_work(**where):
+    """Every item itself with its result, or with what it raised."""
+    found = dict(workers.do_all(operator.call, list(WORK), **where))
+    assert list(map(id, WORK)) == sorted(map(id, found), key=list(map(id, WORK)).index)
+    for item, expected in WORK.items():
+        if isinstance(expected, type):
+            assert type(found[item]) is expected, item
+        else:
+            assert found[item] == pytest.approx(expected), item
+
+
+def test_one_process_gives_each_item_with_its_result_and_gets_its_threads_back():
+    torch.set_num_threads(2)
+    try:
+        check_work()
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+
+
+@pytest.fixture
+def shared(tmp_path, monkeypatch, mnist):
+    """A checkpoint folder for all processes: untrained judges, a baseline that saw 600 images."""
     few = mnist.take(600)
 
     def train_baseline(train, test, config, *, resume):
@@ -37,164 +118,214 @@ def folder(tmp_path_factory, mnist):
     def class_fishers(model, data, config):
         return sa.class_fishers(model, few, sa.FisherConfig(n_fisher_samples=100))
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SA_CHECKPOINTS", str(root))
-        patch.setenv("SA_PROGRESS", "0")
+    monkeypatch.setenv("SA_CHECKPOINTS", str(tmp_path / "checkpoints"))
+    monkeypatch.setenv("SA_PROGRESS", "0")
+    with monkeypatch.context() as patch:
         for quick in (train_baseline, train_judge, class_fishers):
             patch.setattr(f"sahelpers.story.{quick.__name__}", quick)
         torch.manual_seed(0)
-        data = sa.load_dataset(), mnist
-        for seed in SEEDS:
-            story = sa.Story(data, baseline=replace(BASE, seed=seed), judge=JUDGE)
-            assert set(story.judges) == {"open", "plain"}
-            assert story.fishers
-        yield root
+        story = sa.Story((sa.load_dataset(), mnist), baseline=BASE, judge=JUDGE)
+        assert set(story.judges) == {"open_set", "closed_set"}
+        assert story.fishers
 
 
-@pytest.fixture
-def made(folder, tmp_path):
-    return Grid(
-        "scoreboard",
-        methods=("label column", "selective amnesia"),
-        forget_classes=(3,),
-        seeds=SEEDS,
-        baseline=BASE,
-        judge=JUDGE,
-        amnesia=sa.AmnesiaConfig(epochs_unl=1, replay_samples=320, batch_size=32),
-        effort=Effort(samples=20, frechet_samples=20),
-        expensive=(),
-        folder=tmp_path,
-    )
+@pytest.mark.full
+def test_processes(shared, tmp_path, monkeypatch):
+    """One test, for processes take seconds to start."""
+    # each item with its result, after torch used two threads here: a forked pool would wait for
+    # threads that it does not have
+    torch.set_num_threads(2)
+    try:
+        large = torch.ones(600, 600)
+        assert float((large @ large).sum()) == 600**3
+        check_work(backend="loky", jobs=2)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
 
-
-def contents(folder):
-    """The table without times, in the order of the runs."""
-    rows = [{k: v for k, v in r.items() if k not in MEASURED_ANEW} for r in read_scoreboard(folder)]
-    return sorted(rows, key=lambda row: [row[name] for name in report.KEY])
-
-
-@pytest.fixture(scope="module")
-def expected(folder, tmp_path_factory):
-    """The folder of one process, filled by the first test that asks for it."""
-    return tmp_path_factory.mktemp("expected")
-
-
-def check(made, expected):
-    if not any(expected.iterdir()):
-        replace(made, folder=expected).run("sequential")
-    found = contents(made.folder)
-    assert len(found) == 4
-    assert not any(row["error"] for row in found)
-    assert found == contents(expected)
-
-
-def kill_after_first_line(monkeypatch, kill):
-    """Call kill() once, when the first line is written: the other runs are waiting or in flight."""
-    append, left = grid.append, [kill]
-
-    def then_kill(path, record):
-        append(path, record)
-        if left:
-            left.pop()()
-
-    monkeypatch.setattr(grid, "append", then_kill)
-    return left
-
-
-def test_processes_of_which_one_is_killed(made, expected, monkeypatch):
+    # a process that is killed ends the command, and what was done stands in the journal
     def kill():
         children = psutil.Process().children(recursive=True)
         next(p for p in children if "LokyProcess" in " ".join(p.cmdline())).kill()
 
+    made = claim(tmp_path)
     left = kill_after_first_line(monkeypatch, kill)
-    made.run("loky", jobs=2)
+    with pytest.raises(TerminatedWorkerError):
+        made.run("loky", jobs=2)
     assert not left
-    check(made, expected)
+    done = len(journal.read(made.journal))
+    assert 1 <= done < 4
+    assert len(made.missing()) == 4 - done
+
+    # it goes on there, and all lines are those of one process
+    made.run("sequential")
+    alone = claim(tmp_path / "alone")
+    alone.run("sequential")
+    assert len(contents(alone)) == 4
+    assert contents(made) == contents(alone)
 
 
-POWERS = [partial(pow, 2, 2), partial(pow, 3, 2)]  # once pickled, they equal nothing but themselves
-RAISED = dict(zip(POWERS, (4, 9), strict=True))
+class Cluster:
+    """A scheduler and workers, started as docs/cluster.md says."""
+
+    def __init__(self, folder, *code):
+        self.folder, self.started, where = folder, [], folder / "scheduler.json"
+        self.start("scheduler", "--port", "0", "--scheduler-file", str(where), code=code)
+        until = time.monotonic() + 300
+        while not where.exists():
+            assert self.started[0].poll() is None, (folder / "log0").read_text()[-2000:]
+            assert time.monotonic() < until
+            time.sleep(0.2)
+        self.address = json.loads(where.read_text())["address"]
+
+    def start(self, *words, code=()):
+        """A process of the cluster; code: folders of its modules."""
+        command = [sys.executable, "-m", "dask", *words, "--host", "127.0.0.1", "--no-dashboard"]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, code))}
+        with (self.folder / f"log{len(self.started)}").open("w") as log:
+            process = subprocess.Popen(
+                command, stdout=log, stderr=log, cwd=self.folder, env=environment
+            )
+        self.started.append(process)
+        return process
+
+    def worker(self, *code):
+        """One more worker."""
+        return self.start("worker", self.address, "--nthreads", "1", "--no-nanny", code=code)
 
 
-def test_processes_give_the_item_itself_with_its_result():
-    assert dict(workers.each(operator.call, POWERS, "loky", jobs=2)) == RAISED
+QUICK = """
+import time
 
 
-def test_processes_end_after_torch_used_two_threads_here():
-    """A forked pool waits for threads that it does not have; these processes are spawned."""
-    code = """if True:
-        import torch
-        from sahelpers.study import workers
-        torch.set_num_threads(2)
-        large = torch.ones(600, 600)
-        assert float((large @ large).sum()) == 600**3
-        found = dict(workers.each(torch.linalg.matrix_norm, [large, 2 * large], "loky", jobs=2))
-        print(sorted(float(norm) for norm in found.values()), torch.get_num_threads())"""
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True
-    )
-    assert done.stdout == "[600.0, 1200.0] 2\n", done.stderr
+def prepare(run):
+    pass
+
+
+def compute(run):
+    time.sleep(0.5)
+    number = run.forget_class / 7
+    return {"values": dict.fromkeys(run.asked, [number]), "cell_seconds": 0.5}
+"""
 
 
 @pytest.fixture
-def cluster(folder, tmp_path):
-    """A scheduler and two workers, as README starts them; (address, worker processes)."""
-    started, where = [], tmp_path / "scheduler.json"
-
-    def start(*words):
-        command = [sys.executable, "-m", "dask", *words, "--host", "127.0.0.1", "--no-dashboard"]
-        with (tmp_path / f"log{len(started)}").open("w") as log:
-            started.append(subprocess.Popen(command, stdout=log, stderr=log))
-
-    start("scheduler", "--port", "0", "--scheduler-file", str(where))
-    until = time.monotonic() + 300
-    while not where.exists():
-        assert started[0].poll() is None, (tmp_path / "log0").read_text()[-2000:]
-        assert time.monotonic() < until
-        time.sleep(0.2)
-    address = json.loads(where.read_text())["address"]
-    for _ in range(2):
-        start("worker", address, "--nthreads", "1", "--no-nanny")
-    yield address, started[1:]
-    for process in reversed(started):
-        process.kill()
-        process.wait()
+def mine(tmp_path, monkeypatch):
+    """A folder with a module of quick work, which can be imported."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "quick.py").write_text(QUICK)
+    monkeypatch.syspath_prepend(folder)
+    return folder
 
 
-def test_a_cluster_of_which_one_worker_is_killed(made, expected, cluster, monkeypatch):
+@pytest.fixture
+def cluster(tmp_path, mine):
+    made = None
+    try:
+        made = Cluster(tmp_path, CHECKOUT, mine)
+        yield made
+    finally:
+        for process in reversed(made.started if made else []):
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.full
+def test_a_cluster(cluster, mine, monkeypatch, tmp_path):
+    """One test, for its processes take seconds to start."""
     from distributed import Client
 
-    address, processes = cluster
-    with Client(address) as client:
+    other = tmp_path / "other"
+    (other / "study").mkdir(parents=True)
+    (other / "study" / "__init__.py").touch()
+    (other / "study" / "workers.py").write_text("def code_digest():\n    return '0ther'\n")
+
+    # a worker with other code is refused by name
+    usual, odd = cluster.worker(CHECKOUT, mine), cluster.worker(other)
+    with Client(cluster.address) as client:
         client.wait_for_workers(2, timeout=300)
-    assert dict(workers.each(operator.call, POWERS, "dask", scheduler=address)) == RAISED
-    left = kill_after_first_line(monkeypatch, processes[0].kill)
-    made.run("dask", scheduler=address)
+        (name,) = (address for address, pid in client.run(os.getpid).items() if pid == odd.pid)
+        with pytest.raises(RuntimeError) as refused:
+            list(workers.do_all(operator.call, list(WORK), "dask", scheduler=cluster.address))
+        assert str(refused.value).startswith(f"{name} of the cluster: not the code of this process")
+        odd.kill()
+        cluster.worker(CHECKOUT, mine)
+        while name in client.run_on_scheduler(lambda dask_scheduler: set(dask_scheduler.workers)):
+            time.sleep(0.1)
+        client.wait_for_workers(2, timeout=300)
+
+    # the others give each item with its result
+    check_work(backend="dask", scheduler=cluster.address)
+
+    # and all lines of a grid, though one of two workers is killed
+    quick = importlib.import_module("quick")
+    for what in ("prepare", "compute"):
+        monkeypatch.setattr(grid, what, getattr(quick, what))
+    left = kill_after_first_line(monkeypatch, usual.kill)
+    made = claim(tmp_path)
+    made.run("dask", scheduler=cluster.address)
     assert not left
-    assert [p.poll() is None for p in processes] == [False, True]
-    check(made, expected)
+    assert usual.poll() is not None
+    assert made.missing() == []
+    alone = claim(tmp_path / "alone")
+    alone.run("sequential")
+    assert contents(made) == contents(alone)
 
 
-def exit_at_two(item):
-    """Kills its process at one item."""
-    if item == 2:
-        os._exit(1)
-    return 10 * item, torch.get_num_threads()
+@pytest.mark.parametrize("at_scheduler", [None, "0ldc0de", ModuleNotFoundError("study")])
+def test_who_has_other_code_or_none_is_named(at_scheduler, monkeypatch):
+    """The scheduler reads the tasks, too: without their code it would be waited for, for ever."""
+    import distributed
+
+    closed = []
+
+    class Client:
+        """Of a cluster with three workers."""
+
+        def __init__(self, address):
+            self.address = address
+
+        def run(self, function, on_error):
+            assert (function, on_error) == (workers.code_digest, "return")
+            missing = ModuleNotFoundError("No module named 'study'")
+            return {"tcp://a": workers.code_digest(), "tcp://c": missing, "tcp://b": "0ldc0de"}
+
+        def run_on_scheduler(self, function):
+            assert function is workers.code_digest
+            if isinstance(at_scheduler, Exception):
+                raise at_scheduler
+            return at_scheduler or workers.code_digest()
+
+        def close(self):
+            closed.append(self.address)
+
+    monkeypatch.setattr(distributed, "Client", Client)
+    names = "tcp://b, tcp://c" + (", the scheduler" if at_scheduler else "")
+    with pytest.raises(RuntimeError) as refused:
+        list(workers.do_all(operator.call, list(WORK), "dask", scheduler="tcp://s"))
+    assert str(refused.value).startswith(f"{names} of the cluster: not the code of this process;")
+    assert closed == ["tcp://s"]
 
 
-def test_an_item_that_kills_its_process_twice_is_given_up_and_the_others_are_done(monkeypatch):
-    found = dict(workers.each(exit_at_two, [1, 2, 3, 4], "loky", jobs=2))
-    broken = found.pop(2)
-    assert "terminated" in str(broken)
-    assert all(found.get(k, broken) in ((10 * k, 1), broken) for k in (1, 3, 4))
-    assert found[4] == (40, 1)  # not in flight beside it
-
-
-@pytest.mark.parametrize("where", [{}, {"backend": "loky", "jobs": 2}])
-def test_what_work_raises_stands_in_its_place_and_the_others_are_done(where):
-    found = dict(workers.each(partial(operator.truediv, 6.0), [1, 0, 3], **where))
-    assert isinstance(found.pop(0), ZeroDivisionError)
-    assert found == {1: 6.0, 3: 2.0}
+def test_the_digest_is_of_the_sources_of_both_packages(tmp_path, monkeypatch):
+    assert len(workers.code_digest()) == 12
+    seen = set()
+    for package in ("sahelpers", "study"):
+        shutil.copytree(CHECKOUT / package, tmp_path / package)
+    monkeypatch.setattr(workers, "__file__", str(tmp_path / "study" / "workers.py"))
+    monkeypatch.setattr(workers.sahelpers, "__file__", str(tmp_path / "sahelpers" / "__init__.py"))
+    digest = workers.code_digest.__wrapped__
+    seen.add(digest())
+    assert seen == {workers.code_digest()}
+    for path in ("study/experiments/power.py", "sahelpers/store/files.py"):
+        (tmp_path / path).write_text((tmp_path / path).read_text() + "\n")
+        seen.add(digest())
+    (tmp_path / "study" / "power.py").write_text("")
+    seen.add(digest())
+    assert len(seen) == 4
+    (tmp_path / "study" / "results_page.txt").write_text("no code")
+    assert digest() in seen
 
 
 @pytest.mark.parametrize(
@@ -208,11 +339,29 @@ def test_what_work_raises_stands_in_its_place_and_the_others_are_done(where):
 )
 def test_a_wrong_choice_is_explained(words, said):
     with pytest.raises(ValueError, match=said):
-        list(workers.each(exit_at_two, [1], **words))
+        list(workers.do_all(operator.call, list(WORK), **words))
 
 
-def test_one_process_gets_its_threads_back():
-    torch.set_num_threads(2)
-    assert list(workers.each(exit_at_two, [1, 3])) == [(1, (10, 1)), (3, (30, 1))]
-    assert torch.get_num_threads() == 2
-    torch.set_num_threads(1)
+@pytest.mark.parametrize(
+    ("module", "where", "line"),
+    [
+        ("joblib", {}, r'the study needs joblib: pip install -e "\.\[study\]"$'),
+        (
+            "distributed",
+            {"backend": "dask", "scheduler": "tcp://127.0.0.1:1"},
+            r'needs the extra: pip install -e "\.\[cluster\]"$',
+        ),
+    ],
+)
+def test_who_lacks_a_library_is_told_the_line_to_type(module, where, line, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match=line):
+        list(workers.do_all(operator.call, list(WORK), **where))
+
+
+def test_an_error_in_one_line():
+    assert workers.say(OSError("no\n  disk")) == "OSError: no disk"
+
+
+def test_a_machine_is_named():
+    assert workers.about().endswith(f", {os.cpu_count()} cores")

@@ -1,7 +1,10 @@
-"""The dashboards, for JupyterLab and Colab: thin views of controllers that know no widget."""
+"""The dashboards, for JupyterLab and Colab: thin views of controllers that know no widget.
 
-from .attack import ProbeController, ProbeDashboard
+`from sahelpers import live` is the way in; nothing else in the package imports it.
+"""
+
+from .attacking import ProbeController, ProbeDashboard
 from .base import Tabs
-from .explore import LatentController, LatentExplorer
-from .forget import AmnesiaController, AmnesiaDashboard
+from .exploring import LatentController, LatentExplorer, principal_directions
+from .forgetting import AmnesiaController, AmnesiaDashboard
 from .worker import models_there

@@ -33,8 +33,13 @@ DASHES = ("", "6 2", "2 2", "8 2 2 2", "4 4", "1 3", "9 1")  # with plots.PALETT
 class Dashboard(ipw.VBox):  # type: ignore[misc]  # ipywidgets has no types
     """A column of controls, a column of pictures, a status line; wraps in a narrow window.
 
-    Long work goes through `worker`: in a thread, or at once in Colab.  Whatever goes wrong is shown
-    in the status line and kept in `error`.
+    Long work goes through `worker`: in a thread, or at once in Colab.
+
+    Attributes:
+        status: The status line.
+        error: What went wrong last; it is shown in the status line as well.
+        quiet: Whether widgets are changed by the dashboard itself, and not by the person.
+        worker: Runs what takes long.
     """
 
     def __init__(self) -> None:
@@ -72,7 +77,7 @@ class Dashboard(ipw.VBox):  # type: ignore[misc]  # ipywidgets has no types
         """Called when the worker has nothing left to do."""
 
     def guarded(self, action: Action) -> Action:
-        """The action as a callback whose errors reach the status line."""
+        """Make a callback of the action, whose errors reach the status line."""
 
         def call(event: Any) -> None:
             try:
@@ -117,13 +122,17 @@ class Dashboard(ipw.VBox):  # type: ignore[misc]  # ipywidgets has no types
 
 
 class Tabs(ipw.Tab):  # type: ignore[misc]
-    """make: title -> what makes the tab's widget, the first at once, others when first opened."""
+    """Tabs whose contents are made when they are first opened.
+
+    Args:
+        make: Title of the tab -> what makes its widget; the first is called at once.
+    """
 
     __repr__ = Dashboard.__repr__
 
     def __init__(self, make: Mapping[str, Callable[[], ipw.Widget]]) -> None:
         super().__init__([ipw.VBox() for _ in make])
-        self.left = dict(enumerate(make.values()))
+        self.not_made = dict(enumerate(make.values()))
         for k, title in enumerate(make):
             self.set_title(k, title)
         self.observe(lambda event: self.fill(event["new"]), "selected_index")
@@ -131,20 +140,24 @@ class Tabs(ipw.Tab):  # type: ignore[misc]
 
     def fill(self, index: int | None) -> None:
         """Make what the tab shows if it is not there yet; an error stands in its place."""
-        if index in self.left:
-            box = self.children[index]
-            box.children = (ipw.HTML("Loading ..."),)
-            try:
-                box.children = (self.left[index](),)
-                del self.left[index]
-            except Exception as error:
-                box.children = (ipw.HTML(alert(error)),)
+        if index not in self.not_made:
+            return
+        box = self.children[index]
+        box.children = (ipw.HTML("Loading ..."),)
+        try:
+            box.children = (self.not_made[index](),)
+            del self.not_made[index]
+        except Exception as error:  # it is tried again when the tab is opened again
+            box.children = (ipw.HTML(alert(error)),)
 
 
 class KnobDashboard(Dashboard):
     """A dashboard with a slider for each of these fields of the controller's configuration.
 
-    controller: has `config`, `change(**values)` and `code()`.  kept: what Stop leaves, in words.
+    Args:
+        controller: Has `config`, `change(**values)` and `code()`.
+        names: The fields.
+        kept: What Stop leaves, in words.
     """
 
     def __init__(self, controller: Any, names: Iterable[str], kept: str) -> None:
@@ -218,12 +231,20 @@ def alert(error: Exception) -> str:
 
 
 def png(images: Tensor, columns: int) -> bytes:
-    """A PNG of images (N, C, H, W) in [0, 1] with white borders, about SIDE pixels each."""
+    """A PNG of images with white borders, about SIDE pixels each.
+
+    Args:
+        images: (N, C, H, W) in [0, 1]; N is a multiple of columns.
+        columns: Images in a row.
+
+    Returns:
+        The file's content.
+    """
     framed = torch.nn.functional.pad(images.cpu(), (1, 1, 1, 1), value=1.0)
-    framed = framed.unflatten(0, (-1, columns))  # (rows, columns, C, H + 2, W + 2)
-    sheet = framed.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1).squeeze(2)
-    times = max(1, SIDE // max(framed.shape[3:]))
-    pixels = sheet.numpy().repeat(times, 0).repeat(times, 1)
+    rows = framed.unflatten(0, (-1, columns))  # (rows, columns, C, H + 2, W + 2)
+    picture = rows.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1).squeeze(2)
+    times = max(1, SIDE // max(framed.shape[2:]))
+    pixels = picture.numpy().repeat(times, 0).repeat(times, 1)
     buffer = io.BytesIO()
     matplotlib.image.imsave(buffer, pixels, cmap="gray", vmin=0, vmax=1, format="png")
     return buffer.getvalue()
@@ -234,96 +255,145 @@ def sheet(
 ) -> str:
     """Named rows of pictures as HTML, each name beside its row at any width of the page.
 
-    rows: name -> images (N, C, H, W) in [0, 1] of each picture.  heads: for each picture the
-    words over its columns, as many as it has columns.  sides: pixels of an image in it, at most.
+    Args:
+        rows: Name of the row -> images (N, C, H, W) in [0, 1] of each picture in it.
+        heads: For each picture the words over its columns, as many as it has columns.
+        sides: For each picture the pixels of an image in it, at most.
+
+    Returns:
+        The HTML.
     """
-    wide = [side * len(head) for side, head in zip(sides, heads, strict=True)]
+    widths = [side * len(head) for side, head in zip(sides, heads, strict=True)]
     cells = ["<span></span>"]
     for head in heads:
-        look = f"grid-template-columns: repeat({len(head)}, minmax(0, 1fr)); line-height: 1.2"
+        columns = f"grid-template-columns: repeat({len(head)}, minmax(0, 1fr))"
         words = "".join(f"<span>{word}</span>" for word in head)
-        cells.append(f'<div style="display: grid; {look}; text-align: center">{words}</div>')
+        cells.append(
+            f'<div style="display: grid; {columns}; line-height: 1.2; text-align: center">'
+            f"{words}</div>"
+        )
     for name, pictures in rows.items():
         cells.append(f'<span style="line-height: 1.2">{html.escape(name)}</span>')
-        for images, head, width in zip(pictures, heads, wide, strict=True):
-            source = base64.b64encode(png(images, len(head))).decode()
-            high, across = images.shape[2] + 2, images.shape[3] + 2
-            ratio = f"{len(head) * across} / {len(images) // len(head) * high}"
-            shape = f"width: 100%; aspect-ratio: {ratio}"
-            cells.append(
-                f'<img alt="{html.escape(name)}" decoding="sync" style="display: block; {shape}; '
-                f'max-width: {width}px" src="data:image/png;base64,{source}">'
-            )
-    columns = " ".join(f"minmax(0, {width}px)" for width in wide)
+        for images, head, width in zip(pictures, heads, widths, strict=True):
+            cells.append(_picture(images, len(head), width, name))
+    columns = " ".join(f"minmax(0, {width}px)" for width in widths)
     grid = f"display: grid; grid-template-columns: max-content {columns}; gap: 3px 10px"
     return f'<div style="{grid}; align-items: center; margin-bottom: 8px">{"".join(cells)}</div>'
 
 
-def _svg(width: int, height: int, told: str, *parts: str) -> str:
-    """A drawing in the page's own colour; told: what it shows, for those who cannot see it."""
+def _picture(images: Tensor, columns: int, width: int, alt: str) -> str:
+    """One picture of a sheet: images (N, C, H, W) in so many columns, width pixels at most."""
+    source = base64.b64encode(png(images, columns)).decode()
+    rows = len(images) // columns
+    height, across = images.shape[2] + 2, images.shape[3] + 2  # with their borders
+    shape = f"width: 100%; aspect-ratio: {columns * across} / {rows * height}"
+    return (
+        f'<img alt="{html.escape(alt)}" decoding="sync" style="display: block; {shape}; '
+        f'max-width: {width}px" src="data:image/png;base64,{source}">'
+    )
+
+
+def _svg(width: int, height: int, alt: str, *parts: str) -> str:
+    """A drawing in the page's own colour; alt: what it shows, for those who cannot see it."""
     size = f'width="{width}" viewBox="0 0 {width} {height}" style="max-width: 100%"'
-    look = f'fill="currentColor" font-size="11" role="img" aria-label="{told}"'
+    look = f'fill="currentColor" font-size="11" role="img" aria-label="{alt}"'
     return f"<svg {size} {look}>{''.join(parts)}</svg>"
 
 
 def curves(history: Mapping[str, Sequence[float]]) -> str:
-    """An SVG with one line per term of the loss, from step 1 to now, and the terms' last values;
-    log scale, from FLOOR nats up."""
-    left, wide, high = 35, 200, HIGH
-    top = max(2 * FLOOR, *(max(values) for values in history.values()))
+    """An SVG with one line per term of the loss, and the terms' last values; log scale.
+
+    Args:
+        history: Name of the term -> its values in nats, one per step; those below FLOOR are drawn
+            at the foot.
+
+    Returns:
+        The SVG.
+    """
+    left, top, width = 35, 10, 200  # pixels: where the axes begin, and how far they run
+    highest = max(2 * FLOOR, *(max(values) for values in history.values()))
     steps = max(len(values) for values in history.values())
-    lines, decade = [], high / math.log10(top / FLOOR)  # pixels
+    per_decade = HIGH / math.log10(highest / FLOOR)  # pixels
+    parts = []
     for k, (name, values) in enumerate(history.items()):
-        points = " ".join(
-            f"{left + wide * j / max(1, steps - 1):.1f},"
-            f"{10 + decade * math.log10(top / max(values[j], FLOOR)):.1f}"
-            for j in range(0, len(values), max(1, steps // 100))
+        points = []
+        for step in range(0, len(values), max(1, steps // 100)):
+            x = left + width * step / max(1, steps - 1)
+            y = top + per_decade * math.log10(highest / max(values[step], FLOOR))
+            points.append(f"{x:.1f},{y:.1f}")
+        colour, dashes = plots.PALETTE[k % 7], DASHES[k % 7]
+        style = f'fill="none" stroke="{colour}" stroke-dasharray="{dashes}" stroke-width="2"'
+        x_of_name, y_of_name = left + width + 12, 20 + 16 * k
+        parts.append(
+            f'<polyline {style} points="{" ".join(points)}"/>'
+            f'<path {style} d="M{x_of_name},{y_of_name - 4}h24"/>'
+            f'<text x="{x_of_name + 30}" y="{y_of_name}">{name} {values[-1]:.1f}</text>'
         )
-        style = f'fill="none" stroke="{plots.PALETTE[k % 7]}" stroke-dasharray="{DASHES[k % 7]}"'
-        x, y = left + wide + 12, 20 + 16 * k
-        lines.append(
-            f'<polyline {style} stroke-width="2" points="{points}"/>'
-            f'<path {style} stroke-width="2" d="M{x},{y - 4}h24"/>'
-            f'<text x="{x + 30}" y="{y}">{name} {values[-1]:.1f}</text>'
-        )
-    told = ", ".join(f"{name} {values[-1]:.1f}" for name, values in history.items())
-    lines += [
-        f'<path d="M{left},10v{high}h{wide}" fill="none" stroke="currentColor"/>',
-        f'<text x="{left - 5}" y="14" text-anchor="end">{top:.3g}</text>',
-        f'<text x="{left - 5}" y="{high + 12}" text-anchor="end">{FLOOR:g}</text>',
-        f'<text x="{left}" y="{high + 26}">nats per image (log), up to step {steps}</text>',
+    axes = f'<path d="M{left},{top}v{HIGH}h{width}" fill="none" stroke="currentColor"/>'
+    parts += [
+        axes,
+        f'<text x="{left - 5}" y="{top + 4}" text-anchor="end">{highest:.3g}</text>',
+        f'<text x="{left - 5}" y="{HIGH + 12}" text-anchor="end">{FLOOR:g}</text>',
+        f'<text x="{left}" y="{HIGH + 26}">nats per image (log), up to step {steps}</text>',
     ]
-    return _svg(left + wide + 125, high + 40, f"Loss, nats per image: {told}", *lines)
+    last = ", ".join(f"{name} {values[-1]:.1f}" for name, values in history.items())
+    alt = f"Loss, nats per image: {last}"
+    return _svg(left + width + 125, HIGH + 40, alt, *parts)
 
 
 def bars(values: Mapping[int, float], what: str) -> str:
-    """An SVG with a bar per class, up for a gain and down for a loss, with its number."""
-    middle, scale = 14 + HIGH / 2, (HIGH / 2 - 6) / max(1.0, *map(abs, values.values()))
-    wide, drawn = 34 * min(ACROSS, len(values)), list[str]()
+    """An SVG with a bar per class, up for a gain and down for a loss, with its number.
+
+    Args:
+        values: Class -> height of its bar.
+        what: What the heights are, in words that stand below.
+
+    Returns:
+        The SVG and the words, as HTML.
+    """
+    wide, line = 34, HIGH + 44  # pixels of a class, and of a line of classes
+    middle = 14 + HIGH / 2
+    scale = (HIGH / 2 - 6) / max(1.0, *map(abs, values.values()))
+    parts = []
     for k, (label, value) in enumerate(values.items()):
-        high, colour = scale * value, plots.AFTER if value < 0 else plots.BEFORE
-        top, place = middle - max(high, 0), middle - high + (11 if value < 0 else -3)
-        at = f"translate({34 * (k % ACROSS)},{(HIGH + 44) * (k // ACROSS)})"
-        drawn.append(
-            f'<g text-anchor="middle" transform="{at}">'
-            f'<path d="M0,{middle}h34" stroke="currentColor"/>'
-            f'<rect x="7" y="{top:.1f}" width="20" height="{abs(high):.1f}" fill="{colour}"/>'
-            f'<text x="17" y="{place:.1f}">{value:+.1f}</text>'
+        height = scale * value
+        top = middle - max(height, 0)
+        if value < 0:
+            colour, y_of_number = plots.AFTER, middle - height + 11
+        else:
+            colour, y_of_number = plots.BEFORE, middle - height - 3
+        place = f"translate({wide * (k % ACROSS)},{line * (k // ACROSS)})"
+        parts.append(
+            f'<g text-anchor="middle" transform="{place}">'
+            f'<path d="M0,{middle}h{wide}" stroke="currentColor"/>'
+            f'<rect x="7" y="{top:.1f}" width="20" height="{abs(height):.1f}" fill="{colour}"/>'
+            f'<text x="17" y="{y_of_number:.1f}">{value:+.1f}</text>'
             f'<text x="17" y="{HIGH + 38}">{label}</text></g>'
         )
-    told = ", ".join(f"class {label} {value:+.1f}" for label, value in values.items())
-    svg = _svg(wide, (HIGH + 44) * -(-len(values) // ACROSS), f"{what}: {told}", *drawn)
+    numbers = ", ".join(f"class {label} {value:+.1f}" for label, value in values.items())
+    lines = math.ceil(len(values) / ACROSS)
+    width = wide * min(ACROSS, len(values))
+    svg = _svg(width, line * lines, f"{what}: {numbers}", *parts)
     return svg + f'<div style="line-height: 1.4">{what}</div>'
 
 
 def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """An HTML table whose first column names the row; it scrolls where the page is narrow."""
-    cell = 'style="padding: 0 5px; text-align: right"'
-    top = "".join(f'<th scope="col" {cell}>{html.escape(h)}</th>' for h in head)
-    body = ""
-    for first, *rest in rows:
-        values = "".join(f"<td {cell}>{html.escape(v)}</td>" for v in rest)
-        body += f'<tr><th scope="row" {cell}>{html.escape(first)}</th>{values}</tr>'
-    told = f'<caption style="text-align: left">{html.escape(caption)}</caption>'
-    look = "overflow-x: auto; font-size: 12px; line-height: 1.4"
-    return f'<div style="{look}"><table>{told}<tr>{top}</tr>{body}</table></div>'
+    """An HTML table; it scrolls where the page is narrow.
+
+    Args:
+        caption: What stands above.
+        head: Words over the columns.
+        rows: The cells, row by row; the first one names the row.
+
+    Returns:
+        The HTML.
+    """
+    look = 'style="padding: 0 5px; text-align: right"'
+    lines = ["".join(f'<th scope="col" {look}>{html.escape(word)}</th>' for word in head)]
+    for name, *values in rows:
+        cells = "".join(f"<td {look}>{html.escape(value)}</td>" for value in values)
+        lines.append(f'<th scope="row" {look}>{html.escape(name)}</th>{cells}')
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    words = f'<caption style="text-align: left">{html.escape(caption)}</caption>'
+    around = "overflow-x: auto; font-size: 12px; line-height: 1.4"
+    return f'<div style="{around}"><table>{words}{body}</table></div>'

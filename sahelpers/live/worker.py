@@ -11,13 +11,15 @@ from contextlib import contextmanager
 from dataclasses import fields, replace
 from typing import Any
 
+from ..checks import check_is
 from ..config import Config
-from ..models import CVAE, OWN, check_model
+from ..models import CVAE, check_model
 from ..store import files
 from ..store.files import Recipe
 from ..story import Classes, Story
 
 ACROSS = 10  # classes side by side at most; others begin another line
+STEPS_OF_SLIDER = 20  # over a range from 0 to 1
 LOCK = threading.RLock()  # guards every change of a controller and every drawing; held shortly
 Job = Callable[[threading.Event], None]
 
@@ -28,10 +30,12 @@ class Worker:
     A job is called with an event; once that is set, the job should end soon.  Submitting while one
     runs sets its event and lets the new job wait; of several that wait only the newest is run.
 
-    threaded: run in a thread, which ends with the last job, so that the caller's buttons go on
-    working.  Otherwise (Colab, which shows nothing that a thread sends) run at once in the caller's
-    thread; there the kernel's interrupt sets the event.
-    on_error: called with the exception that a job raised.  on_idle: called when nothing is left.
+    Args:
+        threaded: Run in a thread, which ends with the last job, so that the caller's buttons go on
+            working.  Otherwise (in Colab, which shows nothing that a thread sends) a job runs at
+            once in the caller's thread; there the kernel's interrupt sets the event.
+        on_error: Called with the exception that a job raised.
+        on_idle: Called when nothing is left to do.
     """
 
     def __init__(
@@ -40,7 +44,9 @@ class Worker:
         on_error: Callable[[Exception], None],
         on_idle: Callable[[], None] = lambda: None,
     ) -> None:
-        self.threaded, self.on_error, self.on_idle = threaded, on_error, on_idle
+        self.threaded = threaded
+        self.on_error = on_error
+        self.on_idle = on_idle
         self._lock = threading.Lock()
         self._waiting: Job | None = None
         self._stop = threading.Event()
@@ -78,14 +84,24 @@ class Worker:
             self._stop.set()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until nothing is left to do; False when the time (seconds) ran out first."""
+        """Wait until nothing is left to do.
+
+        Args:
+            timeout: Seconds to wait at most; None means as long as it takes.
+
+        Returns:
+            False when the time ran out first.
+        """
         return self._idle.wait(timeout)
 
     def _work(self) -> None:
+        """Run what waits until nothing does."""
         while True:
             with self._lock:
-                job, self._waiting = self._waiting, None
-                stop = self._stop = threading.Event()
+                job = self._waiting
+                self._waiting = None
+                stop = threading.Event()
+                self._stop = stop
             if job is not None:
                 try:
                     job(stop)
@@ -105,7 +121,11 @@ class Controller:
     config: Any
 
     def change(self, **values: Any) -> None:
-        """Change fields of the configuration; ValueError as the configuration itself says."""
+        """Change fields of the configuration.
+
+        Raises:
+            ValueError: As the configuration itself says; it then stays as it was.
+        """
         with LOCK:
             self.config = replace(self.config, **values)
 
@@ -137,73 +157,110 @@ def release_idle_threads(*_: object) -> None:
 
 
 def models_there(story: Story, gone: Classes, forgotten: CVAE | None = None) -> dict[str, CVAE]:
-    """The story's models of these classes that need no training now: the baseline, the one that
-    hides them, the one that has forgotten them (another one in its place) and the control; the
-    last two only if their files are there."""
+    """The models of a story that need no training now.
+
+    Args:
+        story: The story.
+        gone: The classes that its models have forgotten or never seen.
+        forgotten: A model to show as the one that has forgotten, in place of the story's.
+
+    Returns:
+        Name -> model: the baseline; the one that hides the classes, if the networks say where
+        their label's weights are; the forgotten and the retrained one, if their files are there.
+    """
+    check_is(story, Story, "story", ": sa.Story() makes one")
 
     def there(recipe: Recipe) -> bool:
         return recipe.path.exists() or (files.SHIPPED / recipe.path.name).exists()
 
-    models = {"baseline": (baseline := story.baseline.model)}
+    baseline = story.baseline.model
+    models = {"baseline": baseline}
     if baseline.says_label:
         models["hidden"] = story.hidden(gone)
-    if forgotten is not None or there(story.forgotten_recipe(gone)):
-        models["forgotten"] = forgotten or story.forgotten(gone).model
-    if baseline.arch != OWN and there(story.control_recipe(gone)):
-        models["control"] = story.control(gone).model
+    if forgotten is not None:
+        models["forgotten"] = forgotten
+    elif there(story.forgotten_recipe(gone)):
+        models["forgotten"] = story.forgotten(gone).model
+    if baseline.is_built_in and there(story.retrained_recipe(gone)):
+        models["retrained"] = story.retrained(gone).model
     return models
 
 
 def in_lines(numbers: Sequence[int]) -> list[Sequence[int]]:
-    """Class numbers in lines of ACROSS."""
+    """Class numbers, cut into lines of ACROSS."""
     return [numbers[k : k + ACROSS] for k in range(0, len(numbers), ACROSS)]
 
 
-def checked(models: Mapping[str, CVAE], num_classes: int | None = None) -> dict[str, CVAE]:
-    """The named models; ValueError when there is none, or as `check_model` says."""
+def check_models(models: Mapping[str, CVAE], num_classes: int | None = None) -> None:
+    """Refuse what is not at least one named model of so many classes.
+
+    Args:
+        models: Name -> model.
+        num_classes: How many classes each must have; any number when left out.
+
+    Raises:
+        TypeError: For a thing of another kind.
+        ValueError: When there is none, and as `check_model`.
+    """
+    check_is(models, Mapping, "models", ": give one such as {'before': model}")
     if not models:
         raise ValueError("models is empty: give at least one, such as {'before': model}")
     for name, model in models.items():
         check_model(model, f"models[{name!r}]", num_classes)
-    return dict(models)
 
 
 def steps_of(config: Config, name: str) -> tuple[Any, ...]:
     """The values that a slider offers for a field, the present one among them.
 
-    A range within 0 to 1: steps of 0.05.  A wide one: 1, 2 and 5 of every power of ten in the
-    field's `span`, after 0 if that is allowed.
+    A range within 0 to 1 is walked in steps of 0.05; a wide one in 1, 2 and 5 of every power of
+    ten within the field's `span`, after 0 if that is allowed.
+
+    Args:
+        config: The configuration.
+        name: Name of the field.
+
+    Returns:
+        The values, sorted.
     """
     field = _fields(config)[name]
-    meta, value = field.metadata, getattr(config, name)
-    low, high = meta["span"] or (meta["low"], meta["high"])
+    meta = field.metadata
     if meta["span"] is None:
-        values = {round(low + (high - low) * k / 20, 10) for k in range(21)}
+        low, high = meta["low"], meta["high"]
+        steps = range(STEPS_OF_SLIDER + 1)
+        values = {round(low + (high - low) * k / STEPS_OF_SLIDER, 10) for k in steps}
     else:
-        decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-        grid = (float(f"{m}e{k}") for k in decades for m in (1, 2, 5))
-        values = {v for v in grid if low <= v <= high}
-        if meta["low"] == 0:
-            values.add(0.0)
+        low, high = meta["span"]
+        values = {0.0} if meta["low"] == 0 else set()
+        for power in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1):
+            for digit in (1, 2, 5):
+                value = float(f"{digit}e{power}")
+                if low <= value <= high:
+                    values.add(value)
     kind = int if isinstance(field.default, int) else float
-    return tuple(sorted({kind(v) for v in values} | {value}))
+    offered = {kind(value) for value in values}
+    offered.add(getattr(config, name))
+    return tuple(sorted(offered))
 
 
 def as_code(config: Config) -> str:
     """The call that makes this configuration, with what differs from the defaults."""
-    words = (f"{name}={value!r}" for name, value in changed(config).items())
+    words = [f"{name}={value!r}" for name, value in changed(config).items()]
     return f"sa.{type(config).__name__}({', '.join(words)})"
 
 
 def changed(config: Config) -> dict[str, Any]:
-    """The fields that differ from the defaults."""
-    return {name: v for name, v in vars(config).items() if v != getattr(type(config)(), name)}
+    """The fields that differ from the defaults: name -> value."""
+    defaults = vars(type(config)())
+    return {name: value for name, value in vars(config).items() if value != defaults[name]}
 
 
 def help_text(config: Config, names: Iterable[str]) -> str:
     """One line of HTML per knob: its name in capitals and its help."""
-    helps = {n: html.escape(_fields(config)[n].metadata["help"]) for n in names}
-    return "<br>".join(f"<b>{n.upper()}</b> {text}" for n, text in helps.items())
+    lines = []
+    for name in names:
+        words = html.escape(_fields(config)[name].metadata["help"])
+        lines.append(f"<b>{name.upper()}</b> {words}")
+    return "<br>".join(lines)
 
 
 def _fields(config: Config) -> dict[str, Any]:

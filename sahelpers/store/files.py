@@ -35,15 +35,26 @@ class CheckpointError(ValueError):
 
 
 class Stateful(Protocol):
-    """Anything that turns into a state of tensors, numbers and strings, and back."""
+    """Anything that can be turned into a state, which a file can hold, and back."""
 
     def to_state(self) -> dict[str, Any]:
-        """Tensors, numbers, strings, and lists and dicts of them."""
+        """Describe the object by a state.
+
+        Returns:
+            Tensors, numbers, strings and None by name, and lists, tuples and dicts of them.
+        """
         ...
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Self:
-        """The inverse of `to_state`."""
+        """Make the object that a state describes.
+
+        Args:
+            state: What `to_state` returned.
+
+        Returns:
+            The object.
+        """
         ...
 
 
@@ -52,13 +63,22 @@ S = TypeVar("S", bound=Stateful)
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that the content of a file depends on, and so its name.
+    """All that the content of a file depends on.
 
-    stem: what it is, in the file's name.  version: of the code that makes it.  configs: the knobs.
-    data: name -> digest of what came from outside, images or a model that was given.
-    parents: name -> digest of what was made before and went into it.
-    usual: the data are the default ones; with default configurations the name is `stem.pt` then,
-    otherwise it is `stem-<fingerprint of configurations and data>.pt`.
+    The file's name stands for configurations and data.  Version and parents are not in the name:
+    they are written inside the file (its mark), so that a file made by older code, or from a parent
+    that was replaced since, is found and made anew.
+
+    Attributes:
+        stem: What the file holds, in one word, with which its name begins.
+        version: Version of the code that makes it.
+        configs: The configurations that it is made with.
+        data: Name -> digest of what came from outside: images, or a model that was given.
+        parents: Name -> digest of what was made here before and went into it.
+        usual: Whether the data are the default ones.  With default configurations the name is
+            `stem.pt` then; otherwise it is `stem-<8 digits of configurations and data>.pt`.
+        former_stem: The stem in an earlier release, if it was another.  A file under that name is
+            read where there is none under this one.
     """
 
     stem: str
@@ -67,38 +87,69 @@ class Recipe:
     data: Mapping[str, str] = field(default_factory=dict)
     parents: Mapping[str, str] = field(default_factory=dict)
     usual: bool = False
+    former_stem: str = ""
 
     @property
     def ingredients(self) -> dict[str, Any]:
-        """What the file's name stands for."""
-        made_with = [[type(c).__name__, asdict(c)] for c in self.configs]  # type: ignore[call-overload]
-        return {"stem": self.stem, "configs": made_with, "data": dict(self.data)}
+        """What the file's name stands for: stem, configurations with all fields, and data."""
+        configs = []
+        for config in self.configs:
+            configs.append([type(config).__name__, asdict(config)])  # type: ignore[call-overload]
+        return {"stem": self.stem, "configs": configs, "data": dict(self.data)}
 
     @property
     def path(self) -> Path:
-        """Where the file lies: in SA_CHECKPOINTS, else in `checkpoints/` of this checkout."""
-        name = self.stem
-        if not (self.usual and all(c == type(c)() for c in self.configs)):
+        """Where the file lies: in the folder SA_CHECKPOINTS, else in the clone's `checkpoints/`."""
+        if self.usual and all(config == type(config)() for config in self.configs):
+            name = self.stem
+        else:
             text = json.dumps(self.ingredients, sort_keys=True)
-            name += "-" + hashlib.sha256(text.encode()).hexdigest()[:8]
+            name = f"{self.stem}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
         return user_folder("SA_CHECKPOINTS", "checkpoints") / f"{name}.pt"
 
     def outdated(self, found: Mapping[str, Any]) -> str:
-        """Why a file with this mark must be made anew, in words; "" when it need not."""
+        """Tell whether a file must be made anew, and why.
+
+        Args:
+            found: The mark of the file.
+
+        Returns:
+            How the file was made, to end the sentence "it was made ..."; "" if it is up to date.
+
+        Raises:
+            KeyError: The mark says nothing of version or parents.
+        """
         if found["version"] != self.version:
             return f"by version {found['version']} of its recipe, which is {self.version} now"
-        changed = [n for n, d in self.parents.items() if found["parents"].get(n) != d]
-        return f"from another {' and '.join(changed)}" if changed else ""
+        replaced = []
+        for name, parent in self.parents.items():
+            if found["parents"].get(name) != parent:
+                replaced.append(name)
+        if not replaced:
+            return ""
+        return f"from another {' and '.join(replaced)}"
 
     @property
     def mark(self) -> dict[str, Any]:
-        """What the file says of itself."""
-        made_by = {"version": self.version, "parents": dict(self.parents)}
-        return self.ingredients | made_by | {"torch": str(torch.__version__)}
+        """What a file made by this recipe says of itself: the recipe, and the release of torch."""
+        return {
+            **self.ingredients,
+            "version": self.version,
+            "parents": dict(self.parents),
+            "torch": str(torch.__version__),
+        }
 
 
 def digest(value: Any) -> str:
-    """SHA-256 of a state: tensors (types, shapes and numbers), numbers, strings, lists, dicts."""
+    """Compute a digest of a state, which another state does not have.
+
+    Args:
+        value: Tensors (types, shapes and numbers count), numbers, strings, and lists, tuples and
+            dicts of them.
+
+    Returns:
+        The SHA-256 sum, 64 hexadecimal digits.
+    """
     total = hashlib.sha256()
 
     def feed(part: Any) -> None:
@@ -121,34 +172,65 @@ def digest(value: Any) -> str:
 
 
 def part_path(path: Path) -> Path:
-    """Where a training that will end in path keeps what it has so far (see `training.Resume`)."""
+    """Name the file in which a training keeps what it has so far (see `training.Resume`).
+
+    Args:
+        path: The file that the training will end in.
+
+    Returns:
+        The part file beside it.
+    """
     return path.with_suffix(".part.pt")
 
 
 def save(
     path: str | Path, state: dict[str, Any], mark: Mapping[str, Any], *, durable: bool = True
 ) -> None:
-    """Write a state to path in one step: a reader sees the old file or the new one, never a part.
+    """Write a state to a file in one step: a reader sees the old file or the new, never a part.
 
-    mark: what the state was made from.  durable: wait until it is on the disk, so that it outlives
-    a power cut too.
-    Raises TypeError for what a checkpoint cannot hold, and CheckpointError naming path for NaN or
-    infinity in it and when it cannot be written.  Whatever was at path is then still there.
+    Args:
+        path: The file.  Its folder is made if it is missing.
+        state: Tensors, numbers, strings and None, and lists, tuples and dicts of them.
+        mark: What the state was made from, as `load` will return it.
+        durable: Whether to wait until the file is on the disk, so that it outlives a power cut.
+
+    Raises:
+        TypeError: The state holds what a checkpoint cannot hold.
+        CheckpointError: A number is NaN or infinite, or the file cannot be written; the message
+            names it.  What was in the file before is then still there.
     """
-    with _locked(path := Path(path)):
+    path = Path(path)
+    with _locked(path):
         _write(path, _packed(path, state, mark), durable)
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Write a text file, a table or a report, in one step."""
+    """Write a text file, such as a table or a report, in one step.
+
+    Args:
+        path: The file, in a folder that is there.
+        text: Its content, which is written in UTF-8.
+
+    Raises:
+        OSError: It cannot be written.
+    """
     _replace(path, text.encode("utf-8"), durable=False)
 
 
 def load(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The state kept at path, and the mark that says what it was made from.
+    """Read a checkpoint.  Nothing in it is executed.
 
-    Raises FileNotFoundError, or CheckpointError naming the file and what is wrong with it; another
-    OSError when the disk or the permissions fail.
+    Args:
+        path: The file, which `save` or `load_or_make` wrote.
+
+    Returns:
+        The state, with its tensors on the CPU, and the mark that says what it was made from.
+
+    Raises:
+        CheckpointError: The file is damaged, no checkpoint, or of another format; the message names
+            it and what is wrong.
+        FileNotFoundError: There is no such file.
+        OSError: The disk or the permissions fail.
     """
     if os.path.lexists(path) and not os.path.isfile(path):  # a folder, a link to nowhere, a pipe
         raise CheckpointError(f"{path} cannot be read as a checkpoint: it is no file. {REMEDY}")
@@ -164,77 +246,109 @@ def load(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def load_or_make(recipe: Recipe, make: Callable[[], S], kind: type[S]) -> S:
-    """What is kept under `recipe.path`, or ships under that name, or else make it and keep it.
+    """Load what a recipe describes, or make it and keep it for the next time.
 
-    make: called without arguments when there is no file; a second process that wants the same
-    waits until the first has made it, and loads it.  kind: the class of the result, whose
-    `from_state` reads the file.  Made or loaded, the result comes from the file's content.
+    The file is `recipe.path`; where there is none, one under the former name and one that ships
+    with the package are looked for.  If none will do, the result is made and written.  A second
+    process that wants the same waits until the first has made it, and loads it.
 
-    A whole file of an older format or recipe, or made from parents that were replaced since, is
-    made anew, and a warning says so; so is what ships damaged.  Another one tells of other torch.
-    Raises CheckpointError when the file is damaged, was made with another configuration or data or
-    does not hold a `kind`, and before anything is made when nothing can be written.  If writing
-    fails afterwards (a full disk), a warning says so and the result is returned all the same: it is
-    what the caller waited for.
+    An intact file that is out of date, because its format or its recipe is older or a parent was
+    replaced since, is made anew with a warning.  A damaged one is not touched: it may be all that
+    is left of a long run, so that its owner shall decide.  Only a damaged file among those that
+    ship is passed over with a warning.  A warning also tells if another release of torch made the
+    file.
+
+    Args:
+        recipe: What the result depends on.
+        make: A function () -> result, which is called if there is no file that will do.
+        kind: The class of the result, whose `from_state` reads the file.
+
+    Returns:
+        The result.  Made or loaded, it comes from the file's content, so that both are the same.
+        If it was made but cannot be written (a full disk), a warning says so and it is returned all
+        the same.
+
+    Raises:
+        CheckpointError: The file is damaged, was made with another configuration or other data or
+            does not hold a `kind`; or the folder cannot be written to, which is found out before
+            anything is made.
     """
     path = recipe.path
     if os.path.lexists(path):
-        if (found := _kept(recipe, path, kind)) is not None:
+        found = _kept(recipe, path, kind)
+        if found is not None:
             _tidy(path)
             return found
-    elif (found := _shipped(recipe, kind)) is not None:
-        return found
+    else:
+        for look_elsewhere in (_former, _shipped):
+            found = look_elsewhere(recipe, kind)
+            if found is not None:
+                return found
     with _locked(path):
         if os.path.lexists(path):  # made by another process in the meantime, or outdated
-            with warnings.catch_warnings(action="ignore"):  # said already
-                if (found := _kept(recipe, path, kind)) is not None:
-                    return found
+            with warnings.catch_warnings(action="ignore"):  # they were shown above
+                found = _kept(recipe, path, kind)
+            if found is not None:
+                return found
         raw = _packed(path, make().to_state(), recipe.mark)
         result = _restored(path, unpack(raw)["state"], kind)
         try:
             _write(path, raw, durable=True)
-            for done in _parts(path):
-                done.unlink(missing_ok=True)
+            for part in _parts(path):
+                part.unlink(missing_ok=True)
         except CheckpointError as error:
             warnings.warn(f"The result is used but not kept: {error}", stacklevel=2)
         return result
 
 
 def _parts(path: Path) -> list[Path]:
-    """What is left of the training that ended in path."""
+    """The part file of the training that ended in path, and what lies beside that."""
     return list(path.parent.glob(glob.escape(part_path(path).name) + "*"))
 
 
 def _tidy(path: Path) -> None:
-    """Remove what a process left beside path that was killed just after it had written it."""
+    """Remove what lies beside path if a process was killed just after it had written path.
+
+    Nothing is removed while another process holds the lock, and no failure is reported: these files
+    do no harm.
+    """
     lock = FileLock(f"{path}.lock")
-    if os.path.exists(lock.lock_file) or _parts(path):
-        with suppress(OSError, NotImplementedError, Timeout), lock.acquire(timeout=0):
-            for done in (*_parts(path), Path(lock.lock_file)):
-                done.unlink(missing_ok=True)
+    if not os.path.exists(lock.lock_file) and not _parts(path):
+        return
+    with suppress(OSError, NotImplementedError, Timeout), lock.acquire(timeout=0):
+        for left_over in (*_parts(path), Path(lock.lock_file)):
+            left_over.unlink(missing_ok=True)
 
 
 def _kept(recipe: Recipe, path: Path, kind: type[S]) -> S | None:
-    """What the file holds, or None if it must be made anew, which a warning says."""
+    """What the file holds, or None if it must be made anew, which a warning says.
+
+    CheckpointError if it is damaged or not what its name says.
+    """
     try:
         state, mark = load(path)
     except CheckpointError as error:
-        if isinstance(error.__cause__, OlderFormat):
-            return warnings.warn(f"{path.name} is made anew: {error.__cause__}.", stacklevel=3)
-        raise
+        if not isinstance(error.__cause__, OlderFormat):
+            raise
+        warnings.warn(f"{path.name} is made anew: {error.__cause__}.", stacklevel=3)
+        return None
     try:
-        other = [name for name, value in recipe.ingredients.items() if mark[name] != value]
-        if other == ["configs"] and mark["version"] < recipe.version:
-            other = []  # the default knobs were others then
-        outdated, release = recipe.outdated(mark), mark["torch"]
+        differing = [name for name, value in recipe.ingredients.items() if mark[name] != value]
+        if differing == ["configs"] and mark["version"] < recipe.version:
+            # Under a plain name, without a fingerprint, lie default configurations, and these may
+            # have had other values when the recipe was older.  It is outdated, as seen below.
+            differing = []
+        outdated = recipe.outdated(mark)
+        release = mark["torch"]
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise CheckpointError(f"{path} does not say what it was made from. {REMEDY}") from error
-    if other:
+    if differing:
         raise CheckpointError(
             f"{path} was made with another configuration or other data than its name says. {REMEDY}"
         )
     if outdated:
-        return warnings.warn(f"{path.name} is made anew: it was made {outdated}.", stacklevel=3)
+        warnings.warn(f"{path.name} is made anew: it was made {outdated}.", stacklevel=3)
+        return None
     if release != torch.__version__ and path.parent != SHIPPED:
         warnings.warn(
             f"{path.name} was made with torch {release}, this is {torch.__version__}: made anew it "
@@ -244,20 +358,35 @@ def _kept(recipe: Recipe, path: Path, kind: type[S]) -> S | None:
     return _restored(path, state, kind)
 
 
+def _former(recipe: Recipe, kind: type[S]) -> S | None:
+    """What is kept under the name of an earlier release, or None if there is none."""
+    if not recipe.former_stem:
+        return None
+    former = replace(recipe, stem=recipe.former_stem, former_stem="")
+    if not former.path.is_file():
+        return None
+    return _kept(former, former.path, kind)
+
+
 def _shipped(recipe: Recipe, kind: type[S]) -> S | None:
     """What ships under the recipe's name, or None if there is none or it must be made anew.
 
     The Fisher is no parent here: every machine makes its own, and the last digits differ.
     """
     path = SHIPPED / recipe.path.name
-    parents = {name: d for name, d in recipe.parents.items() if name != "Fisher"}
+    if not path.is_file():
+        return None
+    parents = dict(recipe.parents)
+    parents.pop("Fisher", None)
     try:
-        return _kept(replace(recipe, parents=parents), path, kind) if path.is_file() else None
+        return _kept(replace(recipe, parents=parents), path, kind)
     except CheckpointError as error:
-        return warnings.warn(f"{path.name} is made anew: {error}", stacklevel=3)
+        warnings.warn(f"{path.name} is made anew: {error}", stacklevel=3)
+        return None
 
 
 def _packed(path: Path, state: dict[str, Any], mark: Mapping[str, Any]) -> bytes:
+    """The bytes of a file with this state and mark; CheckpointError naming path for NaN in it."""
     try:
         return pack({"mark": dict(mark), "state": state})
     except ValueError as error:
@@ -265,8 +394,15 @@ def _packed(path: Path, state: dict[str, Any], mark: Mapping[str, Any]) -> bytes
 
 
 def _restored(path: Path, state: dict[str, Any], kind: type[S]) -> S:
-    """The `kind` of this state, if the state is one, with nothing missing, added or converted."""
+    """Make the object that a state describes; CheckpointError naming path if it describes none.
+
+    What is made must have this very state again, so that nothing was missing, added or converted.
+    A class whose states said the same in other words in an earlier release has a method
+    `with_todays_words` that translates them.
+    """
     try:
+        translate = getattr(kind, "with_todays_words", dict)  # dict only copies
+        state = translate(state)
         result = kind.from_state(state)
         if not same(result.to_state(), state):
             raise ValueError("some values have another type, or do not belong there")
@@ -279,7 +415,10 @@ def _restored(path: Path, state: dict[str, Any], kind: type[S]) -> S:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Waits for its turn: inside, nobody else makes or writes path.  Ends with its process."""
+    """A context in which no other process makes or writes path; who comes second waits.
+
+    The operating system opens the lock of a process that was killed.
+    """
     lock = FileLock(f"{path}.lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -299,7 +438,10 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _write(path: Path, raw: bytes, durable: bool) -> None:
-    """Replace path by these bytes.  The lock is held: a temporary file there is stale."""
+    """Replace the file's content, and remove what an interrupted writing left.
+
+    The lock is held, so that a temporary file that is there has no writer any more.
+    """
     try:
         for stale in path.parent.glob(glob.escape(path.name) + ".*tmp"):
             stale.unlink(missing_ok=True)
@@ -316,7 +458,7 @@ def _write(path: Path, raw: bytes, durable: bool) -> None:
 
 
 def _replace(path: Path, raw: bytes, durable: bool) -> None:
-    """The same, in one step, and nothing is left over if it fails."""
+    """Replace the file's content in one step; if that fails, nothing is left over."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         with temporary.open("wb") as stream:

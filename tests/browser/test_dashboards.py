@@ -7,7 +7,7 @@ import lab
 import pytest
 from playwright.sync_api import expect
 
-from sahelpers.live.forget import KNOBS
+from sahelpers.live.forgetting import KNOBS
 
 FOCUSED = r"""board => {
     const e = document.activeElement;
@@ -152,7 +152,7 @@ def test_forgetting_by_mouse(live, shot):
     assert any(re.search(r"step \d+: [\d.]+ from the surrogate", text) for text in said)
     assert pictures >= 4
     names = board.locator("span:has(+ img)").all_inner_texts()
-    assert names == ["baseline", "hidden", "forgotten", "control", "before", "now"]
+    assert names == ["baseline", "hidden", "forgotten", "retrained", "before", "now"]
     fits(live, board, shot, "forget")
 
 

@@ -9,19 +9,20 @@ from sahelpers.config import CHECKOUT
 
 CELL = """import sys
 
-import sahelpers as sa
+sys.path.append({checkout!r})
 
-sys.path.append({docs!r})
-import your_data
+import sahelpers as sa
+from sahelpers import live
+from study.experiments import your_data
 
 data = your_data.{images}.split()
 few = sa.BaselineConfig(epochs=30, batch_size=50), sa.JudgeConfig(epochs=4, batch_size=50)
 story = sa.Story(data, baseline=few[0], judge=few[1])
 models = dict(baseline=story.baseline.model, hidden=story.hidden({gone}))
-sa.live.Tabs(dict(
-    Explore=lambda: sa.live.LatentExplorer(models, 1, 2),
-    Forget=lambda: sa.live.AmnesiaDashboard(story, {gone}),
-    Attack=lambda: sa.live.ProbeDashboard(story, {gone}),
+live.Tabs(dict(
+    Explore=lambda: live.LatentExplorer(models, 1, 2),
+    Forget=lambda: live.AmnesiaDashboard(story, {gone}),
+    Attack=lambda: live.ProbeDashboard(story, {gone}),
 ))
 """
 SETS = {"letters": ("letters(your_data.ALPHABET, (28, 28), 20)", 6), "colours": ("shapes(60)", 2)}
@@ -30,7 +31,7 @@ SETS = {"letters": ("letters(your_data.ALPHABET, (28, 28), 20)", 6), "colours": 
 @pytest.mark.parametrize("name", SETS)
 def test_everything_fits_and_answers(name, browser, tmp_path, monkeypatch, shot):
     images, gone = SETS[name]
-    code = CELL.format(docs=str(CHECKOUT / "docs"), images=images, gone=gone)
+    code = CELL.format(checkout=str(CHECKOUT), images=images, gone=gone)
     (tmp_path / "lab").mkdir()
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     notebook = nbformat.v4.new_notebook(

@@ -1,6 +1,5 @@
 """The page without a kernel, opened as a file in a browser without a network."""
 
-import importlib.util
 import json
 import re
 
@@ -11,13 +10,9 @@ import torch.nn.functional as F
 from playwright.sync_api import expect
 
 import sahelpers as sa
-from sahelpers.config import CHECKOUT
+from tools import page as make
 
-SPEC = importlib.util.spec_from_file_location("make_page", CHECKOUT / "docs" / "page" / "make.py")
-make = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(make)
-
-ROLES = ("baseline", "hidden", "forgotten", "control")
+ROLES = ("baseline", "hidden", "forgotten", "retrained")
 SHOWN = """() => [...document.querySelectorAll('#pictures canvas')].map(c =>
     [...c.getContext('2d').getImageData(0, 0, 28, 28).data].filter((_, i) => i % 4 === 0))"""
 FOCUSED = "document.activeElement.id || document.activeElement.value"
@@ -55,7 +50,7 @@ def data():
 
 def weights(data, role, digit):
     """(weight, bias) of each layer of a decoder, from the page's own integers."""
-    name = f"{role} {digit}" if role in ("forgotten", "control") else "baseline"
+    name = f"{role} {digit}" if role in ("forgotten", "retrained") else "baseline"
     layers = [(w.clone(), b) for w, _, b in make.unpacked(data["models"][name], data["sizes"])]
     if role == "hidden":
         reset(layers[0][0], digit)
@@ -114,7 +109,7 @@ def test_eight_bits_change_no_picture_that_one_could_see(visit, tmp_path):
     file.write_text(make.filled(template, json.dumps(data), ""), encoding="utf-8")
     page = visit(file)
     models = [story.baseline.model, story.hidden(3)]
-    models += [story.forgotten(3).model, story.control(3).model]
+    models += [story.forgotten(3).model, story.retrained(3).model]
     apart = []
     for _ in range(10):
         page.get_by_role("button", name="New z").click()
@@ -195,15 +190,15 @@ def test_a_quiz_played_to_its_end(visit, data, digit, mnist, shot):
         assert curve[120:] == pytest.approx(wanted[120:], abs=2), role  # rounding has grown by then
     final = {role: curve[-1] for role, curve in curves.items()}
     assert final["baseline"] == pytest.approx(final["hidden"], abs=0.01)
-    assert final["hidden"] < final["control"] - 3
-    lead = (final["control"] - final["forgotten"]) / (final["control"] - final["hidden"])
+    assert final["hidden"] < final["retrained"] - 3
+    lead = (final["retrained"] - final["forgotten"]) / (final["retrained"] - final["hidden"])
     place = "ahead" if lead > 1 / 3 else "behind" if lead < -1 / 3 else "level"
     expect(verdict).to_contain_text(f"It comes out {place}")
     third = page.evaluate("round.order[2]")
     right = sum(k == (third == role) for role, k in zip(ROLES[:2], (True, True), strict=True))
-    right += third != "control"
+    right += third != "retrained"
     expect(verdict).to_contain_text(f"You placed {right} of the three")
-    steps = len(curves["control"])
+    steps = len(curves["retrained"])
     page.get_by_role("button", name="Go on").click()
     expect(verdict).to_contain_text(re.compile(rf"found in (?!{steps - 1} )\d+ steps"))
     page.get_by_role("button", name="Play again").click()

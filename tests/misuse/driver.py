@@ -65,7 +65,9 @@ class Checkout:
     def __init__(self, parent):
         self.root = Path(parent) / "Übung fürs Löschen"
         self.checkpoints = self.root / "checkpoints"
-        self.checkpoints.mkdir(parents=True)
+        self.elsewhere = self.root / "elsewhere"  # a working folder beside notebooks/
+        for folder in (self.checkpoints, self.elsewhere):
+            folder.mkdir(parents=True)
         for part in ("sahelpers", "notebooks", "docs"):
             shutil.copytree(CHECKOUT / part, self.root / part)
         self.files = _write_mnist(self.root / "data" / "MNIST" / "raw")

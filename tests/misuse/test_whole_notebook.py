@@ -8,7 +8,7 @@ import pytest
 from misuse.driver import Checkout, Refused, powerless, same, undisturbed
 from nbclient.exceptions import DeadKernelError
 
-BARS = ("train mlp VAE", "train judge 'open'", "train judge 'plain'")
+BARS = ("train mlp VAE", "train judge 'open_set'", "train judge 'closed_set'")
 STRIKES = [(bar, round(random.Random(k).uniform(0, 0.3), 2)) for k in range(3) for bar in BARS]
 
 
@@ -88,11 +88,11 @@ def test_no_permission_to_write(checkout, clean, tmp_path, monkeypatch):
     ends_well(checkout, clean, printed)
 
 
-def test_three_at_once_in_another_folder(checkout, clean, tmp_path):
+def test_three_at_once_in_another_folder(checkout, clean):
     printed = []
 
     def reader():
-        with checkout.kernel(cwd=tmp_path) as kernel:
+        with checkout.kernel(cwd=checkout.elsewhere) as kernel:
             printed.append(kernel.run(*checkout.cells()))
 
     readers = [threading.Thread(target=reader) for _ in range(3)]

@@ -26,11 +26,10 @@ import torch
 import sahelpers as sa
 from sahelpers.config import CHECKOUT
 from sahelpers.store.files import Recipe, digest, load, part_path, save
-from sahelpers.study.grid import append, read_journal
-from sahelpers.study.report import KEY
+from study import journal
 
 CONTEXT = multiprocessing.get_context("forkserver")  # torch is imported once, for all children
-CONTEXT.set_forkserver_preload(["sahelpers.study.grid"])
+CONTEXT.set_forkserver_preload(["study.grid"])
 NOBODY = 65534
 
 
@@ -87,12 +86,12 @@ def save_for_ever(folder: Path, size: Size) -> None:
 def fill_journal(folder: Path, size: Size) -> None:
     """Lines 0 to 199 of a journal, those that are not there yet."""
     path = folder / "journal.jsonl"
-    key = dict.fromkeys(("part", *KEY), "x")
-    there = {line["class"] for line in read_journal(path)}
+    key = dict.fromkeys(journal.KEY, "x")
+    there = {line["class"] for line in journal.read(path)}
     for k in range(200):
         if k not in there:
             time.sleep(0.002)
-            append(path, key | {"class": k, "values": {"seconds": k / 7}})
+            journal.append(path, key | {"class": k, "values": {"seconds": k / 7}})
 
 
 def small_files(limit: int) -> None:
@@ -272,10 +271,10 @@ def killed_journal(folder: Path, size: Size, seconds: float) -> bool:
     case = Case(folder, size)
     hit = case.kill(fill_journal, seconds)
     path = case.folder / "journal.jsonl"
-    before = read_journal(path)
+    before = journal.read(path)
     assert [line["class"] for line in before] == list(range(len(before)))
     assert "error" not in case.run(fill_journal)
-    after = read_journal(path)
+    after = journal.read(path)
     assert after[: len(before)] == before
     assert [line["class"] for line in after] == list(range(200))
     return hit

@@ -1,0 +1,1 @@
+"""Attacks on a model that has forgotten: over latent and label, over weights, and the audit."""

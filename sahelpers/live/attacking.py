@@ -1,0 +1,281 @@
+"""The dashboard that attacks models in the same way, and what it does without a widget."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from operator import attrgetter
+from threading import Event
+
+import ipywidgets as ipw
+
+from ..attacks.latent import (
+    ProbeResult,
+    attack_success,
+    guided_attack,
+    invert_blind,
+    invert_prototypes,
+)
+from ..checks import check_is
+from ..config import ProbeConfig, check_classes
+from ..models import CVAE
+from ..story import Classes, Story
+from .base import KnobDashboard, sheet, table
+from .worker import LOCK, Controller, as_code, check_models, models_there
+
+
+@dataclass(frozen=True)
+class Attack:
+    """One of the attacks that the dashboard offers.
+
+    Attributes:
+        function: The public function that runs it.
+        needs: Its further arguments: name -> where a story has it.
+        knobs: The fields of ProbeConfig that stand in its loss.
+    """
+
+    function: Callable[..., ProbeResult]
+    needs: dict[str, str]
+    knobs: tuple[str, ...]
+
+
+ATTACKS = {
+    "prototype": Attack(invert_prototypes, {"baseline": "baseline.model"}, ("alpha_tv", "l2z")),
+    "blind": Attack(
+        invert_blind,
+        {},
+        ("w_contrast", "w_ink", "ink_target", "w_tv", "w_orient", "w_z", "w_y"),
+    ),
+    "guided": Attack(guided_attack, {"guide": "guide"}, ("l2z",)),
+}
+ALWAYS = ("n_restarts", "steps")  # knobs of every attack
+COUNT, SIDE = 8, 56  # restarts shown, the best first, and the pixels of each
+TIMES = {  # what `run` may have to make first, and how long it takes
+    "forgotten": "the forgotten model (ten seconds)",
+    "retrained": "the one retrained without it (two minutes)",
+}
+Models = Mapping[str, CVAE] | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an attack found in one model.
+
+    Attributes:
+        result: Images, latents, labels and losses of all restarts.
+        shares: The share of restarts that a judge calls the class, by role, and that all of them
+            do under "all judges".
+    """
+
+    result: ProbeResult
+    shares: dict[str, float]
+
+
+class ProbeController(Controller):
+    """Attack several models in the same way.
+
+    Args:
+        story: Where targets, judges and guide come from.
+        forget_class: The class or classes that were forgotten; attacks begin with the first.
+        models: Name -> model to attack.  When left out, the story's: the model that has forgotten
+            these classes, the retrained one that never saw them and the one that hides them; for a
+            class that is not among them, the three models of that class.  `run` makes what is not
+            there yet.
+
+    Attributes:
+        attack, forget_class, config: The settings.
+        outcomes: Name of the model -> what was found; empty until `run` has ended.
+    """
+
+    def __init__(self, story: Story, forget_class: Classes = 3, models: Models = None) -> None:
+        check_is(story, Story, "story", ": sa.Story() makes one")
+        self.story = story
+        self.num_classes = story.baseline.model.num_classes
+        self.start = check_classes(forget_class, self.num_classes)
+        if models is not None:
+            check_models(models, self.num_classes)
+            models = dict(models)
+        self.models = models
+        self.reset()
+
+    @property
+    def gone(self) -> tuple[int, ...]:
+        """The classes whose models are attacked."""
+        return self.start if self.forget_class in self.start else (self.forget_class,)
+
+    @property
+    def missing(self) -> str:
+        """What `run` has to make first and how long it takes; "" when nothing is missing."""
+        if self.models is not None:
+            return ""
+        there = models_there(self.story, self.gone)
+        return " and ".join(words for name, words in TIMES.items() if name not in there)
+
+    def targets(self) -> Mapping[str, CVAE]:
+        """Name -> model: those given, or the story's, made if need be."""
+        if self.models is not None:
+            return self.models
+        return {
+            "forgotten": self.story.forgotten(self.gone).model,
+            "retrained": self.story.retrained(self.gone).model,
+            "hidden": self.story.hidden(self.gone),
+        }
+
+    def reset(self) -> None:
+        """Back to the first settings; nothing found."""
+        with LOCK:
+            self.attack = ""
+            self.choose("prototype", self.start[0])
+
+    def choose(self, attack: str, forget_class: int) -> None:
+        """Choose the attack, with its preset, and the class it is after; what was found is void."""
+        if attack not in ATTACKS:
+            raise ValueError(f"attack={attack!r} is not one of {', '.join(ATTACKS)}")
+        (wanted,) = check_classes((forget_class,), self.num_classes)
+        with LOCK:
+            if attack != self.attack:
+                blind = attack == "blind"
+                self.config = ProbeConfig() if blind else ProbeConfig.prototype()
+            self.attack, self.forget_class = attack, wanted
+            self.outcomes: dict[str, Outcome] = {}
+
+    def run(self, stop: Event, show: Callable[[str, float], None] = lambda *_: None) -> bool:
+        """Attack every model.
+
+        Args:
+            stop: Once it is set, the attack ends.
+            show: Called after every step with the model's name and the share of the whole way.
+
+        Returns:
+            False when `stop` was set meanwhile; then nothing is kept.
+        """
+        with LOCK:
+            name_of_attack, label, config = self.attack, self.forget_class, self.config
+        attack = ATTACKS[name_of_attack]
+        more = {word: attrgetter(path)(self.story) for word, path in attack.needs.items()}
+        juries = {role: {role: judge} for role, judge in self.story.judges.items()}
+        juries["all judges"] = self.story.judges
+        outcomes = {}
+        targets = self.targets()
+        for place, (name, model) in enumerate(targets.items()):
+
+            def on_step(done: int, name: str = name, place: int = place) -> bool:
+                show(name, (place + done / config.steps) / len(targets))
+                return not stop.is_set()
+
+            result = attack.function(model, label, config, on_step=on_step, **more)
+            if stop.is_set():
+                return False
+            shares = {}
+            for who, jury in juries.items():
+                called = attack_success(result.images, jury, label)
+                shares[who] = float(called.float().mean())
+            outcomes[name] = Outcome(result, shares)
+        with LOCK:
+            if stop.is_set():
+                return False
+            self.outcomes = outcomes
+        return True
+
+    def code(self) -> str:
+        """A line of code that attacks one `model` with the present settings."""
+        with LOCK:
+            attack = ATTACKS[self.attack]
+            words = ["model", str(self.forget_class), as_code(self.config)]
+        words += [f"{word}=story.{path}" for word, path in attack.needs.items()]
+        return f"found = sa.{attack.function.__name__}({', '.join(words)})"
+
+
+class ProbeDashboard(KnobDashboard):
+    """Choose an attack and its priors, run it on every model, let the scoring judges decide.
+
+    Args:
+        story: Where targets, judges and guide come from.
+        forget_class: The class or classes that were forgotten.
+        models: Name -> model to attack; the story's own when left out.
+    """
+
+    def __init__(self, story: Story, forget_class: Classes = 3, models: Models = None) -> None:
+        c = ProbeController(story, forget_class, models)
+        names = list(ALWAYS)
+        for attack in ATTACKS.values():
+            names += [name for name in attack.knobs if name not in names]
+        super().__init__(c, names, "nothing")
+        numbers = range(c.num_classes)
+        self.attack = self.menu("ATTACK", ATTACKS, c.attack, lambda _: self._choose())
+        self.label = self.menu("FORGET_CLASS", numbers, c.forget_class, lambda _: self._choose())
+        submit = partial(self.worker.submit, self._run)
+        self.run = self.button("Attack", "attack every model", submit, "primary")
+        self.reset = self.button("Reset", "back to the first settings", self._reset)
+        self.picture = ipw.HTML()
+        buttons = ipw.HBox([self.run, self.stop, self.reset])
+        self.arrange(
+            [self.attack, self.label, *self.knobs.values(), buttons, self.progress],
+            [self.picture, self.table, self.code, self.help],
+        )
+        self.when_idle()
+        self._follow()
+
+    def _choose(self) -> None:
+        self.worker.stop()  # what it would find is no longer asked for
+        self.controller.choose(self.attack.value, self.label.value)
+        self._follow()
+
+    def _reset(self) -> None:
+        self.worker.stop()
+        self.controller.reset()
+        self._follow()
+
+    def _follow(self) -> None:
+        """Show the knobs of the attack at the controller's values, and what was found so far."""
+        self.set_knobs()
+        with self.quietly():
+            self.attack.value = self.controller.attack
+            self.label.value = self.controller.forget_class
+        for name, slider in self.knobs.items():
+            used = name in (*ALWAYS, *ATTACKS[self.controller.attack].knobs)
+            slider.layout.display = None if used else "none"
+        self.show_code()
+        self._draw_outcomes()
+        missing = self.controller.missing
+        self.say("Ready: press Attack." + (f" It first makes {missing}." if missing else ""))
+
+    def _run(self, stop: Event) -> None:
+        self.stop.disabled = False
+        missing = self.controller.missing
+        if missing:
+            self.say(f"Making {missing}; Stop waits for its end ...")
+        else:
+            self.say("Attacking ...")
+        self.progress.value = 0.0
+
+        def show(name: str, done: float) -> None:
+            if done >= self.progress.value + 0.01:
+                self.progress.value = done
+                self.say(f"Attacking {name}")
+
+        if not self.controller.run(stop, show):
+            self.say("Stopped: nothing was kept, models are compared after equal work only.")
+            return
+        self._draw_outcomes()
+        self.progress.value = 1.0
+        self.say("Done. Only the difference to the retrained model is evidence.")
+
+    def _draw_outcomes(self) -> None:
+        """The best restarts of each model, and how many each judge calls the class."""
+        c, outcomes = self.controller, self.controller.outcomes  # others may take their place
+        self.picture.value = self.table.value = ""
+        if not outcomes:
+            return
+        first = next(iter(outcomes.values()))
+        count = len(first.result.loss)
+        pictures = {name: [found.result.images[:COUNT]] for name, found in outcomes.items()}
+        self.picture.value = sheet(pictures, [[""] * min(COUNT, count)], [SIDE])
+        lines = []
+        for name, found in outcomes.items():
+            shares = [f"{100 * share:.0f} %" for share in found.shares.values()]
+            lines.append((name, *shares, f"{found.result.loss[0]:.4f}"))
+        caption = (
+            f"Attack {c.attack}, class {c.forget_class}: restarts out of {count} that a judge "
+            "calls the class (P of 0.5 or more)"
+        )
+        self.table.value = table(caption, ("model", *first.shares, "best loss"), lines)

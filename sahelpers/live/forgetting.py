@@ -1,0 +1,406 @@
+"""The dashboard that forgets while you watch, and what it does without a widget."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import ipywidgets as ipw
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from .. import plots
+from ..amnesia import AmnesiaResult, forget
+from ..checks import check_is
+from ..config import AmnesiaConfig, check_classes, kept_classes
+from ..judges import Verdict, draw_images, fixed_latents, judge_samples
+from ..models import CVAE
+from ..story import Classes, Story
+from ..training import History
+from .base import KnobDashboard, bars, curves, sheet, table, wrapped
+from .worker import LOCK, Controller, as_code, changed, in_lines, models_there
+
+FRAME_SECONDS = 0.4  # between two pictures of a run
+JUDGED = 200  # samples per class behind the dashboard's table
+COLUMNS = 8  # images of the class in each model's row
+ROWS = 3  # images per class in the grid
+SIDES = (52, 42)  # pixels of an image in these two
+QUICK = 3.0  # seconds: after a shorter run, a released slider forgets again
+KNOBS = (
+    "gray_value", "neg_loss_weight", "gamma", "ewc_lambda", "w_attack", "w_contrast", "w_ink",
+    "w_tv", "w_orient", "epochs_unl",
+)  # fmt: skip
+HEAD = ("judge", "P before", "after", "argmax", "kept before", "after")  # of the table, percent
+ENDED = {"done": "Done", "budget": "EPOCHS_UNL used up", "stopped": "Stopped"}
+Rows = dict[str, Tensor]  # name of a model -> its images
+Chain = tuple[tuple[tuple[int, ...], AmnesiaConfig], ...]  # classes and settings, run by run
+
+
+class AmnesiaController(Controller):
+    """Forget classes of a trained model, step by step, with settings that a person moves.
+
+    Args:
+        story: Where model, Fisher, judges and the first configuration come from.
+        forget_class: The class or classes that are chosen at first.
+
+    Attributes:
+        config, forget_class: The settings of the next run.
+        model: The model so far: the baseline, or what the last run left.
+        chain: The runs that led to it.
+        result: The last run; None before the first.
+        judged_rows: What the judges say of the last run, by role: the numbers of a row of HEAD, in
+            percent.  Empty until `judge` is called.
+        kept_changes: The same for each kept class: role -> class -> change of the share that is
+            recognised, in points.
+    """
+
+    def __init__(self, story: Story, forget_class: Classes = 3) -> None:
+        check_is(story, Story, "story", ": sa.Story() makes one")
+        self.story = story
+        self.baseline = story.baseline.model
+        self.fishers = story.fishers
+        self.start = check_classes(forget_class, self.baseline.num_classes)
+        self.shown = fixed_latents(self.baseline, COLUMNS, seed=1)
+        self.judged = fixed_latents(self.baseline, JUDGED)
+        self.reset()
+
+    @cached_property
+    def verdicts(self) -> dict[str, Verdict]:
+        """What the judges say of the baseline, by role."""
+        found = {}
+        for role, judge in self.story.judges.items():
+            found[role] = judge_samples(self.baseline, judge, self.judged)
+        return found
+
+    def reset(self) -> None:
+        """Back to the baseline and to the first settings."""
+        with LOCK:
+            self.forget_class, self.config = self.start, self.story.config.amnesia
+            self.model = self.baseline
+            self.chain: Chain = ()
+            self.result: AmnesiaResult | None = None
+            self.stopped = False  # whether a run of the chain was
+            self.judged_rows: dict[str, list[float]] = {}
+            self.kept_changes: dict[str, dict[int, float]] = {}
+
+    def choose(self, forget_class: tuple[int, ...]) -> None:
+        """Choose the classes of the next run; ValueError when there is none or none is kept."""
+        with LOCK:
+            self.forget_class = check_classes(forget_class, self.baseline.num_classes)
+
+    def forget(
+        self, stop: Event, show: Callable[..., None] = lambda *_: None, another: bool = False
+    ) -> None:
+        """Forget the chosen classes with the present settings.
+
+        Args:
+            stop: Once it is set, the run ends, and its model so far is taken.
+            show: Called about twice a second with the share of the way (0 to 1), the history of
+                `sa.forget` so far, and the two values that `pictures` returns.
+            another: Go on from the present model, where what was forgotten stays forgotten, and
+                not from the baseline.
+
+        Raises:
+            ValueError: When a setting does not fit; it is named.  The model then stays as it was.
+        """
+        with LOCK:
+            forget_class, config = self.forget_class, self.config
+            model, earlier = (self.model, self.chain) if another else (self.baseline, ())
+        so_far = _classes(earlier)
+        twice = sorted(set(forget_class) & set(so_far))
+        if twice:
+            raise ValueError(f"class {twice[0]} is forgotten already (so far {so_far})")
+        chain = (*earlier, (forget_class, config))
+        gone = check_classes((*so_far, *forget_class), model.num_classes)
+        history: History = {}
+        last_frame = -math.inf
+
+        def on_step(step: int, new: CVAE, numbers: dict[str, float]) -> bool:
+            nonlocal last_frame
+            for name, value in numbers.items():
+                history.setdefault(name, []).append(value)
+            if time.perf_counter() - last_frame >= FRAME_SECONDS:
+                done = _share_done(step, history["distance"], config)
+                show(done, history, *self.pictures(new, chain))
+                last_frame = time.perf_counter()
+            return not stop.is_set()
+
+        result = forget(model, self.fishers.without(gone), forget_class, config, on_step=on_step)
+        with LOCK:
+            self.result = replace(result, forget_class=gone)
+            self.model = result.model
+            self.stopped = result.reason == "stopped" or (another and self.stopped)
+            self.chain = chain
+            self.judged_rows = {}
+            self.kept_changes = {}
+
+    def judge(self) -> None:
+        """Let the judges look at the last result: fills `judged_rows` and `kept_changes`."""
+        result = self.result
+        if result is None:
+            return
+        gone = list(result.forget_class)
+        kept = kept_classes(gone, self.baseline.num_classes)
+        for role, judge in self.story.judges.items():
+            before = self.verdicts[role]
+            after = judge_samples(result.model, judge, self.judged)
+            row = []
+            for shares in (before.probability, after.probability, after.argmax):
+                row.append(100 * float(shares.diagonal()[gone].max()))  # of the worst class
+            kept_before, kept_after = 100 * before.correct(kept), 100 * after.correct(kept)
+            row += [float(kept_before.mean()), float(kept_after.mean())]
+            self.judged_rows[role] = row
+            changes = (kept_after - kept_before).tolist()
+            self.kept_changes[role] = dict(zip(kept, changes, strict=True))
+
+    def pictures(self, model: CVAE | None = None, chain: Chain = ()) -> tuple[Tensor, Rows]:
+        """What is shown of a model.
+
+        Args:
+            model: The model; the present one when left out.
+            chain: The runs that led to it; those of the present one when left out.
+
+        Returns:
+            What it draws at the latents `shown`, (N, *image_shape); and for each of the models of
+            `models_there` what this one draws at the latents of the first class that the last run
+            forgets, (COLUMNS, *image_shape).
+        """
+        model = model or self.model
+        chain = chain or self.chain or ((self.forget_class, self.config),)
+        last_classes, _ = chain[-1]
+        latents = self.shown.where(self.shown.labels == last_classes[0])
+        forgotten = None if model is self.baseline else model
+        models = models_there(self.story, _classes(chain), forgotten)
+        rows = {name: draw_images(drawn, latents) for name, drawn in models.items()}
+        return draw_images(model, self.shown), rows
+
+    def name(self) -> str:
+        """A name for files of the last result: its classes, its knobs that are not the default,
+        and whether it was stopped.
+
+        Raises:
+            ValueError: When there is no result yet.
+        """
+        with LOCK:
+            result, chain, stopped = self.result, self.chain, self.stopped
+        if result is None:
+            raise ValueError("there is nothing to save yet: press Forget first")
+        words = ["forgotten"]
+        for classes, config in chain:
+            words.append("-".join(map(str, classes)))
+            words += [f"{knob}-{value}" for knob, value in changed(config).items()]
+        if stopped:
+            words.append(f"stopped-{result.steps}")
+        return "_".join(words).replace(":", "-")[:200]
+
+    def code(self) -> str:
+        """Lines of code that make the present result again, or the one that Forget would make."""
+        with LOCK:
+            chain = self.chain or ((self.forget_class, self.config),)
+            stopped = self.stopped
+        call = "story.baseline"
+        for runs, (forget_class, config) in enumerate(chain, 1):
+            gone = check_classes(_classes(chain[:runs]), self.baseline.num_classes)
+            fisher = f"story.fishers.without({gone})"
+            call = f"sa.forget({call}.model, {fisher}, {forget_class}, {as_code(config)})"
+        if stopped:
+            call += "  # but it was stopped early"
+        return f"import sahelpers as sa\n\n{self._story_as_code()}\nresult = {call}\n"
+
+    def _story_as_code(self) -> str:
+        """The line that makes the story again, as far as names and configurations can say it."""
+        story = self.story
+        words = []
+        if story.dataset not in (None, "mnist"):
+            words.append(repr(story.dataset))
+        for role, config in vars(story.config).items():
+            if changed(config) and role not in story.given:
+                words.append(f"{role}={as_code(config)}")
+        line = f"story = sa.Story({', '.join(words)})"
+        if story.given:
+            line += f"  # give it your {' and '.join(story.given)} as well"
+        return line
+
+
+def _share_done(step: int, distances: list[float], config: AmnesiaConfig) -> float:
+    """How much of a run is done, from 0 to 1: by its steps or by the way to the surrogate."""
+    by_steps = (step + 1) / config.max_steps()
+    whole_way = max(distances[0] - config.tolerance, 1e-9)
+    by_distance = (distances[0] - distances[-1]) / whole_way
+    return min(1.0, max(by_steps, by_distance))
+
+
+def _classes(chain: Chain) -> tuple[int, ...]:
+    """All classes that the runs forget, in their order."""
+    return tuple(c for classes, _ in chain for c in classes)
+
+
+class AmnesiaDashboard(KnobDashboard):
+    """Choose classes and weights, press Forget, watch it happen, press Stop.
+
+    Args:
+        story: Where model, Fisher, judges and the first configuration come from.
+        forget_class: The class or classes that are chosen at first.
+    """
+
+    def __init__(self, story: Story, forget_class: Classes = 3) -> None:
+        c = AmnesiaController(story, forget_class)
+        super().__init__(c, KNOBS, "the model so far")
+        numbers = range(c.baseline.num_classes)
+        self.classes = [
+            self.toggle(str(k), f"forget class {k}, {name}", k in c.forget_class, self._toggled)
+            for k, name in enumerate(story.train.class_names)
+        ]
+        names = ["gray", "noise", "blank", "mixture", *(f"class:{k}" for k in numbers)]
+        self.surrogate = self.menu(
+            "SURROGATE", dict.fromkeys([*names, c.config.surrogate]), c.config.surrogate,
+            lambda value: self.change("surrogate", value),
+        )  # fmt: skip
+        self.again = ipw.Checkbox(False, description="forget again on release", indent=False)
+        self.again_by_itself = False  # what `again` was set to, as long as nobody presses it
+        self.adding = False  # whether the last run went on from the one before
+        self.forget = self.button("Forget", "from the start", lambda: self._start(False), "primary")
+        self.another = self.button("Forget these too", "go on from here", lambda: self._start(True))
+        self.reset = self.button("Reset", "to the start", lambda: self.worker.submit(self._reset))
+        self.save = self.button("Save", "picture (PNG) and code, into this folder", self._save)
+        self.models, self.grid = ipw.HTML(), ipw.HTML()
+        self.curves, self.cost = ipw.HTML(), ipw.HTML()
+        buttons = [self.forget, self.another, self.stop, self.reset, self.save]
+        self.arrange(
+            [
+                ipw.HTML("<b>FORGET_CLASS</b> one or several"), wrapped(self.classes),
+                self.surrogate, *self.knobs.values(), self.again, wrapped(buttons), self.progress,
+            ],
+            [
+                self.models, self.grid, wrapped([self.curves, self.cost]), self.table, self.code,
+                self.help,
+            ],
+        )  # fmt: skip
+        self.before, _ = c.pictures(c.baseline)
+        self.when_idle()
+        self._draw()
+        self.say("Ready. Choose a class and press Forget.")
+
+    def change(self, name: str, value: Any) -> None:
+        """Give the controller a new value, and forget again with it if the person wants that."""
+        super().change(name, value)
+        if self.again.value and not self.adding:
+            self._start(False)
+
+    def when_idle(self) -> None:
+        """Nothing runs: Stop rests, and what needs a result works if there is one."""
+        super().when_idle()
+        self.another.disabled = self.save.disabled = self.controller.result is None
+
+    def _toggled(self, _: bool) -> None:
+        if any(button.value for button in self.classes):
+            self._choose()
+            if self.controller.result is None and not self.worker.busy:
+                self._draw()
+            self.say(f"Chosen: {', '.join(map(str, self.controller.forget_class))}.")
+        else:  # on the way from one class to another
+            self.say("Choose at least one class.")
+
+    def _choose(self) -> None:
+        self.controller.choose(tuple(k for k, b in enumerate(self.classes) if b.value))
+        self.show_code()
+
+    def _start(self, another: bool) -> None:
+        self._choose()  # refuses an empty choice before anything is stopped
+        self.adding = another
+        self.worker.submit(lambda stop: self._run(stop, another))
+
+    def _run(self, stop: Event, another: bool) -> None:
+        self.stop.disabled = False
+        self.say("Forgetting ...")
+        self.progress.value = 0.0
+        self.controller.forget(stop, self._show_frame, another)
+        if self.worker.waiting:
+            return
+        self._draw()
+        result = self.controller.result
+        ended = f"{ENDED[result.reason]}: {result.steps} steps in {result.seconds:.1f} s"
+        self.say(f"{ended}. The judges are looking ...")
+        self.controller.judge()
+        self._fill_table()
+        self.progress.value = 1.0
+        if self.again.value == self.again_by_itself and result.reason != "stopped":
+            self.again_by_itself = result.seconds <= QUICK
+            self.again.value = self.again_by_itself
+        gone = ", ".join(map(str, result.forget_class))
+        self.say(f"{ended}. What the judges say of class {gone} is in the table.")
+
+    def _show_frame(self, done: float, history: History, *pictures: Any) -> None:
+        """Show how far a run is: `pictures` are the two values that the controller's returns."""
+        self.progress.value = done
+        distances = history["distance"]
+        self.say(f"Forgetting, step {len(distances)}: {distances[-1]:.3f} from the surrogate")
+        self._show(*pictures)
+        self.curves.value = curves({k: v for k, v in history.items() if k != "distance"})
+
+    def _show(self, now: Tensor, models: Rows) -> None:
+        """Show pictures of the controller; what the judges said of earlier ones is hidden."""
+        rows = {name: [images] for name, images in models.items()}
+        self.models.value = sheet(rows, [[""] * COLUMNS], SIDES[:1])
+        grids = {}
+        for name, images in {"before": self.before, "now": now}.items():
+            of_class = images.unflatten(0, (-1, COLUMNS))  # (K, COLUMNS, *image_shape)
+            grids[name] = of_class[:, :ROWS].transpose(0, 1)  # (ROWS, K, *image_shape)
+        shown = ""
+        for line in in_lines(range(len(self.classes))):
+            of_line = {name: [grid[:, line].flatten(0, 1)] for name, grid in grids.items()}
+            shown += sheet(of_line, [line], SIDES[1:])
+        self.grid.value = shown
+        self._show_judgement(False)
+
+    def _show_judgement(self, shown: bool) -> None:
+        """Show or hide the table and the bars; their places stay."""
+        visibility = "visible" if shown else "hidden"
+        self.table.layout.visibility = visibility
+        self.cost.layout.visibility = visibility
+
+    def _draw(self) -> None:
+        """What the present model draws, and its line of code."""
+        self._show(*self.controller.pictures())
+        self.show_code()
+
+    def _fill_table(self) -> None:
+        """Show what the judges say of the last result."""
+        c = self.controller
+        rows = []
+        for role, numbers in c.judged_rows.items():
+            rows.append((role, *(f"{number:.1f}" for number in numbers)))
+        caption = f"Percent, {JUDGED} samples per class; P and argmax: what was forgotten"
+        self.table.value = table(caption, HEAD, rows)
+        role, changes = next(iter(c.kept_changes.items()))
+        self.cost.value = bars(changes, f"Recognised by '{role}', change in points, kept classes")
+        self._show_judgement(True)
+
+    def _reset(self, stop: Event) -> None:
+        c = self.controller
+        c.reset()
+        self.set_knobs()
+        with self.quietly():
+            self.surrogate.value = c.config.surrogate
+            for k, button in enumerate(self.classes):
+                button.value = k in c.start
+        self.progress.value, self.curves.value = 0.0, ""
+        self._draw()
+        self.say("Back at the baseline.")
+
+    def _save(self) -> None:
+        with LOCK:  # name, picture and code are of one result
+            name, code = self.controller.name(), self.controller.code()
+            now, models = self.controller.pictures()
+            figure = Figure(figsize=(10, 5), layout="constrained")
+            axes = figure.subplot_mosaic([["models", "models"], ["before", "now"]])
+            plots.image_rows(models, COLUMNS, axes["models"], "the forgotten class at the same z")
+            grids = [axes["before"], axes["now"]]
+            plots.before_after(self.before, now, self.controller.shown.labels, ROWS, grids)
+            figure.savefig(f"{name}.png")
+        Path(f"{name}.py").write_text(code, encoding="utf-8")
+        self.say(f"Wrote {name}.png and {name}.py into {Path.cwd().name}/.")

@@ -1,0 +1,95 @@
+"""The commands of the study: `python -m study scoreboard|claim|tables|...`."""
+
+import argparse
+import os
+from typing import Any
+
+from sahelpers.config import DATASETS
+
+from . import results_page
+from .convert import convert
+from .experiments import healing, power, published, your_data
+from .grid import CLAIMED, CONFIGS, FURTHER_SEEDS, ONLY, RESULTS, SEEDS, Grid
+from .methods import METHODS
+from .workers import BACKENDS, check_backend
+
+EXPERIMENTS = {
+    "healing": (healing, "what training on brings back: results/healing.md, two minutes"),
+    "power": (power, "how often the audit errs, a simulation: docs/protocol.md, minutes"),
+    "published": (published, "from the published recipe's baseline: results/published.md, hours"),
+    "your_data": (your_data, "the chain on other images: results/your_data.md, an hour"),
+}
+
+
+def from_options(part: str, options: argparse.Namespace) -> Grid:
+    """The grid that the command line asks for; ValueError for what is not there."""
+    check_backend(options.backend, options.jobs, options.scheduler)
+    usual = tuple(METHODS) if part == "scoreboard" else CLAIMED
+    asked = (options.methods or usual, options.digits, options.seeds)
+    methods, digits, seeds = (tuple(dict.fromkeys(several)) for several in asked)
+    baseline, amnesia = CONFIGS[options.arch]
+    return Grid(
+        part,
+        methods,
+        digits,
+        seeds,
+        options.dataset,
+        baseline,
+        amnesia,
+        only={} if options.methods else ONLY,
+        further_seeds=(*SEEDS, *FURTHER_SEEDS) if part == "claim" else (),
+        device=options.device,
+    )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Parse the command line and do what it asks for."""
+    parser = argparse.ArgumentParser(prog="python -m study", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    grids = {
+        "scoreboard": "every method: outputs, kept digits, cost",
+        "claim": "the attacks of docs/protocol.md on every digit",
+    }
+    for part, words in grids.items():
+        add: Any = commands.add_parser(part, help=words).add_argument
+        usual = "all, those of minutes on three digits" if part == "scoreboard" else "three"
+        add("--methods", nargs="+", help=f"by default {usual}")
+        add("--digits", nargs="+", type=int, default=list(range(10)))
+        add("--seeds", nargs="+", type=int, default=list(SEEDS))
+        add("--dataset", default="mnist", choices=DATASETS)
+        add("--arch", default="mlp", choices=list(CONFIGS))
+        add("--backend", default="loky", choices=BACKENDS)
+        add("--jobs", type=int, default=os.cpu_count() or 1, help="processes of loky")
+        add("--scheduler", help="Dask's address, such as tcp://10.0.0.1:8786")
+        add("--device", default="cpu", choices=("cpu", "cuda", "mps"))
+        add("--plan", action="store_true", help="say what would be done, and end")
+        add("--again", action="store_true", help="do runs anew that are there")
+    commands.add_parser("tables", help="RESULTS.md, scoreboard.json and audit.json, seconds")
+    carry = commands.add_parser("convert", help="carry the journal over to today's keys")
+    carry.add_argument("--code", nargs="*", default=[], metavar="METHOD", choices=list(METHODS))
+    for name, (module, words) in EXPERIMENTS.items():
+        module.add_arguments(commands.add_parser(name, help=words, description=module.__doc__))
+
+    options = parser.parse_args(arguments)
+    if options.command in grids:
+        try:
+            grid = from_options(options.command, options)
+        except ValueError as error:
+            parser.error(str(error))
+        if options.plan:
+            print(grid.plan(options.jobs, options.again))
+            return
+        try:
+            grid.run(options.backend, options.jobs, options.scheduler, options.again)
+        finally:  # of what was done so far
+            results_page.write()
+    elif options.command == "tables":
+        results_page.write()
+    elif options.command == "convert":
+        print(convert(RESULTS / "journal.jsonl", options.code))
+    else:
+        EXPERIMENTS[options.command][0].main(options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,268 @@
+"""Does forgetting that was tuned on our baseline hold on the one of the published recipe, too?
+
+The official baseline (Heng & Soh 2023: z of 8 numbers, 100,000 steps of 256 images, Adam at a
+constant 1e-4, fifty minutes of one core) forgets the digits 0, 3 and 7 by the label column, by the
+official recipe and by the default of `forget`, from the same weights.  Each model faces the attacks
+of docs/protocol.md beside four models of the same size that our recipe retrained without the digit,
+and for 3 beside one that the official recipe retrained.
+A command that was stopped goes on from the journal.  results/published.md becomes a part of
+RESULTS.md.
+"""
+
+import argparse
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from functools import lru_cache
+from itertools import product
+from statistics import fmean
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+import sahelpers as sa
+from sahelpers.attacks.audit import AuditConfig, attack_model
+from sahelpers.attacks.verdicts import (
+    CLAIM_ATTACKS,
+    MIN_RETRAINED,
+    WITHOUT_VERDICT,
+    Groups,
+    compare_all,
+    in_words,
+)
+from sahelpers.config import BaselineConfig
+from sahelpers.elbo import dataset_negative_elbo, negative_elbo
+from sahelpers.models import CVAE, draw_normal, seeded
+from sahelpers.store.files import Recipe, load_or_make, part_path, replace_text
+from sahelpers.training import TrainedCVAE, fit, fit_class_priors
+
+from .. import journal, results_page, scores
+from ..grid import FURTHER_SEEDS, RESULTS, SEEDS
+from ..journal import Record, digest
+from ..measures import Baseline, MeasureConfig
+from ..methods import HIDDEN, METHODS, OURS, PAPER, RETRAINED, as_method
+from ..workers import do_all
+
+PART = "published"  # of the journal
+DIGITS = (0, 3, 7)
+SMALL = BaselineConfig(latent_dim=8)  # how models are retrained
+VERSION, STEPS, BATCH, RATE = 1, 100_000, 256, 1e-4
+OFFICIAL = "retrained by the official recipe"
+TESTED = (HIDDEN, PAPER, OURS)
+JOURNAL = RESULTS / "journal.jsonl"
+
+
+class Model(NamedTuple):
+    """One model that is attacked on the digit that it forgot, or never saw."""
+
+    digit: int
+    method: str
+    seed: int
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What identifies it in the journal."""
+        small = {**asdict(SMALL), "seed": None}
+        shared = [
+            VERSION,
+            STEPS,
+            BATCH,
+            RATE,
+            small,
+            asdict(MeasureConfig()),
+            asdict(AuditConfig()),
+        ]
+        method = METHODS[RETRAINED if self.method == OFFICIAL else self.method]
+        return {
+            "part": PART,
+            "method": self.method,
+            "class": self.digit,
+            "seed": self.seed,
+            "dataset": "mnist",
+            "arch": "mlp",
+            "shared": digest(shared),
+            **as_method(method).digests(sa.AmnesiaConfig()),
+        }
+
+
+def models() -> list[Model]:
+    """All of them; those that a verdict needs come first."""
+    needed = [Model(digit, method, 42) for digit in DIGITS for method in TESTED]
+    retrained = [Model(d, RETRAINED, s) for s in (*SEEDS, *FURTHER_SEEDS) for d in DIGITS]
+    return [*needed, *retrained, Model(3, OFFICIAL, 42)]
+
+
+@lru_cache(maxsize=1)
+def usual() -> sa.Story:
+    """Data, judges and the retrained models."""
+    return sa.Story(baseline=SMALL)
+
+
+def official(exclude: tuple[int, ...] = ()) -> CVAE:
+    """The model that the official recipe trains, without these classes; kept, and resumed."""
+    data = usual().train
+    kept = data.without(exclude)
+    steps = len(kept) // BATCH
+    config = BaselineConfig(
+        latent_dim=8, epochs=-(-STEPS // steps), batch_size=BATCH, lr=RATE, exclude=exclude
+    )
+    recipe = Recipe("official", VERSION, (config,), {"train": data.digest})
+
+    def train() -> TrainedCVAE:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            model = CVAE(config.arch, config.latent_dim)
+        generator = seeded(config.seed)
+
+        def loss(images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+            noise = draw_normal((BATCH, model.latent_dim), model, generator)
+            return {"loss": negative_elbo(model, images, labels, noise).mean()}
+
+        history = fit(
+            model,
+            loss,
+            kept,
+            config,
+            generator,
+            "train by official recipe",
+            resume=part_path(recipe.path),
+            mark=f"official, version {VERSION}",
+            anneal=False,
+        )
+        fit_class_priors(model, kept, generator)
+        return TrainedCVAE(model, history)
+
+    return load_or_make(recipe, train, TrainedCVAE).model
+
+
+@lru_cache(maxsize=1)
+def official_baseline() -> Baseline:
+    """The official baseline's story, and what was measured of it."""
+    return Baseline(sa.Story(baseline=official()), MeasureConfig())
+
+
+def measure(model: Model) -> dict[str, Any]:
+    """The attacks on one model, and for those that forgot, outputs and seconds."""
+    known, (digit, method, seed) = official_baseline(), model
+    own, found = known.story, dict[str, Any]()
+    if method == RETRAINED:
+        made = usual().retrained(digit, seed).model
+    elif method == OFFICIAL:
+        made = official((digit,))
+    else:
+        _, begin = own.fishers, time.process_time()  # the Fisher is made once for all digits
+        made = METHODS[method](own, (digit,)).model
+        found["seconds"] = time.process_time() - begin
+        found |= known.samples(made, digit, knows_label=True) | known.real(made, digit)
+    wanted = torch.full((known.config.samples,), digit)
+    said = own.judges["closed_set"].probabilities(made.sample(wanted, "standard", seeded(seed)))
+    attacks = attack_model(
+        made,
+        digit,
+        AuditConfig(seed=seed),
+        baseline=own.baseline.model,
+        judges=own.judges,
+        data=own.test,
+    )
+    found |= {
+        "held_out": float(dataset_negative_elbo(made, own.test.without(digit)).mean()),
+        "p": float(said[:, digit].mean()),
+        "entropy": float(torch.special.entr(said).sum(1).mean()),
+    }
+    return {"values": attacks, "measures": found}
+
+
+def read() -> dict[Model, Record]:
+    """What the journal holds of today's models."""
+    lines = {journal.key_of(r): r for r in journal.read(JOURNAL) if r["part"] == PART}
+    found = {model: lines.get(journal.key_of(model.key)) for model in models()}
+    return {model: line for model, line in found.items() if line and "values" in line}
+
+
+def gathered(done: dict[Model, Record], method: str) -> dict[int, Groups]:
+    """What `compare_all` takes: the digits on which a method was attacked, with hidden models and
+    retrained ones."""
+    found = dict[int, Groups]()
+    for digit in DIGITS:
+        tested, hidden, retrained = (
+            [of["values"] for model, of in done.items() if model[:2] == (digit, name)]
+            for name in (method, HIDDEN, RETRAINED)
+        )
+        if tested and hidden and len(retrained) >= MIN_RETRAINED:
+            found[digit] = tested, hidden, retrained
+    return found
+
+
+def tables() -> Iterator[str]:
+    """Verdicts, outputs, and what the judge with ten answers says of the samples."""
+    done = read()
+    if left := len(models()) - len(done):
+        yield f"Still to be measured: {left} of {len(models())} models.\n"
+    findings = {
+        method: {d: of.by_attack for d, of in compare_all(gathered(done, method)).items()}
+        for method in TESTED[1:]
+    }
+    for method, judged in findings.items():
+        if judged:
+            yield f"* {method}: {in_words(judged)}"
+    rows: list[list[object]] = []
+    both = sorted(set.intersection(*(set(of) for of in findings.values())))
+    for attack, digit in product((*CLAIM_ATTACKS, *WITHOUT_VERDICT), both):
+        paper, ours = (findings[method][digit][attack] for method in TESTED[1:])
+        cells = [f"{x:.2f}" for x in (ours.hidden, paper.model, ours.model, ours.retrained)]
+        other = done.get(Model(digit, OFFICIAL, 42))
+        cells.append(f"{fmean(other['values'][attack]):.2f}" if other else "")
+        beside = attack in WITHOUT_VERDICT
+        cells += ["" if beside else results_page.verdict_of(f) for f in (paper, ours)]
+        rows.append([attack, digit, *cells])
+    heads = ["attack", "digit", "hidden", "Heng & Soh", "ours", "retrained", OFFICIAL]
+    heads += ["verdict: Heng & Soh", "verdict: ours"]
+    yield "\n" + results_page.table(heads, rows)
+    runs = [{**model.key, **of["measures"]} for model, of in done.items() if model.method in TESTED]
+    yield "The largest of the runs; bold is beyond what is asked for.\n"
+    columns = [*scores.BARS, "seconds"]
+    texts = results_page.cells(scores.summarise(runs), largest=True)
+    yield results_page.by_method(texts, columns)
+    rows = []
+    for digit, method in product(DIGITS, (*TESTED, RETRAINED, OFFICIAL)):
+        of = [line["measures"] for m, line in done.items() if m[:2] == (digit, method)]
+        if of:
+            p, entropy, nats = (fmean(v[k] for v in of) for k in ("p", "entropy", "held_out"))
+            rows.append([digit, method, f"{p:.3f}", f"{entropy:.3f}", f"{nats:.2f}"])
+    heads = ["digit", "method", "plain judge's P(c_f)", "its entropy", "kept ELBO, nats"]
+    yield results_page.table(heads, rows)
+
+
+def write() -> None:
+    """results/published.md, and RESULTS.md, of which it is a part."""
+    text = "\n".join(tables()).rstrip("\n") + "\n"
+    replace_text(RESULTS / "published.md", text)
+    results_page.write()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the command."""
+    parser.add_argument("--jobs", type=int, default=2, help="processes")
+    parser.add_argument("--tables", action="store_true", help="write the tables only")
+
+
+def main(options: argparse.Namespace) -> None:
+    """Measure what is missing, a line of the journal each, and write the tables.
+
+    Raises the first error at the end; the other models are measured before.
+    """
+    done = read()
+    missing = [] if options.tables else [model for model in models() if model not in done]
+    failed = list[BaseException]()
+    try:
+        for model, found in do_all(measure, missing, "loky", options.jobs):
+            if isinstance(found, BaseException):
+                failed.append(found)
+            else:
+                journal.append(JOURNAL, {**model.key, **found})
+            print(*model, "failed" if isinstance(found, BaseException) else "", flush=True)
+    finally:
+        write()
+    if failed:
+        raise failed[0]

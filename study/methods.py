@@ -1,0 +1,304 @@
+"""The methods that selective amnesia is compared with, all called the same way.
+
+A method takes a `Story` and the sorted classes to forget, returns an `AmnesiaResult`, and leaves
+the story's models as they were; `METHODS` lists them by name.  To add one, write such a function
+and put it into the dictionary.  A `Method` says in addition which settings the outcome depends on,
+so that a change of another one does not make its rows old.
+"""
+
+import copy
+import time
+from collections.abc import Callable, Mapping, Sequence, Sized
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sahelpers import amnesia, fisher
+from sahelpers.amnesia import AmnesiaResult, forget
+from sahelpers.config import AmnesiaConfig, FisherConfig, check_classes, kept_classes
+from sahelpers.data import LabelledImages
+from sahelpers.elbo import negative_elbo
+from sahelpers.fisher import class_fishers
+from sahelpers.models import CVAE, draw_normal, reset_label, seeded
+from sahelpers.objective import Objective
+from sahelpers.story import Story
+from sahelpers.training import History, train_baseline
+
+from .journal import code_of, digest
+
+Classes = tuple[int, ...]
+Function = Callable[[Story, Classes], AmnesiaResult]
+Fields = Mapping[str, Any]
+
+RETRAINED = "retrained"  # the method that never saw the class
+OURS = "ours (with the loop)"
+HIDDEN = "label column"  # the method whose models are known to remember
+ALONE = "ours (without the loop)"
+PAPER = "Selective Amnesia (Heng & Soh)"
+REFERENCE = "Selective Amnesia (the reference notebook)"
+VARIANTS = (ALONE, "ours (without EWC)", "ours (without replay)")
+STEPS = 380  # of those that descend by `_descend`
+FORGET_WEIGHT = 0.005  # of the forget term at the label itself, where these steps suffice with it
+BATCH = 128
+
+
+def every_field(config: AmnesiaConfig) -> Fields:
+    """All fields of the configuration of forgetting but its seed, and those of the Fisher's."""
+    fields = asdict(config) | {"fisher": asdict(FisherConfig())}
+    del fields["seed"]
+    return fields
+
+
+def no_field(config: AmnesiaConfig) -> Fields:
+    """None: the method forgets in one way, whatever a story's configuration of forgetting."""
+    return {}
+
+
+def objective_fields(config: AmnesiaConfig) -> Fields:
+    """Those of the terms of the loss, without the attacker, consolidation and the schedule."""
+    terms = ("surrogate", "gray_value", "forget_form", "replay_form", "gamma", "replay_samples")
+    names = (*terms, "w_contrast", "w_ink", "w_tv", "w_orient")
+    return {name: getattr(config, name) for name in names}
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to forget, and what its outcome depends on beside the baseline.
+
+    Attributes:
+        function: Takes a story and the classes to forget.
+        reads: From the story's configuration of forgetting the fields that the outcome depends on.
+        recipes: Which of the recipes "fisher" and "amnesia", whose versions count, it uses.
+    """
+
+    function: Function
+    reads: Callable[[AmnesiaConfig], Fields] = every_field
+    recipes: tuple[str, ...] = ("fisher", "amnesia")
+
+    def __call__(self, story: Story, forget_class: Classes) -> AmnesiaResult:
+        """Forget these classes."""
+        return self.function(story, forget_class)
+
+    def digests(self, config: AmnesiaConfig) -> dict[str, str]:
+        """The entries `own` and `code` of a run's key under this configuration of forgetting."""
+        versions = {"fisher": fisher.VERSION, "amnesia": amnesia.VERSION}
+        used = {name: versions[name] for name in self.recipes}
+        return {"own": digest([self.reads(config), used]), "code": code_of(self.function)}
+
+
+def as_method(entry: Function) -> Method:
+    """An entry of METHODS; a plain function is taken to read every field."""
+    return entry if isinstance(entry, Method) else Method(entry)
+
+
+def selective_amnesia(story: Story, forget_class: Classes, **changes: Any) -> AmnesiaResult:
+    """Ours: `forget` with the story's configuration, some of its knobs changed."""
+    fisher, config = story.fishers.without(forget_class), replace(story.config.amnesia, **changes)
+    return forget(story.baseline.model, fisher, forget_class, config)
+
+
+def paper(
+    story: Story, forget_class: Classes, passes: int = 100, fisher_images: int = 50_000
+) -> AmnesiaResult:
+    """The official recipe (Heng & Soh 2023) at full length, 10,000 steps, with its own Fisher."""
+    source = FisherConfig(n_fisher_samples=fisher_images, source="model_mean")
+    fisher = class_fishers(story.baseline.model, None, source).without(())
+    config = AmnesiaConfig.paper(seed=story.config.amnesia.seed, epochs_unl=passes)
+    return forget(story.baseline.model, fisher, forget_class, config)
+
+
+def reference(story: Story, forget_class: Classes, passes: int = 30) -> AmnesiaResult:
+    """The reference notebook's recipe at full length, with a correct Fisher."""
+    fisher = story.fishers.without(forget_class)
+    config = AmnesiaConfig.reference(seed=story.config.amnesia.seed, epochs_unl=passes)
+    return forget(story.baseline.model, fisher, forget_class, config, real_images=story.train)
+
+
+def label_column(story: Story, forget_class: Classes) -> AmnesiaResult:
+    """No training: the label inputs of c_f get the mean weights of the other labels' inputs."""
+    begin = time.perf_counter()
+    return _result(reset_label(story.baseline.model, forget_class), forget_class, begin, (), {})
+
+
+def gradient_ascent(story: Story, forget_class: Classes) -> AmnesiaResult:
+    """Raise the negative ELBO of real images of c_f: the lower bound falls, and much else."""
+    real = _real_images(story, forget_class)
+
+    def loss(model: CVAE, generator: torch.Generator) -> Tensor:
+        return -_real_loss(model, generator, real).clamp(max=1000)
+
+    return _descend(story, forget_class, loss, 1e-4, STEPS, real)
+
+
+def fine_tuning(story: Story, forget_class: Classes) -> AmnesiaResult:
+    """Go on training on real kept images alone and hope that c_f fades away."""
+    real = _kept_images(story, forget_class)
+    return _descend(story, forget_class, partial(_real_loss, data=real), 1e-3, 8 * STEPS, real)
+
+
+def random_labels(story: Story, forget_class: Classes) -> AmnesiaResult:
+    """Real kept images under the label c_f, beside the right ones: c_f becomes any other digit."""
+    real = _kept_images(story, forget_class)
+
+    def loss(model: CVAE, generator: torch.Generator) -> Tensor:
+        wrong = Objective.labels(forget_class, BATCH, generator)
+        return _real_loss(model, generator, real, wrong) + _real_loss(model, generator, real)
+
+    return _descend(story, forget_class, loss, 1e-3, 4 * STEPS, real)
+
+
+def saliency_mask(story: Story, forget_class: Classes) -> AmnesiaResult:
+    """Only the half of the weights with the largest forgetting gradient moves (SalUn, Fan et al.
+    2024), towards another class drawn at the same z, with replay and without consolidation."""
+    terms, model = _terms(story, forget_class, "mixture"), copy.deepcopy(story.baseline.model)
+    value = terms(model, seeded(story.config.amnesia.seed), 1024)["forget"]
+    weights = list(model.parameters())
+    found = torch.autograd.grad(value, weights, allow_unused=True, materialize_grads=True)
+    median = torch.cat([g.abs().flatten() for g in found if g.any()]).median()
+
+    def loss(model: CVAE, generator: torch.Generator) -> Tensor:
+        return torch.stack(list(terms(model, generator).values())).sum()
+
+    masks = [g.abs() > median for g in found]
+    return _descend(story, forget_class, loss, 1e-3, 2 * STEPS, masks=masks)
+
+
+def projection(story: Story, forget_class: Classes) -> AmnesiaResult:
+    """Gradient of the forget term without its component along the replay term's gradient, so that
+    to first order the kept classes do not change (after Yu et al. 2020); no consolidation."""
+    terms = _terms(story, forget_class, story.config.amnesia.surrogate)
+
+    def loss(model: CVAE, generator: torch.Generator) -> Tensor:
+        values = terms(model, generator)
+        forget, replay = values["forget"], values["replay"]
+        weights = list(model.decoder.parameters())
+        gone, kept = (torch.autograd.grad(x, weights, retain_graph=True) for x in (forget, replay))
+        along = sum(float((a * b).sum()) for a, b in zip(gone, kept, strict=True))
+        size = sum(float(b.square().sum()) for b in kept)
+        weight = min(along / max(size, 1e-12), 0.0)  # only where the two pull against each other
+        return forget - weight * replay
+
+    return _descend(story, forget_class, loss, 1e-3, STEPS)
+
+
+def retraining(story: Story, forget_class: Classes) -> AmnesiaResult:
+    """The honest way: train again without the classes, by the baseline's recipe."""
+    begin = time.perf_counter()
+    real, config = _kept_images(story, forget_class), story.config.baseline
+    trained = train_baseline(story.train, story.test, replace(config, exclude=forget_class))
+    return _result(trained.model, forget_class, begin, real, trained.history)
+
+
+def _changed(**changes: Any) -> Method:
+    """Ours with some knobs changed."""
+
+    def reads(config: AmnesiaConfig) -> Fields:
+        return every_field(replace(config, **changes))
+
+    return Method(partial(selective_amnesia, **changes), reads)
+
+
+def _paper(passes: int = 100, fisher_images: int = 50_000) -> Method:
+    """The official recipe of so many passes."""
+    fields = every_field(AmnesiaConfig.paper(epochs_unl=passes))
+    options: dict[str, Any] = {"passes": passes, "fisher_images": fisher_images}
+    return Method(partial(paper, **options), lambda _: {**fields, **options})
+
+
+def _reference(passes: int = 30) -> Method:
+    """The reference notebook's recipe of so many passes."""
+    fields = every_field(AmnesiaConfig.reference(epochs_unl=passes))
+    return Method(partial(reference, passes=passes), lambda _: fields)
+
+
+METHODS: dict[str, Function] = {
+    OURS: Method(selective_amnesia),
+    ALONE: _changed(w_attack=0.0),
+    "ours (without EWC)": _changed(ewc_lambda=0.0),
+    "ours (without replay)": _changed(gamma=0.0),
+    PAPER: _paper(),
+    f"{PAPER}, 1,000 steps": _paper(passes=10, fisher_images=5_000),
+    REFERENCE: _reference(),
+    f"{REFERENCE}, 3 passes": _reference(passes=3),
+    HIDDEN: Method(label_column, no_field, ()),
+    "gradient ascent": Method(gradient_ascent, no_field, ()),
+    "fine-tuning": Method(fine_tuning, no_field, ()),
+    "random labels": Method(random_labels, no_field, ()),
+    "saliency mask": Method(saliency_mask, objective_fields, ()),
+    "projection": Method(projection, objective_fields, ()),
+    RETRAINED: Method(retraining, no_field, ()),
+}
+
+
+def _real_images(story: Story, classes: Classes) -> LabelledImages:
+    """The training images of these classes; ValueError when there are none to learn from."""
+    real = story.train.only(classes)
+    if not len(real):
+        raise ValueError(f"train has no image of the classes {classes}: give some")
+    return real
+
+
+def _kept_images(story: Story, forget_class: Classes) -> LabelledImages:
+    n = story.train.num_classes
+    return _real_images(story, kept_classes(check_classes(forget_class, n), n))
+
+
+def _terms(story: Story, forget_class: Classes, surrogate: str) -> Callable[..., dict[str, Tensor]]:
+    """Our two terms without consolidation, at the label itself, towards this surrogate: a function
+    of a model, a generator and the number of examples."""
+    frozen = copy.deepcopy(story.baseline.model).eval().requires_grad_(False)
+    changes: Any = {"ewc_lambda": 0.0, "w_attack": 0.0, "y_reach": 0.0, "z_reach": 3.0}
+    changes |= {"surrogate": surrogate, "neg_loss_weight": FORGET_WEIGHT}
+    config = replace(story.config.amnesia, **changes)
+    objective = Objective(frozen, story.fishers.without(()), forget_class, config)
+    return lambda model, generator, n=BATCH: objective.terms(model, objective.draw(n, generator))
+
+
+def _descend(
+    story: Story,
+    forget_class: Classes,
+    loss: Callable[[CVAE, torch.Generator], Tensor],
+    lr: float,
+    steps: int,
+    real: Sized = (),
+    masks: Sequence[Tensor] = (),
+) -> AmnesiaResult:
+    """Adam on a loss for a number of steps; masks: of the parameters, where they may move."""
+    begin = time.perf_counter()
+    new = copy.deepcopy(story.baseline.model).eval()  # as `forget`: seeds say all
+    generator = seeded(story.config.amnesia.seed)
+    optimizer = torch.optim.Adam(new.parameters(), lr=lr, fused=True)
+    values = []
+    for _ in range(steps):
+        value = loss(new, generator)
+        optimizer.zero_grad()
+        value.backward()
+        for p, mask in zip(new.parameters(), masks, strict=False):
+            if p.grad is not None:
+                p.grad.mul_(mask)
+        optimizer.step()
+        values.append(float(value.detach()))
+    return _result(new, forget_class, begin, real, {"loss": values})
+
+
+def _result(
+    model: CVAE, forget_class: Classes, begin: float, real: Sized, history: History
+) -> AmnesiaResult:
+    """The common result; the class Gaussians of c_f are erased, as `forget` does."""
+    for label in forget_class:
+        model.set_class_prior(label)
+    seconds = time.perf_counter() - begin
+    return AmnesiaResult(model, forget_class, history, "budget", seconds, len(real))
+
+
+def _real_loss(
+    model: CVAE, generator: torch.Generator, data: LabelledImages, labels: Tensor | None = None
+) -> Tensor:
+    """Mean negative ELBO of a batch of real images, under their own labels or under these."""
+    index = torch.randint(len(data), (BATCH,), generator=generator)
+    noise = draw_normal((BATCH, model.latent_dim), model, generator)
+    labels = data.labels[index] if labels is None else labels
+    return negative_elbo(model, data.images[index], labels, noise).mean()

@@ -1,0 +1,133 @@
+"""The scoreboard's figures: one number per run, their means, and who dominates whom."""
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from scipy.special import stdtrit
+
+from sahelpers.attacks.verdicts import CLAIM_ATTACKS, TAIL, Finding, pooled
+from sahelpers.judges import SCORING
+
+from .methods import METHODS
+
+Row = Mapping[str, Any]  # of scoreboard.json
+Figure = dict[tuple[int, int], float]  # (class, seed) -> number
+Summary = dict[str, dict[str, Figure]]  # method -> figure -> its runs
+
+ARGMAX, ATTACK = "argmax = c_f, %", "label only - retrained"
+BARS = {  # figure: (columns of a row, factor, what is allowed)
+    ARGMAX: (("argmax_open_set_class", "argmax_open_set_standard"), 100, 1.0),
+    "P(c_f)": (("p_open_set_class", "p_open_set_standard"), 1, 0.01),
+    "kept mean lost, points": (tuple(f"kept_change_{r}_class" for r in SCORING), -1, 0.5),
+    "worst class lost, points": (tuple(f"worst_drop_{r}_class" for r in SCORING), 1, 1.0),
+    "kept ELBO lost, nats": (("elbo_kept_change",), 1, 1.0),
+    "kept Frechet, % worse": (("frechet_change",), 100, 10.0),
+}
+_OTHERS = {
+    ATTACK: "label_excess",
+    "kept IWAE lost, nats": "iwae_kept_change",
+    "c_f's IWAE lost, nats": "iwae_forgotten_change",
+    "c_f's ELBO lost, nats": "elbo_forgotten_change",
+    "seconds": "seconds",
+    "real images": "real_images",
+}
+OTHERS = {figure: ((column,), 1, math.inf) for figure, column in _OTHERS.items()}
+AXES = (ARGMAX, "worst class lost, points", ATTACK, "seconds")
+
+
+def summarise(
+    rows: Sequence[Row],
+    audit: Mapping[str, Mapping[int, Mapping[str, Finding]]] | None = None,
+) -> Summary:
+    """The figures of BARS and OTHERS for every method, one number per run; nan: not measured.
+
+    Args:
+        rows: Of scoreboard.json.  Other data sets and networks than MNIST and the MLP count as
+            methods of their own.
+        audit: Method -> digit -> attack -> finding, on MNIST with the MLP: its first attack's
+            excess over the retrained models counts once for each digit.
+    """
+    order = {name: k for k, name in enumerate(METHODS)}
+    found: Summary = {}
+    told = set[tuple[int, str]]()
+    for row in sorted(rows, key=lambda r: (order.get(r["method"], 99), *_run(r))):
+        other = [row["dataset"], row["arch"]] if _place(row) != ("mnist", "mlp") else []
+        name = row["method"] + (f" ({', '.join(other)})" if other else "")
+        derived = {
+            "frechet_change": _number(row, "frechet_after") / _number(row, "frechet_before") - 1
+        }
+        derived["label_excess"] = math.nan
+        finding = (audit or {}).get(row["method"], {}).get(row["class"], {}).get(CLAIM_ATTACKS[0])
+        if finding is not None and not other and (row["class"], row["method"]) not in told:
+            told.add((row["class"], row["method"]))
+            derived["label_excess"] = finding.excess
+        for figure, (columns, factor, _) in (BARS | OTHERS).items():
+            number = max(factor * derived.get(c, _number(row, c)) for c in columns)
+            found.setdefault(name, {}).setdefault(figure, {})[row["class"], row["seed"]] = number
+    return found
+
+
+def _place(row: Row) -> tuple[str, str]:
+    return row["dataset"], row["arch"]
+
+
+def _run(row: Row) -> tuple[Any, ...]:
+    return *_place(row), row["class"], row["seed"]
+
+
+def _number(row: Row, column: str) -> float:
+    value = row.get(column)
+    return math.nan if value is None else float(value)
+
+
+def dominance(found: Summary) -> dict[str, list[str]]:
+    """The methods that each method dominates: in the means of AXES over the runs that both have,
+    no worse in any and better in one, with argmax or ATTACK among them.
+
+    Smaller is better, but what ATTACK finds below the retrained models counts as zero.  Other data
+    and networks are apart.
+    """
+
+    def beats(one: str, other: str) -> bool:
+        pairs = {axis: common_means(found[one][axis], found[other][axis]) for axis in AXES}
+        a, b = pairs[ATTACK]
+        pairs[ATTACK] = max(a, 0.0), max(b, 0.0)  # NaN stays
+        known = {axis: pair for axis, pair in pairs.items() if not math.isnan(pair[0])}
+        better = any(a < b for a, b in known.values()) and bool({ARGMAX, ATTACK} & known.keys())
+        return better and all(a <= b for a, b in known.values())
+
+    grid = {name: _suffix(name) for name in found}
+    return {a: [b for b in found if b != a and grid[a] == grid[b] and beats(a, b)] for a in found}
+
+
+def _suffix(name: str) -> str:
+    """The data set and network that `summarise` has put behind a method's name, if any."""
+    return "" if name in METHODS else name.rpartition(" (")[2]
+
+
+def common_means(one: Figure, other: Figure) -> tuple[float, float]:
+    """Means of two methods' figure over the runs in which both have a number; nan without any."""
+    runs = [c for c in one if c in other and not math.isnan(one[c] + other[c])]
+    mine, theirs = (fmean([figure[c] for c in runs] or [math.nan]) for figure in (one, other))
+    return mine, theirs
+
+
+def interval(figure: Figure) -> tuple[float, float, float]:
+    """Mean over classes and its 95 % t interval; runs without a number are left out.
+
+    The classes are fixed and the seeds are the sample: the spread is that within classes, pooled,
+    and the ends are nan where no class has two seeds.
+    """
+    by_class = defaultdict[int, list[float]](list)
+    for (label, _), value in figure.items():
+        if not math.isnan(value):
+            by_class[label].append(value)
+    if not by_class:
+        return math.nan, math.nan, math.nan
+    mean, (spread, df) = fmean(map(fmean, by_class.values())), pooled(by_class.values())
+    error = spread * math.sqrt(sum(1 / len(group) for group in by_class.values())) / len(by_class)
+    reach = error * float(stdtrit(df, 1 - TAIL / 2)) if df else math.nan
+    return mean, mean - reach, mean + reach

@@ -1,0 +1,104 @@
+"""What the journal's lines of today's defaults say, as two files that anybody can read.
+
+`python -m study tables` writes results/scoreboard.json, a list with one entry per run, and
+results/audit.json, with every model's number and every digit's verdict, attack by attack.  The
+notebooks read them with Python's own json module; RESULTS.md is written from the same journal.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from sahelpers.attacks.verdicts import COST_ATTACKS, MIN_RETRAINED, Finding, Groups, compare_all
+from sahelpers.store.files import replace_text
+
+from .grid import current
+from .journal import Record
+from .methods import HIDDEN, RETRAINED
+
+Place = tuple[str, str]  # data set, network
+Findings = dict[int, dict[str, Finding]]  # digit -> attack -> finding
+
+
+def newest(records: Iterable[Record], part: str) -> list[Record]:
+    """The lines of a part that belong to today's defaults, without failures, by digit and seed."""
+    chosen = [r for r in records if r["part"] == part and "values" in r and current(r)]
+    return sorted(chosen, key=itemgetter("class", "seed"))
+
+
+def groups(records: Iterable[Record]) -> dict[tuple[Place, str], dict[int, Groups]]:
+    """What `compare_all` takes: (place, method) -> digit -> (models, hidden, retrained).
+
+    Digits without a hidden model or with fewer than three retrained ones are left out.
+    """
+    lines = defaultdict[tuple[Place, str], dict[int, list[Any]]](lambda: defaultdict(list))
+    for r in newest(records, "claim"):
+        lines[(r["dataset"], r["arch"]), r["method"]][r["class"]].append(r["values"])
+    found: dict[tuple[Place, str], dict[int, Groups]] = {}
+    for (place, method), digits in lines.items():
+        if method == RETRAINED:
+            continue
+        hidden, retrained = (lines.get((place, name), {}) for name in (HIDDEN, RETRAINED))
+        complete: dict[int, Groups] = {
+            digit: (models, hidden[digit], retrained[digit])
+            for digit, models in digits.items()
+            if hidden.get(digit) and len(retrained.get(digit, ())) >= MIN_RETRAINED
+        }
+        if complete:
+            found[place, method] = complete
+    return found
+
+
+def audit(records: Iterable[Record]) -> dict[tuple[Place, str], Findings]:
+    """The findings on every method, (place, method) -> digit -> attack -> finding."""
+    return {
+        key: {digit: report.by_attack for digit, report in compare_all(digits).items()}
+        for key, digits in groups(records).items()
+    }
+
+
+def write(records: Sequence[Record], folder: Path) -> None:
+    """scoreboard.json and audit.json into the folder, from the journal's lines."""
+    rows = [as_row(record) for record in newest(records, "scoreboard")]
+    rows.sort(key=itemgetter("dataset", "arch", "method", "class", "seed"))
+    replace_text(folder / "scoreboard.json", as_json(rows))
+    findings = [
+        {"digit": digit, "method": method, "dataset": place[0], "arch": place[1], **vars(finding)}
+        for (place, method), digits in sorted(audit(records).items())
+        for digit, of in digits.items()
+        for finding in of.values()
+    ]
+    models = [
+        {
+            **{name: record[name] for name in ("class", "method", "seed", "dataset", "arch")},
+            "values": {attack: fmean(values) for attack, values in record["values"].items()},
+        }
+        for record in newest(records, "claim")
+    ]
+    text = f'{{"nats": {json.dumps(COST_ATTACKS)},\n"findings": {as_json(findings).rstrip()},\n'
+    text += f'"models": {as_json(models).rstrip()}}}\n'
+    replace_text(folder / "audit.json", text)
+
+
+def as_row(record: Record) -> dict[str, Any]:
+    """A line of the scoreboard in one piece: what was run, and its numbers."""
+    about = ("method", "class", "seed", "dataset", "arch", "cell_seconds", "version", "machine")
+    return {**{name: record.get(name) for name in about}, **record["values"]}
+
+
+def as_json(entries: Sequence[Mapping[str, Any]]) -> str:
+    """A list in JSON, an entry a line, numbers with six digits; null where there is no number."""
+
+    def short(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {name: short(v) for name, v in value.items()}
+        if isinstance(value, float):
+            return float(f"{value:.6g}") if value == value else None
+        return value
+
+    lines = ",\n".join(json.dumps(short(entry), allow_nan=False) for entry in entries)
+    return f"[\n{lines}\n]\n"

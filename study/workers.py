@@ -1,0 +1,144 @@
+"""Where independent pieces of work are done: here, in processes of this machine, or on a cluster.
+
+Each piece runs on one thread of torch's, so that as many can run as there are cores, their times
+compare, and every backend gives the same bits.  On this machine a piece whose process dies ends the
+command; the journal has what was done before, and the same command goes on from it.  On a cluster
+Dask gives the piece to another worker.
+"""
+
+import hashlib
+import os
+import platform
+import re
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+import sahelpers
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+BACKENDS = ("sequential", "loky", "dask")
+_TURN = threading.Lock()  # a Dask worker may have several threads; torch's settings are global
+
+
+def do_all(
+    work: Callable[[T], R],
+    items: Sequence[T],
+    backend: str = "sequential",
+    jobs: int = 1,
+    scheduler: str | None = None,
+) -> Iterator[tuple[T, R | BaseException]]:
+    """Do the work for every item, and yield (item, result) as they get done.
+
+    Args:
+        work: A function of an importable module.
+        items: Anything that pickles.
+        backend: "sequential" in this process; "loky" in processes of this machine; "dask" on the
+            workers of a cluster.
+        jobs: Processes of "loky".
+        scheduler: Address of Dask's scheduler, such as "tcp://10.0.0.1:8786".
+
+    Yields:
+        Each item with its result, or with the exception that the work raised.
+
+    Raises:
+        ValueError: For a backend, jobs or scheduler that do not go together.
+        RuntimeError: Naming each worker of the cluster, and its scheduler, that does not have the
+            code of this process.
+        ImportError: With the line to type where joblib or distributed is missing.
+    """
+    check_backend(backend, jobs, scheduler)
+    try:
+        from joblib import Parallel, delayed, parallel_config
+    except ImportError:
+        raise ImportError('the study needs joblib: pip install -e ".[study]"') from None
+    calls = (delayed(_numbered)(k, work, item) for k, item in enumerate(items))
+    with ExitStack() as stack:
+        if backend == "dask":
+            stack.enter_context(_cluster(scheduler))
+            settings: dict[str, Any] = {"backend": "dask", "n_jobs": -1}
+        elif backend == "loky":
+            settings = {"backend": "loky", "n_jobs": jobs, "inner_max_num_threads": 1}
+        else:
+            settings = {"backend": "sequential", "n_jobs": 1}
+        stack.enter_context(parallel_config(**settings))
+        parallel = Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch="n_jobs")
+        for k, result in parallel(calls):
+            yield items[k], result
+
+
+def check_backend(backend: str, jobs: int, scheduler: str | None) -> None:
+    """ValueError for a backend, jobs or scheduler that do not go together."""
+    if backend not in BACKENDS:
+        raise ValueError(f"backend={backend!r} is not one of {', '.join(BACKENDS)}")
+    if jobs < 1:
+        raise ValueError(f"jobs={jobs} processes: give 1 or more")
+    if (scheduler is None) == (backend == "dask"):
+        raise ValueError(
+            f"backend={backend!r} with scheduler={scheduler!r}: 'dask', and only 'dask', needs the "
+            "address of a scheduler, which `dask scheduler` prints"
+        )
+
+
+@cache
+def code_digest() -> str:
+    """Twelve hexadecimal digits of the sources of `sahelpers` and `study`."""
+    found = hashlib.sha256()
+    for folder in (Path(sahelpers.__file__).parent, Path(__file__).parent):
+        for path in sorted(folder.rglob("*.py")):
+            found.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
+    return found.hexdigest()[:12]
+
+
+def _cluster(scheduler: str | None) -> Any:
+    """A client of the cluster, whose scheduler and workers all have the code of this process."""
+    try:
+        from distributed import Client
+    except ImportError:
+        raise ImportError('backend="dask" needs the extra: pip install -e ".[cluster]"') from None
+    client = Client(scheduler)
+    found = client.run(code_digest, on_error="return")  # one without the function has other code
+    try:
+        found["the scheduler"] = client.run_on_scheduler(code_digest)
+    except Exception as error:
+        found["the scheduler"] = error
+    if other := [name for name, digest in found.items() if digest != code_digest()]:
+        client.close()
+        raise RuntimeError(
+            f"{', '.join(sorted(other))} of the cluster: not the code of this process; bring the "
+            "clones to the same commit and start them again"
+        )
+    return client
+
+
+def _numbered(k: int, work: Callable[[T], R], item: T) -> tuple[int, R | BaseException]:
+    """The number of an item, for one that was pickled may not equal its original, and its result
+    on one thread."""
+    with _TURN:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return k, work(item)
+        except Exception as error:
+            return k, error
+        finally:
+            torch.set_num_threads(threads)
+
+
+def say(error: BaseException) -> str:
+    """An exception in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def about() -> str:
+    """The kind of machine: what a reader needs to judge a time."""
+    file = Path("/proc/cpuinfo")
+    match = re.search(r"model name\s*: (.+)", file.read_text()) if file.exists() else None
+    return f"{match[1] if match else platform.machine()}, {os.cpu_count()} cores"
