@@ -14,7 +14,7 @@ from .methods import METHODS
 from .workers import BACKENDS, check_backend
 
 EXPERIMENTS = {
-    "healing": (healing, "what training on brings back: results/healing.md, two minutes"),
+    "healing": (healing, "what training on brings back: results/healing.md, ten minutes"),
     "power": (power, "how often the audit errs, a simulation: docs/protocol.md, minutes"),
     "published": (published, "from the published recipe's baseline: results/published.md, hours"),
     "your_data": (your_data, "the chain on other images: results/your_data.md, an hour"),

@@ -11,6 +11,7 @@ import sahelpers as sa
 import study
 from sahelpers.config import CHECKOUT
 from study import journal, results_page
+from study.experiments import healing
 from study.grid import RESULTS
 
 README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
@@ -59,6 +60,14 @@ def test_the_citation_names_this_version():
 def test_the_figures_are_what_the_journal_says():
     """`make tables` writes them, between two marks."""
     assert results_page.with_figures(README, journal.read(RESULTS / "journal.jsonl")) == README
+
+
+def test_what_training_on_brings_back_is_what_the_page_says():
+    """`python -m study healing` writes both."""
+    page = (RESULTS / "healing.md").read_text(encoding="utf-8")
+    lines = [line for line in page.splitlines() if line.startswith("| ")][1:]
+    rows = [line.strip("| ").split(" | ") for line in lines]
+    assert healing.with_sentence(README, rows) == README
 
 
 @each

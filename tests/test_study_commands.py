@@ -1,12 +1,13 @@
 """`python -m study`: what each command asks for, and what it refuses."""
 
+import copy
 import json
 import sys
 
 import pytest
-import torch
 
 import sahelpers as sa
+from sahelpers.attacks.ladder import LadderCosts
 from sahelpers.attacks.verdicts import CLAIM_ATTACKS, COST_ATTACKS, ERASED
 from study import __main__ as commands
 from study import grid, journal
@@ -217,7 +218,7 @@ def test_the_simulation_takes_what_the_journal_holds(lines):
         power.measured(lines.with_name("none"), None, [3])
 
 
-def test_healing_trains_three_models_on_and_asks_what_the_digit_costs(
+def test_healing_trains_each_model_on_and_asks_what_the_digit_costs(
     tmp_path, monkeypatch, model, fishers, mnist
 ):
     class Quick(sa.Story):
@@ -225,6 +226,7 @@ def test_healing_trains_three_models_on_and_asks_what_the_digit_costs(
 
         def __init__(self):
             super().__init__((mnist.take(500), mnist), baseline=model)
+            vars(self)["fishers"] = fishers
 
         def forgotten(self, digit):
             return sa.AmnesiaResult(self.hidden(digit), (digit,), {}, "budget", 0.0, 0)
@@ -234,36 +236,35 @@ def test_healing_trains_three_models_on_and_asks_what_the_digit_costs(
 
     asked = []
 
-    def costs(now, baseline, test):
-        asked.append((now, baseline))
-        return 1.5, -2.5
+    class Quickly:
+        """The ladder, which answers at once."""
+
+        def __init__(self, baseline, digit, test, config=None):
+            assert (baseline, digit) == (model, healing.DIGIT)
+
+        def climb(self, now):
+            asked.append(now)
+            return LadderCosts([1.0, 2.0], [-2.5], [0.25])
 
     monkeypatch.setattr(healing.sa, "Story", Quick)
+    monkeypatch.setattr(healing, "Ladder", Quickly)
+    monkeypatch.setattr(healing, "masked_model", lambda *given: model)
     monkeypatch.setattr(healing, "RESULTS", tmp_path)
-    monkeypatch.setattr(healing, "STEPS", (0, 2))
-    monkeypatch.setattr(healing, "costs", costs)
+    monkeypatch.setattr(healing, "STEPS", (0, 400))
+    monkeypatch.setattr(healing.sa, "heal", lambda now, *given: copy.deepcopy(now))
+    monkeypatch.setattr(healing, "CHECKOUT", tmp_path)
+    (tmp_path / "README.md").write_text(f"Before {healing.BEGIN}old{healing.END} after.")
     call("healing")
-    rows = (tmp_path / "healing.md").read_text().splitlines()[2:]
-    assert [row.split(" | ")[:4] for row in rows] == [
-        [f"| {name}", str(steps), "1.5", "-2.5"]
-        for name in ("hidden", "ours", "retrained")
-        for steps in (0, 2)
+    lines = (tmp_path / "healing.md").read_text().splitlines()
+    rows = [line for line in lines if line.startswith("| ")][1:]
+    assert [row.split(" | ")[:5] for row in rows] == [
+        [f"| {name}", str(steps), "1.5", "-2.5", "0.2"]
+        for name in ("hidden", "masked", "ours", "retrained")
+        for steps in (0, 400)
     ]
-    assert all(baseline is model for _, baseline in asked)
-    assert asked[4][0] is model  # not trained on
-    assert asked[5][0] is not model
-
-
-@pytest.mark.full
-def test_a_digit_costs_what_other_labels_and_a_fitted_one_ask(model, mnist, monkeypatch):
-    monkeypatch.setattr(healing, "IMAGES", 10)
-    monkeypatch.setattr(healing, "SETS", 1)
-    test, hidden = mnist.take(1000), sa.reset_label(model, healing.DIGIT)
-    found = healing.costs(hidden, model, test)
-    images = test.only(3).take(10, 42).images
-    own, _ = sa.image_cost(model, images, torch.tensor([3]))
-    one_by_one = [sa.image_cost(hidden, images, torch.tensor([k]))[0] for k in range(10) if k != 3]
-    cheapest = torch.cat(one_by_one, 1).amin(1) - own[:, 0]
-    fitted, _, _ = sa.fit_label(hidden, 3, images[None])
-    expected = float(cheapest.mean()), float(fitted.mean() - own.mean())
-    assert found == pytest.approx(expected, abs=0.05)
+    readme = (tmp_path / "README.md").read_text()
+    assert readme.startswith(f"Before {healing.BEGIN}After 400 steps")
+    assert "falls from -2.5 to -2.5 nats" in readme
+    assert readme.endswith(f"hidden from -2.5 to -2.5.{healing.END} after.")
+    assert asked[6] is model  # not trained on
+    assert asked[7] is not model

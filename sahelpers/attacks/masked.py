@@ -1,0 +1,86 @@
+"""A model that hides a class and defends itself: the positive control of training on.
+
+In the hidden model of `reset_label` the knowledge of the class is untouched behind the label, and
+training the model on changes nothing.  A *masked* model knows the class by construction as well, in
+every layer but the last, but its last layer was trained until the class is expensive.  Training on
+brings the class back.  An attack after training on that does not find it has no power.
+"""
+
+import copy
+
+import torch
+
+from ..checks import check_is, check_number, check_whole
+from ..config import AmnesiaConfig, check_classes, kept_classes
+from ..fisher import Fisher
+from ..models import CVAE, check_model, reset_label, seeded
+from ..objective import Objective
+from ..progress import progress
+from ..surrogates import make_surrogate
+
+RATE = 1e-2  # of Adam at first
+COOLDOWN = 150  # steps at the end in which the rate falls to zero
+
+
+def masked_model(
+    baseline: CVAE,
+    fisher: Fisher,
+    forget_class: int,
+    *,
+    push: float = 20.0,
+    w_attack: float = 0.1,
+    steps: int = 474,
+    seed: int = 42,
+) -> CVAE:
+    """Make a model that hides a class behind its decoder's last layer and behind its label.
+
+    Only the weights of the decoder's last layer are trained.  Kept classes are replayed, and the
+    attacker of `forget` makes the class expensive under any label.  Then the label is reset.
+
+    Args:
+        baseline: The model that knows the class; it is not changed.
+        fisher: A Fisher of the baseline; consolidation has no weight here.
+        forget_class: The class.
+        push: Nats by which the class's images shall cost more than in the baseline.
+        w_attack: Weight of the attacker.
+        steps: Steps of Adam.
+        seed: Of latents and labels, and of the attacker.
+
+    Returns:
+        The masked model, in evaluation mode.
+
+    Raises:
+        TypeError: For an argument of another kind.
+        ValueError: For a class that does not exist and a number out of its range.
+    """
+    check_model(baseline, "baseline")
+    check_is(fisher, Fisher, "fisher")
+    (c,) = check_classes((forget_class,), baseline.num_classes)
+    check_number(push, "push", 0, 1e4)
+    check_whole(steps, "steps")
+    config = AmnesiaConfig(
+        neg_loss_weight=0.0, ewc_lambda=0.0, w_attack=w_attack, push=push, seed=seed
+    )
+    frozen = copy.deepcopy(baseline).eval().requires_grad_(False)
+    kept = kept_classes(c, baseline.num_classes)
+    surrogate = make_surrogate(config.surrogate, frozen, kept, config.gray_value)
+    objective = Objective(frozen, fisher, (c,), config, surrogate)
+    attacker = objective.attacker
+    if attacker is None:
+        raise ValueError(f"w_attack={w_attack} has no attacker: give more than 0")
+
+    model = copy.deepcopy(frozen)
+    model.set_class_prior(c)
+    layers = [m for m in model.decoder.modules() if any(True for _ in m.parameters(recurse=False))]
+    optimizer = torch.optim.Adam(layers[-1].requires_grad_(True).parameters(), lr=RATE)
+    generator = seeded(seed)
+    for step in progress(range(steps), "mask the class"):
+        optimizer.param_groups[0]["lr"] = RATE * min(1.0, (steps - step) / COOLDOWN)
+        batch = objective.draw(config.batch_size, generator)
+        with torch.enable_grad():
+            terms = objective.terms(model, batch)
+            optimizer.zero_grad()
+            (terms["replay"] + terms["attack"]).backward()
+        optimizer.step()
+        attacker.step(model)
+    return reset_label(model.requires_grad_(True), c)
