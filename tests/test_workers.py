@@ -36,12 +36,12 @@ def patience():
     signal.alarm(0)
 
 
-def claim(folder):
-    """A grid of four small runs."""
+def claim(folder, classes=(3, 5, 7)):
+    """A grid of small runs, two for each class."""
     return Grid(
         "claim",
         methods=(HIDDEN, OURS),
-        forget_classes=(3, 5),
+        forget_classes=classes,
         seeds=(BASE.seed,),
         baseline=BASE,
         judge=JUDGE,
@@ -129,9 +129,49 @@ def shared(tmp_path, monkeypatch, mnist):
         assert story.fishers
 
 
+QUICK = """
+import time
+
+
+def prepare(run):
+    pass
+
+
+def compute(run):
+    seconds = run.forget_class / 8  # so that two that begin together do not end together
+    time.sleep(seconds)
+    return {"values": dict.fromkeys(run.asked, [seconds]), "cell_seconds": seconds}
+"""
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    """A folder with a module of quick work, which can be imported."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "quick.py").write_text(QUICK)
+    monkeypatch.syspath_prepend(folder)
+    return folder
+
+
+def quickly(monkeypatch):
+    """Let a grid's runs be done by that module, here and in processes that can import it."""
+    module = importlib.import_module("quick")
+    for name in ("prepare", "compute"):
+        monkeypatch.setattr(grid, name, getattr(module, name))
+
+
 @pytest.mark.full
-def test_processes(shared, tmp_path, monkeypatch):
+def test_processes(shared, mine, tmp_path, monkeypatch):
     """One test, for processes take seconds to start."""
+    # lines of a grid are those of one process; data are read with the first piece, for loky ends a
+    # process that grows by 300 MB later
+    made, alone = claim(tmp_path / "made", (3,)), claim(tmp_path / "alone", (3,))
+    made.run("loky", jobs=2)
+    alone.run("sequential")
+    assert len(contents(alone)) == 2
+    assert contents(made) == contents(alone)
+
     # each item with its result, after torch used two threads here: a forked pool would wait for
     # threads that it does not have
     torch.set_num_threads(2)
@@ -143,26 +183,23 @@ def test_processes(shared, tmp_path, monkeypatch):
     finally:
         torch.set_num_threads(1)
 
-    # a process that is killed ends the command, and what was done stands in the journal
+    # a process that is killed ends the command; what was done stands in the journal, and the same
+    # command goes on from there
     def kill():
         children = psutil.Process().children(recursive=True)
         next(p for p in children if "LokyProcess" in " ".join(p.cmdline())).kill()
 
-    made = claim(tmp_path)
-    left = kill_after_first_line(monkeypatch, kill)
+    quickly(monkeypatch)
+    made, left = claim(tmp_path), kill_after_first_line(monkeypatch, kill)
     with pytest.raises(TerminatedWorkerError):
         made.run("loky", jobs=2)
     assert not left
     done = len(journal.read(made.journal))
-    assert 1 <= done < 4
-    assert len(made.missing()) == 4 - done
-
-    # it goes on there, and all lines are those of one process
+    assert 1 <= done < 6
+    assert len(made.missing()) == 6 - done
     made.run("sequential")
-    alone = claim(tmp_path / "alone")
-    alone.run("sequential")
-    assert len(contents(alone)) == 4
-    assert contents(made) == contents(alone)
+    assert made.missing() == []
+    assert made.journal.read_text().count("\n") == 6
 
 
 class Cluster:
@@ -192,31 +229,6 @@ class Cluster:
     def worker(self, *code):
         """One more worker."""
         return self.start("worker", self.address, "--nthreads", "1", "--no-nanny", code=code)
-
-
-QUICK = """
-import time
-
-
-def prepare(run):
-    pass
-
-
-def compute(run):
-    time.sleep(0.5)
-    number = run.forget_class / 7
-    return {"values": dict.fromkeys(run.asked, [number]), "cell_seconds": 0.5}
-"""
-
-
-@pytest.fixture
-def mine(tmp_path, monkeypatch):
-    """A folder with a module of quick work, which can be imported."""
-    folder = tmp_path / "mine"
-    folder.mkdir()
-    (folder / "quick.py").write_text(QUICK)
-    monkeypatch.syspath_prepend(folder)
-    return folder
 
 
 @pytest.fixture
@@ -259,9 +271,7 @@ def test_a_cluster(cluster, mine, monkeypatch, tmp_path):
     check_work(backend="dask", scheduler=cluster.address)
 
     # and all lines of a grid, though one of two workers is killed
-    quick = importlib.import_module("quick")
-    for what in ("prepare", "compute"):
-        monkeypatch.setattr(grid, what, getattr(quick, what))
+    quickly(monkeypatch)
     left = kill_after_first_line(monkeypatch, usual.kill)
     made = claim(tmp_path)
     made.run("dask", scheduler=cluster.address)
