@@ -24,7 +24,7 @@ from ..config import Config, check_classes, kept_classes, knob
 from ..data import LabelledImages
 from ..elbo import latent_cost
 from ..models import CVAE, check_model
-from .latent import COST_RATE, image_cost
+from .latent import image_cost, search_latents
 from .weights import descend
 
 STARTS = 3  # labels at which a fit begins: the mean of the others, and the cheapest others
@@ -171,7 +171,6 @@ def fit_labels(model: CVAE, starts: Tensor, sets: Tensor, steps: int) -> Tensor:
     return best.view(s, f, -1)[chosen, torch.arange(f)]
 
 
-@torch.enable_grad()
 def cost_under(model: CVAE, images: Tensor, label: Tensor, steps: int) -> Tensor:
     """What images cost a model under a label of one's own; the search for z is `image_cost`'s.
 
@@ -186,13 +185,5 @@ def cost_under(model: CVAE, images: Tensor, label: Tensor, steps: int) -> Tensor
     """
     model = copy.deepcopy(model).eval().requires_grad_(False)
     labels = label.expand(len(images), -1)
-    z = labels.new_zeros(len(images), model.latent_dim).requires_grad_(True)
-    optimizer = torch.optim.Adam([z], lr=COST_RATE)
-    least = z.new_full((len(images),), math.inf)
-    for step in range(steps + 1):
-        cost = latent_cost(model.decode_columns(z, labels), z, images)
-        least = torch.minimum(least, cost.detach())
-        if step < steps:
-            (z.grad,) = torch.autograd.grad(cost.sum(), [z])
-            optimizer.step()
-    return least
+    z = labels.new_zeros(len(images), model.latent_dim)
+    return search_latents(lambda z: model.decode_columns(z, labels), z, images, steps)[0]

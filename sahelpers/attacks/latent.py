@@ -237,11 +237,30 @@ def image_cost(
     y = model.label_vectors(labels.flatten())
     x = images.repeat_interleave(k, 0)
     z = torch.zeros(n * k, model.latent_dim, dtype=model.dtype, device=model.device)
+    lowest, best = search_latents(lambda z: model.decode_logits(z, y), z, x, steps)
+    return lowest.view(n, k), best.view(n, k, -1)
+
+
+@torch.enable_grad()
+def search_latents(
+    decode: Callable[[Tensor], Tensor], z: Tensor, images: Tensor, steps: int
+) -> tuple[Tensor, Tensor]:
+    """Go down the cost of each image over its z, by Adam.
+
+    Args:
+        decode: z (N, Z) -> logits (N, *image_shape), of a model whose weights have no gradient.
+        z: Where the search begins, (N, Z); it is changed.
+        images: (N, *image_shape) float in [0, 1].
+        steps: Steps of Adam.
+
+    Returns:
+        The least cost that was met, (N,) nats, and the z at which it was, (N, Z).
+    """
     optimizer = torch.optim.Adam([z.requires_grad_(True)], lr=COST_RATE)
-    lowest = z.new_full((n * k,), math.inf)
+    lowest = z.new_full((len(z),), math.inf)
     best = z.detach().clone()
     for step in range(steps + 1):
-        cost = latent_cost(model.decode_logits(z, y), z, x)
+        cost = latent_cost(decode(z), z, images)
         with torch.no_grad():
             better = cost < lowest
             best[better] = z[better]
@@ -249,7 +268,7 @@ def image_cost(
         if step < steps:
             (z.grad,) = torch.autograd.grad(cost.sum(), [z])
             optimizer.step()
-    return lowest.detach().view(n, k), best.view(n, k, -1)
+    return lowest.detach(), best
 
 
 def _check_search(
