@@ -5,7 +5,8 @@ The dashboards are a package of their own, `from sahelpers import live`.
 
 from . import plots
 from .amnesia import AmnesiaResult, forget
-from .attacks.audit import AuditConfig, audit
+from .attacks.audit import audit
+from .attacks.ladder import Ladder, LadderConfig
 from .attacks.latent import (
     ProbeResult,
     attack_success,
@@ -15,6 +16,7 @@ from .attacks.latent import (
     invert_prototypes,
     reachable,
 )
+from .attacks.masked import masked_model
 from .attacks.verdicts import AuditReport, Finding, excess_intervals, in_words
 from .attacks.weights import RecoveryCurve, fit_label, heal, relearn
 from .config import (
@@ -59,7 +61,6 @@ __all__ = [
     "CVAE",
     "AmnesiaConfig",
     "AmnesiaResult",
-    "AuditConfig",
     "AuditReport",
     "BaselineConfig",
     "CheckpointError",
@@ -71,6 +72,8 @@ __all__ = [
     "Judge",
     "JudgeConfig",
     "LabelledImages",
+    "Ladder",
+    "LadderConfig",
     "Latents",
     "Objective",
     "ProbeConfig",
@@ -111,6 +114,7 @@ __all__ = [
     "label_bounds",
     "load_dataset",
     "make_surrogate",
+    "masked_model",
     "negative_elbo",
     "orientation_entropy",
     "plots",

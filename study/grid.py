@@ -18,8 +18,8 @@ from typing import Any
 import torch
 
 from sahelpers import __version__, training
-from sahelpers.attacks.audit import AuditConfig, attack_model
-from sahelpers.attacks.verdicts import CLAIM_ATTACKS, Values
+from sahelpers.attacks import ladder
+from sahelpers.attacks.ladder import KEPT, RUNGS, UNFINISHED, Costs, Ladder, LadderConfig
 from sahelpers.checks import check_whole
 from sahelpers.config import (
     CHECKOUT,
@@ -37,6 +37,7 @@ from . import journal, measures
 from .measures import Baseline, MeasureConfig
 from .methods import (
     HIDDEN,
+    MASKED,
     METHODS,
     OURS,
     PAPER,
@@ -48,9 +49,10 @@ from .methods import (
 from .workers import about, do_all, say
 
 RESULTS = CHECKOUT / "results"
-PARTS = ("scoreboard", "claim")
+PARTS = ("scoreboard", "ladder")
 SEEDS = (42, 43, 44)
-FURTHER_SEEDS = (48,)  # of more models that are retrained for the claim
+FURTHER_SEEDS = (48,)  # of more models that are retrained for the ladder
+PRICE_SEED = 42  # of the baseline whose price every model's costs are compared with
 CONFIGS = {  # network -> configurations of baseline and forgetting
     "mlp": (BaselineConfig(), AmnesiaConfig()),
     "conv": (BaselineConfig(arch="conv", epochs=10), AmnesiaConfig.conv()),
@@ -67,22 +69,22 @@ BOUNDED = (  # the methods whose runs get the importance-weighted bound in the s
     "saliency mask",
     RETRAINED,
 )
-CLAIMED = (HIDDEN, OURS, RETRAINED)
+CLIMBED = (HIDDEN, MASKED, RETRAINED, OURS)
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Runs of one part, "scoreboard" or "claim", on one data set.
+    """Runs of one part, "scoreboard" or "ladder", on one data set.
 
     Attributes:
-        part: "scoreboard" measures outputs, kept classes and cost; "claim" attacks.
+        part: "scoreboard" measures outputs, kept classes and cost; "ladder" attacks.
         methods: Names in METHODS.
         forget_classes: Classes, each forgotten by itself.
         seeds: Of the baseline and of the forgetting.
         dataset: Name of one of `load_dataset`'s.
         baseline, amnesia: Configurations whose seed is replaced by each of `seeds`.
         judge: Configuration of the judges.
-        measures, audit: How much is drawn and tried in the scoreboard and in the claim.
+        measures, ladder: How much is drawn and tried in the scoreboard and on the ladder.
         further_seeds: More seeds, of retrained models alone.
         bounded: Methods whose runs in the scoreboard get the importance-weighted bound.
         only: Classes and seeds that a method is restricted to.
@@ -102,7 +104,7 @@ class Grid:
     amnesia: AmnesiaConfig = field(default_factory=AmnesiaConfig)
     judge: JudgeConfig = field(default_factory=JudgeConfig)
     measures: MeasureConfig = field(default_factory=MeasureConfig)
-    audit: AuditConfig = field(default_factory=AuditConfig)
+    ladder: LadderConfig = field(default_factory=LadderConfig)
     further_seeds: tuple[int, ...] = ()
     bounded: tuple[str, ...] = BOUNDED
     only: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
@@ -201,6 +203,7 @@ class Grid:
         finally:
             _data.cache_clear()
             _baseline.cache_clear()
+            _ladder.cache_clear()
         if failed:
             raise RuntimeError(
                 f"{len(failed)} of {len(missing)} runs failed, named above: run the same command "
@@ -239,7 +242,6 @@ class Run:
     def key(self) -> dict[str, Any]:
         """What identifies it in the journal."""
         g = self.grid
-        measured = g.audit if g.part == "claim" else g.measures
         return {
             "part": g.part,
             "method": self.method,
@@ -247,15 +249,15 @@ class Run:
             "seed": self.seed,
             "dataset": g.dataset,
             "arch": g.baseline.arch,
-            "shared": shared_digest(g.baseline, g.judge, measured),
+            "shared": shared_digest(g.part, g.baseline, g.judge, g.measures, g.ladder),
             **as_method(self.function).digests(g.amnesia),
         }
 
     @property
     def asked(self) -> set[str]:
         """The values that its line has, whatever comes out."""
-        if self.grid.part == "claim":
-            return set(CLAIM_ATTACKS)
+        if self.grid.part == "ladder":
+            return {*RUNGS, *KEPT, UNFINISHED}
         more = measures.BOUNDS if self.method in self.grid.bounded else []
         return {*measures.JUDGED, *measures.REAL, *measures.COST, *more}
 
@@ -267,23 +269,32 @@ class Run:
 
 
 def shared_digest(
-    baseline: BaselineConfig, judge: JudgeConfig, measured: MeasureConfig | AuditConfig
+    part: str,
+    baseline: BaselineConfig,
+    judge: JudgeConfig,
+    measures: MeasureConfig,
+    climbing: LadderConfig,
 ) -> str:
-    """The entry `shared` of a run's key: what all models of a baseline have in common."""
-    fields = [asdict(baseline), asdict(judge), asdict(measured)]
-    for of in (fields[0], fields[2]):
-        of.pop("seed", None)
-    return journal.digest([*fields, training.VERSION])
+    """The entry `shared` of a run's key: what all models of a baseline have in common.
+
+    No judge is asked on the ladder, so that none counts there.
+    """
+    recipe = asdict(baseline)
+    del recipe["seed"]
+    if part == "ladder":
+        return journal.digest([recipe, asdict(climbing), ladder.VERSION, training.VERSION])
+    return journal.digest([recipe, asdict(judge), asdict(measures), training.VERSION])
 
 
 def current(record: Mapping[str, Any]) -> bool:
     """Whether a line of the journal belongs to today's default of its network and today's code."""
-    if record["method"] not in METHODS:
+    if record["method"] not in METHODS or record["part"] not in PARTS:
         return False
     baseline, amnesia = CONFIGS[record["arch"]]
-    measured = AuditConfig() if record["part"] == "claim" else MeasureConfig()
     wanted = as_method(METHODS[record["method"]]).digests(amnesia)
-    wanted["shared"] = shared_digest(baseline, JudgeConfig(), measured)
+    wanted["shared"] = shared_digest(
+        record["part"], baseline, JudgeConfig(), MeasureConfig(), LadderConfig()
+    )
     return all(record[name] == value for name, value in wanted.items())
 
 
@@ -299,11 +310,19 @@ def _baseline(dataset: str, device: str, config: MeasureConfig, *configs: Any) -
     return Baseline(Story(_data(dataset), device=device, **named), config)
 
 
+@lru_cache(maxsize=2)
+def _ladder(baseline: Baseline, label: int, config: LadderConfig) -> Ladder:
+    """The images that all models of a class face, and what this baseline pays for them."""
+    story = baseline.story
+    return Ladder(story.baseline.model, label, story.train, story.test, config)
+
+
 def prepare(run: Run) -> None:
     """Make or load what runs share: judges, and the baseline's Fishers if the run needs them."""
     story = run.baseline().story
-    story.judges  # noqa: B018
-    if not (run.method == RETRAINED and run.grid.part == "claim"):
+    if run.grid.part == "scoreboard":
+        story.judges  # noqa: B018
+    if run.grid.part == "scoreboard" or run.method not in (HIDDEN, MASKED, RETRAINED):
         story.fishers  # noqa: B018
 
 
@@ -317,21 +336,15 @@ def compute(run: Run) -> dict[str, Any]:
     return {"values": values, "cell_seconds": seconds, "version": version, "machine": about()}
 
 
-def attack(run: Run) -> Values:
-    """The attacks of the claim on the run's model; a retrained one is the story's."""
+def attack(run: Run) -> Costs:
+    """The ladder on the run's model; a retrained one is the story's."""
     g, story, label = run.grid, run.baseline().story, run.forget_class
     if run.method == RETRAINED:
         model = story.retrained(label).model
     else:
         model = run.function(story, (label,)).model
-    return attack_model(
-        model,
-        label,
-        replace(g.audit, seed=run.seed),
-        baseline=run.baseline(g.baseline.seed).story.baseline.model,  # of one seed for all
-        judges=story.judges,
-        data=story.test,
-    )
+    costs = _ladder(run.baseline(PRICE_SEED), label, g.ladder).climb(model)
+    return {name: [round(nats, 4) for nats in numbers] for name, numbers in costs.items()}
 
 
 def measure(run: Run) -> dict[str, Any]:
@@ -343,7 +356,7 @@ def measure(run: Run) -> dict[str, Any]:
     begin = clock()
     result = run.function(story, (label,))
     cost = result.steps, clock() - begin, result.real_images, result.reason
-    if run.method == RETRAINED:  # the claim attacks the same model
+    if run.method == RETRAINED:  # the ladder attacks the same model
         story.keep_retrained(label, TrainedCVAE(result.model, result.history))
     row: dict[str, Any] = known.samples(result.model, label, run.method != RETRAINED)
     row |= known.real(result.model, label)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from sahelpers import amnesia, fisher
 from sahelpers.amnesia import AmnesiaResult, forget
+from sahelpers.attacks.masked import masked_model
 from sahelpers.config import AmnesiaConfig, FisherConfig, check_classes, kept_classes
 from sahelpers.data import LabelledImages
 from sahelpers.elbo import negative_elbo
@@ -35,7 +36,8 @@ Fields = Mapping[str, Any]
 
 RETRAINED = "retrained"  # the method that never saw the class
 OURS = "ours (with the loop)"
-HIDDEN = "label column"  # the method whose models are known to remember
+HIDDEN = "label column"  # two methods whose models are known to remember
+MASKED = "masked"
 ALONE = "ours (without the loop)"
 PAPER = "Selective Amnesia (Heng & Soh)"
 REFERENCE = "Selective Amnesia (the reference notebook)"
@@ -121,6 +123,14 @@ def label_column(story: Story, forget_class: Classes) -> AmnesiaResult:
     """No training: the label inputs of c_f get the mean weights of the other labels' inputs."""
     begin = time.perf_counter()
     return _result(reset_label(story.baseline.model, forget_class), forget_class, begin, (), {})
+
+
+def masked(story: Story, forget_class: Classes) -> AmnesiaResult:
+    """The class is hidden behind the decoder's last layer, and known by every layer before it."""
+    begin = time.perf_counter()
+    (label,) = forget_class
+    model = masked_model(story.baseline.model, label, seed=story.config.amnesia.seed)
+    return _result(model, forget_class, begin, (), {})
 
 
 def gradient_ascent(story: Story, forget_class: Classes) -> AmnesiaResult:
@@ -224,6 +234,7 @@ METHODS: dict[str, Function] = {
     REFERENCE: _reference(),
     f"{REFERENCE}, 3 passes": _reference(passes=3),
     HIDDEN: Method(label_column, no_field, ()),
+    MASKED: Method(masked, no_field, ("amnesia",)),
     "gradient ascent": Method(gradient_ascent, no_field, ()),
     "fine-tuning": Method(fine_tuning, no_field, ()),
     "random labels": Method(random_labels, no_field, ()),

@@ -10,7 +10,7 @@ import copy
 
 import torch
 
-from ..checks import check_is, check_number, check_whole
+from ..checks import check_number, check_whole
 from ..config import AmnesiaConfig, check_classes, kept_classes
 from ..fisher import Fisher
 from ..models import CVAE, check_model, reset_label, seeded
@@ -24,7 +24,6 @@ COOLDOWN = 150  # steps at the end in which the rate falls to zero
 
 def masked_model(
     baseline: CVAE,
-    fisher: Fisher,
     forget_class: int,
     *,
     push: float = 20.0,
@@ -39,7 +38,6 @@ def masked_model(
 
     Args:
         baseline: The model that knows the class; it is not changed.
-        fisher: A Fisher of the baseline; consolidation has no weight here.
         forget_class: The class.
         push: Nats by which the class's images shall cost more than in the baseline.
         w_attack: Weight of the attacker.
@@ -54,7 +52,6 @@ def masked_model(
         ValueError: For a class that does not exist and a number out of its range.
     """
     check_model(baseline, "baseline")
-    check_is(fisher, Fisher, "fisher")
     (c,) = check_classes((forget_class,), baseline.num_classes)
     check_number(push, "push", 0, 1e4)
     check_whole(steps, "steps")
@@ -64,7 +61,9 @@ def masked_model(
     frozen = copy.deepcopy(baseline).eval().requires_grad_(False)
     kept = kept_classes(c, baseline.num_classes)
     surrogate = make_surrogate(config.surrogate, frozen, kept, config.gray_value)
-    objective = Objective(frozen, fisher, (c,), config, surrogate)
+    zeros = {name: torch.zeros_like(weight) for name, weight in frozen.named_parameters()}
+    no_consolidation = Fisher(zeros, 1, dict.fromkeys(zeros, 0.0), "none")
+    objective = Objective(frozen, no_consolidation, (c,), config, surrogate)
     attacker = objective.attacker
     if attacker is None:
         raise ValueError(f"w_attack={w_attack} has no attacker: give more than 0")
@@ -83,4 +82,5 @@ def masked_model(
             (terms["replay"] + terms["attack"]).backward()
         optimizer.step()
         attacker.step(model)
-    return reset_label(model.requires_grad_(True), c)
+    model.requires_grad_(True)
+    return reset_label(model, c) if model.says_label else model

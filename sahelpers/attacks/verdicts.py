@@ -1,9 +1,19 @@
-"""What many models say: the model under test against those that remember and those that never knew.
+"""What many models say: the models under test, those that remember and those that never knew.
 
-Every model gives one number per attack, and models are the sample: restarts, repeats and images of
-one model are not trials.  All ends are one-sided, 5 %, of t intervals for differences of groups of
-models.  An attack speaks for a digit only if it convicts the hidden model there, which is known to
-remember; "erased" is then a claim of non-inferiority to models that never saw the digit.
+Every model gives one number for a rung of the ladder: what real images of the class cost it, in
+nats above the baseline's price.  Models are the sample: images and fits of one model are no trials.
+All ends are one-sided, 5 %, of t intervals for differences of groups of models.
+
+The *excess* is memory beyond that of models that never saw the class: how much less their images
+cost.  The *gap* is the excess of models that are known to remember, the rung's positive control.  A
+rung speaks only where the lower end of the gap lies above zero; there
+
+* erased: the upper end of the excess lies below a third of the gap; then also
+* alike: and the lower end above minus half of the gap, the best verdict; or
+* resists: the upper end below minus half of the gap, so that the model can be told from one that
+  never knew: a trace of forgetting, and no merit;
+* memory remains: the lower end lies above zero, and the upper end not below a third of the gap;
+* undecided: none of these.
 """
 
 import math
@@ -17,74 +27,85 @@ from matplotlib.axes import Axes
 from scipy.special import stdtr, stdtrit
 
 from .. import plots
+from .ladder import KEPT, RUNGS, UNFINISHED, Costs
 
-MARGIN = 0.10  # of shares and areas at most: an excess up to here counts as none
+MARGIN, TRACE = 1 / 3, 1 / 2  # shares of the gap: what counts as none, and what gives a model away
 MIN_RETRAINED = 3  # fewer say too little about how models that never saw the class differ
-SPREAD, NATS_SPREAD = 0.005, 0.05  # standard deviations at least: a few models may agree by chance
+NATS_SPREAD = 0.05  # standard deviation at least: a few models may agree by chance
 TAIL = 0.05  # of every one-sided statement
-ERASED, REMAINS, UNDECIDED = "erased", "memory remains", "undecided"
-INCONCLUSIVE = "inconclusive"  # the attack cannot tell
-NO_VERDICT = "beside"  # what is measured beside the attacks has none
-COST_ATTACKS = (  # their number is a cost in nats: smaller is more memory
-    "cost under other labels",
-    "cost under a fitted label",
-)
-WITHOUT_VERDICT = (  # what is measured beside the attacks
-    "share shown under other labels",
-    "kept digits' cost, own label",
-    "kept digits' cost, other labels",
-)
-IN_NATS = (*COST_ATTACKS, *WITHOUT_VERDICT[1:])  # all else are shares and areas from 0 to 1
-CLAIM_ATTACKS = ("label only, 10 images", "label only, 100 images", *COST_ATTACKS)  # of the claim
+ALIKE, ERASED, RESISTS = "alike", "erased", "resists"
+REMAINS, UNDECIDED, INCONCLUSIVE = "memory remains", "undecided", "inconclusive"
+VERDICTS = (ALIKE, ERASED, RESISTS, UNDECIDED, REMAINS, INCONCLUSIVE)
+PASSED = (ALIKE, ERASED, RESISTS)  # no memory is found
 
-Values = dict[str, list[float]]  # attack -> numbers of one model (restarts, repeats or images)
-Attacked = Sequence[Values]  # one entry per model
-Groups = tuple[Attacked, Attacked, Attacked]  # models, hidden, retrained
 Spread = tuple[float, int]  # standard deviation and its degrees of freedom
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What one attack found on one digit, and its verdict.
+class Climbed:
+    """What the ladder measured on the models of one class, one entry for each model.
 
     Attributes:
-        attack: Name of the attack.
-        n: Values behind each model's number.
-        hidden: Mean of the hidden models, in shares, areas or nats.
-        model: Mean of the models under test.
-        retrained: Mean of the retrained models.
-        n_models: How many models were under test.
-        n_retrained: How many models were retrained.
-        excess: Memory of the models beyond that of the retrained ones: positive where more is
-            remembered.
-        low: Lower end of the excess.
-        high: Upper end of the excess.
-        power: Lower end of the hidden models' excess: above 0 where the attack can tell.
-        margin: Up to here an excess counts as none.
-        p_erased: One-sided p value of an excess below the margin.
-        p_remains: One-sided p value of an excess above 0.
-        resists: 1 if the attack has power and `high` lies below -margin: the model can be told
-            from one that never knew the class, because it shows less.
-        verdict: "erased", "memory remains", "undecided" or "inconclusive"; "beside" for what is no
-            attack.
+        tested: The models under test.
+        hidden: Models whose label was reset: they are known to remember.
+        masked: Models that hide behind their last layer: they are known to remember, too.
+        retrained: Models that never saw the class.
     """
 
-    attack: str
-    n: int
-    hidden: float
+    tested: Sequence[Costs]
+    hidden: Sequence[Costs]
+    masked: Sequence[Costs]
+    retrained: Sequence[Costs]
+
+    def control(self, rung: str) -> Sequence[Costs]:
+        """The models that are known to remember by this rung."""
+        return self.masked if RUNGS[rung] == "masked" else self.hidden
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one rung found on one class, and its verdict; costs are nats above the baseline's price.
+
+    Attributes:
+        rung: Name of the rung.
+        control: Which models are known to remember by it, "hidden" or "masked".
+        known: Their mean cost.
+        model: Mean cost of the models under test.
+        retrained: Mean cost of the retrained models.
+        n_known: How many models are known to remember.
+        n_models: How many models were under test.
+        n_retrained: How many models were retrained.
+        excess: Memory of the models beyond that of the retrained ones.
+        low: Lower end of the excess.
+        high: Upper end of the excess.
+        gap: Excess of the models that are known to remember.
+        power: Its lower end: above 0 where the rung can tell.
+        p_erased: One-sided p value of an excess below a third of the gap.
+        p_remains: One-sided p value of an excess above 0.
+        verdict: "alike", "erased", "resists", "memory remains", "undecided" or "inconclusive".
+    """
+
+    rung: str
+    control: str
+    known: float
     model: float
     retrained: float
+    n_known: int
     n_models: int
     n_retrained: int
     excess: float
     low: float
     high: float
+    gap: float
     power: float
-    margin: float
     p_erased: float
     p_remains: float
-    resists: int
     verdict: str
+
+    @property
+    def passed(self) -> bool:
+        """Whether the rung finds no memory: erased, alike or resists."""
+        return self.verdict in PASSED
 
 
 def pooled(groups: Iterable[Sequence[float]]) -> Spread:
@@ -115,11 +136,11 @@ class _Group:
     borrowed: bool  # whether that is the retrained models'
 
 
-def _describe(values: Sequence[float], spread: Spread, least: float, lender: Spread) -> _Group:
+def _describe(values: Sequence[float], spread: Spread, lender: Spread) -> _Group:
     """One group: values of its models, and their spread, or the lender's where there is none."""
     borrowed = spread[1] == 0
     deviation, degrees = lender if borrowed else spread
-    variance = max(deviation, least) ** 2 / len(values)
+    variance = max(deviation, NATS_SPREAD) ** 2 / len(values)
     return _Group(fmean(values), variance, degrees, borrowed)
 
 
@@ -133,207 +154,200 @@ def _difference(group: _Group, retrained: _Group) -> tuple[float, float]:
 
 
 def compare(
-    attack: str,
+    rung: str,
     models: Sequence[float],
-    hidden: Sequence[float],
+    known: Sequence[float],
     retrained: Sequence[float],
     spreads: Sequence[Spread] = ((0.0, 0),) * 3,
-    n: int = 1,
 ) -> Finding:
-    """Excess over the retrained models, its ends and the verdict of one attack.
+    """Excess over the retrained models, its ends and the verdict of one rung.
 
     Args:
-        attack: Name of the attack.
-        models: One number for each model under test: a share or area from 0 to 1, or nats.
-        hidden: The same for models that hide the class, which are known to remember.
-        retrained: The same for three or more models that never saw it.
-        spreads: Standard deviation and degrees of freedom of the three groups, pooled over digits.
-            The larger of a group's own and the pooled one counts; a lone model without any has
-            that of the retrained models.
-        n: Values behind each number.
+        rung: Name of the rung.
+        models: What the class's images cost each model under test, in nats; less is more memory.
+        known: The same for models that are known to remember.
+        retrained: The same for three or more models that never saw the class.
+        spreads: Standard deviation and degrees of freedom of the three groups, pooled over
+            classes.  The larger of a group's own and the pooled one counts; a lone model without
+            any has that of the retrained models.
 
     Returns:
         The finding.
 
     Raises:
-        ValueError: For a group without a number, for fewer than three retrained models, for a
-            share outside [0, 1] and for a cost that is not finite.
+        ValueError: For an unknown rung, a group without a number, fewer than three retrained
+            models, and a cost that is not finite.
     """
-    in_nats = attack in IN_NATS
-    for name, group in {"models": models, "hidden": hidden, "retrained": retrained}.items():
+    if rung not in RUNGS:
+        raise ValueError(f"rung {rung!r} is not one of {', '.join(RUNGS)}")
+    for name, group in {"models": models, "known": known, "retrained": retrained}.items():
         if not group:
-            raise ValueError(f"{name} of {attack!r} holds no number: give one for each model")
-        if not all(math.isfinite(x) and (in_nats or 0 <= x <= 1) for x in group):
-            allowed = "nats" if in_nats else "shares or areas from 0 to 1"
-            raise ValueError(f"{name} of {attack!r} holds {list(group)}: give {allowed}")
+            raise ValueError(f"{name} of {rung!r} holds no number: give one for each model")
+        if not all(map(math.isfinite, group)):
+            raise ValueError(f"{name} of {rung!r} holds {list(group)}: give nats")
     if len(retrained) < MIN_RETRAINED:
-        raise ValueError(f"{len(retrained)} retrained models for {attack!r}: give at least three")
+        raise ValueError(f"{len(retrained)} retrained models for {rung!r}: give at least three")
 
-    # How far models of each group scatter: their own spread or the pooled one, never below least.
-    least = NATS_SPREAD if in_nats else SPREAD
-    of_models, of_hidden, of_retrained = spreads
+    # How far the models of each group scatter: their own spread or the pooled one.
+    of_models, of_known, of_retrained = spreads
     lender = max(pooled([retrained]), of_retrained)
-    under_test = _describe(models, max(pooled([models]), of_models), least, lender)
-    knowing = _describe(hidden, max(pooled([hidden]), of_hidden), least, lender)
-    unknowing = _describe(retrained, lender, least, lender)
+    under_test = _describe(models, max(pooled([models]), of_models), lender)
+    remembering = _describe(known, max(pooled([known]), of_known), lender)
+    unknowing = _describe(retrained, lender, lender)
 
     # Memory beyond the retrained models', with its one-sided ends.
-    sign = -1 if attack in COST_ATTACKS else 1  # of a cost, less is more memory
-    excess = sign * (under_test.mean - unknowing.mean)
+    excess = unknowing.mean - under_test.mean
     error, degrees = _difference(under_test, unknowing)
     reach = error * float(stdtrit(degrees, 1 - TAIL))
     low, high = excess - reach, excess + reach
 
-    # What the attack finds where the class is known says whether it can tell, and what is little.
-    known = sign * (knowing.mean - unknowing.mean)
-    known_error, known_degrees = _difference(knowing, unknowing)
-    power = known - known_error * float(stdtrit(known_degrees, 1 - TAIL))
-    margin = max(0.0, known / 3 if attack in COST_ATTACKS else min(MARGIN, known / 2))
+    # What the rung finds where the class is known says whether it can tell, and what is little.
+    gap = unknowing.mean - remembering.mean
+    gap_error, gap_degrees = _difference(remembering, unknowing)
+    power = gap - gap_error * float(stdtrit(gap_degrees, 1 - TAIL))
 
-    if attack in WITHOUT_VERDICT:
-        margin, verdict = math.nan, NO_VERDICT
-    elif power <= 0:
+    if power <= 0:
         verdict = INCONCLUSIVE
-    elif high <= margin:
+    elif high < MARGIN * gap:
         verdict = ERASED
-    elif low > 0:
-        verdict = REMAINS
+        if high < -TRACE * gap:
+            verdict = RESISTS
+        elif low > -TRACE * gap:
+            verdict = ALIKE
     else:
-        verdict = UNDECIDED
+        verdict = REMAINS if low > 0 else UNDECIDED
     return Finding(
-        attack=attack,
-        n=n,
-        hidden=knowing.mean,
+        rung=rung,
+        control=RUNGS[rung],
+        known=remembering.mean,
         model=under_test.mean,
         retrained=unknowing.mean,
+        n_known=len(known),
         n_models=len(models),
         n_retrained=len(retrained),
         excess=excess,
         low=low,
         high=high,
+        gap=gap,
         power=power,
-        margin=margin,
-        p_erased=float(stdtr(degrees, (excess - margin) / error)),
+        p_erased=float(stdtr(degrees, (excess - MARGIN * gap) / error)),
         p_remains=float(stdtr(degrees, -excess / error)),
-        resists=int(verdict != INCONCLUSIVE and high < -margin),
         verdict=verdict,
     )
 
 
 @dataclass(frozen=True)
 class AuditReport:
-    """The findings for one forgotten class; printed as a table.
+    """The findings on one forgotten class; printed as a table.
 
     Attributes:
         forget_class: The class.
-        findings: One for each attack.
+        findings: One for each rung.
+        kept: What kept images pay beside the rungs, nats above the baseline's price: name ->
+            means of the models under test, hidden, masked and retrained.
         notes: Sentences that say what limits them.
     """
 
     forget_class: int
     findings: tuple[Finding, ...]
+    kept: Mapping[str, tuple[float, float, float, float]]
     notes: tuple[str, ...] = ()
 
     @property
-    def by_attack(self) -> dict[str, Finding]:
-        """The findings under their attacks' names."""
-        return {finding.attack: finding for finding in self.findings}
+    def by_rung(self) -> dict[str, Finding]:
+        """The findings under their rungs' names."""
+        return {finding.rung: finding for finding in self.findings}
 
     def __str__(self) -> str:
-        head = f"{'attack':32}{'n':>5}{'hidden':>8}{'model':>8}{'retrained':>11}  excess, margin"
-        lines = [f"class {self.forget_class}", head]
+        lines = [
+            f"class {self.forget_class}: nats that its images cost above the baseline's price",
+            f"{'rung':26}{'known to remember':>20}{'model':>8}{'retrained':>11}"
+            f"{'excess of memory':>24}{'gap':>8}  verdict",
+        ]
         for f in self.findings:
-            means = f"{f.hidden:8.2f}{f.model:8.2f}{f.retrained:11.2f}"
-            ends = f"{f.excess:+.2f} [{f.low:+.2f}, {f.high:+.2f}], {f.margin:.2f}"
-            verdict = f"{f.verdict}, resists" if f.resists else f.verdict
-            lines.append(f"{f.attack:32}{f.n:5}{means}  {ends}  {verdict}")
+            known = f"{f.known:.1f} ({f.control})"
+            ends = f"{f.excess:+.1f} [{f.low:+.1f}, {f.high:+.1f}]"
+            numbers = f"{known:>20}{f.model:8.1f}{f.retrained:11.1f}{ends:>24}{f.gap:8.1f}"
+            lines.append(f"{f.rung:26}{numbers}  {f.verdict}")
+        for name, (model, hidden, masked, retrained) in self.kept.items():
+            known = f"{masked if name == 'kept, trained on' else hidden:.1f}"
+            lines.append(f"{name:26}{known:>20}{model:8.1f}{retrained:11.1f}")
         return "\n".join([*lines, *self.notes])
 
 
-def compare_all(digits: Mapping[int, Groups]) -> dict[int, AuditReport]:
-    """The reports on one method, one for each digit.
+def compare_all(classes: Mapping[int, Climbed]) -> dict[int, AuditReport]:
+    """The reports on one method, one for each class.
 
-    The spreads are pooled over the digits, apart for each attack and for the three groups.
+    The spreads are pooled over the classes, apart for each rung and for the three groups.
 
     Args:
-        digits: Digit -> what was found on the models under test, the hidden ones and the retrained
-            ones: for every model a dictionary attack -> numbers.
+        classes: Class -> what the ladder measured on its models.
 
     Returns:
-        Digit -> its report.
+        Class -> its report.
 
     Raises:
-        ValueError: For an empty group, for attacks that differ within a digit, and as `compare`.
+        ValueError: For an empty group, for rungs that a model lacks, and as `compare`.
     """
-    # digit -> attack -> one number per model of each group: the mean of what the model gave
-    means: dict[int, dict[str, list[list[float]]]] = {}
-    for digit, groups in digits.items():
-        _check_groups(digit, groups)
-        means[digit] = {}
-        for attack in groups[0][0]:
-            numbers = [[fmean(values[attack]) for values in group] for group in groups]
-            means[digit][attack] = numbers
+    numbers: dict[int, dict[str, list[list[float]]]] = {}  # class -> rung -> group -> models
+    for label, climbed in classes.items():
+        _check_climbed(label, climbed)
+        numbers[label] = {}
+        for rung in RUNGS:
+            groups = climbed.tested, climbed.control(rung), climbed.retrained
+            numbers[label][rung] = [[fmean(costs[rung]) for costs in group] for group in groups]
 
     reports = {}
-    for digit, (models, _, _) in digits.items():
+    for label, climbed in classes.items():
         findings = []
-        for attack, values in models[0].items():
-            under_test, hidden, retrained = means[digit][attack]
-            alike = [of_digit[attack] for of_digit in means.values() if attack in of_digit]
-            spreads = [pooled(group) for group in zip(*alike, strict=True)]
-            found = compare(attack, under_test, hidden, retrained, spreads, len(values))
-            findings.append(found)
-        reports[digit] = AuditReport(digit, tuple(findings))
+        for rung, (models, known, retrained) in numbers[label].items():
+            groups_of_all = zip(*(of[rung] for of in numbers.values()), strict=True)
+            spreads = [pooled(group) for group in groups_of_all]
+            findings.append(compare(rung, models, known, retrained, spreads))
+        kept: dict[str, Any] = {}
+        for name in KEPT:
+            kept[name] = tuple(
+                fmean(fmean(costs[name]) for costs in group) for group in vars(climbed).values()
+            )
+        notes = []
+        every = [*climbed.tested, *climbed.hidden, *climbed.masked, *climbed.retrained]
+        if edges := sum(costs[UNFINISHED][0] > 0 for costs in every):
+            notes.append(
+                f"Relearning with all weights might go further in {edges} of {len(every)} models."
+            )
+        reports[label] = AuditReport(label, tuple(findings), kept, tuple(notes))
     return reports
 
 
-def _check_groups(digit: int, groups: Groups) -> None:
-    """ValueError unless no group is empty and all models of the digit were attacked alike."""
-    if not all(groups):
-        counts = [len(group) for group in groups]
-        raise ValueError(
-            f"{counts} models, hidden and retrained ones of class {digit}: give some of each"
-        )
-    names = list(groups[0][0])
-    for values in chain(*groups):
-        if set(values) != set(names) or not all(values.values()):
-            raise ValueError(f"attacks {list(values)} are not {names}: make them alike, none empty")
+def _check_climbed(label: int, climbed: Climbed) -> None:
+    """ValueError unless no group is empty and every model of the class climbed all rungs."""
+    groups = {**vars(climbed)}
+    if empty := [name for name, group in groups.items() if not group]:
+        raise ValueError(f"no {' and no '.join(empty)} model of class {label}: give some of each")
+    for costs in chain(*groups.values()):
+        if lacking := [name for name in (*RUNGS, *KEPT, UNFINISHED) if not costs.get(name)]:
+            raise ValueError(f"a model of class {label} lacks {', '.join(lacking)}: climb again")
 
 
 def in_words(findings: Mapping[int, Mapping[str, Finding]]) -> str:
-    """One sentence for each attack: on how many digits it finds what.
-
-    The digits on which it does not find the class erased are named.
+    """One sentence for each rung: on which classes it finds what.
 
     Args:
-        findings: Digit -> attack -> finding, as `AuditReport.by_attack` has them; what stands
-            beside the attacks is left out.
+        findings: Class -> rung -> finding, as `AuditReport.by_rung` has them.
 
     Returns:
         The sentences, with a space between two of them.
     """
-    attacks: list[str] = []
-    for by_attack in findings.values():
-        for name in by_attack:
-            if name not in WITHOUT_VERDICT and name not in attacks:
-                attacks.append(name)
     sentences = []
-    for attack in attacks:
-        found = {digit: of[attack] for digit, of in findings.items() if attack in of}
+    for rung in RUNGS:
+        found = {label: of[rung] for label, of in findings.items() if rung in of}
         parts = []
-        for verdict in (ERASED, REMAINS, UNDECIDED, INCONCLUSIVE):
-            digits = [digit for digit, finding in found.items() if finding.verdict == verdict]
-            if not digits:
-                continue
-            part = f"{verdict} on {len(digits)}"
-            if verdict != ERASED:
-                part += f" ({', '.join(map(str, digits))})"
-            parts.append(part)
-        sentence = f"{attack.capitalize()}: {', '.join(parts)} of {len(found)}"
-        resisted = sum(finding.resists for finding in found.values())
-        if resisted:
-            sentence += f"; it resists on {resisted}"
-        sentences.append(f"{sentence}.")
+        for verdict in VERDICTS:
+            labels = [label for label, finding in found.items() if finding.verdict == verdict]
+            if labels:
+                parts.append(f"{verdict} on {len(labels)} ({' '.join(map(str, labels))})")
+        if parts:
+            sentences.append(f"{rung.capitalize()}: {', '.join(parts)} of {len(found)}.")
     return " ".join(sentences)
 
 
@@ -342,10 +356,10 @@ def excess_intervals(
 ) -> Axes:
     """Draw the excess over the retrained models between its ends, one row per entry.
 
-    A circle means erased, a square that memory remains, a diamond undecided and a cross
-    inconclusive.  Gray runs from 0 to the margin; the dotted line is as far on the other side, and
-    a model resists beyond it.  The triangle is the hidden models' excess: what the attack finds
-    where the class is known.
+    A filled circle means alike, an open one erased, a triangle to the left resists, a square that
+    memory remains, a diamond undecided and a cross inconclusive.  Gray runs from minus half of the
+    gap to a third of it, so that an interval within is alike; the pink triangle is the gap, what
+    the rung finds where the class is known.
 
     Args:
         findings: Name of the row -> finding.
@@ -353,7 +367,7 @@ def excess_intervals(
         title: Title of the axes.
 
     Returns:
-        The axes; in nats if all findings are, else in shares.
+        The axes.
 
     Raises:
         TypeError: For an entry that is no finding.
@@ -361,24 +375,22 @@ def excess_intervals(
     """
     plots.check_entries(findings, "findings", Finding)
     ax = plots.new_axes(ax, 4.5, 0.3 * len(findings) + 1.0)
-    markers = {ERASED: "o", REMAINS: "s", UNDECIDED: "D"}
+    markers = {ALIKE: "o", ERASED: "o", RESISTS: "<", REMAINS: "s", UNDECIDED: "D"}
     for row, f in enumerate(findings.values()):
-        sign = -1 if f.attack in COST_ATTACKS else 1
         ax.plot([f.low, f.high], [row, row], color=plots.AFTER, lw=2, solid_capstyle="butt")
-        look: dict[str, Any] = {"color": "black", "ms": 8}
-        if f.verdict in markers:
-            look = {"color": plots.AFTER, "ms": 5}
+        look: dict[str, Any] = {"color": plots.AFTER, "ms": 5}
+        if f.verdict == INCONCLUSIVE:
+            look = {"color": "black", "ms": 8}
+        elif f.verdict == ERASED:
+            look["markerfacecolor"] = "white"
         ax.plot(f.excess, row, markers.get(f.verdict, "x"), zorder=3, **look)
-        ax.plot(sign * (f.hidden - f.retrained), row, "^", color=plots.HIDDEN, ms=6)
-        if f.margin >= 0:  # NaN where there is no verdict
-            ax.barh(row, f.margin, 0.9, color="0.85", zorder=0)
-            ax.plot([-f.margin] * 2, [row - 0.45, row + 0.45], ":", color="black", lw=1)
+        ax.plot(f.gap, row, "^", color=plots.HIDDEN, ms=6)
+        if f.power > 0:
+            width = (MARGIN + TRACE) * f.gap
+            ax.barh(row, width, 0.9, left=-TRACE * f.gap, color="0.85", zorder=0)
     ax.axvline(0, color="black", lw=0.8)
     ax.set_yticks(range(len(findings)), list(findings))
     ax.set_ylim(len(findings) - 0.5, -0.5)
-    if all(f.attack in IN_NATS for f in findings.values()):
-        ax.set(xlabel="excess of memory over the retrained models, nats")
-    else:
-        ax.set(xlabel="excess over the retrained models", xlim=(-1.05, 1.05))
+    ax.set(xlabel="excess of memory over the retrained models, nats")
     ax.set_title(title, fontsize=10)
     return ax
