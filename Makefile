@@ -21,7 +21,7 @@ export GOMP_SPINCOUNT ?= 1000
 unexport MPLBACKEND      # notebooks choose their own, or they would show no figures
 
 .PHONY: help run check test test-all test-browser test-colab notebooks lab app models tables
-.PHONY: scoreboard claim bench docs page coverage misuse stress mutants portability test-fashion
+.PHONY: scoreboard ladder bench docs page coverage misuse stress mutants portability test-fashion
 .PHONY: test-lowest clean
 
 help:                    # what can be made
@@ -81,8 +81,8 @@ tables: $(READY)         # RESULTS.md, results/scoreboard.json and audit.json fr
 scoreboard: $(READY)     # every method, ten digits, three seeds: hours; resumable; RESULTS.md
 	$(PY) -m study scoreboard
 
-claim: $(READY)          # the attacks of docs/protocol.md, ten digits, three seeds; resumable
-	$(PY) -m study claim
+ladder: $(READY)         # four attacks on every digit (docs/protocol.md), resumable
+	$(PY) -m study ladder
 
 docs: $(READY)           # the docstrings as pages in build/docs/, which git ignores
 	$(PY) -m pdoc sahelpers --docformat google --math -o build/docs

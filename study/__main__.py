@@ -8,13 +8,13 @@ from sahelpers.config import DATASETS
 
 from . import results_page
 from .convert import convert
-from .experiments import healing, power, published, your_data
+from .experiments import effort, power, published, your_data
 from .grid import CLIMBED, CONFIGS, FURTHER_SEEDS, ONLY, RESULTS, SEEDS, Grid
 from .methods import MASKED, METHODS
 from .workers import BACKENDS, check_backend
 
 EXPERIMENTS = {
-    "healing": (healing, "what training on brings back: results/healing.md, ten minutes"),
+    "effort": (effort, "cost against effort on the 3: results/effort.json, twenty minutes"),
     "power": (power, "how often the audit errs, a simulation: docs/protocol.md, minutes"),
     "published": (published, "from the published recipe's baseline: results/published.md, hours"),
     "your_data": (your_data, "the chain on other images: results/your_data.md, an hour"),
@@ -24,7 +24,7 @@ EXPERIMENTS = {
 def from_options(part: str, options: argparse.Namespace) -> Grid:
     """The grid that the command line asks for; ValueError for what is not there."""
     check_backend(options.backend, options.jobs, options.scheduler)
-    usual = CLIMBED
+    usual: tuple[str, ...] = CLIMBED
     if part == "scoreboard":
         usual = tuple(method for method in METHODS if method != MASKED)
     asked = (options.methods or usual, options.digits, options.seeds)
@@ -66,9 +66,11 @@ def main(arguments: list[str] | None = None) -> None:
         add("--device", default="cpu", choices=("cpu", "cuda", "mps"))
         add("--plan", action="store_true", help="say what would be done, and end")
         add("--again", action="store_true", help="do runs anew that are there")
-    commands.add_parser("tables", help="RESULTS.md, scoreboard.json and audit.json, seconds")
+    commands.add_parser(
+        "tables", help="RESULTS.md and what belongs to it, seconds"
+    )
     carry = commands.add_parser("convert", help="carry the journal over to today's keys")
-    carry.add_argument("--code", nargs="*", default=[], metavar="METHOD", choices=list(METHODS))
+    carry.add_argument("--code", nargs="+", required=True, metavar="METHOD", choices=list(METHODS))
     for name, (module, words) in EXPERIMENTS.items():
         module.add_arguments(commands.add_parser(name, help=words, description=module.__doc__))
 

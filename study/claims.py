@@ -1,19 +1,12 @@
-"""What one attack finds on many digits, together: the claim, and its adjustment (Holm)."""
+"""What a rung of the ladder finds on many digits, together, and its adjustment (Holm)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sahelpers.attacks.verdicts import (
-    CLAIM_ATTACKS,
-    ERASED,
-    INCONCLUSIVE,
-    REMAINS,
-    TAIL,
-    UNDECIDED,
-    Finding,
-)
+from sahelpers.attacks.ladder import FITTED, RUNGS
+from sahelpers.attacks.verdicts import PASSED, REMAINS, TAIL, VERDICTS, Finding
 
-VERDICTS = (ERASED, REMAINS, UNDECIDED, INCONCLUSIVE)
+COUNTED = 6.0  # nats: the least gap of hidden models under a fitted label on a digit that counts
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -25,50 +18,58 @@ def holm(p: Sequence[float]) -> list[float]:
     return adjusted
 
 
+def counted(findings: Mapping[int, Mapping[str, Finding]]) -> tuple[int, ...]:
+    """The digits that count: those whose hidden models are far enough from retrained ones.
+
+    The gap does not depend on the models under test, so that no choice among them is made here.
+    """
+    return tuple(digit for digit, of in findings.items() if of[FITTED].gap >= COUNTED)
+
+
 @dataclass(frozen=True)
 class Tally:
-    """What one attack says over digits.
+    """What one rung says over digits.
 
     Attributes:
-        attack: Its name.
+        rung: Its name.
         digits: Verdict -> the digits with it, each taken as it is.
-        after_holm: "erased" and "memory remains" -> the digits of which it holds after adjustment
-            for the number of digits on which the attack has power.
-        powered: The digits on which the attack has power.
+        passed: The digits without memory by this rung: erased, alike or resists.
+        powered: The digits on which the rung has power.
+        after_holm: "passed" and "memory remains" -> the digits of which it holds after adjustment
+            for the number of digits on which the rung has power.
     """
 
-    attack: str
+    rung: str
     digits: Mapping[str, tuple[int, ...]]
-    after_holm: Mapping[str, tuple[int, ...]]
+    passed: tuple[int, ...]
     powered: tuple[int, ...]
+    after_holm: Mapping[str, tuple[int, ...]]
 
 
-def tally(attack: str, findings: Mapping[int, Finding]) -> Tally:
-    """Count the verdicts of one attack over digits, from digit -> finding."""
+def tally(rung: str, findings: Mapping[int, Finding]) -> Tally:
+    """Count the verdicts of one rung over digits, from digit -> finding."""
     digits = {v: tuple(d for d, f in findings.items() if f.verdict == v) for v in VERDICTS}
+    passed = tuple(d for d, f in findings.items() if f.verdict in PASSED)
     powered = tuple(d for d, f in findings.items() if f.power > 0)
     after_holm = {}
-    for verdict, column in ((ERASED, "p_erased"), (REMAINS, "p_remains")):
+    kinds = {"passed": (passed, "p_erased"), REMAINS: (digits[REMAINS], "p_remains")}
+    for kind, (found, column) in kinds.items():
         adjusted = holm([getattr(findings[d], column) for d in powered])
         small = {d for d, p in zip(powered, adjusted, strict=True) if p <= TAIL}
-        after_holm[verdict] = tuple(d for d in digits[verdict] if d in small)
-    return Tally(attack, digits, after_holm, powered)
+        after_holm[kind] = tuple(d for d in found if d in small)
+    return Tally(rung, digits, passed, powered, after_holm)
 
 
 def claim(findings: Mapping[int, Mapping[str, Finding]]) -> list[Tally]:
-    """What one method's findings, digit -> attack -> finding, say, attack by attack.
+    """What one method's findings, digit -> rung -> finding, say, rung by rung.
 
     Raises:
-        ValueError: Where a digit lacks one of the claim's attacks.
+        ValueError: Where a digit lacks a rung.
     """
     for digit, of in findings.items():
-        if lacking := set(CLAIM_ATTACKS) - set(of):
-            raise ValueError(
-                f"digit {digit} lacks {sorted(lacking)}: audit it by all of {CLAIM_ATTACKS}"
-            )
-    return [
-        tally(name, {digit: of[name] for digit, of in findings.items()}) for name in CLAIM_ATTACKS
-    ]
+        if lacking := set(RUNGS) - set(of):
+            raise ValueError(f"digit {digit} lacks {sorted(lacking)}: audit it by {list(RUNGS)}")
+    return [tally(name, {digit: of[name] for digit, of in findings.items()}) for name in RUNGS]
 
 
 def digits_as_text(digits: Sequence[int]) -> str:

@@ -1,94 +1,190 @@
-"""RESULTS.md: results_page.txt filled in from the journal.  No figure in it is typed.
+"""RESULTS.md, results/scoreboard.md and the figure results/ladder.png, made from the journal.
 
-`python -m study tables` writes it, and so does every command that changes the journal.
+No figure in them is typed.  `python -m study tables` writes them, and so does every command that
+changes the journal.
 """
 
+import io
 import math
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
 from pathlib import Path
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import Any
 
+import matplotlib
+from matplotlib.figure import Figure
 from scipy.stats import binomtest
 
 from sahelpers.attacks import verdicts
-from sahelpers.attacks.verdicts import (
-    CLAIM_ATTACKS,
-    ERASED,
-    MIN_RETRAINED,
-    REMAINS,
-    Attacked,
-    Groups,
-)
+from sahelpers.attacks.ladder import RUNGS
+from sahelpers.attacks.verdicts import MIN_RETRAINED, REMAINS, Climbed, Finding
 from sahelpers.config import CHECKOUT
 from sahelpers.judges import SCORING
-from sahelpers.store.files import replace_text
+from sahelpers.store.files import replace_bytes, replace_text
 
 from . import journal, scores, tables
-from .claims import claim, digits_as_text
+from .claims import COUNTED, claim, counted, digits_as_text
 from .grid import RESULTS
 from .journal import Record
 from .measures import MeasureConfig
-from .methods import ALONE, HIDDEN, OURS, REFERENCE
-from .tables import Findings
+from .methods import OURS
+from .tables import Findings, Place
 
 Cells = dict[str, str]  # column -> text, of one method
-FORM = Path(__file__).with_suffix(".txt")
+FORMS = Path(__file__).parent / "forms"
 USUAL = ("mnist", "mlp")
-SHORT = f"{REFERENCE}, 3 passes"
 BEGIN, END = "<!-- figures, by `make tables` -->", "<!-- end of the figures -->"  # in README
+NOT_YET = "Today's default is not measured yet: `make ladder scoreboard`."
 
 
 def write() -> None:
-    """RESULTS.md, README's figures, scoreboard.json and audit.json anew."""
+    """RESULTS.md, its figure, results/scoreboard.md, README's figures, and both JSON files anew."""
     records = journal.read(RESULTS / "journal.jsonl")
     tables.write(records, RESULTS)
+    findings = tables.audit(records).get((USUAL, OURS), {})
+    if findings:
+        replace_bytes(RESULTS / "ladder.png", picture(findings))
     replace_text(CHECKOUT / "RESULTS.md", page(records))
+    replace_text(RESULTS / "scoreboard.md", scoreboard_page(records))
     readme = CHECKOUT / "README.md"
     replace_text(readme, with_figures(readme.read_text(encoding="utf-8"), records))
 
 
+def between_marks(page: str, begin: str, lines: Sequence[str], end: str) -> str:
+    """A page with these lines between two marks of it."""
+    before, _, rest = page.partition(begin)
+    _, _, after = rest.partition(end)
+    joint = "\n" if "\n" in page[len(before) :].partition(end)[0] else ""
+    return before + joint.join([begin, *lines, end]) + after
+
+
 def with_figures(readme: str, records: Sequence[Record]) -> str:
     """README with its figures of ours, between the two marks, anew from the journal's lines."""
+    findings = tables.audit(records).get((USUAL, OURS), {})
+    lines = [f"* {line}" for line in [*ladder_lines(findings), *cost_lines(records)]]
+    return between_marks(readme, BEGIN, lines, END)
+
+
+def ladder_lines(findings: Findings) -> list[str]:
+    """What the ladder says of ours, a sentence for the digits that count and one for each rung."""
+    if not findings:
+        return [NOT_YET]
+    digits = counted(findings)
+    left_out = tuple(digit for digit in findings if digit not in digits)
+    lines = [
+        f"Digits that count: {digits_as_text(digits)}. On the others ({digits_as_text(left_out)}) "
+        f"a model that hides the digit and one that never saw it differ by less than {COUNTED:.0f} "
+        "nats under a fitted label, too little to tell them apart."
+    ]
+    of_counted = {digit: findings[digit] for digit in digits}
+    return lines + [f"{words}." for words in verdicts.in_words(of_counted).rstrip(".").split(". ")]
+
+
+def cost_lines(records: Sequence[Record]) -> list[str]:
+    """What the scoreboard says of ours: outputs, what the kept digits pay, and time."""
     chosen = [r for r in tables.newest(records, "scoreboard") if r["method"] == OURS]
     rows = [tables.as_row(r) for r in chosen if (r["dataset"], r["arch"]) == USUAL]
     if not rows:
-        lines = ["* Today's default is not measured yet: `make claim scoreboard`."]
-        return _between_marks(readme, lines)
-    findings = tables.audit(records).get((USUAL, OURS), {})
+        return [NOT_YET]
     figures = scores.summarise(rows)[OURS]
     worst = {name: max(runs.values()) for name, runs in figures.items()}
     standard = max(row[f"worst_drop_{role}_standard"] for row in rows for role in SCORING)
     seconds = figures["seconds"].values()
     n = MeasureConfig().samples
-    lines = [
-        f'* Under the forgotten label, a classifier that may answer "none of these" calls '
+    return [
+        f'Under the forgotten label, a classifier that may answer "none of these" calls '
         f"{round(n * worst[scores.ARGMAX] / 100)} of {n:,} samples the digit, in the worst of "
         f"{len(rows)} runs (ten digits, three seeds).",
-        f"* {verdicts.in_words(findings)}",
-        f"* A kept digit is recognised {worst['worst class lost, points']:.2f} points less often "
+        f"A kept digit is recognised {worst['worst class lost, points']:.2f} points less often "
         f"in the worst run ({standard:.2f} with z from N(0, I)), the kept negative ELBO rises by "
         f"{worst['kept ELBO lost, nats']:.2f} nats at most, and the Fréchet distance of the "
         f"samples by {worst['kept Frechet, % worse']:.1f} %.",
-        f"* Forgetting takes {fmean(row['steps'] for row in rows):.0f} steps on average, "
+        f"Forgetting takes {fmean(row['steps'] for row in rows):.0f} steps on average, "
         f"{min(seconds):.1f} to {max(seconds):.1f} processor seconds on one thread.",
     ]
-    return _between_marks(readme, lines)
 
 
-def _between_marks(readme: str, lines: Sequence[str]) -> str:
-    """README with these lines as its figures."""
-    before, _, rest = readme.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return before + "\n".join([BEGIN, *lines, END]) + after
+def picture(findings: Findings) -> bytes:
+    """The figure of RESULTS.md as PNG: for every rung the excess on each digit."""
+    with matplotlib.rc_context({"savefig.facecolor": "white"}):
+        figure = Figure(figsize=(13, 0.9 + 0.3 * len(findings)), layout="constrained")
+        axes = figure.subplots(1, len(RUNGS), sharey=True)
+        for ax, rung in zip(axes, RUNGS, strict=True):
+            rows = {f"digit {digit}": of[rung] for digit, of in findings.items()}
+            verdicts.excess_intervals(rows, ax, rung)
+            ax.set_xlabel("excess of memory, nats")
+        file = io.BytesIO()
+        figure.savefig(file, dpi=100, metadata={"Software": None})
+    return file.getvalue()
 
 
 def page(records: Sequence[Record]) -> str:
-    """RESULTS.md, of the journal's lines: what was found, the claim, tables with a line per method,
-    and how the rows were made."""
-    groups = tables.groups(records)
+    """RESULTS.md: what was found, in one screen."""
+    audits = tables.audit(records)
+    findings = audits.get((USUAL, OURS), {})
+    models = tables.climbed(records).get((USUAL, OURS), {})
+    numbers = {
+        kind: of_all(len(getattr(of, kind)) for of in models.values())
+        for kind in ("tested", "hidden", "masked", "retrained")
+    }
+    return (
+        (FORMS / "results.txt")
+        .read_text(encoding="utf-8")
+        .format(
+            lines="\n".join(
+                f"{k}. {line}"
+                for k, line in enumerate([*ladder_lines(findings), *cost_lines(records)], 1)
+            ),
+            digits=digit_table(findings),
+            kept=kept_table(models),
+            methods=method_table(
+                {method: of for (place, method), of in audits.items() if place == USUAL}
+            ),
+            left_out=left_out_words(models),
+            unfinished=unfinished_words(models),
+            **numbers,
+            elsewhere="".join(elsewhere(audits)),
+        )
+    )
+
+
+def of_all(counts: Iterable[int]) -> str:
+    """How many models of a kind there are of each digit, as "3" or "2 to 3"."""
+    found = sorted(set(counts)) or [0]
+    return str(found[0]) if len(found) == 1 else f"{found[0]} to {found[-1]}"
+
+
+def digit_table(findings: Findings) -> str:
+    """A line for each digit: verdict and excess of every rung."""
+    rows = [
+        [digit, *(f"{f.verdict}, {f.excess:+.1f} ({f.low:+.1f} to {f.high:+.1f}) of {f.gap:.1f}"
+                  for f in (of[rung] for rung in RUNGS))]
+        for digit, of in findings.items()
+    ]  # fmt: skip
+    return table(["digit", *RUNGS], rows)
+
+
+def kept_table(models: Mapping[int, Climbed]) -> str:
+    """What kept images pay by the same attacks, means over digits, a line for each kind."""
+    reports = verdicts.compare_all(models).values()
+    names = list(next(iter(reports)).kept) if models else []
+    rows = [
+        [kind, *(f"{fmean(report.kept[name][k] for report in reports):+.1f}" for name in names)]
+        for k, kind in enumerate(("ours", "hidden", "masked", "retrained"))
+        if models
+    ]
+    return table(["", *names], rows)
+
+
+def unfinished_words(models: Mapping[int, Climbed]) -> str:
+    """In how many models relearning with all weights might have gone further."""
+    found = [costs for of in models.values() for group in vars(of).values() for costs in group]
+    n = sum(costs[verdicts.UNFINISHED][0] > 0 for costs in found)
+    return f"{n} of {len(found)}"
+
+
+def scoreboard_page(records: Sequence[Record]) -> str:
+    """results/scoreboard.md: tables with a line per method, and how the rows were made."""
     audits = tables.audit(records)
     of_method = {method: found for (place, method), found in audits.items() if place == USUAL}
     rows = [tables.as_row(r) for r in tables.newest(records, "scoreboard")]
@@ -96,37 +192,26 @@ def page(records: Sequence[Record]) -> str:
     mean, worst = cells(found), cells(found, largest=True)
     made = sorted({(row["machine"], row["version"]) for row in rows if row["machine"]})
     n = MeasureConfig().samples
-    faced = {name: of_method.get(name, {}) for name in (OURS, HIDDEN, ALONE, SHORT)}
-    convicted = {
-        name: ", ".join(str(len(tally.digits[REMAINS])) for tally in claim(of))
-        for name, of in faced.items()
-    }
-    published = RESULTS / "published.md"
     argmax, *bars = scores.BARS
     others = list(scores.OTHERS)
-    return FORM.read_text(encoding="utf-8").format(
-        n=f"{n:,}",
-        bound=f"{100 * exact_interval(0, n, 'less')[1]:.2f}",
-        ours=verdicts.in_words(faced[OURS]),
-        adjusted=", ".join(str(len(tally.after_holm[ERASED])) for tally in claim(faced[OURS])),
-        faced={name: len(of) for name, of in faced.items()},
-        convicted=convicted,
-        mean=defaultdict(str, mean.get(OURS, {})),
-        largest=defaultdict(str, worst.get(OURS, {})),
-        claim=claim_tables(faced[OURS]),
-        rest=method_table({m: of for m, of in of_method.items() if m != OURS}),
-        left_out=left_out_words(groups.get((USUAL, OURS), {})),
-        published=published.read_text(encoding="utf-8") if published.is_file() else "",
-        bars=by_method(mean, [argmax, *bars[1:]]),
-        worst=by_method(worst, scores.BARS),
-        memory=by_method(mean, others[:4]),
-        cost=by_method(mean, [*others[4:], "dominates", "dominated by"]),
-        elsewhere="".join(elsewhere(audits)),
-        made="".join(f"Made on: {machine}; sahelpers {version}.\n" for machine, version in made),
+    return (
+        (FORMS / "scoreboard.txt")
+        .read_text(encoding="utf-8")
+        .format(
+            n=f"{n:,}",
+            bound=f"{100 * exact_interval(0, n, 'less')[1]:.2f}",
+            bars=by_method(mean, [argmax, *bars[1:]]),
+            worst=by_method(worst, scores.BARS),
+            memory=by_method(mean, others[:4]),
+            cost=by_method(mean, [*others[4:], "dominates", "dominated by"]),
+            made="".join(
+                f"Made on: {machine}; sahelpers {version}.\n" for machine, version in made
+            ),
+        )
     )
 
 
-def elsewhere(audits: Mapping[tuple[tables.Place, str], Findings]) -> Iterable[str]:
+def elsewhere(audits: Mapping[tuple[Place, str], Findings]) -> Iterable[str]:
     """A table for each other data set and network."""
     for place in sorted({place for place, _ in audits if place != USUAL}):
         of_method = {method: found for (where, method), found in audits.items() if where == place}
@@ -178,38 +263,16 @@ def by_method(texts: Mapping[str, Cells], columns: Iterable[str]) -> str:
     return table(["method", *columns], rows)
 
 
-def claim_tables(findings: Findings) -> str:
-    """The attacks of the claim on ours, a table each."""
-    head = ["digit", "hidden", "ours", "retrained", "excess", "margin", "verdict"]
-    found = []
-    for attack in CLAIM_ATTACKS:
-        rows = []
-        for digit, of in findings.items():
-            f = of[attack]
-            ends = f"{f.excess:.2f} ({f.low:.2f} to {f.high:.2f})"
-            numbers = [f"{value:.2f}" for value in (f.hidden, f.model, f.retrained)]
-            rows.append([digit, *numbers, ends, f"{f.margin:.2f}", verdict_of(f)])
-        found.append(f"**{attack.capitalize()}**\n\n{table(head, rows)}")
-    return "\n".join(found)
-
-
-def verdict_of(finding: verdicts.Finding) -> str:
-    """The verdict in words."""
-    return finding.verdict + (", resists" if finding.resists else "")
-
-
 def method_table(of_method: Mapping[str, Findings]) -> str:
-    """On which digits each attack of the claim finds what, a line for every method."""
+    """On which digits each rung finds what, a line for every method."""
     rows = []
     for method, findings in of_method.items():
         words = [
-            "; ".join(
-                f"{v} {digits_as_text(digits)}" for v, digits in tally.digits.items() if digits
-            )
+            "; ".join(f"{v} {digits_as_text(d)}" for v, d in tally.digits.items() if d)
             for tally in claim(findings)
         ]
         rows.append([method, *words])
-    return table(["method", *CLAIM_ATTACKS], rows)
+    return table(["method", *RUNGS], rows)
 
 
 def exact_interval(successes: int, n: int, alternative: str = "two-sided") -> tuple[float, float]:
@@ -221,50 +284,44 @@ def exact_interval(successes: int, n: int, alternative: str = "two-sided") -> tu
     return float(found.low), float(found.high)
 
 
-class LeftOut(NamedTuple):
-    """Of `tried` retrained models of all digits that played the model: how many met an attack with
-    power, and how many of these it convicted, with the exact 95 % interval of that share."""
-
-    convicted: int
-    powered: int
-    tried: int
-    low: float
-    high: float
-
-
-def left_out(digits: Mapping[int, tuple[Attacked, Attacked]]) -> dict[str, LeftOut]:
-    """Every retrained model in turn as the model against the others of its digit, by every attack.
+def left_out(digits: Mapping[int, Climbed]) -> dict[str, tuple[int, int]]:
+    """Every retrained model in turn as the model against the others of its digit, by every rung.
 
     In round k the k-th retrained model of every digit is left out.
 
     Args:
-        digits: (hidden, retrained) of each digit, four retrained models or more.
+        digits: What the ladder measured on each digit, four retrained models or more.
+
+    Returns:
+        Rung -> how many of them were convicted, and how many it had power on.
     """
-    said = defaultdict[str, list[str]](list)
-    for k in range(max((len(retrained) for _, retrained in digits.values()), default=0)):
+    found: dict[str, list[Finding]] = {rung: [] for rung in RUNGS}
+    for k in range(max((len(of.retrained) for of in digits.values()), default=0)):
         rest = {
-            digit: (retrained[k : k + 1], hidden, [*retrained[:k], *retrained[k + 1 :]])
-            for digit, (hidden, retrained) in digits.items()
-            if k < len(retrained)
+            digit: Climbed(
+                of.retrained[k : k + 1],
+                of.hidden,
+                of.masked,
+                [*of.retrained[:k], *of.retrained[k + 1 :]],
+            )
+            for digit, of in digits.items()
+            if k < len(of.retrained)
         }
-        reports = verdicts.compare_all(rest).values()
-        for finding in chain(*(report.findings for report in reports)):
-            said[finding.attack].append(finding.verdict)
-    found = {}
-    for attack, given in said.items():
-        if attack not in verdicts.WITHOUT_VERDICT:
-            convicted = given.count(REMAINS)
-            powered = len(given) - given.count(verdicts.INCONCLUSIVE)
-            ends = exact_interval(convicted, powered) if powered else (0.0, 1.0)
-            found[attack] = LeftOut(convicted, powered, len(given), *ends)
-    return found
+        for report in verdicts.compare_all(rest).values():
+            for rung, finding in report.by_rung.items():
+                found[rung].append(finding)
+    return {
+        rung: (sum(f.verdict == REMAINS for f in of), sum(f.power > 0 for f in of))
+        for rung, of in found.items()
+    }
 
 
-def left_out_words(digits: Mapping[int, Groups]) -> str:
-    """How many retrained models each attack convicts, where every digit has four or more."""
-    four = {d: (g[1], g[2]) for d, g in digits.items() if len(g[2]) > MIN_RETRAINED}
-    return "".join(
-        f"* {attack}: {found.convicted} of {found.powered} retrained models convicted, a share of "
-        f"{found.low:.3f} to {found.high:.3f} (exact, 95 %)\n"
-        for attack, found in left_out(four).items()
+def left_out_words(digits: Mapping[int, Climbed]) -> str:
+    """How many retrained models each rung convicts, where every digit has four or more."""
+    enough = {d: of for d, of in digits.items() if len(of.retrained) > MIN_RETRAINED}
+    if not enough:
+        return "not asked, for it takes four retrained models of a digit"
+    return "; ".join(
+        f"{rung}: {convicted} of {powered}"
+        for rung, (convicted, powered) in left_out(enough).items()
     )

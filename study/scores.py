@@ -8,7 +8,8 @@ from typing import Any
 
 from scipy.special import stdtrit
 
-from sahelpers.attacks.verdicts import CLAIM_ATTACKS, TAIL, Finding, pooled
+from sahelpers.attacks.ladder import HEALED_FITTED
+from sahelpers.attacks.verdicts import TAIL, Finding, pooled
 from sahelpers.judges import SCORING
 
 from .methods import METHODS
@@ -17,7 +18,7 @@ Row = Mapping[str, Any]  # of scoreboard.json
 Figure = dict[tuple[int, int], float]  # (class, seed) -> number
 Summary = dict[str, dict[str, Figure]]  # method -> figure -> its runs
 
-ARGMAX, ATTACK = "argmax = c_f, %", "label only - retrained"
+ARGMAX, MEMORY = "argmax = c_f, %", "memory, nats"
 BARS = {  # figure: (columns of a row, factor, what is allowed)
     ARGMAX: (("argmax_open_set_class", "argmax_open_set_standard"), 100, 1.0),
     "P(c_f)": (("p_open_set_class", "p_open_set_standard"), 1, 0.01),
@@ -27,7 +28,7 @@ BARS = {  # figure: (columns of a row, factor, what is allowed)
     "kept Frechet, % worse": (("frechet_change",), 100, 10.0),
 }
 _OTHERS = {
-    ATTACK: "label_excess",
+    MEMORY: "memory",
     "kept IWAE lost, nats": "iwae_kept_change",
     "c_f's IWAE lost, nats": "iwae_forgotten_change",
     "c_f's ELBO lost, nats": "elbo_forgotten_change",
@@ -35,7 +36,7 @@ _OTHERS = {
     "real images": "real_images",
 }
 OTHERS = {figure: ((column,), 1, math.inf) for figure, column in _OTHERS.items()}
-AXES = (ARGMAX, "worst class lost, points", ATTACK, "seconds")
+AXES = (ARGMAX, "worst class lost, points", MEMORY, "seconds")
 
 
 def summarise(
@@ -47,8 +48,8 @@ def summarise(
     Args:
         rows: Of scoreboard.json.  Other data sets and networks than MNIST and the MLP count as
             methods of their own.
-        audit: Method -> digit -> attack -> finding, on MNIST with the MLP: its first attack's
-            excess over the retrained models counts once for each digit.
+        audit: Method -> digit -> rung -> finding, on MNIST with the MLP: the excess of memory under
+            a fitted label, after training on, counts once for each digit.
     """
     order = {name: k for k, name in enumerate(METHODS)}
     found: Summary = {}
@@ -59,11 +60,11 @@ def summarise(
         derived = {
             "frechet_change": _number(row, "frechet_after") / _number(row, "frechet_before") - 1
         }
-        derived["label_excess"] = math.nan
-        finding = (audit or {}).get(row["method"], {}).get(row["class"], {}).get(CLAIM_ATTACKS[0])
+        derived["memory"] = math.nan
+        finding = (audit or {}).get(row["method"], {}).get(row["class"], {}).get(HEALED_FITTED)
         if finding is not None and not other and (row["class"], row["method"]) not in told:
             told.add((row["class"], row["method"]))
-            derived["label_excess"] = finding.excess
+            derived["memory"] = finding.excess
         for figure, (columns, factor, _) in (BARS | OTHERS).items():
             number = max(factor * derived.get(c, _number(row, c)) for c in columns)
             found.setdefault(name, {}).setdefault(figure, {})[row["class"], row["seed"]] = number
@@ -85,18 +86,18 @@ def _number(row: Row, column: str) -> float:
 
 def dominance(found: Summary) -> dict[str, list[str]]:
     """The methods that each method dominates: in the means of AXES over the runs that both have,
-    no worse in any and better in one, with argmax or ATTACK among them.
+    no worse in any and better in one, with argmax or MEMORY among them.
 
-    Smaller is better, but what ATTACK finds below the retrained models counts as zero.  Other data
+    Smaller is better, but memory below that of the retrained models counts as zero.  Other data
     and networks are apart.
     """
 
     def beats(one: str, other: str) -> bool:
         pairs = {axis: common_means(found[one][axis], found[other][axis]) for axis in AXES}
-        a, b = pairs[ATTACK]
-        pairs[ATTACK] = max(a, 0.0), max(b, 0.0)  # NaN stays
+        a, b = pairs[MEMORY]
+        pairs[MEMORY] = max(a, 0.0), max(b, 0.0)  # NaN stays
         known = {axis: pair for axis, pair in pairs.items() if not math.isnan(pair[0])}
-        better = any(a < b for a, b in known.values()) and bool({ARGMAX, ATTACK} & known.keys())
+        better = any(a < b for a, b in known.values()) and bool({ARGMAX, MEMORY} & known.keys())
         return better and all(a <= b for a, b in known.values())
 
     grid = {name: _suffix(name) for name in found}

@@ -1,7 +1,7 @@
 """What the journal's lines of today's defaults say, as two files that anybody can read.
 
 `python -m study tables` writes results/scoreboard.json, a list with one entry per run, and
-results/audit.json, with every model's number and every digit's verdict, attack by attack.  The
+results/audit.json, with every model's number and every digit's verdict, rung by rung.  The
 notebooks read them with Python's own json module; RESULTS.md is written from the same journal.
 """
 
@@ -13,15 +13,15 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from sahelpers.attacks.verdicts import COST_ATTACKS, MIN_RETRAINED, Finding, Groups, compare_all
+from sahelpers.attacks.verdicts import MIN_RETRAINED, Climbed, Finding, compare_all
 from sahelpers.store.files import replace_text
 
 from .grid import current
 from .journal import Record
-from .methods import HIDDEN, RETRAINED
+from .methods import HIDDEN, MASKED, RETRAINED
 
 Place = tuple[str, str]  # data set, network
-Findings = dict[int, dict[str, Finding]]  # digit -> attack -> finding
+Findings = dict[int, dict[str, Finding]]  # digit -> rung -> finding
 
 
 def newest(records: Iterable[Record], part: str) -> list[Record]:
@@ -30,23 +30,28 @@ def newest(records: Iterable[Record], part: str) -> list[Record]:
     return sorted(chosen, key=itemgetter("class", "seed"))
 
 
-def groups(records: Iterable[Record]) -> dict[tuple[Place, str], dict[int, Groups]]:
-    """What `compare_all` takes: (place, method) -> digit -> (models, hidden, retrained).
+def climbed(records: Iterable[Record]) -> dict[tuple[Place, str], dict[int, Climbed]]:
+    """What `compare_all` takes: (place, method) -> digit -> what the ladder measured.
 
-    Digits without a hidden model or with fewer than three retrained ones are left out.
+    Digits without a hidden model, without a masked one or with fewer than three retrained ones are
+    left out.
     """
     lines = defaultdict[tuple[Place, str], dict[int, list[Any]]](lambda: defaultdict(list))
-    for r in newest(records, "claim"):
+    for r in newest(records, "ladder"):
         lines[(r["dataset"], r["arch"]), r["method"]][r["class"]].append(r["values"])
-    found: dict[tuple[Place, str], dict[int, Groups]] = {}
+    found: dict[tuple[Place, str], dict[int, Climbed]] = {}
     for (place, method), digits in lines.items():
         if method == RETRAINED:
             continue
-        hidden, retrained = (lines.get((place, name), {}) for name in (HIDDEN, RETRAINED))
-        complete: dict[int, Groups] = {
-            digit: (models, hidden[digit], retrained[digit])
+        hidden, masked, retrained = (
+            lines.get((place, name), {}) for name in (HIDDEN, MASKED, RETRAINED)
+        )
+        complete = {
+            digit: Climbed(models, hidden[digit], masked[digit], retrained[digit])
             for digit, models in digits.items()
-            if hidden.get(digit) and len(retrained.get(digit, ())) >= MIN_RETRAINED
+            if hidden.get(digit)
+            and masked.get(digit)
+            and len(retrained.get(digit, ())) >= MIN_RETRAINED
         }
         if complete:
             found[place, method] = complete
@@ -54,10 +59,10 @@ def groups(records: Iterable[Record]) -> dict[tuple[Place, str], dict[int, Group
 
 
 def audit(records: Iterable[Record]) -> dict[tuple[Place, str], Findings]:
-    """The findings on every method, (place, method) -> digit -> attack -> finding."""
+    """The findings on every method, (place, method) -> digit -> rung -> finding."""
     return {
-        key: {digit: report.by_attack for digit, report in compare_all(digits).items()}
-        for key, digits in groups(records).items()
+        key: {digit: report.by_rung for digit, report in compare_all(digits).items()}
+        for key, digits in climbed(records).items()
     }
 
 
@@ -75,11 +80,11 @@ def write(records: Sequence[Record], folder: Path) -> None:
     models = [
         {
             **{name: record[name] for name in ("class", "method", "seed", "dataset", "arch")},
-            "values": {attack: fmean(values) for attack, values in record["values"].items()},
+            "values": {name: fmean(numbers) for name, numbers in record["values"].items()},
         }
-        for record in newest(records, "claim")
+        for record in newest(records, "ladder")
     ]
-    text = f'{{"nats": {json.dumps(COST_ATTACKS)},\n"findings": {as_json(findings).rstrip()},\n'
+    text = f'{{"findings": {as_json(findings).rstrip()},\n'
     text += f'"models": {as_json(models).rstrip()}}}\n'
     replace_text(folder / "audit.json", text)
 

@@ -214,7 +214,20 @@ def replace_text(path: Path, text: str) -> None:
     Raises:
         OSError: It cannot be written.
     """
-    _replace(path, text.encode("utf-8"), durable=False)
+    replace_bytes(path, text.encode("utf-8"))
+
+
+def replace_bytes(path: Path, content: bytes) -> None:
+    """Write any file, such as a picture, in one step.
+
+    Args:
+        path: The file, in a folder that is there.
+        content: Its bytes.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    _replace(path, content, durable=False)
 
 
 def load(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
