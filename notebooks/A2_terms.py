@@ -171,27 +171,27 @@ for g, (apart, drift) in zip(GAMMAS, over_gamma, strict=True):
 #
 # ## Term by term, over digits and seeds
 #
-# The attacks of notebook 04 on models that forgot with and without the attacker in the loop, from [audit.json](../results/audit.json) (areas; nats; means over the digits that both have):
+# The ladder of notebook 04 on models that forgot with and without the attacker in the loop, from [audit.json](../results/audit.json) (nats above the baseline's price, means over the digits that both have; less is more memory):
 
 # %% tags=["nbval-ignore-output"]
-findings = {}  # method -> digit -> attack -> row
+findings = {}  # method -> digit -> rung -> row
 for row in json.loads(Path("../results/audit.json").read_text())["findings"]:
-    if (row["dataset"], row["arch"]) == ("mnist", "mlp") and row["verdict"] != "beside":
+    if (row["dataset"], row["arch"]) == ("mnist", "mlp"):
         by_digit = findings.setdefault(row["method"], {})
-        by_digit.setdefault(row["digit"], {})[row["attack"]] = row
+        by_digit.setdefault(row["digit"], {})[row["rung"]] = row
 ours, without = findings["ours (with the loop)"], findings["ours (without the loop)"]
 digits = [digit for digit in without if digit in ours]
-attacks = list(ours[digits[0]])
+rungs = list(ours[digits[0]])
 head = f"digits {digits}"
-print(head + "".join(f"{attack:>26}" for attack in attacks))
+print(head + "".join(f"{rung:>26}" for rung in rungs))
 shown = {  # what is shown: which number of whose findings
-    "hidden": ("hidden", ours),
+    "known to remember": ("known", ours),
     "without the attacker": ("model", without),
     "forgotten": ("model", ours),
     "retrained": ("retrained", ours),
 }
 for name, (field, of) in shown.items():
-    means = [statistics.fmean(of[digit][attack][field] for digit in digits) for attack in attacks]
+    means = [statistics.fmean(of[digit][rung][field] for digit in digits) for rung in rungs]
     print(f"{name:{len(head)}}" + "".join(f"{mean:26.2f}" for mean in means))
 
 # %% [markdown]

@@ -180,7 +180,7 @@ for ax, data, words in zip(axes, (ten, harmless), ("10 images", "kept digits onl
 plt.show()
 
 # %% [markdown]
-# *On the left hidden is only a little ahead of retrained, so this attack hardly tells hidden from erased. On the right no line rises: the label does not draw its digit again within these steps. Yet ten times as many steps on kept digits give much of what is behind the label back: [healing](../results/healing.md).*
+# *On the left hidden is only a little ahead of retrained, so this attack hardly tells hidden from erased. On the right no line rises: the label does not draw its digit again within these steps. Yet more steps on kept digits give much of what is behind the label back: [notebook 04](04_probing.ipynb), section 5.*
 #
 # ## Traces
 #

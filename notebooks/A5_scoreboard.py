@@ -19,7 +19,7 @@
 #
 # [Colab](../README.md#set-your-address)
 #
-# This notebook reads two tables of the repository: [scoreboard.json](../results/scoreboard.json) has a row for each method, digit and seed, [audit.json](../results/audit.json) what the attacks of [notebook 04](04_probing.ipynb) find. Reading: 12 minutes; running: half a minute on two CPU cores.
+# This notebook reads two tables of the repository: [scoreboard.json](../results/scoreboard.json) has a row for each method, digit and seed, [audit.json](../results/audit.json) what the ladder of [notebook 04](04_probing.ipynb) finds. Reading: 12 minutes; running: half a minute on two CPU cores.
 
 # %%
 # Colab gets the repository here; elsewhere, and the second time, this cell does nothing.
@@ -53,7 +53,6 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import torch
 from scipy.stats import t as student
-from torchvision.datasets import FashionMNIST
 
 import sahelpers as sa
 from study import scores
@@ -63,7 +62,7 @@ from study.methods import METHODS
 # %% [markdown]
 # ## Parameters
 #
-# `python -m study scoreboard` and `python -m study claim` make the tables' runs (hours, resumable), `python -m study tables` writes the tables from them (seconds).
+# `python -m study scoreboard` and `python -m study ladder` make the tables' runs (hours, resumable), `python -m study tables` writes the tables from them (seconds).
 
 # %%
 DATASET = "mnist"  # rows of this data set, or of fashion_mnist, kmnist, qmnist
@@ -100,14 +99,14 @@ width = max(map(len, methods)) + 1  # of the first column of the tables below
 
 # %%
 def findings_on(dataset, arch):
-    """Method -> digit -> attack -> finding, from the table of the audit."""
+    """Method -> digit -> rung -> finding, from the table of the audit."""
     found = {method: {} for method in METHODS}
     for row in json.loads(Path("../results/audit.json").read_text())["findings"]:
-        if (row["dataset"], row["arch"]) == (dataset, arch) and row["verdict"] != "beside":
+        if (row["dataset"], row["arch"]) == (dataset, arch):
             about = ("digit", "method", "dataset", "arch")
             fields = {name: value for name, value in row.items() if name not in about}
             of_digit = found[row["method"]].setdefault(row["digit"], {})
-            of_digit[row["attack"]] = sa.Finding(**fields)
+            of_digit[row["rung"]] = sa.Finding(**fields)
     return {method: of for method, of in found.items() if of}
 
 
@@ -254,31 +253,38 @@ plt.show()
 # %% [markdown]
 # *Left: rows of 0.0 no longer draw the digit, which is not yet forgetting; right: bright fields are expensive digits (5 points or more look alike).*
 #
-# ## Attacks
+# ## The ladder
 #
-# What each attack of [notebook 04](04_probing.ipynb) finds beyond models that never saw the class, digit by digit, on every method that was audited:
+# What each rung of [notebook 04](04_probing.ipynb) finds beyond models that never saw the class, digit by digit, on every method that was audited:
 
 # %%
-audited = findings_on(DATASET, ARCH)  # method -> digit -> attack -> finding
+audited = findings_on(DATASET, ARCH)  # method -> digit -> rung -> finding
 if OURS not in audited:
-    command = f"python -m study claim --dataset {DATASET} --arch {ARCH}"
+    command = f"python -m study ladder --dataset {DATASET} --arch {ARCH}"
     raise ValueError(f"no audit of {OURS}, {DATASET}, {ARCH}: `{command}` makes one")
-attacks = [tally.attack for tally in claim(audited[OURS])]
-LOOKS = {"erased": "o", "memory remains": "s", "undecided": "D", "inconclusive": "x"}
+rungs = [tally.rung for tally in claim(audited[OURS])]
+LOOKS = {
+    "alike": "o",
+    "erased": "v",
+    "resists": "<",
+    "memory remains": "s",
+    "undecided": "D",
+    "inconclusive": "x",
+}
 figure, axes = plt.subplots(
-    1, len(attacks), figsize=(13, 1.6 + 0.3 * len(audited)), layout="constrained", sharey=True
+    1, len(rungs), figsize=(13, 1.6 + 0.3 * len(audited)), layout="constrained", sharey=True
 )
-for ax, attack in zip(axes, attacks, strict=True):
+for ax, rung in zip(axes, rungs, strict=True):
     for k, (method, by_digit) in enumerate(audited.items()):
         color = sa.plots.AFTER if method == OURS else sa.plots.BEFORE
         for of in by_digit.values():
-            look = LOOKS[of[attack].verdict]
-            ax.plot(of[attack].excess, k, look, color=color, ms=4, alpha=0.6)
+            look = LOOKS[of[rung].verdict]
+            ax.plot(of[rung].excess, k, look, color=color, ms=4, alpha=0.6)
     ax.axvline(0, color="black", lw=1)
     ax.set_yticks(range(len(audited)), list(audited))
     ax.set_ylim(len(audited) - 0.5, -0.5)
-    unit = "share" if attack.startswith("label only") else "nats"
-    ax.set(title=attack, xlabel=f"excess of memory, {unit}")
+    ax.set_title(rung, fontsize=10)
+    ax.set_xlabel("excess of memory, nats")
     ax.grid(axis="x", lw=0.3)
 for verdict, look in LOOKS.items():
     axes[0].plot([], [], look, color="black", ms=4, label=verdict)
@@ -286,14 +292,14 @@ figure.legend(frameon=False, ncols=len(LOOKS), loc="outside lower center")
 plt.show()
 
 # %% [markdown]
-# *One mark is one digit. Zero is the mean of models that never saw it, and only what lies to the right can be memory; the mark's shape is the verdict.* On ours, each digit taken by itself, and adjusted for the number of digits ([claims.py](../study/claims.py)):
+# *One mark is one digit. Zero is the mean of models that never saw it, and only what lies to the right can be memory; the mark's shape is the verdict.* On how many digits of ours no memory is found (alike, erased or resists), each digit taken by itself, and adjusted for the number of digits ([claims.py](../study/claims.py)):
 
 # %%
 claims = {method: claim(of) for method, of in audited.items()}
 for tally in claims[OURS]:
-    erased, adjusted = tally.digits["erased"], tally.after_holm["erased"]
-    found = f"erased on {len(erased)} of {len(audited[OURS])} digits"
-    print(f"{tally.attack}: {found}, adjusted (Holm) on {len(adjusted)}")
+    adjusted = tally.after_holm["passed"]
+    found = f"no memory on {len(tally.passed)} of {len(tally.powered)} digits with power"
+    print(f"{tally.rung}: {found}, adjusted (Holm) on {len(adjusted)}")
 
 # %% [markdown]
 # Every audited method in words:
@@ -318,37 +324,16 @@ for method in (m for m in methods if m in on_clothes):
         here, there = (scores.interval(of[method][name])[0] for of in (figures, on_clothes))
         line += f"{f'{here:.2f}  {there:.2f}':>26}"
     print(f"{method:{width}}{line}")
-audited_there = findings_on(CLOTHES, "mlp")
-for method, of in audited_there.items():
-    print(f"\n{method}. {sa.in_words(of)}")
-
-# %%
-clothes = FashionMNIST.classes  # their names
-size = (11, 2 * (1.4 + 0.25 * len(audited_there[OURS])))
-figure, axes = plt.subplots(2, 2, figsize=size, layout="constrained", sharey=True)
-for ax, attack in zip(axes.flat, attacks, strict=True):
-    found = {clothes[c]: of[attack] for c, of in audited_there[OURS].items()}
-    sa.excess_intervals(found, ax, attack)
-    ax.autoscale(axis="x")
-plt.show()
-
-# %%
-there = claim(audited_there[OURS])
-fewer = [tally.attack for tally in there if len(tally.digits["erased"]) < 10]
 lost = max(on_clothes[OURS][WORST].values())
-claims_there = {
-    "the worst kept class of clothes loses more than is allowed": lost > scores.BARS[WORST][2],
-    "three of the attacks find fewer than ten clothes erased": len(fewer) == 3,
-}
-for words, true in claims_there.items():
-    print(f"{words}: {'holds' if true else 'does not hold'}")
+true = lost > scores.BARS[WORST][2]
+print(f"the worst kept class of clothes loses more than is allowed: {'holds' if true else 'does not hold'}")
 
 # %% [markdown]
-# *Circle: erased, diamond: undecided, cross: inconclusive. On clothes forgetting costs more and is acquitted less often. Three passes of the reference's recipe empty the label as well, yet of most classes memory remains.*
+# *On clothes forgetting costs more.* What the ladder finds there stands in [RESULTS.md](../RESULTS.md), once it was run.
 #
 # ## Who dominates whom
 #
-# A method dominates another if, in the means over the runs that both have, it is no worse in argmax, worst class, label only minus the retrained models' (below zero counts as zero) and seconds, as far as both have them (argmax or label only must be among these), and better in one. Where label only was not measured, even the label column, which hides, can dominate.
+# A method dominates another if, in the means over the runs that both have, it is no worse in argmax, worst class, memory under a fitted label after training on (below zero counts as zero) and seconds, as far as both have them (argmax or memory must be among these), and better in one. Where memory was not measured, a method that only hides can dominate.
 
 # %%
 above = scores.dominance(figures)
@@ -400,8 +385,8 @@ sentences = {
     "no kept class of any run loses more than 1 point": max(ours[WORST].values()) <= 1,
 }
 for tally in claims[OURS]:
-    sentences[f"{tally.attack}: every digit on which the attack has power is erased"] = (
-        set(tally.powered) <= set(tally.digits["erased"]) if whole else None
+    sentences[f"{tally.rung}: no memory on any digit on which the rung has power"] = (
+        set(tally.powered) <= set(tally.passed) if whole else None
     )
 sentences |= {
     "retraining takes more than ten times as long": (
@@ -419,4 +404,4 @@ print("of these, no more left of the class:", "; ".join(as_good) or "none")
 print("not in the table, so not compared:", "; ".join(absent) or "none")
 
 # %% [markdown]
-# All this is about the weights as they are after forgetting; what training on brings back stands in [healing](../results/healing.md). These data do not support anything beyond these images and this VAE, a ranking of methods that differ by less than their intervals, a verdict on the published recipes from short or few runs, or "erased" beyond the listed attacks.
+# These data do not support anything beyond these images and this VAE, a ranking of methods that differ by less than their intervals, a verdict on the published recipes from short or few runs, or "erased" beyond these rungs.

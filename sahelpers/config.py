@@ -328,7 +328,7 @@ class AmnesiaConfig(Config):
     def conv(cls, **changes: Any) -> "AmnesiaConfig":
         """Make the configuration for the convolutional network.
 
-        docs/protocol.md says how it was chosen.
+        results/archive/protocol_3.md says how it was chosen.
 
         Args:
             **changes: Fields with other values.

@@ -19,7 +19,15 @@ from .fisher import Fisher
 BEFORE, AFTER, RETRAINED, HIDDEN = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 PALETTE = (BEFORE, AFTER, RETRAINED, HIDDEN, "#E69F00", "#56B4E9", "#000000")
 # Place in PALETTE of each model's colour, which is the same in every figure ...
-MODELS = {"baseline": 0, "before": 0, "forgotten": 1, "after": 1, "retrained": 2, "hidden": 3}
+MODELS = {
+    "baseline": 0,
+    "before": 0,
+    "forgotten": 1,
+    "after": 1,
+    "retrained": 2,
+    "hidden": 3,
+    "masked": 4,
+}
 # ... and of what is no model: at first colours that no model has.
 OTHERS = (5, 6, 4, 3, 2, 1, 0)
 MARKERS, HATCHES = "osD^vPX", ("", "//", "..", "xx")

@@ -178,41 +178,43 @@ def models() -> None:
     save(ax, "models")
 
 
-CASES = (  # interval of the excess in units of the margin, what it is called, marker
-    (-0.7, 0.75, "erased", "o"),
-    (0.15, 0.9, "erased: more than zero, and within the margin", "o"),
-    (-2.1, -1.3, "erased, and resists", "o"),
-    (0.4, 2.3, "memory remains", "s"),
-    (-0.5, 1.7, "undecided", "D"),
+CASES = (  # ends in thirds of the gap, words, marker
+    (-0.9, 0.6, "alike: the models cannot be told from retrained ones", "o"),
+    (-2.1, 0.3, "erased: no memory, but not alike", "o"),
+    (-2.9, -1.9, "resists: so much less that it gives itself away", "<"),
+    (0.3, 1.9, "memory remains", "s"),
+    (-0.6, 1.6, "undecided", "D"),
 )
 
 
 def verdict() -> None:
-    """Power first; then where the interval lies between zero and the margin."""
+    """Power first; then where the interval lies between minus half of the gap and a third of it."""
     ax = canvas(10, 5.6)
     left: Any = {"ha": "left"}
-    zero, margin = 6.6, 1.1  # place of zero, length of the margin
+    zero, third = 7.2, 0.8  # place of zero, length of a third of the gap
+    half = 1.5 * third
 
     def row(y: float, low: float, high: float, text: str, color: str, marker: str) -> None:
-        ends = [zero + margin * low, zero + margin * high]
+        ends = [zero + third * low, zero + third * high]
         ax.plot(ends, [y, y], color=color, lw=4, marker="|", ms=14, mew=3)
         ax.plot([sum(ends) / 2], [y], color=color, marker=marker, ms=11, mec="white")
         write(ax, 0.2, y, text, 12, **left)
 
-    power = "First: can the attack tell?  Excess of the hidden models over the retrained models"
+    power = "First: can the rung tell?  The gap: excess of models that are known to remember"
     write(ax, 0.1, 5.35, power, 12.5, weight="bold", **left)
-    row(4.9, 0.4, 2.7, "above zero: it can, go on below", HIDDEN, "^")
+    row(4.9, 2.1, 3.3, "above zero: it can, go on below", HIDDEN, "^")
     row(4.5, -0.6, 1.6, "not above zero: inconclusive, no verdict", HIDDEN, "v")
     ax.plot([zero, zero], [4.3, 5.1], color=INK, lw=2)
     found = "Then: how much is found?  Excess of the forgotten models over the retrained models"
     write(ax, 0.1, 3.85, found, 12.5, weight="bold", **left)
-    ax.add_patch(Rectangle((zero, 0.85), margin, 2.75, facecolor="0.88", edgecolor="none"))
+    band = Rectangle((zero - half, 0.85), half + third, 2.75, facecolor="0.88", edgecolor="none")
+    ax.add_patch(band)
     for k, (low, high, text, marker) in enumerate(CASES):
         row(3.35 - 0.53 * k, low, high, text, AFTER, marker)
-    for x, style in ((-1, ":"), (0, "-"), (1, "--")):
-        ax.plot([zero + margin * x] * 2, [0.85, 3.6], color=INK, lw=2, ls=style)
-    for x, text in ((-1, "$-$margin"), (0, "0"), (1, "margin")):
-        write(ax, zero + margin * x, 0.65, text, 12)
+    for x, style in ((-half, ":"), (0, "-"), (third, "--")):
+        ax.plot([zero + x] * 2, [0.85, 3.6], color=INK, lw=2, ls=style)
+    for x, text in ((-half, r"$-\frac{1}{2}$ gap"), (0, "0"), (third, r"$\frac{1}{3}$ gap")):
+        write(ax, zero + x, 0.65, text, 12)
     arrow(ax, (4.0, 0.4), (9.8, 0.4))
     write(ax, 5.1, 0.2, "less than retrained models", 10.5)
     write(ax, 8.3, 0.2, "more memory than retrained models", 10.5)
