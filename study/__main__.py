@@ -8,13 +8,14 @@ from sahelpers.config import DATASETS
 
 from . import results_page
 from .convert import convert
-from .experiments import effort, power, published, your_data
+from .experiments import effort, encoder, power, published, your_data
 from .grid import CLIMBED, CONFIGS, FURTHER_SEEDS, ONLY, RESULTS, SEEDS, Grid
 from .methods import MASKED, METHODS
 from .workers import BACKENDS, check_backend
 
 EXPERIMENTS = {
     "effort": (effort, "cost against effort on the 3: results/effort.json, twenty minutes"),
+    "encoder": (encoder, "what the encoder gives away: results/encoder.md, half an hour"),
     "power": (power, "how often the audit errs, a simulation: docs/protocol.md, minutes"),
     "published": (published, "from the published recipe's baseline: results/published.md, hours"),
     "your_data": (your_data, "the chain on other images: results/your_data.md, an hour"),
@@ -66,9 +67,7 @@ def main(arguments: list[str] | None = None) -> None:
         add("--device", default="cpu", choices=("cpu", "cuda", "mps"))
         add("--plan", action="store_true", help="say what would be done, and end")
         add("--again", action="store_true", help="do runs anew that are there")
-    commands.add_parser(
-        "tables", help="RESULTS.md and what belongs to it, seconds"
-    )
+    commands.add_parser("tables", help="RESULTS.md and what belongs to it, seconds")
     carry = commands.add_parser("convert", help="carry the journal over to today's keys")
     carry.add_argument("--code", nargs="+", required=True, metavar="METHOD", choices=list(METHODS))
     for name, (module, words) in EXPERIMENTS.items():
