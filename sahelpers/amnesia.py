@@ -164,7 +164,8 @@ def forget(
     # The loss: the frozen model (theta*) says what is kept, the surrogate what the class becomes.
     frozen = copy.deepcopy(model).eval().requires_grad_(False)
     kept = kept_classes(gone, model.num_classes)
-    wanted = make_surrogate(surrogate or config.surrogate, frozen, kept, config.gray_value)
+    what = config.surrogate if surrogate is None else surrogate
+    wanted = make_surrogate(what, frozen, kept, config.gray_value)
     objective = Objective(frozen, fisher, gone, config, wanted, real_images)
     real_count = 0 if objective.real is None else len(objective.real)
 

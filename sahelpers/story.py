@@ -15,7 +15,7 @@ import torch
 
 from . import amnesia, fisher, training
 from .amnesia import AmnesiaResult, forget
-from .checks import check_is
+from .checks import check_is, shown
 from .config import AmnesiaConfig, BaselineConfig, Config, FisherConfig, JudgeConfig, check_classes
 from .data import MNIST_DIGEST, LabelledImages, load_dataset
 from .fisher import ClassFishers, class_fishers
@@ -416,6 +416,11 @@ def _images_of(dataset: str | Pair) -> Pair:
     """Train and test images of a name or of a pair."""
     if isinstance(dataset, str):
         return load_dataset(dataset, "train"), load_dataset(dataset, "test")
+    if isinstance(dataset, LabelledImages):
+        raise TypeError(
+            "dataset is a single set of images: give two, to train on and to test with, such as "
+            "Story(images.split())"
+        )
     if not (isinstance(dataset, tuple | list) and len(dataset) == 2):
         raise TypeError(
             f"dataset is of type {type(dataset).__name__}: give a name such as 'mnist', or a pair "
@@ -424,4 +429,7 @@ def _images_of(dataset: str | Pair) -> Pair:
     train, test = dataset
     check_is(train, LabelledImages, "dataset[0]")
     check_is(test, LabelledImages, "dataset[1]")
+    if test.class_names != train.class_names:
+        names = f"{shown(test.class_names)}, those of train {shown(train.class_names)}"
+        raise ValueError(f"the classes of test are {names}: give both the same, in one order")
     return train, test

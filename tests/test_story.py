@@ -215,10 +215,20 @@ def test_wrong_configurations_are_named(pair, changes, error, words):
 
 
 def test_data_that_are_no_pair_are_named(pair):
-    with pytest.raises(TypeError, match=r"dataset is of type LabelledImages: give a name .*split"):
+    with pytest.raises(TypeError, match=r"dataset is a single set of images: .*Story\(images\.spl"):
         sa.Story(pair[0])
+    with pytest.raises(TypeError, match=r"dataset is of type int: give a name .*split"):
+        sa.Story(3)
     with pytest.raises(TypeError, match=r"dataset\[1\] is of type Tensor, not LabelledImages"):
         sa.Story((pair[0], pair[1].images))
+
+
+def test_test_images_of_other_classes_are_refused(pair):
+    """They are only measured on: without a word, every score of a class was of another one."""
+    train, test = pair
+    swapped = sa.LabelledImages(test.images, test.labels, tuple("1023456789"))
+    with pytest.raises(ValueError, match=r"the classes of test are \('1', '0'.*give both the same"):
+        story((train, swapped))
 
 
 def test_knobs_in_capitals_become_configurations(monkeypatch, pair):
