@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from .checks import check_callable, check_is
+from .checks import check_callable, check_is, is_no
 from .config import AmnesiaConfig, check_classes, kept_classes
 from .data import LabelledImages
 from .fisher import Fisher
@@ -219,7 +219,7 @@ def forget(
         numbers["distance"] = distance
         for name, value in numbers.items():
             history.setdefault(name, []).append(value)
-        if on_step is not None and on_step(step, new, numbers) is False:
+        if on_step is not None and is_no(on_step(step, new, numbers)):
             schedule.reason = "stopped"
             break
 

@@ -12,10 +12,11 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from .checks import check_whole, is_whole, shown
+from .checks import check_number, check_whole, is_whole, shown
 
 _ROOT = Path(__file__).resolve().parents[1]
-IN_CHECKOUT = (_ROOT / "notebooks").is_dir()  # else installed as a package, without the repository
+# Else installed as a package, without the repository, and perhaps beside another's notebooks/.
+IN_CHECKOUT = all((_ROOT / part).exists() for part in ("pyproject.toml", "notebooks", "study"))
 _CACHE = os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
 # The folder that data and checkpoints lie in: the clone, or a cache where there is none.
 CHECKOUT = _ROOT if IN_CHECKOUT else Path(_CACHE, "sahelpers")
@@ -63,20 +64,19 @@ class Config:
         for f in fields(self):  # type: ignore[arg-type]  # every subclass is a dataclass
             value, meta = getattr(self, f.name), f.metadata
             wrong = f"{f.name}={shown(value)}"
-            low, high, choices = meta.get("low"), meta.get("high"), meta.get("choices")
+            low, choices = meta.get("low"), meta.get("choices")
             if choices is not None:
                 if value not in choices:
                     raise ValueError(f"{wrong} is not one of {', '.join(choices)}")
             elif low is not None:
-                whole = isinstance(f.default, int)
-                kind = int if whole else (int, float)
-                ok = isinstance(value, kind) and not isinstance(value, bool)
-                if not (ok and low <= value <= high):  # NaN is in no range
-                    noun = "a whole number" if whole else "a number"
-                    raise ValueError(f"{wrong} must be {noun} from {low:g} to {high:g}")
-                if not whole:
-                    # 30 becomes 30.0, so that both have one fingerprint
-                    object.__setattr__(self, f.name, float(value))
+                # NumPy's numbers become Python's and 30 becomes 30.0, for one fingerprint
+                checked: float
+                if isinstance(f.default, int):
+                    checked = check_whole(value, f.name, low, meta["high"])
+                else:
+                    check_number(value, f.name, low, meta["high"])
+                    checked = float(value)
+                object.__setattr__(self, f.name, checked)
             elif isinstance(f.default, str) and not isinstance(value, str):
                 raise ValueError(f"{wrong} must be text: {meta['help']}")
 

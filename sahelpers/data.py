@@ -196,8 +196,7 @@ class LabelledImages:
             ValueError: image_shape is not a shape as above, most pictures lie the other way, there
                 is only one class, or a class has fewer than ten images.
         """
-        check_shape(image_shape)
-        channels, height, width = image_shape
+        channels, height, width = image_shape = check_shape(image_shape)
         folders = _class_folders(Path(path))
         images: list[PIL.Image.Image] = []
         labels, wider = [], []
@@ -359,7 +358,7 @@ class LabelledImages:
         Raises:
             ValueError: There are not so many images, or seed is out of its range.
         """
-        check_whole(n, "n", 1, len(self))
+        n = check_whole(n, "n", 1, len(self))
         return self._where(torch.randperm(len(self), generator=seeded(seed))[:n])
 
     def to(self, device: torch.device | str) -> "LabelledImages":
