@@ -264,7 +264,7 @@ class LabelledImages:
 
         Returns:
             A few lines: the number of images and of classes, the smallest and the largest class,
-            and how many images are equal to an earlier one.
+            each class by number and name, and how many images are equal to an earlier one.
         """
         counts = self.labels.bincount(minlength=self.num_classes).tolist()
         sizes = [f"{name} ({n})" for name, n in zip(self.class_names, counts, strict=True)]
@@ -280,6 +280,7 @@ class LabelledImages:
         lines = [
             f"{len(self)} images {self.image_shape}, {self.num_classes} classes, "
             f"smallest: {smallest}, largest: {largest}",
+            f"classes: {', '.join(self.numbered_names)}",
             f"equal to an earlier image: {repeated}; "
             f"of them with different labels: {contradictory}",
         ]
@@ -302,6 +303,14 @@ class LabelledImages:
         return len(self.class_names)
 
     @property
+    def numbered_names(self) -> tuple[str, ...]:
+        """Each class by number and name, such as "2 ring"; by one where both are the same."""
+        return tuple(
+            name if name == str(number) else f"{number} {name}"
+            for number, name in enumerate(self.class_names)
+        )
+
+    @property
     def image_shape(self) -> Shape:
         """(C, H, W): channels, height and width of every image."""
         return self.images.shape[1], self.images.shape[2], self.images.shape[3]
@@ -317,11 +326,32 @@ class LabelledImages:
             total.update(tensor.detach().cpu().contiguous().numpy().data)
         return total.hexdigest()
 
-    def only(self, classes: int | Iterable[int]) -> "LabelledImages":
+    def class_numbers(
+        self, classes: int | str | Iterable[int | str], *, allow_empty: bool = False
+    ) -> tuple[int, ...]:
+        """Say which numbers some classes have, given by number or by name.
+
+        A text is always a name: among the folders 2, 5 and 7, class 1 is class "5".
+
+        Args:
+            classes: One class or several, each by its number or its name.
+            allow_empty: Whether there may be none.
+
+        Returns:
+            The class numbers as a sorted tuple without repeats.
+
+        Raises:
+            ValueError: There is no such class, none although one is needed, or these are all there
+                are.
+        """
+        names = self.class_names
+        return check_classes(classes, self.num_classes, names=names, allow_empty=allow_empty)
+
+    def only(self, classes: int | str | Iterable[int | str]) -> "LabelledImages":
         """Choose the images of some classes.
 
         Args:
-            classes: One class number or several; an empty tuple chooses no image.
+            classes: One class or several, by number or name; an empty tuple chooses no image.
 
         Returns:
             The images of these classes, in their old order; the classes keep numbers and names.
@@ -331,11 +361,11 @@ class LabelledImages:
         """
         return self._where(self._members(classes))
 
-    def without(self, classes: int | Iterable[int]) -> "LabelledImages":
+    def without(self, classes: int | str | Iterable[int | str]) -> "LabelledImages":
         """Choose the images of all other classes.
 
         Args:
-            classes: One class number or several; an empty tuple leaves everything in.
+            classes: One class or several, by number or name; an empty tuple leaves everything in.
 
         Returns:
             The images of the other classes, in their old order; the classes keep numbers and names.
@@ -374,9 +404,9 @@ class LabelledImages:
             return self
         return LabelledImages(self.images.to(device), self.labels.to(device), self.class_names)
 
-    def _members(self, classes: int | Iterable[int]) -> Tensor:
+    def _members(self, classes: int | str | Iterable[int | str]) -> Tensor:
         """Which images are of these classes, (N,) bool."""
-        chosen = check_classes(classes, self.num_classes, allow_empty=True)
+        chosen = self.class_numbers(classes, allow_empty=True)
         return torch.isin(self.labels, self.labels.new_tensor(chosen))
 
     def _where(self, index: Tensor) -> "LabelledImages":

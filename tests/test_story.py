@@ -231,6 +231,22 @@ def test_test_images_of_other_classes_are_refused(pair):
         story((train, swapped))
 
 
+def test_a_storys_classes_have_names(folder, pair):
+    """Files keep the numbers: under a name and under its number there is one file."""
+    words = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+    named = tuple(sa.LabelledImages(d.images, d.labels, words) for d in pair)
+    s = story(named)
+    assert s.forgotten("three") is s.forgotten(3)
+    assert s.forgotten("three").forget_class == (3,)
+    assert s.hidden(("five", "two")) is s.hidden((2, 5))
+    assert s.retrained("nine") is s.retrained(9)
+    assert s.forgotten_recipe("three").path == s.forgotten_recipe(3).path
+    assert s.forgotten_recipe(("five", 2)).path.name.startswith("vae_forget_2-5-")
+    assert s.retrained_recipe("nine").path.name.startswith("vae_without_9-")
+    with pytest.raises(ValueError, match=r"class 'drei' is not a class.*names: \('zero', 'one', 't"):
+        s.forgotten("drei")
+
+
 def test_knobs_in_capitals_become_configurations(monkeypatch, pair):
     monkeypatch.setattr(sa.story, "load_dataset", lambda name, split: pair[split == "test"])
     s = sa.Story.from_knobs(

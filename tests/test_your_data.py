@@ -194,6 +194,44 @@ def test_the_report_counts_what_is_twice():
     assert "test: 24 images, 24 of them also in training" in text
 
 
+def three_shapes():
+    data = labelled(3, 12)
+    return LabelledImages(data.images, data.labels, ("bar", "disc", "ring"))
+
+
+def test_classes_have_names_wherever_data_are_asked():
+    data = three_shapes()
+    assert data.class_numbers("ring") == (2,)
+    assert data.class_numbers(["ring", 0, np.str_("bar")]) == (0, 2)
+    assert data.only("disc").digest == data.only(1).digest
+    assert data.without(("bar", "ring")).digest == data.only(1).digest
+    with pytest.raises(ValueError, match=r"'rin' is not .* from 0 to 2.* names: \('bar', 'disc', 'r"):
+        data.class_numbers("rin")
+    with pytest.raises(ValueError, match=r"class 3 is not .* names: \('bar', 'disc', 'ring'\)"):
+        data.only(3)
+    with pytest.raises(ValueError, match="at least one must be kept"):
+        data.class_numbers(("bar", "disc", "ring"))
+
+
+def test_a_name_of_digits_is_a_name():
+    """Among the folders 2, 5 and 7 the text "2" is class 0, and the number 2 is class "7"."""
+    data = labelled(3, 12)
+    data = LabelledImages(data.images, data.labels, ("2", "5", "7"))
+    assert (data.class_numbers("2"), data.class_numbers(2)) == ((0,), (2,))
+    with pytest.raises(ValueError, match=r"class '0' is not a class.*names: \('2', '5', '7'\)"):
+        data.class_numbers("0")
+
+
+def test_the_report_lists_numbers_and_names():
+    assert "classes: 0 bar, 1 disc, 2 ring" in three_shapes().report()
+    assert "classes: 0, 1, 2" in labelled(3, 12).report()
+
+
+def test_a_model_which_knows_no_names_says_who_does():
+    with pytest.raises(ValueError, match=r"'ring' is not a class: use .*data\.class_numbers"):
+        sa.reset_label(sa.CVAE("mlp", 3, 3, (1, 8, 8)), "ring")
+
+
 # Folders
 
 
