@@ -243,7 +243,9 @@ def test_a_storys_classes_have_names(folder, pair):
     assert s.forgotten_recipe("three").path == s.forgotten_recipe(3).path
     assert s.forgotten_recipe(("five", 2)).path.name.startswith("vae_forget_2-5-")
     assert s.retrained_recipe("nine").path.name.startswith("vae_without_9-")
-    with pytest.raises(ValueError, match=r"class 'drei' is not a class.*names: \('zero', 'one', 't"):
+    with pytest.raises(
+        ValueError, match=r"class 'drei' is not a class.*names: \('zero', 'one', 't"
+    ):
         s.forgotten("drei")
 
 

@@ -205,7 +205,9 @@ def test_classes_have_names_wherever_data_are_asked():
     assert data.class_numbers(["ring", 0, np.str_("bar")]) == (0, 2)
     assert data.only("disc").digest == data.only(1).digest
     assert data.without(("bar", "ring")).digest == data.only(1).digest
-    with pytest.raises(ValueError, match=r"'rin' is not .* from 0 to 2.* names: \('bar', 'disc', 'r"):
+    with pytest.raises(
+        ValueError, match=r"'rin' is not .* from 0 to 2.* names: \('bar', 'disc', 'r"
+    ):
         data.class_numbers("rin")
     with pytest.raises(ValueError, match=r"class 3 is not .* names: \('bar', 'disc', 'ring'\)"):
         data.only(3)
