@@ -372,14 +372,15 @@ def bars(values: Mapping[str, float], what: str) -> str:
         else:
             colour, y_of_number = plots.BEFORE, middle - height - 3
         place = f"translate({wide * (k % ACROSS)},{line * (k // ACROSS)})"
-        whole = html.escape(label)
-        below = whole if len(label) <= FITS else html.escape(f"{label[: FITS - 1]}…")
+        below = html.escape(label)
+        if len(label) > FITS:  # the whole name shows on hovering
+            below = f"{html.escape(label[: FITS - 1])}…<title>{below}</title>"
         parts.append(
             f'<g text-anchor="middle" transform="{place}">'
             f'<path d="M0,{middle}h{wide}" stroke="currentColor"/>'
             f'<rect x="7" y="{top:.1f}" width="20" height="{abs(height):.1f}" fill="{colour}"/>'
             f'<text x="17" y="{y_of_number:.1f}">{value:+.1f}</text>'
-            f'<text x="17" y="{HIGH + 38}">{below}<title>{whole}</title></text></g>'
+            f'<text x="17" y="{HIGH + 38}">{below}</text></g>'
         )
     numbers = ", ".join(f"class {label} {value:+.1f}" for label, value in values.items())
     lines = math.ceil(len(values) / ACROSS)
