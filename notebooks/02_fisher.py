@@ -66,7 +66,7 @@ story = sa.Story.from_knobs(
 
 # %%
 train, model, fishers, device = story.train, story.baseline.model, story.fishers, story.device
-forgotten = sa.check_classes(FORGET_CLASS, model.num_classes)
+forgotten = story.train.class_numbers(FORGET_CLASS)
 kept = sa.kept_classes(forgotten, model.num_classes)
 if model.arch == "mlp":
     drawn = {str(c): f.diagonal["decoder.4.bias"] for c, f in enumerate(fishers.by_class)}

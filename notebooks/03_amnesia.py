@@ -89,7 +89,7 @@ story = sa.Story.from_knobs(
 # %%
 test, judges, device = story.test, story.judges, story.device
 before, AMNESIA = story.baseline.model, story.config.amnesia
-FORGOTTEN = sa.check_classes(FORGET_CLASS, before.num_classes)  # a sorted tuple
+FORGOTTEN = story.train.class_numbers(FORGET_CLASS)  # a sorted tuple
 KEPT = sa.kept_classes(FORGOTTEN, before.num_classes)
 FIRST = FORGOTTEN[0]  # the one shown in the pictures
 fisher = story.fishers.without(FORGOTTEN)

@@ -61,7 +61,7 @@ from sahelpers import live
 SEED = 42  # of every random choice; reference 42
 FORGET_CLASS = 3  # the class to forget and to look for; reference 3
 story = sa.Story.from_knobs(DATASET="mnist", ARCH="mlp", SEED=SEED)
-forgotten = sa.check_classes(FORGET_CLASS, story.train.num_classes)  # a tuple
+forgotten = story.train.class_numbers(FORGET_CLASS)  # a tuple
 TARGET = forgotten[0]  # the class that the attacks look for
 N_IMAGES = 10  # real images for *label only*
 N_COSTED = 40  # real images whose cost under other labels is asked

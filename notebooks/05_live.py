@@ -60,7 +60,7 @@ models = live.models_there(story, FORGET_CLASS)
 # %%
 tabs = live.Tabs(
     {
-        "Explore": lambda: live.LatentExplorer(models),
+        "Explore": lambda: live.LatentExplorer(models, names=story.train.class_names),
         "Forget": lambda: live.AmnesiaDashboard(story, FORGET_CLASS),
         "Attack": lambda: live.ProbeDashboard(story, FORGET_CLASS),
     }
@@ -72,10 +72,11 @@ tabs
 
 # %%
 latents = sa.fixed_latents(models["baseline"], 8, seed=1)
-first = min(sa.check_classes(FORGET_CLASS))
+first = min(story.train.class_numbers(FORGET_CLASS))
 drawn = latents.where(latents.labels == first)
 rows = {name: sa.draw_images(model, drawn) for name, model in models.items()}
-_ = sa.plots.image_rows(rows, 8, title=f"label {first}, the same z in every row")
+name = story.train.class_names[first]
+_ = sa.plots.image_rows(rows, 8, title=f"label {name}, the same z in every row")
 
 # %% [markdown]
 # **Where to read on:** [01_baseline](01_baseline.ipynb) for the latent space, [03_amnesia](03_amnesia.ipynb) for the objective and its knobs, [04_probing](04_probing.ipynb) for attacks and the models beside which they are read.

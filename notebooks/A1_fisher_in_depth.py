@@ -67,7 +67,7 @@ story = sa.Story.from_knobs(
 
 # %%
 train, model, fishers, device = story.train, story.baseline.model, story.fishers, story.device
-forgotten = sa.check_classes(FORGET_CLASS, model.num_classes)
+forgotten = story.train.class_numbers(FORGET_CLASS)
 kept = sa.kept_classes(forgotten, model.num_classes)
 kept_images, fisher = train.without(forgotten), fishers.without(forgotten)
 weights = [key for key in fisher.diagonal if key.endswith("weight")]

@@ -66,7 +66,7 @@ N_REAL = 30  # real images whose likelihood is measured
 # %%
 before, fishers, test = story.baseline.model, story.fishers, story.test
 AMNESIA = story.config.amnesia
-FORGOTTEN = sa.check_classes(FORGET_CLASS, before.num_classes)
+FORGOTTEN = story.train.class_numbers(FORGET_CLASS)
 KEPT = sa.kept_classes(FORGOTTEN, before.num_classes)
 FIRST, fisher = FORGOTTEN[0], fishers.without(FORGOTTEN)
 full = story.forgotten(FORGOTTEN)  # the default at full length

@@ -65,7 +65,7 @@ INVERSION = sa.ProbeConfig(
 GUIDED = replace(INVERSION, steps=80)  # not in the reference
 
 # %%
-forgotten = sa.check_classes(FORGET_CLASS, story.train.num_classes)
+forgotten = story.train.class_numbers(FORGET_CLASS)
 target, judges, test = forgotten[0], story.judges, story.test
 baseline = story.baseline.model
 models = {

@@ -262,7 +262,7 @@ plt.show()
 
 # %%
 judges = story.judges
-target = sa.check_classes(FORGET_CLASS, baseline.num_classes)[0]
+target = story.train.class_numbers(FORGET_CLASS)[0]
 usual = PROBE.w_tv
 probes = {
     w_tv: sa.invert_blind(baseline, target, replace(PROBE, w_tv=w_tv))

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from .checks import check_callable, check_is
+from .checks import check_callable, check_is, is_no
 from .config import AmnesiaConfig, check_classes, kept_classes
 from .data import LabelledImages
 from .fisher import Fisher
@@ -164,7 +164,8 @@ def forget(
     # The loss: the frozen model (theta*) says what is kept, the surrogate what the class becomes.
     frozen = copy.deepcopy(model).eval().requires_grad_(False)
     kept = kept_classes(gone, model.num_classes)
-    wanted = make_surrogate(surrogate or config.surrogate, frozen, kept, config.gray_value)
+    what = config.surrogate if surrogate is None else surrogate
+    wanted = make_surrogate(what, frozen, kept, config.gray_value)
     objective = Objective(frozen, fisher, gone, config, wanted, real_images)
     real_count = 0 if objective.real is None else len(objective.real)
 
@@ -218,7 +219,7 @@ def forget(
         numbers["distance"] = distance
         for name, value in numbers.items():
             history.setdefault(name, []).append(value)
-        if on_step is not None and on_step(step, new, numbers) is False:
+        if on_step is not None and is_no(on_step(step, new, numbers)):
             schedule.reason = "stopped"
             break
 

@@ -13,6 +13,7 @@ from dataclasses import is_dataclass
 from numbers import Real
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -86,7 +87,21 @@ def is_whole(value: Any) -> bool:
     return not isinstance(value, bool) and getattr(value, "dtype", None) is not torch.bool
 
 
-def check_whole(value: Any, name: str, low: int = 1, high: int = 2**31 - 1) -> None:
+def is_no(answer: object) -> bool:
+    """Tell whether a caller's function answered False, which ends what called it.
+
+    Args:
+        answer: What the function returned.
+
+    Returns:
+        Whether it is False, of Python, NumPy or torch; None and 0 are not.
+    """
+    if isinstance(answer, Tensor):
+        return answer.dtype is torch.bool and not bool(answer.any())
+    return isinstance(answer, bool | np.bool_) and not answer
+
+
+def check_whole(value: Any, name: str, low: int = 1, high: int = 2**31 - 1) -> int:
     """Refuse what is no whole number of a range.
 
     Args:
@@ -95,11 +110,15 @@ def check_whole(value: Any, name: str, low: int = 1, high: int = 2**31 - 1) -> N
         low: The smallest number that is allowed.
         high: The largest number that is allowed.
 
+    Returns:
+        The value as Python's own int: NumPy's cannot be kept in a file, and small ones overflow.
+
     Raises:
         ValueError: The value is no whole number, or outside the range.
     """
-    if not (is_whole(value) and low <= value <= high):
+    if not (is_whole(value) and low <= operator.index(value) <= high):
         raise ValueError(f"{name}={shown(value)} must be a whole number from {low} to {high}")
+    return operator.index(value)
 
 
 def check_number(value: Any, name: str, low: float, high: float) -> None:
@@ -197,26 +216,31 @@ def check_values(values: Tensor, name: str, low: float, high: float, hint: str =
         )
 
 
-def check_shape(shape: object, name: str = "image_shape") -> None:
+def check_shape(shape: object, name: str = "image_shape") -> Shape:
     """Refuse what is no shape of images that the networks here can work on.
 
     Args:
         shape: (C, H, W): one or three channels, 8 to 64 pixels a side.
         name: The argument's name, for the message.
 
+    Returns:
+        The shape in Python's own whole numbers.
+
     Raises:
         ValueError: It is something else.
     """
-    if not _is_shape(shape):
+    if not (isinstance(shape, tuple) and _is_shape(shape)):
         wanted = (
             f"(channels, height, width): 1 or 3 channels, {SIDES[0]} to {SIDES[1]} pixels a side"
         )
         raise ValueError(f"{name}={shown(shape)} must be {wanted}")
+    channels, height, width = map(operator.index, shape)
+    return channels, height, width
 
 
-def _is_shape(shape: Any) -> bool:
-    """Whether a value is (C, H, W) within the bounds of `check_shape`."""
-    if not (isinstance(shape, tuple) and len(shape) == 3 and all(map(is_whole, shape))):
+def _is_shape(shape: tuple[Any, ...]) -> bool:
+    """Whether a tuple is (C, H, W) within the bounds of `check_shape`."""
+    if not (len(shape) == 3 and all(map(is_whole, shape))):
         return False
     channels, height, width = shape
     fewest, most = SIDES

@@ -7,15 +7,16 @@ notebooks' sliders all read the same table.
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from .checks import check_whole, is_whole, shown
+from .checks import check_number, check_whole, is_whole, shown
 
 _ROOT = Path(__file__).resolve().parents[1]
-IN_CHECKOUT = (_ROOT / "notebooks").is_dir()  # else installed as a package, without the repository
+# Else installed as a package, without the repository, and perhaps beside another's notebooks/.
+IN_CHECKOUT = all((_ROOT / part).exists() for part in ("pyproject.toml", "notebooks", "study"))
 _CACHE = os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
 # The folder that data and checkpoints lie in: the clone, or a cache where there is none.
 CHECKOUT = _ROOT if IN_CHECKOUT else Path(_CACHE, "sahelpers")
@@ -63,20 +64,19 @@ class Config:
         for f in fields(self):  # type: ignore[arg-type]  # every subclass is a dataclass
             value, meta = getattr(self, f.name), f.metadata
             wrong = f"{f.name}={shown(value)}"
-            low, high, choices = meta.get("low"), meta.get("high"), meta.get("choices")
+            low, choices = meta.get("low"), meta.get("choices")
             if choices is not None:
                 if value not in choices:
                     raise ValueError(f"{wrong} is not one of {', '.join(choices)}")
             elif low is not None:
-                whole = isinstance(f.default, int)
-                kind = int if whole else (int, float)
-                ok = isinstance(value, kind) and not isinstance(value, bool)
-                if not (ok and low <= value <= high):  # NaN is in no range
-                    noun = "a whole number" if whole else "a number"
-                    raise ValueError(f"{wrong} must be {noun} from {low:g} to {high:g}")
-                if not whole:
-                    # 30 becomes 30.0, so that both have one fingerprint
-                    object.__setattr__(self, f.name, float(value))
+                # NumPy's numbers become Python's and 30 becomes 30.0, for one fingerprint
+                checked: float
+                if isinstance(f.default, int):
+                    checked = check_whole(value, f.name, low, meta["high"])
+                else:
+                    check_number(value, f.name, low, meta["high"])
+                    checked = float(value)
+                object.__setattr__(self, f.name, checked)
             elif isinstance(f.default, str) and not isinstance(value, str):
                 raise ValueError(f"{wrong} must be text: {meta['help']}")
 
@@ -111,13 +111,19 @@ def fingerprint(*configs: Config) -> str:
 
 
 def check_classes(
-    forget_class: int | Iterable[int], num_classes: int = 10, *, allow_empty: bool = False
+    forget_class: int | str | Iterable[int | str],
+    num_classes: int = 10,
+    *,
+    names: Sequence[str] = (),
+    allow_empty: bool = False,
 ) -> tuple[int, ...]:
     """Sort class numbers and leave out repeats, after a look at each.
 
     Args:
-        forget_class: One whole number or several, each from 0 to num_classes - 1.
+        forget_class: One whole number or several, each from 0 to num_classes - 1, or names.
         num_classes: Number of classes.
+        names: What the classes are called, in the order of their numbers.  When left out, only
+            numbers are classes; `LabelledImages.class_numbers` gives the names of its data.
         allow_empty: Whether there may be none.
 
     Returns:
@@ -129,6 +135,7 @@ def check_classes(
     """
     check_whole(num_classes, "num_classes")
     allowed = f"whole numbers from 0 to {num_classes - 1}"
+    numbers = {name: number for number, name in enumerate(names)}
     is_text = isinstance(forget_class, str)
     is_scalar = getattr(forget_class, "ndim", None) == 0  # an array or tensor of one number
     found: list[Any] = [forget_class]
@@ -136,8 +143,13 @@ def check_classes(
         found = list(forget_class)
     elif not is_whole(forget_class):
         allowed += ", or a tuple of them"
+    found = [numbers.get(c, c) if isinstance(c, str) else c for c in found]
     for c in found:
         if not is_whole(c) or not 0 <= int(c) < num_classes:
+            if names:
+                allowed += f", or names: {shown(tuple(names))}"
+            elif isinstance(c, str):  # a name, where only data know the names
+                allowed = f"the number that data.class_numbers(...) gives, {allowed}"
             raise ValueError(f"class {shown(c)} is not a class: use {allowed}")
     result = tuple(sorted({int(c) for c in found}))
     if not result and not allow_empty:

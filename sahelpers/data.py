@@ -4,9 +4,10 @@ import gzip
 import hashlib
 import io
 import os
+import re
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,11 +15,22 @@ from typing import Any, Self
 
 import numpy as np
 import PIL.Image
+import PIL.ImageOps
 import torch
 import torchvision.datasets as tvd
 from torch import Tensor
 
-from .checks import IMAGE_SHAPE, Shape, check_images, check_number, check_shape, check_whole, shown
+from .checks import (
+    IMAGE_SHAPE,
+    Shape,
+    check_images,
+    check_is,
+    check_number,
+    check_shape,
+    check_values,
+    check_whole,
+    shown,
+)
 from .config import DATASETS, check_classes, user_folder
 from .models import seeded
 
@@ -50,6 +62,10 @@ _UNPACKED = {
     ),
 }
 FEWEST = 10  # images that a class needs
+# What Pillow may open: the formats whose endings torchvision knows.  Others run programs of their
+# own: an EPS file starts Ghostscript, whatever the file is called.
+_FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP")
+_SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation"}
 _REMEDY = "Delete it, then put a whole copy there or call load_dataset(..., download=True)"
 
 
@@ -69,8 +85,8 @@ class LabelledImages:
 
     Raises:
         TypeError: images is no tensor.
-        ValueError: The images have another shape, type or range, or there is not one int64 label
-            for each.
+        ValueError: The images have another shape, type or range, there is not one int64 label for
+            each, a label has no name, or two classes have one name.
     """
 
     images: Tensor
@@ -79,33 +95,51 @@ class LabelledImages:
 
     def __post_init__(self) -> None:
         check_images(self.images)
+        object.__setattr__(self, "class_names", tuple(self.class_names))
         if self.labels.shape != self.images.shape[:1] or self.labels.dtype != torch.int64:
             found = f"labels of shape {tuple(self.labels.shape)} and type {self.labels.dtype}"
             raise ValueError(f"{found} must be ({len(self.images)},) int64, one for each image")
+        if len(set(self.class_names)) != self.num_classes:
+            raise ValueError(f"class_names={shown(self.class_names)}: give different ones")
+        names = f": class_names has {self.num_classes} names"
+        check_values(self.labels, "labels", 0, self.num_classes - 1, names)
 
     @classmethod
-    def from_arrays(cls, images: Any, labels: Any, names: Sequence[str] | None = None) -> Self:
-        """Make labelled images from arrays, tensors or lists of either.
+    def from_arrays(
+        cls, images: Any, labels: Any, names: Sequence[str] | Mapping[int, str] | None = None
+    ) -> Self:
+        """Make labelled images from arrays, tensors, Pillow's images or lists of them.
 
         Args:
             images: (N, H, W), (N, C, H, W) or (N, H, W, C): one or three channels, 8 to 64 pixels a
-                side; uint8 from 0 to 255, or float in [0, 1].
+                side; uint8 from 0 to 255, or float in [0, 1].  A list of Pillow's images is read as
+                it looks, a palette as its colours.
             labels: Class numbers (N,), whole numbers from 0 on; none may be skipped.
-            names: The names of the classes, in the order of their numbers; the numbers themselves
-                when left out.
+            names: The names of the classes, in the order of their numbers, or number -> name; the
+                numbers themselves when left out.
 
         Returns:
             The images as (N, C, H, W) float32, with labels and names.
 
         Raises:
+            DataError: One of Pillow's images has transparent pixels.
             TypeError: The images are not made of numbers.
             ValueError: The images have different sizes or another shape, type or range, the labels
                 or names do not fit, there is only one class, or a class has fewer than ten images.
         """
-        try:
-            x = torch.as_tensor(np.stack([np.asarray(image) for image in images]))
-        except ValueError as error:
-            raise ValueError(f"images of different sizes, or none: {error}") from None
+        hint = ": give an array, a tensor or a list of images"
+        check_is(images, (np.ndarray, Tensor, Iterable), "images", hint)
+        if isinstance(images, np.ndarray | Tensor):
+            pixels = _as_array(images)
+        else:
+            found = [_as_array(image, f"images[{k}]") for k, image in enumerate(images)]
+            try:
+                pixels = np.stack(found)
+            except ValueError as error:
+                raise ValueError(f"images of different sizes, or none: {error}") from None
+        if pixels.dtype.kind not in "biufc":
+            raise TypeError(f"images of type {pixels.dtype}{hint}, uint8 or float in [0, 1]")
+        x = torch.as_tensor(pixels)
         if x.ndim == 3:
             x = x[:, None]  # (N, 1, H, W)
         if x.ndim == 4 and x.shape[1] not in (1, 3) and x.shape[3] in (1, 3):
@@ -116,59 +150,70 @@ class LabelledImages:
             raise ValueError(f"images of type {x.dtype}: give uint8, or float in [0, 1]")
         x = x.float().contiguous()
 
-        given = np.asarray(labels)
+        given = _as_array(labels)
         if given.dtype.kind not in "iu" or given.shape != x.shape[:1]:
             raise ValueError(f"labels {given.shape} of {given.dtype}: give {len(x)} whole numbers")
-        y = torch.as_tensor(given)
-        found, number_of_images = y.unique(return_counts=True)
-        classes, counts = found.tolist(), number_of_images.tolist()
+        y = torch.as_tensor(given.astype(np.int64))
+        numbers, number_of_images = y.unique(return_counts=True)
+        classes, counts = numbers.tolist(), number_of_images.tolist()
         if classes != list(range(len(classes))) or len(classes) < 2:
-            raise ValueError(f"labels {shown(classes)}: number two or more classes 0, 1 ...")
+            from_one = len(classes) > 1 and classes == list(range(1, len(classes) + 1))
+            advice = "; these begin at 1: subtract 1 from each" if from_one else ""
+            wrong = f"labels {shown(classes)}: number two or more classes 0, 1 ..."
+            raise ValueError(f"{wrong}{advice}")
 
-        named = tuple(str(name) for name in (classes if names is None else names))
-        if len(named) != len(classes) or len(set(named)) != len(named):
-            raise ValueError(f"names={shown(named)}: give {len(classes)} different ones")
+        named = _in_order(classes if names is None else names, len(classes))
         fewest = min(counts)
         if fewest < FEWEST:
             name = named[counts.index(fewest)]
             raise ValueError(f"class {name!r} has {fewest} images: give {FEWEST} or more of each")
-        return cls(x, y.long(), named)
+        return cls(x, y, named)
 
     @classmethod
-    def from_folder(cls, path: str | Path, image_shape: Shape = IMAGE_SHAPE) -> Self:
+    def from_folder(
+        cls, path: str | Path, image_shape: Shape = IMAGE_SHAPE, *, stretch: bool = False
+    ) -> Self:
         """Read pictures that lie in one folder for each class.
+
+        What is hidden (.ipynb_checkpoints, __MACOSX) is left out, and links are followed but not
+        where they lead back.  A picture is turned as its EXIF note says.
 
         Args:
             path: The folder of these folders.  Each is named like its class, and the classes are
-                numbered in the order of the alphabet.
+                numbered in the order in which people count and spell: 2 before 10.
             image_shape: (C, H, W) that every picture is brought to: gray for one channel, colour
                 for three, resized to H by W pixels (8 to 64) without regard to its proportions.
+            stretch: Whether most pictures may be wider than high and image_shape higher than wide,
+                or the other way round.
 
         Returns:
             The images (N, *image_shape) with their labels and the names of the classes.
 
         Raises:
-            DataError: There is no folder for each class with pictures in it; or a file, which the
-                message names, is no picture, cannot be read, has transparent pixels or has more
-                than 8 bits a channel.
-            ValueError: image_shape is not a shape as above, there is only one class, or a class has
-                fewer than ten images.
+            DataError: There is no folder for each class with pictures in it; the folders are splits
+                such as train and test; or a file, which the message names, is no picture, cannot be
+                read, has transparent pixels or has more than 8 bits a channel.
+            ValueError: image_shape is not a shape as above, most pictures lie the other way, there
+                is only one class, or a class has fewer than ten images.
         """
-        check_shape(image_shape)
-        channels, height, width = image_shape
-        for file in sorted(str(found) for found in Path(path).rglob("[!.]*.*")):
-            is_picture = file.lower().endswith(tvd.folder.IMG_EXTENSIONS)
-            if os.path.isfile(file) and not is_picture:
-                raise DataError(f"{file} is no picture: move it away")
-        try:
-            folder = tvd.ImageFolder(str(path))
-        except OSError as error:
-            raise DataError(f"{path} has no folder of pictures per class: {error}") from None
-        images = []
-        for file, _ in folder.samples:
-            picture = _read_picture(file, channels)
-            images.append(picture.resize((width, height), PIL.Image.Resampling.BILINEAR))
-        return cls.from_arrays(images, folder.targets, folder.classes)
+        channels, height, width = image_shape = check_shape(image_shape)
+        folders = _class_folders(Path(path))
+        images: list[PIL.Image.Image] = []
+        labels, wider = [], []
+        for number, folder in enumerate(folders):
+            for file in _picture_files(folder):
+                picture = _read_picture(file, "L" if channels == 1 else "RGB")
+                wider.append(picture.width - picture.height)
+                images.append(picture.resize((width, height), PIL.Image.Resampling.BILINEAR))
+                labels.append(number)
+        if not stretch and np.median(wider) * (width - height) < 0:
+            found = "wider than high" if width < height else "higher than wide"
+            swapped = (channels, width, height)
+            raise ValueError(
+                f"most pictures are {found}, and image_shape={image_shape} (channels, height, "
+                f"width) is not: give {swapped}, or stretch=True to distort them"
+            )
+        return cls.from_arrays(images, labels, [folder.name for folder in folders])
 
     def split(self, share: float = 0.25, seed: int = 0) -> "tuple[LabelledImages, LabelledImages]":
         """Split the images at random into some to train on and some to test with.
@@ -184,7 +229,8 @@ class LabelledImages:
             The images to train on and those to test with, each in their old order.
 
         Raises:
-            ValueError: share or seed is out of its range.
+            ValueError: share or seed is out of its range, or a class has too few different images
+                for one on each side.
         """
         check_number(share, "share", 0.05, 0.95)
         order = torch.randperm(len(self), generator=seeded(seed))
@@ -198,6 +244,15 @@ class LabelledImages:
             seen[c] += 1
             due_now = int(seen[c] * share + 1e-9)
             in_test[k] = side.setdefault(content, due_now > due_before)
+        for c in self.labels.unique().tolist():
+            of_class = in_test[(self.labels == c).cpu()]
+            for side_of, chosen in {"train on": ~of_class, "test with": of_class}.items():
+                if not chosen.any():
+                    raise ValueError(
+                        f"share={share:g} leaves class {self.class_names[c]!r} ({len(of_class)} "
+                        f"images) without one to {side_of}: give another share, or more images "
+                        "that differ from each other"
+                    )
         return self._where(~in_test), self._where(in_test)
 
     def report(self, test: "LabelledImages | None" = None) -> str:
@@ -209,7 +264,7 @@ class LabelledImages:
 
         Returns:
             A few lines: the number of images and of classes, the smallest and the largest class,
-            and how many images are equal to an earlier one.
+            each class by number and name, and how many images are equal to an earlier one.
         """
         counts = self.labels.bincount(minlength=self.num_classes).tolist()
         sizes = [f"{name} ({n})" for name, n in zip(self.class_names, counts, strict=True)]
@@ -225,6 +280,7 @@ class LabelledImages:
         lines = [
             f"{len(self)} images {self.image_shape}, {self.num_classes} classes, "
             f"smallest: {smallest}, largest: {largest}",
+            f"classes: {', '.join(self.numbered_names)}",
             f"equal to an earlier image: {repeated}; "
             f"of them with different labels: {contradictory}",
         ]
@@ -247,6 +303,14 @@ class LabelledImages:
         return len(self.class_names)
 
     @property
+    def numbered_names(self) -> tuple[str, ...]:
+        """Each class by number and name, such as "2 ring"; by one where both are the same."""
+        return tuple(
+            name if name == str(number) else f"{number} {name}"
+            for number, name in enumerate(self.class_names)
+        )
+
+    @property
     def image_shape(self) -> Shape:
         """(C, H, W): channels, height and width of every image."""
         return self.images.shape[1], self.images.shape[2], self.images.shape[3]
@@ -257,16 +321,37 @@ class LabelledImages:
 
         Equal data have an equal digest, on any device.
         """
-        total = hashlib.sha256(repr(tuple(self.class_names)).encode())
+        total = hashlib.sha256(repr(self.class_names).encode())
         for tensor in (self.labels, self.images):
             total.update(tensor.detach().cpu().contiguous().numpy().data)
         return total.hexdigest()
 
-    def only(self, classes: int | Iterable[int]) -> "LabelledImages":
+    def class_numbers(
+        self, classes: int | str | Iterable[int | str], *, allow_empty: bool = False
+    ) -> tuple[int, ...]:
+        """Say which numbers some classes have, given by number or by name.
+
+        A text is always a name: among the folders 2, 5 and 7, class 1 is class "5".
+
+        Args:
+            classes: One class or several, each by its number or its name.
+            allow_empty: Whether there may be none.
+
+        Returns:
+            The class numbers as a sorted tuple without repeats.
+
+        Raises:
+            ValueError: There is no such class, none although one is needed, or these are all there
+                are.
+        """
+        names = self.class_names
+        return check_classes(classes, self.num_classes, names=names, allow_empty=allow_empty)
+
+    def only(self, classes: int | str | Iterable[int | str]) -> "LabelledImages":
         """Choose the images of some classes.
 
         Args:
-            classes: One class number or several; an empty tuple chooses no image.
+            classes: One class or several, by number or name; an empty tuple chooses no image.
 
         Returns:
             The images of these classes, in their old order; the classes keep numbers and names.
@@ -276,11 +361,11 @@ class LabelledImages:
         """
         return self._where(self._members(classes))
 
-    def without(self, classes: int | Iterable[int]) -> "LabelledImages":
+    def without(self, classes: int | str | Iterable[int | str]) -> "LabelledImages":
         """Choose the images of all other classes.
 
         Args:
-            classes: One class number or several; an empty tuple leaves everything in.
+            classes: One class or several, by number or name; an empty tuple leaves everything in.
 
         Returns:
             The images of the other classes, in their old order; the classes keep numbers and names.
@@ -303,7 +388,7 @@ class LabelledImages:
         Raises:
             ValueError: There are not so many images, or seed is out of its range.
         """
-        check_whole(n, "n", 1, len(self))
+        n = check_whole(n, "n", 1, len(self))
         return self._where(torch.randperm(len(self), generator=seeded(seed))[:n])
 
     def to(self, device: torch.device | str) -> "LabelledImages":
@@ -319,9 +404,9 @@ class LabelledImages:
             return self
         return LabelledImages(self.images.to(device), self.labels.to(device), self.class_names)
 
-    def _members(self, classes: int | Iterable[int]) -> Tensor:
+    def _members(self, classes: int | str | Iterable[int | str]) -> Tensor:
         """Which images are of these classes, (N,) bool."""
-        chosen = check_classes(classes, self.num_classes, allow_empty=True)
+        chosen = self.class_numbers(classes, allow_empty=True)
         return torch.isin(self.labels, self.labels.new_tensor(chosen))
 
     def _where(self, index: Tensor) -> "LabelledImages":
@@ -329,23 +414,146 @@ class LabelledImages:
         return LabelledImages(self.images[index], self.labels[index], self.class_names)
 
 
-def _read_picture(file: str, channels: int) -> PIL.Image.Image:
-    """The picture in a file, in gray (1 channel) or in colour (3); DataError if there is none."""
-    transparency = None
+def _as_array(value: Any, name: str = "images") -> np.ndarray[Any, Any]:
+    """An array, a tensor or one of Pillow's images as an array that torch can read.
+
+    name: Of the image, in the DataError of one with transparent pixels.
+    """
+    if isinstance(value, PIL.Image.Image) and value.mode[0] not in "IF":
+        value = _opaque(value, name, "L" if value.mode in ("1", "L", "LA") else "RGB")
+    if isinstance(value, Tensor):
+        value = value.detach().cpu()
+        if value.is_floating_point():
+            value = value.float()  # NumPy has no bfloat16
+    array = np.asarray(value)
+    if array.dtype == np.longdouble:
+        array = array.astype(np.float64)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _in_order(names: Iterable[Any] | Mapping[int, str], count: int) -> tuple[str, ...]:
+    """The names of so many classes in the order of their numbers; ValueError if they do not fit."""
+    if isinstance(names, Mapping):
+        if set(names) != set(range(count)):
+            numbers = f"number -> name, for the numbers 0 to {count - 1}"
+            raise ValueError(f"names={shown(names)}: give {count} different ones as {numbers}")
+        names = [names[number] for number in range(count)]
+    named = tuple(str(name) for name in names)
+    if len(named) != count or len(set(named)) != count:
+        raise ValueError(f"names={shown(named)}: give {count} different ones")
+    return named
+
+
+def _class_folders(path: Path) -> list[Path]:
+    """The folders of the classes, in the order in which people count and spell.
+
+    Raises DataError when there are none, or when they are splits.
+    """
+    above = (os.path.realpath(path),)
     try:
-        with PIL.Image.open(file) as image:
-            is_deep = image.mode[0] in "IF"  # convert() would cut off its values at 255
-            if not is_deep:
-                transparency = image.convert("RGBA").getchannel("A").getextrema()
-                picture = image.convert("L" if channels == 1 else "RGB")
-    except (OSError, ValueError, PIL.Image.DecompressionBombError) as error:
-        raise DataError(f"{file} is damaged: {error}. Delete or replace it") from None
-    if is_deep:
-        wrong = "more than 8 bits a channel"
-        raise DataError(f"{file} has {wrong}: save it with 8 bits and a background")
-    if transparency != (255, 255):  # the smallest and the largest value; 255 is opaque
-        raise DataError(f"{file} has transparent pixels: save it with 8 bits and a background")
-    return picture
+        folders = [f for f in path.iterdir() if f.is_dir() and not _is_left_out(f, above)]
+    except OSError as error:
+        raise DataError(f"{path} has no folder of pictures per class: {error}") from None
+    if not folders:
+        raise DataError(f"{path} has no folder of pictures per class: put one there for each")
+    for file in _shown(path):
+        _check_is_picture(file)
+    splits = sorted(f for f in folders if f.name.lower() in _SPLITS)
+    if len(splits) == len(folders) or any(map(_holds_folders_only, splits)):
+        names = " and ".join(f.name for f in splits)
+        calls = " and ".join(f"from_folder({str(f)!r})" for f in splits)
+        raise DataError(
+            f"{path} has {names}, which are splits and no classes: read each by itself, by "
+            f"{calls}, or move the folders of the classes into one"
+        )
+    return sorted(folders, key=lambda folder: _counted(folder.name))
+
+
+def _holds_folders_only(folder: Path) -> bool:
+    """Whether there are folders in a folder, and no picture beside them."""
+    inside = _shown(folder)
+    return any(path.is_dir() for path in inside) and not any(map(_ends_as_picture, inside))
+
+
+def _counted(name: str) -> tuple[list[int | str], str]:
+    """What names are sorted by: text as text and numbers as numbers, so that 2 comes before 10."""
+    parts = re.split("([0-9]+)", name)  # text and number in turn, text first
+    return [int(part) if k % 2 else part for k, part in enumerate(parts)], name
+
+
+def _picture_files(folder: Path) -> list[Path]:
+    """The pictures in a folder and below it, in the order of their folders, then their names.
+
+    Raises DataError when there are none, or for another file.
+    """
+    try:
+        files = list(_files_below(folder, (os.path.realpath(folder.parent),)))
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read: {error}. Check permissions and disk") from None
+    pictures = [file for file in files if _check_is_picture(file)]
+    if not pictures:
+        raise DataError(f"{folder} has no pictures: put {FEWEST} or more there, or delete it")
+    return sorted(pictures, key=lambda file: (str(file.parent), file.name))
+
+
+def _files_below(folder: Path, above: tuple[str, ...]) -> Iterator[Path]:
+    """All files in a folder and below it; above: the real paths of the folders that led to it."""
+    above = (*above, os.path.realpath(folder))
+    for path in _shown(folder):
+        if not path.is_dir():
+            yield path
+        elif not _is_left_out(path, above):
+            yield from _files_below(path, above)
+
+
+def _shown(folder: Path) -> list[Path]:
+    """What is in a folder and not hidden."""
+    return [path for path in folder.iterdir() if not _is_left_out(path)]
+
+
+def _is_left_out(path: Path, above: tuple[str, ...] = ()) -> bool:
+    """Whether a file or folder is hidden, or a link that leads back to a folder above it."""
+    if path.name.startswith(".") or path.name == "__MACOSX":
+        return True
+    real = os.path.realpath(path)
+    return any(Path(folder).is_relative_to(real) for folder in above)
+
+
+def _ends_as_picture(file: Path) -> bool:
+    """Whether a file has the ending of a picture."""
+    return file.name.lower().endswith(tvd.folder.IMG_EXTENSIONS)
+
+
+def _check_is_picture(file: Path) -> bool:
+    """Whether a file has the ending of a picture; DataError when it has another one."""
+    if file.is_file() and "." in file.name and not _ends_as_picture(file):
+        raise DataError(f"{file} is no picture: move it away")
+    return _ends_as_picture(file)
+
+
+def _read_picture(file: Path, mode: str) -> PIL.Image.Image:
+    """The picture in a file, upright, in gray ("L") or in colour ("RGB"); DataError without one."""
+    try:
+        if not file.is_file():  # a link to nowhere; a pipe would never end
+            raise OSError("it is no file")
+        with PIL.Image.open(file, formats=_FORMATS) as image:
+            upright = PIL.ImageOps.exif_transpose(image)
+            upright.load()
+    except Exception as error:  # whatever Pillow raises on bytes that it did not expect
+        wrong = f"is damaged, or none of {', '.join(_FORMATS)}"
+        raise DataError(f"{file} {wrong}: {error}. Delete or replace it") from None
+    return _opaque(upright, str(file), mode)
+
+
+def _opaque(image: PIL.Image.Image, name: str, mode: str) -> PIL.Image.Image:
+    """An image in the mode "L" or "RGB"; DataError, which names it, where that would ruin it."""
+    remedy = "save it with 8 bits and a background"
+    if image.mode[0] in "IF":  # convert() would cut off its values at 255
+        raise DataError(f"{name} has more than 8 bits a channel: {remedy}")
+    darkest, _ = image.convert("RGBA").getchannel("A").getextrema()
+    if darkest != 255:  # 255 is opaque
+        raise DataError(f"{name} has transparent pixels: {remedy}")
+    return image.convert(mode)
 
 
 def data_root(root: str | Path | None = None) -> Path:

@@ -190,7 +190,7 @@ def label_bounds(model: CVAE, images: Tensor, k: int = 50, seed: int = 0) -> Ten
     """
     check_model(model)
     check_images(images, device=model.device, shape=model.image_shape)
-    check_whole(k, "k")
+    k = check_whole(k, "k")
     labels = torch.arange(model.num_classes, device=model.device)
     bounds = [iwae(model, images, y.expand(len(images)), k, generator=seeded(seed)) for y in labels]
     return torch.stack(bounds, dim=1)
@@ -231,7 +231,7 @@ def iwae_bound(
     """
     check_model(model)
     check_images(images, device=model.device, shape=model.image_shape)
-    check_whole(k, "k")
+    k = check_whole(k, "k")
     if generator is not None:
         check_is(generator, torch.Generator, "generator", ": seeded(0) makes one")
     for j, other in enumerate(others):

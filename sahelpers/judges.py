@@ -67,8 +67,8 @@ class Judge(Saved):
         super().__init__()
         if role not in JUDGE_ROLES:
             raise ValueError(f"role={role!r} is not one of {', '.join(JUDGE_ROLES)}")
-        check_whole(num_classes, "num_classes", 2, MAX_CLASSES)
-        check_shape(image_shape)
+        num_classes = check_whole(num_classes, "num_classes", 2, MAX_CLASSES)
+        image_shape = check_shape(image_shape)
         self.role, self.num_classes, self.image_shape = role, num_classes, image_shape
         self.has_none = role in WITH_NONE
         layers, width = _body(role, image_shape)
@@ -287,7 +287,7 @@ def fixed_latents(
         ValueError: per_class is below 1, there is no such prior, or seed is out of range.
     """
     check_is(model, CVAE, "model", CVAE.hint)
-    check_whole(per_class, "per_class")
+    per_class = check_whole(per_class, "per_class")
     labels = torch.arange(model.num_classes).repeat_interleave(per_class).to(model.device)
     return Latents(model.draw_latents(labels, prior, seeded(seed)), labels)
 

@@ -93,13 +93,13 @@ class CVAE(Saved):
         if arch not in ARCHITECTURES:
             hint = ": give encoder= and decoder= instead" if arch == OWN else ""
             raise ValueError(f"arch={arch!r} is not one of {', '.join(ARCHITECTURES)}{hint}")
-        check_whole(latent_dim, "latent_dim", 1, 512)
-        check_whole(num_classes, "num_classes", 2, MAX_CLASSES)
-        check_shape(image_shape)
+        latent_dim = check_whole(latent_dim, "latent_dim", 1, 512)
+        num_classes = check_whole(num_classes, "num_classes", 2, MAX_CLASSES)
+        image_shape = check_shape(image_shape)
         if arch == "conv" and (image_shape[1] % 4 or image_shape[2] % 4):
             raise ValueError(f"image_shape={image_shape}: arch='conv' takes multiples of 4 pixels")
         self.arch, self.latent_dim, self.num_classes = arch, latent_dim, num_classes
-        self.image_shape: Shape = tuple(image_shape)  # type: ignore[assignment]
+        self.image_shape = image_shape
         self.encoder: Any = encoder
         self.decoder: Any = decoder
         if encoder is None and decoder is None:
@@ -365,7 +365,7 @@ def interpolate_labels(model: CVAE, z: Tensor, first: int, last: int, steps: int
         ValueError: There is no such class, steps is below 2, or z has another shape.
     """
     check_is(model, CVAE, "model", CVAE.hint)
-    check_whole(steps, "steps", 2)  # both ends
+    steps = check_whole(steps, "steps", 2)  # both ends
     ends = model.label_vectors(torch.tensor([first, last]))
     labels = [ends[0].lerp(ends[1], t) for t in torch.linspace(0, 1, steps).to(ends)]
     return torch.stack([model.decode(z, y.expand(len(z), -1)) for y in labels])
@@ -475,8 +475,7 @@ def seeded(seed: int) -> torch.Generator:
     Raises:
         ValueError: seed is no such number.
     """
-    check_whole(seed, "seed", 0, 2**63 - 1)
-    return torch.Generator().manual_seed(seed)
+    return torch.Generator().manual_seed(check_whole(seed, "seed", 0, 2**63 - 1))
 
 
 def default_device() -> torch.device:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from matplotlib.axes import Axes
+from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
@@ -84,6 +85,30 @@ def check_entries(entries: Mapping[str, object], name: str, kind: type, hint: st
         check_is(value, kind, f"{name}[{key!r}]", hint)
 
 
+def class_label(name: str, number: int) -> str:
+    """Say how a figure names a class.
+
+    Args:
+        name: The name of the class.
+        number: Its number.
+
+    Returns:
+        The name as plain text, in which a dollar begins no formula; the number where matplotlib's
+        present fonts lack a character of the name, or nothing of it could be seen.
+    """
+    families = FontProperties().get_family()
+    fonts = [get_font(findfont(FontProperties(family=[family]))) for family in families]
+    for character in name.strip() or "\0":
+        if not any(font.get_char_index(ord(character)) for font in fonts):
+            return str(number)
+    return _plain(name)
+
+
+def _plain(text: str) -> str:
+    """A text in which a dollar begins no formula."""
+    return text.replace("$", r"\$")
+
+
 def _colour(k: int, name: str) -> int:
     """Place in PALETTE of the k-th thing of a figure: its own for a model, else one of the rest."""
     return MODELS.get(name, OTHERS[k % len(OTHERS)])
@@ -147,7 +172,7 @@ def image_grid(images: Tensor, columns: int = 10, ax: Axes | None = None, title:
         ValueError: For another shape, no image, and fewer than one column.
     """
     check_tensor(images, ("N", "C", "H", "W"), "images")
-    check_whole(columns, "columns")
+    columns = check_whole(columns, "columns")
     if not len(images):
         raise ValueError("images is empty: give at least one to draw")
     rows = math.ceil(len(images) / columns)
@@ -191,7 +216,7 @@ def class_columns(
     check_tensor(images, ("N", "C", "H", "W"), "images")
     check_is(labels, Tensor, "labels")
     check_same_length(images, labels, "images")
-    check_whole(rows, "rows")
+    rows = check_whole(rows, "rows")
     classes = labels.unique().tolist()
     columns = []
     for c in classes:
@@ -205,7 +230,7 @@ def class_columns(
     ax = image_grid(row_by_row, len(classes), ax, title)
     h, w = images.shape[2:]
     for k, c in enumerate(classes):
-        label = str(c) if names is None else names[c]
+        label = str(c) if names is None else class_label(names[c], c)
         tilt = {"rotation": 30, "ha": "right"} if len(label) > 3 else {"ha": "center"}
         x = (w + GAP) * k + w / 2
         y = (h + GAP) * rows + GAP
@@ -263,7 +288,7 @@ def image_rows(
         ValueError: For no row, and images of another shape.
     """
     check_entries(rows, "rows", Tensor)
-    check_whole(count, "count")
+    count = check_whole(count, "count")
     parts = []
     for name, images in rows.items():
         check_tensor(images, ("N", "C", "H", "W"), f"rows[{name!r}]")
@@ -274,7 +299,7 @@ def image_rows(
     ax.axis("on")
     ax.set_xticks([])
     h = parts[0].shape[2]
-    ax.set_yticks([(h + GAP) * k + h / 2 for k in range(len(rows))], list(rows))
+    ax.set_yticks([(h + GAP) * k + h / 2 for k in range(len(rows))], list(map(_plain, rows)))
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     return ax
@@ -344,6 +369,7 @@ def class_bars(
     shown = list(map(str, range(n)) if names is None else names)
     if len(shown) != n:
         raise ValueError(f"names={shown} has {len(shown)} entries: give {n}, one per class")
+    shown = list(map(class_label, shown, range(n)))
     ax = new_axes(ax, 7.0, 3.0)
     width = 0.8 / len(values)
     for k, (name, heights) in enumerate(values.items()):

@@ -15,7 +15,7 @@ import torch
 
 from . import amnesia, fisher, training
 from .amnesia import AmnesiaResult, forget
-from .checks import check_is
+from .checks import check_is, shown
 from .config import AmnesiaConfig, BaselineConfig, Config, FisherConfig, JudgeConfig, check_classes
 from .data import MNIST_DIGEST, LabelledImages, load_dataset
 from .fisher import ClassFishers, class_fishers
@@ -24,7 +24,7 @@ from .models import CVAE, check_model, default_device, reset_label
 from .store.files import Recipe, Stateful, digest, load_or_make, part_path
 from .training import TrainedCVAE, train_baseline, train_judge
 
-Classes = int | Iterable[int]
+Classes = int | str | Iterable[int | str]  # numbers, or the names that the data have
 Pair = tuple[LabelledImages, LabelledImages]  # train and test
 T = TypeVar("T")
 S = TypeVar("S", bound=Stateful)
@@ -177,7 +177,7 @@ class Story:
         """Train a model without some classes, by the baseline's recipe, or load it.
 
         Args:
-            forget_class: One class number or several that it never sees.
+            forget_class: One class or several that it never sees, by number or name.
             seed: Another seed than the baseline's.
 
         Returns:
@@ -194,7 +194,7 @@ class Story:
         """Keep a model that was retrained elsewhere, by this story's recipe.
 
         Args:
-            forget_class: One class number or several that it never saw.
+            forget_class: One class or several that it never saw, by number or name.
             trained: The model and its curves.
 
         Returns:
@@ -206,7 +206,7 @@ class Story:
         """Say where the model retrained without some classes is kept, and what it depends on.
 
         Args:
-            forget_class: One class number or several that it never sees.
+            forget_class: One class or several that it never sees, by number or name.
 
         Returns:
             The recipe, whose `path` is the file.
@@ -275,7 +275,7 @@ class Story:
         """Make the baseline forget some classes, or load the result; seconds if it is made.
 
         Args:
-            forget_class: One class number or several.
+            forget_class: One class or several, by number or name.
 
         Returns:
             The model that has forgotten them, and how it got there.
@@ -283,7 +283,7 @@ class Story:
         Raises:
             ValueError: There is no such class, or none would be kept.
         """
-        gone = check_classes(forget_class, self.train.num_classes)
+        gone = self.train.class_numbers(forget_class)
 
         def make() -> AmnesiaResult:
             fisher = self.fishers.without(gone)
@@ -302,7 +302,7 @@ class Story:
         All that the baseline knew of them is still there.
 
         Args:
-            forget_class: One class number or several.
+            forget_class: One class or several, by number or name.
 
         Returns:
             The baseline with the label weights of these classes replaced by the others' mean.
@@ -311,7 +311,7 @@ class Story:
             ValueError: There is no such class, none would be kept, or networks of your own do not
                 say where the label enters.
         """
-        gone = check_classes(forget_class, self.train.num_classes)
+        gone = self.train.class_numbers(forget_class)
         return self._once(("hidden", gone), lambda: reset_label(self.baseline.model, gone))
 
     def forgotten_recipe(self, forget_class: Classes) -> Recipe:
@@ -320,7 +320,7 @@ class Story:
         Baseline and Fishers are made for it, if they are not there yet.
 
         Args:
-            forget_class: One class number or several.
+            forget_class: One class or several, by number or name.
 
         Returns:
             The recipe, whose `path` is the file.
@@ -328,7 +328,7 @@ class Story:
         Raises:
             ValueError: There is no such class, or none would be left.
         """
-        gone = check_classes(forget_class, self.train.num_classes)
+        gone = self.train.class_numbers(forget_class)
         parents = {"baseline": self._baseline_digest, "Fisher": self._fisher_digest}
         configs = (self.config.fisher, self.config.amnesia)
         stem = f"vae_forget_{'-'.join(map(str, gone))}"
@@ -379,7 +379,7 @@ class Story:
 
     def _retrained(self, forget_class: Classes, seed: int | None) -> tuple[str, BaselineConfig]:
         """Stem and configuration of the model that is retrained without these classes."""
-        gone = check_classes(forget_class, self.train.num_classes)
+        gone = self.train.class_numbers(forget_class)
         if self._given is not None and not self._given.is_built_in:
             raise ValueError(
                 "this story's networks are your own: train one without the class by "
@@ -416,6 +416,11 @@ def _images_of(dataset: str | Pair) -> Pair:
     """Train and test images of a name or of a pair."""
     if isinstance(dataset, str):
         return load_dataset(dataset, "train"), load_dataset(dataset, "test")
+    if isinstance(dataset, LabelledImages):
+        raise TypeError(
+            "dataset is a single set of images: give two, to train on and to test with, such as "
+            "Story(images.split())"
+        )
     if not (isinstance(dataset, tuple | list) and len(dataset) == 2):
         raise TypeError(
             f"dataset is of type {type(dataset).__name__}: give a name such as 'mnist', or a pair "
@@ -424,4 +429,7 @@ def _images_of(dataset: str | Pair) -> Pair:
     train, test = dataset
     check_is(train, LabelledImages, "dataset[0]")
     check_is(test, LabelledImages, "dataset[1]")
+    if test.class_names != train.class_names:
+        names = f"{shown(test.class_names)}, those of train {shown(train.class_names)}"
+        raise ValueError(f"the classes of test are {names}: give both the same, in one order")
     return train, test

@@ -69,7 +69,13 @@ def make_surrogate(
             return named
     elif callable(what):
         return _from_function(what, frozen.image_shape)
-    raise ValueError(f"surrogate={shown(what)} is not one of {', '.join(NAMES)}, nor a function")
+    wrong = f"surrogate={shown(what)} is not one of {', '.join(NAMES)}, nor a function"
+    if isinstance(what, Tensor):
+        wrong = (
+            f"surrogate is a tensor of shape {tuple(what.shape)}: give a name ({', '.join(NAMES)}) "
+            "or a function, such as lambda n, generator: image.expand(n, -1, -1, -1)"
+        )
+    raise ValueError(wrong)
 
 
 def _by_name(name: str, frozen: CVAE, kept: tuple[int, ...], gray_value: float) -> Surrogate | None:

@@ -1,6 +1,7 @@
 import math
 from dataclasses import FrozenInstanceError, replace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -326,6 +327,15 @@ def test_a_callback_watches_and_stops(model, fishers):
     assert result.history["forget"] == [f for _, _, f in seen]
     assert not result.model.training
     assert torch.isfinite(result.model.sample(torch.arange(10), generator=sa.seeded(0))).all()
+
+
+@pytest.mark.parametrize("no", [np.False_, torch.tensor(False)])
+def test_every_kind_of_no_stops(model, fishers, no):
+    """`step < few` is np.False_ where few is NumPy's, and the run went on to its end."""
+    stopped = sa.forget(model, fishers.without(3), 3, QUICK, on_step=lambda *_: no)
+    assert (stopped.reason, stopped.steps) == ("stopped", 1)
+    for on_step in (lambda *_: None, lambda *_: np.True_, lambda *_: 0):
+        assert sa.forget(model, fishers.without(3), 3, QUICK, on_step=on_step).steps == 20
 
 
 def test_real_images_are_counted_and_never_of_the_class(model, fishers, mnist):

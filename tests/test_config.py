@@ -1,12 +1,15 @@
 import re
 from dataclasses import FrozenInstanceError, fields, replace
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 import sahelpers as sa
 from sahelpers.config import CHECKOUT, fingerprint
+from sahelpers.store.archive import pack, unpack
 
 CONFIGS = [sa.BaselineConfig, sa.FisherConfig, sa.AmnesiaConfig, sa.ProbeConfig, sa.JudgeConfig]
 NUMBERS = [(c, f) for c in CONFIGS for f in fields(c) if f.metadata.get("low") is not None]
@@ -221,3 +224,31 @@ def test_kept_classes_are_the_others(classes):
 def test_the_budget_in_steps():
     assert sa.AmnesiaConfig(epochs_unl=3, replay_samples=10, batch_size=4).max_steps() == 9
     assert sa.AmnesiaConfig.paper().max_steps() == 10_000
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.int32, np.uint8, torch.tensor])
+def test_every_kind_of_whole_number_is_one(kind):
+    """np.int64(5) was no whole number in a configuration, and in a model could not be kept."""
+    config = sa.BaselineConfig(epochs=kind(5), seed=kind(7))
+    assert config == sa.BaselineConfig(epochs=5, seed=7)
+    assert fingerprint(config) == fingerprint(sa.BaselineConfig(epochs=5, seed=7))
+    assert type(config.epochs) is int
+    model = sa.CVAE("mlp", kind(3), kind(4), (kind(1), kind(8), kind(8)))
+    again = sa.CVAE.from_state(unpack(pack(model.to_state())))
+    assert (again.latent_dim, again.num_classes, again.image_shape) == (3, 4, (1, 8, 8))
+    judge = sa.Judge("closed_set", kind(4), (kind(1), kind(8), kind(8)))
+    assert sa.Judge.from_state(unpack(pack(judge.to_state()))).num_classes == 4
+    assert sa.seeded(kind(200)).initial_seed() == 200
+    assert len(sa.fixed_latents(model, kind(100), seed=kind(1)).z) == 400
+
+
+def test_numbers_of_numpy_are_numbers():
+    config = sa.AmnesiaConfig(gamma=np.float32(0.5), push=np.int64(3))
+    assert config == sa.AmnesiaConfig(gamma=0.5, push=3)
+    assert type(config.push) is type(config.gamma) is float
+
+
+@pytest.mark.parametrize("value", [np.True_, np.float64(5), torch.tensor(True), np.array([5, 6])])
+def test_what_is_no_whole_number_is_refused(value):
+    with pytest.raises(ValueError, match=r"epochs=.* must be a whole number from 1 to 10000"):
+        sa.BaselineConfig(epochs=value)

@@ -260,6 +260,19 @@ def test_an_installed_package_keeps_its_files_in_a_folder_of_the_user(installed)
     assert sorted((installed / "site").rglob("*")) == before
 
 
+def test_an_installed_package_beside_a_folder_of_notebooks_is_no_clone(installed):
+    """Another package left `notebooks/` in site-packages, and data were looked for beside it."""
+    (installed / "site" / "notebooks").mkdir()
+    try:
+        code, told = run_installed(installed, "-c", INSTALLED)
+    finally:
+        (installed / "site" / "notebooks").rmdir()
+    assert code == 0, told
+    missing = told.splitlines()[-1]
+    assert missing.startswith(str(installed / "home" / ".cache" / "sahelpers" / "data"))
+    assert missing.endswith("or call load_dataset(..., download=True)")
+
+
 def test_an_installed_package_leaves_out_what_needs_a_clone(installed):
     """`study` and `tools` read and write folders that only a clone has."""
     there = {path.name for path in (installed / "site").iterdir()}

@@ -81,6 +81,29 @@ def test_bars_per_class():
     assert np.allclose(centres, [[-0.2, 0.8], [0.2, 1.2]])
 
 
+NAMES = {
+    "no formula": (("$x_$", "a $5 bill and $6"), [r"\$x_\$", r"a \$5 bill and \$6"]),
+    "no glyph": (("猫", "dog", "犬の子"), ["0", "dog", "2"]),
+    "nothing to see": (("", " \n", "b\nc"), ["0", "1", "2"]),
+}
+
+
+@pytest.mark.parametrize("case", NAMES)
+@pytest.mark.filterwarnings("error")  # matplotlib warns of characters that it cannot draw
+def test_any_class_name_can_be_drawn(case, tmp_path):
+    """A name like a formula ended the figure, and one that no font has became empty boxes."""
+    names, shown = NAMES[case]
+    k = len(names)
+    ax = plots.class_columns(torch.zeros(k, 1, 8, 8), torch.arange(k), 1, names=names)
+    ax.figure.savefig(tmp_path / "columns.png")
+    assert [text.get_text() for text in ax.texts] == shown
+    ax = plots.class_bars({"a": torch.ones(k)}, names=names)
+    ax.figure.savefig(tmp_path / "bars.png")
+    assert [text.get_text() for text in ax.get_xticklabels()] == shown
+    ax = plots.image_rows({"$x_$": torch.zeros(2, 1, 8, 8)}, 2)
+    ax.figure.savefig(tmp_path / "rows.png")
+
+
 def test_the_fishers_layers_and_pixels():
     diagonal = {"a": torch.tensor([1.0, 2.0]), "b": torch.tensor([1.0]), "none": torch.zeros(3)}
     fisher = sa.Fisher(diagonal, 4, {"a": 12.0, "b": 1.0, "none": 0.0}, "square")

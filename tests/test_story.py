@@ -215,10 +215,38 @@ def test_wrong_configurations_are_named(pair, changes, error, words):
 
 
 def test_data_that_are_no_pair_are_named(pair):
-    with pytest.raises(TypeError, match=r"dataset is of type LabelledImages: give a name .*split"):
+    with pytest.raises(TypeError, match=r"dataset is a single set of images: .*Story\(images\.spl"):
         sa.Story(pair[0])
+    with pytest.raises(TypeError, match=r"dataset is of type int: give a name .*split"):
+        sa.Story(3)
     with pytest.raises(TypeError, match=r"dataset\[1\] is of type Tensor, not LabelledImages"):
         sa.Story((pair[0], pair[1].images))
+
+
+def test_test_images_of_other_classes_are_refused(pair):
+    """They are only measured on: without a word, every score of a class was of another one."""
+    train, test = pair
+    swapped = sa.LabelledImages(test.images, test.labels, tuple("1023456789"))
+    with pytest.raises(ValueError, match=r"the classes of test are \('1', '0'.*give both the same"):
+        story((train, swapped))
+
+
+def test_a_storys_classes_have_names(folder, pair):
+    """Files keep the numbers: under a name and under its number there is one file."""
+    words = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+    named = tuple(sa.LabelledImages(d.images, d.labels, words) for d in pair)
+    s = story(named)
+    assert s.forgotten("three") is s.forgotten(3)
+    assert s.forgotten("three").forget_class == (3,)
+    assert s.hidden(("five", "two")) is s.hidden((2, 5))
+    assert s.retrained("nine") is s.retrained(9)
+    assert s.forgotten_recipe("three").path == s.forgotten_recipe(3).path
+    assert s.forgotten_recipe(("five", 2)).path.name.startswith("vae_forget_2-5-")
+    assert s.retrained_recipe("nine").path.name.startswith("vae_without_9-")
+    with pytest.raises(
+        ValueError, match=r"class 'drei' is not a class.*names: \('zero', 'one', 't"
+    ):
+        s.forgotten("drei")
 
 
 def test_knobs_in_capitals_become_configurations(monkeypatch, pair):

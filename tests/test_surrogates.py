@@ -51,7 +51,7 @@ def test_any_function_will_do(tiny):
         ("class:3", "3 is not a kept class"),
         ("class:x", "surrogate='class:x'"),
         (7, "surrogate=7"),
-        (torch.rand(5, 1, 28, 28), r"surrogate=tensor.*nor a function"),
+        (torch.rand(5, 1, 28, 28), r"surrogate is a tensor of shape \(5, 1, 28, 28\): give a name"),
         (lambda n, g: torch.zeros(n, 28, 28), r"returned .*not \(512, 1, 28, 28\)"),
         (lambda n, g: torch.full((n, 1, 28, 28), 2.0), "run from 2 to 2"),
         (lambda n, g: "images", "returned str"),
@@ -66,3 +66,11 @@ def test_a_surrogate_is_two_functions():
     q = sa.make_surrogate("gray", sa.CVAE(latent_dim=3), KEPT)
     with pytest.raises(TypeError, match=r"mean=0\.5 is not a function \(z\) -> images"):
         Surrogate(q.draw, 0.5)
+
+
+def test_a_tensor_is_refused_as_a_surrogate_where_a_model_forgets(tiny):
+    """A tensor of one zero was passed over in silence, a larger one was called ambiguous."""
+    config = sa.AmnesiaConfig(epochs_unl=1, replay_samples=320, batch_size=32)
+    for images in (torch.zeros(1), torch.rand(1, 28, 28)):
+        with pytest.raises(ValueError, match=r"surrogate is a tensor .* or a function, such as"):
+            sa.forget(tiny, None, 3, config, surrogate=images)

@@ -436,6 +436,54 @@ def test_one_slider_per_direction_up_to_twenty():
 
 
 @pytest.fixture
+def shapes(monkeypatch, tmp_path):
+    """A story of three classes with names, whose models are all there, untrained."""
+    monkeypatch.setattr(module, "JUDGED", 4)
+    monkeypatch.setenv("SA_CHECKPOINTS", str(tmp_path))
+    torch.manual_seed(0)
+    images = torch.rand((36, 1, 8, 8))
+    data = sa.LabelledImages.from_arrays(images, [0, 1, 2] * 12, ["bar", "rectangle", "<o>"])
+    fisher = sa.FisherConfig(n_fisher_samples=30)
+    model = sa.CVAE("mlp", 3, 3, (1, 8, 8))
+    made = sa.Story((data, data), baseline=model, fisher=fisher, amnesia=QUICK)
+    made.judges = {role: sa.Judge(role, 3, (1, 8, 8)).eval() for role in ("open_set", "closed_set")}
+    return made
+
+
+def test_the_dashboards_of_three_classes_open_and_show_their_names(shapes):
+    """Class 8 was not a class."""
+    names = shapes.train.class_names
+    walk = live.LatentExplorer({"baseline": shapes.baseline.model}, names=names)
+    assert (walk.first.label, walk.second.label) == ("<o>", "bar")
+    assert "1.00 of class &lt;o&gt; and 0.00 of class bar" in walk.status.value
+    assert "&lt;o&gt;" in walk.picture.value
+    assert "<o>" not in walk.picture.value
+    walk.first.label = "rectangle"
+    assert walk.controller.first == 1
+    with pytest.raises(ValueError, match=r"names=.* give 3, one per class"):
+        live.LatentExplorer({"baseline": shapes.baseline.model}, names=("a", "b"))
+
+    prober = live.ProbeDashboard(shapes, "rectangle")
+    assert (prober.label.label, prober.controller.forget_class) == ("rectangle", 1)
+    assert live.ProbeDashboard(shapes).label.label == "<o>"
+
+
+def test_a_run_says_the_names_of_what_it_forgets(shapes):
+    board = live.AmnesiaDashboard(shapes, "rectangle")
+    assert [b.description for b in board.classes] == ["bar", "rectangle", "<o>"]
+    assert [b.value for b in board.classes] == [False, True, False]
+    assert ("class:2 <o>", "class:2") in board.surrogate.options
+    assert '<abbr title="rectangle">recta…</abbr>' in board.grid.value
+    board.classes[2].value = True
+    assert "Chosen: rectangle, &lt;o&gt;." in board.status.value
+    board.classes[1].value = False
+    board.forget.click()
+    assert "class &lt;o&gt; is in the table" in done(board)
+    assert "rectangle<" in board.cost.value  # on hovering
+    assert board.controller.name().startswith("forgotten_2")  # files keep numbers
+
+
+@pytest.fixture
 def prober(story, tiny, monkeypatch):
     torch.manual_seed(2)
     monkeypatch.setattr(sa.Story, "guide", sa.Judge("guide").eval())
@@ -554,7 +602,7 @@ def test_a_sheet_has_a_name_and_its_pictures_in_each_row():
 
 
 def test_bars_are_as_high_as_their_values():
-    text = bars({0: 2.0, 1: -4.0, 5: 0.0}, "Change")
+    text = bars({"0": 2.0, "1": -4.0, "5": 0.0}, "Change")
     drawn = ElementTree.fromstring(f"<p>{text}</p>")
     up, down, none = drawn.iter("rect")
     heights = [float(bar.get("height")) for bar in (up, down, none)]

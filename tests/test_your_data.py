@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import pickle
 import zipfile
 from pathlib import Path
@@ -47,6 +48,11 @@ ARRANGED = {
     "channels last": lambda x: x.permute(0, 2, 3, 1),
     "bytes": lambda x: (255 * x).round().to(torch.uint8),
     "double": lambda x: x.double(),
+    "long double": lambda x: x.numpy().astype(np.longdouble),
+    "big-endian": lambda x: x.numpy().astype(">f4"),
+    "with gradients": lambda x: x.requires_grad_(),
+    "list with gradients": lambda x: list(x.requires_grad_()),
+    "Pillow's": lambda x: [Image.fromarray((255 * i[0]).byte().numpy()) for i in x],
 }
 
 
@@ -60,7 +66,61 @@ def test_every_arrangement_is_the_same_data(arrange):
     assert (found.labels.tolist(), found.class_names) == ([0, 1, 2] * 10, ("a", "b", "c"))
 
 
+def test_images_of_half_precision_are_the_same_data():
+    x = (8 * noise(20)).round() / 8
+    for kind in (torch.bfloat16, torch.float16):
+        assert torch.equal(LabelledImages.from_arrays(x.to(kind), [0, 1] * 10).images, x)
+
+
+@pytest.mark.parametrize("kind", [">i8", ">u2", "u8", "i1"])
+def test_labels_of_every_whole_type_are_read(kind):
+    found = LabelledImages.from_arrays(noise(20), np.array([0, 1] * 10, kind))
+    assert found.labels.tolist() == [0, 1] * 10
+
+
+def test_pillows_images_are_read_as_they_look():
+    """A palette's entries were taken for gray levels."""
+    picture = Image.new("P", (8, 8), 3)
+    picture.putpalette([0, 0, 0, 9, 9, 9, 9, 9, 9, 250, 100, 50])
+    found = LabelledImages.from_arrays([picture] * 20, [0, 1] * 10)
+    assert found.image_shape == (3, 8, 8)
+    assert (255 * found.images[0, :, 0, 0]).round().tolist() == [250, 100, 50]
+    white = LabelledImages.from_arrays([Image.new("1", (8, 8), 1)] * 20, [0, 1] * 10)
+    assert (white.image_shape, white.images.amin()) == ((1, 8, 8), 1)
+    clear = [Image.new("RGBA", (8, 8), (9, 9, 9, 99))] * 20
+    with pytest.raises(DataError, match=r"images\[0\] has transparent pixels"):
+        LabelledImages.from_arrays(clear, [0, 1] * 10)
+
+
+def test_names_may_be_given_by_number():
+    """The keys of a dict were taken for the names."""
+    found = LabelledImages.from_arrays(noise(20), [0, 1] * 10, {1: "disc", 0: "bar"})
+    assert found.class_names == ("bar", "disc")
+    for names in ({1: "bar", 2: "disc"}, {"bar": 0, "disc": 1}, {0: "bar"}):
+        with pytest.raises(ValueError, match=r"names=\{.*give 2 .*number -> name, .* 0 to 1"):
+            LabelledImages.from_arrays(noise(20), [0, 1] * 10, names)
+
+
+def test_every_label_has_a_name_of_its_own():
+    labels = torch.tensor([0, 2] * 10)
+    with pytest.raises(ValueError, match=r"labels run from 0 to 2.*\[0, 1\].* has 2 names"):
+        LabelledImages(noise(20), labels, ("bar", "disc"))
+    with pytest.raises(ValueError, match="must lie in"):
+        LabelledImages(noise(20), labels - 1)
+    with pytest.raises(ValueError, match=r"class_names=.*give different ones"):
+        LabelledImages(noise(20), labels, ("bar", "disc", "bar"))
+
+
+@pytest.mark.parametrize("images", [3, None, torch.utils.data.TensorDataset(noise(20))], ids=str)
+def test_what_holds_no_images_is_named(images):
+    with pytest.raises(TypeError, match=r"images is of type .*give an array, a tensor or a list"):
+        LabelledImages.from_arrays(images, [0, 1] * 10)
+    with pytest.raises(TypeError, match="images of type object"):
+        LabelledImages.from_arrays(noise(20).numpy().astype(object), [0, 1] * 10)
+
+
 BAD = {
+    "from 1 on": (noise(20), [1, 2] * 10, None, r"labels \[1, 2\].*begin at 1: subtract 1"),
     "one class": (noise(20), [0] * 20, None, r"labels \[0\]: number two or more classes"),
     "three images": (noise(23), [0] * 20 + [1] * 3, "ab", "class 'b' has 3 images: give 10 or"),
     "mixed sizes": ([noise(1)[0, 0], torch.rand(9, 8)] * 10, [0, 1] * 10, None, "different sizes"),
@@ -110,6 +170,19 @@ def test_a_split_of_ten_images_has_its_share_to_the_image(share):
     assert len(train) + len(test) == 30
 
 
+def test_a_split_without_images_of_a_class_on_one_side_says_so():
+    data = labelled(3, 12)
+    with pytest.raises(ValueError, match=r"share=0\.05 leaves class '0' \(12 .* to test with"):
+        data.split(0.05)
+    images = data.images.clone()
+    images[24:] = images[24]  # all of class 2 are copies of one
+    copies = LabelledImages.from_arrays(images, data.labels, ("bar", "disc", "ring"))
+    for share in (0.25, 0.95):
+        with pytest.raises(ValueError, match=r"leaves class 'ring'.*more images that differ"):
+            copies.split(share)
+    assert len(data.without(1).split(0.25)[1]) == 6  # a class that has no image asks for none
+
+
 def test_the_report_counts_what_is_twice():
     data = labelled(2, 12)
     images = torch.cat([data.images, data.images[:3]])
@@ -119,6 +192,46 @@ def test_the_report_counts_what_is_twice():
     assert "27 images (1, 8, 8), 2 classes, smallest: dark (12), largest: light (15)" in text
     assert "equal to an earlier image: 3; of them with different labels: 3" in text
     assert "test: 24 images, 24 of them also in training" in text
+
+
+def three_shapes():
+    data = labelled(3, 12)
+    return LabelledImages(data.images, data.labels, ("bar", "disc", "ring"))
+
+
+def test_classes_have_names_wherever_data_are_asked():
+    data = three_shapes()
+    assert data.class_numbers("ring") == (2,)
+    assert data.class_numbers(["ring", 0, np.str_("bar")]) == (0, 2)
+    assert data.only("disc").digest == data.only(1).digest
+    assert data.without(("bar", "ring")).digest == data.only(1).digest
+    with pytest.raises(
+        ValueError, match=r"'rin' is not .* from 0 to 2.* names: \('bar', 'disc', 'r"
+    ):
+        data.class_numbers("rin")
+    with pytest.raises(ValueError, match=r"class 3 is not .* names: \('bar', 'disc', 'ring'\)"):
+        data.only(3)
+    with pytest.raises(ValueError, match="at least one must be kept"):
+        data.class_numbers(("bar", "disc", "ring"))
+
+
+def test_a_name_of_digits_is_a_name():
+    """Among the folders 2, 5 and 7 the text "2" is class 0, and the number 2 is class "7"."""
+    data = labelled(3, 12)
+    data = LabelledImages(data.images, data.labels, ("2", "5", "7"))
+    assert (data.class_numbers("2"), data.class_numbers(2)) == ((0,), (2,))
+    with pytest.raises(ValueError, match=r"class '0' is not a class.*names: \('2', '5', '7'\)"):
+        data.class_numbers("0")
+
+
+def test_the_report_lists_numbers_and_names():
+    assert "classes: 0 bar, 1 disc, 2 ring" in three_shapes().report()
+    assert "classes: 0, 1, 2" in labelled(3, 12).report()
+
+
+def test_a_model_which_knows_no_names_says_who_does():
+    with pytest.raises(ValueError, match=r"'ring' is not a class: use .*data\.class_numbers"):
+        sa.reset_label(sa.CVAE("mlp", 3, 3, (1, 8, 8)), "ring")
 
 
 # Folders
@@ -145,6 +258,117 @@ def test_a_folder_of_folders_is_read_and_resized(folder):
 def test_a_class_may_have_a_point_in_its_name(folder):
     (folder / "dogs").rename(folder / "St. Bernard")
     assert LabelledImages.from_folder(folder).class_names == ("St. Bernard", "cats")
+
+
+def test_folders_are_numbered_as_people_count(tmp_path):
+    """Class 2 of the folders 0 to 11 was called 10."""
+    for k in range(12):
+        (tmp_path / str(k)).mkdir()
+        for n in range(10):
+            Image.new("L", (8, 8), 20 * k).save(tmp_path / str(k) / f"{n}.png")
+    found = LabelledImages.from_folder(tmp_path, (1, 8, 8))
+    assert found.class_names == tuple(map(str, range(12)))
+    assert (255 * found.only(2).images).round().unique().tolist() == [40]
+    for old, new in {"3": "Page 10", "4": "Page 9", "5": "Page 9b", "6": "007", "7": "07"}.items():
+        (tmp_path / old).rename(tmp_path / new)
+    order = ("0", "1", "2", "007", "07", "8", "9", "10", "11", "Page 9", "Page 9b", "Page 10")
+    assert LabelledImages.from_folder(tmp_path, (1, 8, 8)).class_names == order
+
+
+@pytest.mark.parametrize("names", [("train", "test"), ("Training", "val"), ("train", "dogs")])
+def test_splits_are_no_classes(folder, names):
+    """They were read as two classes, train and test."""
+    for name in names:
+        (folder / name / "inner").mkdir(parents=True)
+        Image.new("L", (14, 10)).save(folder / name / "inner" / "1.png")
+    with pytest.raises(DataError, match=rf"splits and no classes.*from_folder\('.*{names[0]}'\)"):
+        LabelledImages.from_folder(folder)
+
+
+def test_two_folders_named_like_splits_are_no_classes(folder):
+    (folder / "cats").rename(folder / "train")
+    assert LabelledImages.from_folder(folder).class_names == ("dogs", "train")  # a vehicle
+    (folder / "dogs").rename(folder / "test")
+    with pytest.raises(DataError, match="has test and train, which are splits"):
+        LabelledImages.from_folder(folder)
+
+
+@pytest.mark.parametrize("name", [".ipynb_checkpoints", ".hidden", "__MACOSX"])
+def test_what_is_hidden_is_left_out(folder, name):
+    before = LabelledImages.from_folder(folder).digest
+    for place in (folder, folder / "cats"):
+        (place / name / "cats").mkdir(parents=True)
+        (place / name / "1.png").write_bytes(b"no picture")
+        (place / name / "cats" / "notes.txt").write_text("mine")
+    (folder / "dogs" / "._3.png").write_bytes(b"what macOS leaves beside a picture")
+    assert LabelledImages.from_folder(folder).digest == before
+
+
+@pytest.mark.parametrize("target", [".", "..", "../..", "../other"])
+def test_links_that_lead_back_are_left_out(folder, target):
+    """Every picture was read forty times."""
+    before = LabelledImages.from_folder(folder).digest
+    if target == "../other":  # from one to the other and back
+        target = folder.parent / f"{folder.name} beside"
+        target.mkdir()
+        os.symlink(folder / "cats", target / "back")
+    os.symlink(target, folder / "cats" / "loop")
+    assert LabelledImages.from_folder(folder).digest == before
+    os.symlink("..", folder / "up")
+    os.symlink(".", folder / "self")
+    assert LabelledImages.from_folder(folder).digest == before
+
+
+def test_links_that_lead_elsewhere_are_followed(folder, tmp_path_factory):
+    before = LabelledImages.from_folder(folder).digest
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "moved"
+    (folder / "cats").rename(elsewhere)
+    os.symlink(elsewhere, folder / "cats")
+    assert LabelledImages.from_folder(folder).digest == before
+
+
+def test_a_class_without_pictures_is_named(folder):
+    (folder / "birds").mkdir()
+    with pytest.raises(DataError, match=r"birds has no pictures: put 10 or more there, or delete"):
+        LabelledImages.from_folder(folder)
+
+
+def test_a_picture_is_turned_as_its_note_says(folder):
+    upright = Image.new("L", (14, 10))
+    upright.paste(255, (0, 0, 14, 5))  # light above dark
+    note = upright.getexif()
+    note[0x112] = 6  # "the right edge of what is stored is the top": lay it on its side
+    lying = upright.transpose(Image.Transpose.ROTATE_90)
+    lying.save(folder / "cats" / "0.png", exif=note)
+    upright.save(folder / "cats" / "1.png")
+    turned, plain = LabelledImages.from_folder(folder).images[:2]
+    assert torch.equal(turned, plain)
+
+
+def test_no_other_program_reads_a_picture(folder, monkeypatch):
+    """An EPS file that was called a PNG started Ghostscript."""
+    from PIL import EpsImagePlugin
+
+    def start(*_, **__):
+        raise AssertionError("Ghostscript was started")
+
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", start)
+    head = "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\n%%EndComments\nshowpage\n%%EOF\n"
+    (folder / "cats" / "11.png").write_text(head)
+    with pytest.raises(DataError, match=r"11\.png is damaged, or none of JPEG, PNG, .* identify"):
+        LabelledImages.from_folder(folder)
+
+
+def test_height_and_width_are_not_swapped_unawares(folder):
+    with pytest.raises(ValueError, match=r"wider than high.*give \(3, 20, 28\), or stretch=True"):
+        LabelledImages.from_folder(folder, (3, 28, 20))
+    assert LabelledImages.from_folder(folder, (3, 28, 20), stretch=True).image_shape == (3, 28, 20)
+    assert LabelledImages.from_folder(folder, (3, 24, 24)).image_shape == (3, 24, 24)
+    for name in ("cats", "dogs"):
+        for k in range(12):
+            Image.new("L", (10, 14)).save(folder / name / f"{k}.png")
+    with pytest.raises(ValueError, match=r"higher than wide.*give \(1, 28, 20\)"):
+        LabelledImages.from_folder(folder, (1, 20, 28))
 
 
 def test_what_is_no_picture_is_named(folder):

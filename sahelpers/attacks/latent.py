@@ -21,6 +21,7 @@ from ..checks import (
     check_tensor,
     check_values,
     check_whole,
+    is_no,
 )
 from ..config import ProbeConfig, check_classes
 from ..elbo import latent_cost
@@ -230,7 +231,7 @@ def image_cost(
     if labels.ndim not in (1, 2) or (labels.ndim == 2 and len(labels) != len(images)):
         allowed = f"(K,) or ({len(images)}, K)"
         raise ValueError(f"labels of shape {tuple(labels.shape)} must be {allowed}: class numbers")
-    check_whole(steps, "steps")
+    steps = check_whole(steps, "steps")
     model = copy.deepcopy(model).eval().requires_grad_(False)
     labels = labels.expand(len(images), -1)
     n, k = labels.shape
@@ -326,7 +327,7 @@ def _search(
         optimizer.step()
         with torch.no_grad():
             z.clamp_(-Z_LIMIT, Z_LIMIT)
-        if on_step is not None and on_step(step) is False:
+        if on_step is not None and is_no(on_step(step)):
             break
     with torch.no_grad():
         y = label()

@@ -20,7 +20,7 @@ from ..config import ProbeConfig, check_classes
 from ..models import CVAE
 from ..story import Classes, Story
 from .base import KnobDashboard, sheet, table
-from .worker import LOCK, Controller, as_code, check_models, models_there
+from .worker import LOCK, Controller, as_code, check_models, models_there, usual_classes
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,8 @@ class ProbeController(Controller):
 
     Args:
         story: Where targets, judges and guide come from.
-        forget_class: The class or classes that were forgotten; attacks begin with the first.
+        forget_class: The class or classes that were forgotten, by number or name; attacks begin
+            with the first.  3, or the last of fewer classes, when left out.
         models: Name -> model to attack.  When left out, the story's: the model that has forgotten
             these classes, the retrained one that never saw them and the one that hides them; for a
             class that is not among them, the three models of that class.  `run` makes what is not
@@ -86,11 +87,16 @@ class ProbeController(Controller):
         outcomes: Name of the model -> what was found; empty until `run` has ended.
     """
 
-    def __init__(self, story: Story, forget_class: Classes = 3, models: Models = None) -> None:
+    def __init__(
+        self, story: Story, forget_class: Classes | None = None, models: Models = None
+    ) -> None:
         check_is(story, Story, "story", ": sa.Story() makes one")
         self.story = story
         self.num_classes = story.baseline.model.num_classes
-        self.start = check_classes(forget_class, self.num_classes)
+        if forget_class is None:
+            forget_class, _ = usual_classes(self.num_classes)
+        self.start = story.train.class_numbers(forget_class)
+        self.names = story.train.class_names
         if models is not None:
             check_models(models, self.num_classes)
             models = dict(models)
@@ -190,19 +196,22 @@ class ProbeDashboard(KnobDashboard):
 
     Args:
         story: Where targets, judges and guide come from.
-        forget_class: The class or classes that were forgotten.
+        forget_class: The class or classes that were forgotten, by number or name; 3, or the last
+            of fewer classes, when left out.
         models: Name -> model to attack; the story's own when left out.
     """
 
-    def __init__(self, story: Story, forget_class: Classes = 3, models: Models = None) -> None:
+    def __init__(
+        self, story: Story, forget_class: Classes | None = None, models: Models = None
+    ) -> None:
         c = ProbeController(story, forget_class, models)
         names = list(ALWAYS)
         for attack in ATTACKS.values():
             names += [name for name in attack.knobs if name not in names]
         super().__init__(c, names, "nothing")
-        numbers = range(c.num_classes)
+        named = [(name, k) for k, name in enumerate(c.names)]
         self.attack = self.menu("ATTACK", ATTACKS, c.attack, lambda _: self._choose())
-        self.label = self.menu("FORGET_CLASS", numbers, c.forget_class, lambda _: self._choose())
+        self.label = self.menu("FORGET_CLASS", named, c.forget_class, lambda _: self._choose())
         submit = partial(self.worker.submit, self._run)
         self.run = self.button("Attack", "attack every model", submit, "primary")
         self.reset = self.button("Reset", "back to the first settings", self._reset)
@@ -275,7 +284,7 @@ class ProbeDashboard(KnobDashboard):
             shares = [f"{100 * share:.0f} %" for share in found.shares.values()]
             lines.append((name, *shares, f"{found.result.loss[0]:.4f}"))
         caption = (
-            f"Attack {c.attack}, class {c.forget_class}: restarts out of {count} that a judge "
-            "calls the class (P of 0.5 or more)"
+            f"Attack {c.attack}, class {c.names[c.forget_class]}: restarts out of {count} that a "
+            "judge calls the class (P of 0.5 or more)"
         )
         self.table.value = table(caption, ("model", *first.shares, "best loss"), lines)

@@ -26,6 +26,7 @@ Action = Callable[[Any], None]
 LABEL = {"description_width": "135px"}
 SIDE = 60  # pixels of a digit in a picture, which the page may show smaller
 HIGH = 80  # pixels of the axis of curves and bars
+FITS = 6  # characters over a column or under a bar
 FLOOR = 0.1  # nats at the foot of the curves
 DASHES = ("", "6 2", "2 2", "8 2 2 2", "4 4", "1 3", "9 1")  # with plots.PALETTE, one per term
 
@@ -96,7 +97,8 @@ class Dashboard(ipw.VBox):  # type: ignore[misc]  # ipywidgets has no types
 
     def toggle(self, text: str, tip: str, on: bool, action: Action) -> Any:
         """A small button that stays down until it is pressed again."""
-        size = ipw.Layout(width="30px", padding="0", margin="1px")
+        width, padding = ("30px", "0") if len(text) <= 2 else ("auto", "0 6px")
+        size = ipw.Layout(width=width, padding=padding, margin="1px")
         made = ipw.ToggleButton(value=on, description=text, tooltip=tip, layout=size)
         return self.watch(made, action)
 
@@ -116,7 +118,7 @@ class Dashboard(ipw.VBox):  # type: ignore[misc]  # ipywidgets has no types
             self.quiet = False
 
     def menu(self, name: str, options: Iterable[Any], value: Any, action: Action) -> Any:
-        """A choice from a list."""
+        """A choice from a list of values, or of pairs (words, value)."""
         made = ipw.Dropdown(options=tuple(options), value=value, **labelled(name))
         return self.watch(made, action)
 
@@ -267,7 +269,7 @@ def sheet(
     cells = ["<span></span>"]
     for head in heads:
         columns = f"grid-template-columns: repeat({len(head)}, minmax(0, 1fr))"
-        words = "".join(f"<span>{word}</span>" for word in head)
+        words = "".join(f"<span>{_cut(str(word))}</span>" for word in head)
         cells.append(
             f'<div style="display: grid; {columns}; line-height: 1.2; text-align: center">'
             f"{words}</div>"
@@ -291,6 +293,13 @@ def _picture(images: Tensor, columns: int, width: int, alt: str) -> str:
         f'<img alt="{html.escape(alt)}" decoding="sync" style="display: block; {shape}; '
         f'max-width: {width}px" src="data:image/png;base64,{source}">'
     )
+
+
+def _cut(word: str) -> str:
+    """A class's name as HTML that fits over a narrow column; the whole name shows on hovering."""
+    if len(word) <= FITS:
+        return html.escape(word)
+    return f'<abbr title="{html.escape(word)}">{html.escape(word[: FITS - 1])}…</abbr>'
 
 
 def _svg(width: int, height: int, alt: str, *parts: str) -> str:
@@ -341,11 +350,11 @@ def curves(history: Mapping[str, Sequence[float]]) -> str:
     return _svg(left + width + 125, HIGH + 40, alt, *parts)
 
 
-def bars(values: Mapping[int, float], what: str) -> str:
-    """An SVG with a bar per class, up for a gain and down for a loss, with its number.
+def bars(values: Mapping[str, float], what: str) -> str:
+    """An SVG with a bar per class, up for a gain and down for a loss, with its name.
 
     Args:
-        values: Class -> height of its bar.
+        values: Name of the class -> height of its bar.
         what: What the heights are, in words that stand below.
 
     Returns:
@@ -363,17 +372,20 @@ def bars(values: Mapping[int, float], what: str) -> str:
         else:
             colour, y_of_number = plots.BEFORE, middle - height - 3
         place = f"translate({wide * (k % ACROSS)},{line * (k // ACROSS)})"
+        below = html.escape(label)
+        if len(label) > FITS:  # the whole name shows on hovering
+            below = f"{html.escape(label[: FITS - 1])}…<title>{below}</title>"
         parts.append(
             f'<g text-anchor="middle" transform="{place}">'
             f'<path d="M0,{middle}h{wide}" stroke="currentColor"/>'
             f'<rect x="7" y="{top:.1f}" width="20" height="{abs(height):.1f}" fill="{colour}"/>'
             f'<text x="17" y="{y_of_number:.1f}">{value:+.1f}</text>'
-            f'<text x="17" y="{HIGH + 38}">{label}</text></g>'
+            f'<text x="17" y="{HIGH + 38}">{below}</text></g>'
         )
     numbers = ", ".join(f"class {label} {value:+.1f}" for label, value in values.items())
     lines = math.ceil(len(values) / ACROSS)
     width = wide * min(ACROSS, len(values))
-    svg = _svg(width, line * lines, f"{what}: {numbers}", *parts)
+    svg = _svg(width, line * lines, html.escape(f"{what}: {numbers}"), *parts)
     return svg + f'<div style="line-height: 1.4">{what}</div>'
 
 

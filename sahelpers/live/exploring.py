@@ -1,6 +1,6 @@
 """The dashboard that walks through the latent space, and what it does without a widget."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import count
 from typing import Any
@@ -9,11 +9,11 @@ import ipywidgets as ipw
 import torch
 from torch import Tensor
 
-from ..checks import check_number
+from ..checks import check_number, shown
 from ..config import check_classes
 from ..models import CVAE, check_model, draw_normal, seeded
 from .base import Action, Dashboard, labelled, sheet
-from .worker import LOCK, check_models, in_lines
+from .worker import LOCK, check_models, in_lines, usual_classes
 
 REACH = 3.0  # a slider goes so far to both sides: N(0, 1) leaves it once in 370 draws
 STEP = 0.01  # of the central differences
@@ -56,8 +56,8 @@ class LatentController:
 
     Args:
         models: Name -> model, all of the same latent space and classes.
-        first: The class that the label begins at.
-        second: The class that it can be mixed with.
+        first: The class that the label begins at; the usual one when left out.
+        second: The class that it can be mixed with; the usual one when left out.
 
     Attributes:
         directions: The principal directions of the first model's z, as columns (Z, Z).
@@ -70,7 +70,9 @@ class LatentController:
         ValueError: For no model, models that do not fit together and a class that does not exist.
     """
 
-    def __init__(self, models: Mapping[str, CVAE], first: int = 3, second: int = 8) -> None:
+    def __init__(
+        self, models: Mapping[str, CVAE], first: int | None = None, second: int | None = None
+    ) -> None:
         check_models(models)
         self.models = dict(models)
         shapes = {name: (m.latent_dim, m.num_classes) for name, m in models.items()}
@@ -79,7 +81,12 @@ class LatentController:
         self.model = next(iter(models.values()))
         self.directions = principal_directions(self.model)
         self.position = torch.zeros(self.model.latent_dim)
-        self.choose(first, second, 0.0)
+        usual_first, usual_second = usual_classes(self.model.num_classes)
+        self.choose(
+            usual_first if first is None else first,
+            usual_second if second is None else second,
+            0.0,
+        )
 
     def move(self, index: int, value: float) -> None:
         """Set the coordinate of this number, in standard deviations from -3 to 3."""
@@ -132,17 +139,31 @@ class LatentExplorer(Dashboard):
 
     Args:
         models: Name -> model, shown one below the other at the same z: one, or before and after.
-        first: The class that the label begins at.
-        second: The class that it can be mixed with.
+        first: The number of the class that the label begins at; 3, or the last of fewer classes,
+            when left out.
+        second: The number of the class that it can be mixed with; 8, or the first of fewer classes,
+            when left out.
+        names: What the classes are called, by their number, such as `story.train.class_names`; the
+            numbers when left out.
     """
 
-    def __init__(self, models: Mapping[str, CVAE], first: int = 3, second: int = 8) -> None:
+    def __init__(
+        self,
+        models: Mapping[str, CVAE],
+        first: int | None = None,
+        second: int | None = None,
+        names: Sequence[str] | None = None,
+    ) -> None:
         super().__init__()
         self.controller = c = LatentController(models, first, second)
         seeds = count(1)
         numbers = range(c.model.num_classes)
-        self.first = self.menu("CLASS", numbers, first, lambda _: self._choose())
-        self.second = self.menu("MIX WITH", numbers, second, lambda _: self._choose())
+        self.names = tuple(map(str, numbers)) if names is None else tuple(names)
+        if len(self.names) != len(numbers):
+            raise ValueError(f"names={shown(self.names)}: give {len(numbers)}, one per class")
+        options = list(zip(self.names, numbers, strict=True))
+        self.first = self.menu("CLASS", options, c.first, lambda _: self._choose())
+        self.second = self.menu("MIX WITH", options, c.second, lambda _: self._choose())
         self.mix = self._slider("SHARE OF IT", 0.0, 1.0, 0.05, lambda _: self._choose())
         self.z = [
             self._slider(f"direction {k + 1}", -REACH, REACH, 0.1, partial(self._move, k))
@@ -193,9 +214,11 @@ class LatentExplorer(Dashboard):
         first_line, *other_lines = in_lines(range(c.model.num_classes))
         drawn = c.pictures()
         rows = {name: (mixed, every[first_line]) for name, (mixed, every) in drawn.items()}
-        shown = sheet(rows, [("mixed",), first_line], SIDES)
+        names = self.names
+        html = sheet(rows, [("mixed",), [names[k] for k in first_line]], SIDES)
         for line in other_lines:
             of_line = {name: [every[line]] for name, (_, every) in drawn.items()}
-            shown += sheet(of_line, [line], SIDES[1:])
-        self.picture.value = shown
-        self.say(f"Label: {1 - c.mix:.2f} of class {c.first} and {c.mix:.2f} of class {c.second}.")
+            html += sheet(of_line, [[names[k] for k in line]], SIDES[1:])
+        self.picture.value = html
+        first, second = names[c.first], names[c.second]
+        self.say(f"Label: {1 - c.mix:.2f} of class {first} and {c.mix:.2f} of class {second}.")

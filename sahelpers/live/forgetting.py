@@ -22,7 +22,15 @@ from ..models import CVAE
 from ..story import Classes, Story
 from ..training import History
 from .base import KnobDashboard, bars, curves, sheet, table, wrapped
-from .worker import LOCK, Controller, as_code, changed, in_lines, models_there
+from .worker import (
+    LOCK,
+    Controller,
+    as_code,
+    changed,
+    in_lines,
+    models_there,
+    usual_classes,
+)
 
 FRAME_SECONDS = 0.4  # between two pictures of a run
 JUDGED = 200  # samples per class behind the dashboard's table
@@ -45,7 +53,8 @@ class AmnesiaController(Controller):
 
     Args:
         story: Where model, Fisher, judges and the first configuration come from.
-        forget_class: The class or classes that are chosen at first.
+        forget_class: The class or classes that are chosen at first, by number or name; 3, or the
+            last of fewer classes, when left out.
 
     Attributes:
         config, forget_class: The settings of the next run.
@@ -58,12 +67,15 @@ class AmnesiaController(Controller):
             recognised, in points.
     """
 
-    def __init__(self, story: Story, forget_class: Classes = 3) -> None:
+    def __init__(self, story: Story, forget_class: Classes | None = None) -> None:
         check_is(story, Story, "story", ": sa.Story() makes one")
         self.story = story
         self.baseline = story.baseline.model
         self.fishers = story.fishers
-        self.start = check_classes(forget_class, self.baseline.num_classes)
+        if forget_class is None:
+            forget_class, _ = usual_classes(self.baseline.num_classes)
+        self.start = story.train.class_numbers(forget_class)
+        self.names = story.train.class_names
         self.shown = fixed_latents(self.baseline, COLUMNS, seed=1)
         self.judged = fixed_latents(self.baseline, JUDGED)
         self.reset()
@@ -244,22 +256,23 @@ class AmnesiaDashboard(KnobDashboard):
 
     Args:
         story: Where model, Fisher, judges and the first configuration come from.
-        forget_class: The class or classes that are chosen at first.
+        forget_class: The class or classes that are chosen at first, by number or name; 3, or the
+            last of fewer classes, when left out.
     """
 
-    def __init__(self, story: Story, forget_class: Classes = 3) -> None:
+    def __init__(self, story: Story, forget_class: Classes | None = None) -> None:
         c = AmnesiaController(story, forget_class)
         super().__init__(c, KNOBS, "the model so far")
-        numbers = range(c.baseline.num_classes)
         self.classes = [
-            self.toggle(str(k), f"forget class {k}, {name}", k in c.forget_class, self._toggled)
-            for k, name in enumerate(story.train.class_names)
+            self.toggle(name, f"forget class {k}, {name}", k in c.forget_class, self._toggled)
+            for k, name in enumerate(c.names)
         ]
-        names = ["gray", "noise", "blank", "mixture", *(f"class:{k}" for k in numbers)]
+        words = {f"class:{k}": f"class:{name}" for k, name in enumerate(story.train.numbered_names)}
+        named = ["gray", "noise", "blank", "mixture", *words, c.config.surrogate]
+        options = [(words.get(name, name), name) for name in dict.fromkeys(named)]
         self.surrogate = self.menu(
-            "SURROGATE", dict.fromkeys([*names, c.config.surrogate]), c.config.surrogate,
-            lambda value: self.change("surrogate", value),
-        )  # fmt: skip
+            "SURROGATE", options, c.config.surrogate, lambda value: self.change("surrogate", value)
+        )
         self.again = ipw.Checkbox(False, description="forget again on release", indent=False)
         self.again_by_itself = False  # what `again` was set to, as long as nobody presses it
         self.adding = False  # whether the last run went on from the one before
@@ -301,7 +314,7 @@ class AmnesiaDashboard(KnobDashboard):
             self._choose()
             if self.controller.result is None and not self.worker.busy:
                 self._draw()
-            self.say(f"Chosen: {', '.join(map(str, self.controller.forget_class))}.")
+            self.say(f"Chosen: {self._named(self.controller.forget_class)}.")
         else:  # on the way from one class to another
             self.say("Choose at least one class.")
 
@@ -331,8 +344,12 @@ class AmnesiaDashboard(KnobDashboard):
         if self.again.value == self.again_by_itself and result.reason != "stopped":
             self.again_by_itself = result.seconds <= QUICK
             self.again.value = self.again_by_itself
-        gone = ", ".join(map(str, result.forget_class))
+        gone = self._named(result.forget_class)
         self.say(f"{ended}. What the judges say of class {gone} is in the table.")
+
+    def _named(self, classes: tuple[int, ...]) -> str:
+        """The names of some classes, in a sentence."""
+        return ", ".join(self.controller.names[c] for c in classes)
 
     def _show_frame(self, done: float, history: History, *pictures: Any) -> None:
         """Show how far a run is: `pictures` are the two values that the controller's returns."""
@@ -353,7 +370,7 @@ class AmnesiaDashboard(KnobDashboard):
         shown = ""
         for line in in_lines(range(len(self.classes))):
             of_line = {name: [grid[:, line].flatten(0, 1)] for name, grid in grids.items()}
-            shown += sheet(of_line, [line], SIDES[1:])
+            shown += sheet(of_line, [[self.controller.names[k] for k in line]], SIDES[1:])
         self.grid.value = shown
         self._show_judgement(False)
 
@@ -377,7 +394,8 @@ class AmnesiaDashboard(KnobDashboard):
         caption = f"Percent, {JUDGED} samples per class; P and argmax: what was forgotten"
         self.table.value = table(caption, HEAD, rows)
         role, changes = next(iter(c.kept_changes.items()))
-        self.cost.value = bars(changes, f"Recognised by '{role}', change in points, kept classes")
+        named = {c.names[k]: change for k, change in changes.items()}
+        self.cost.value = bars(named, f"Recognised by '{role}', change in points, kept classes")
         self._show_judgement(True)
 
     def _reset(self, stop: Event) -> None:
@@ -400,7 +418,8 @@ class AmnesiaDashboard(KnobDashboard):
             axes = figure.subplot_mosaic([["models", "models"], ["before", "now"]])
             plots.image_rows(models, COLUMNS, axes["models"], "the forgotten class at the same z")
             grids = [axes["before"], axes["now"]]
-            plots.before_after(self.before, now, self.controller.shown.labels, ROWS, grids)
+            labels, names = self.controller.shown.labels, self.controller.names
+            plots.before_after(self.before, now, labels, ROWS, grids, names)
             figure.savefig(f"{name}.png")
         Path(f"{name}.py").write_text(code, encoding="utf-8")
         self.say(f"Wrote {name}.png and {name}.py into {Path.cwd().name}/.")

@@ -191,6 +191,11 @@ def in_lines(numbers: Sequence[int]) -> list[Sequence[int]]:
     return [numbers[k : k + ACROSS] for k in range(0, len(numbers), ACROSS)]
 
 
+def usual_classes(num_classes: int) -> tuple[int, int]:
+    """The two classes that a dashboard begins at: 3 and 8, or the last and the first of fewer."""
+    return min(3, num_classes - 1), 8 if num_classes > 8 else 0
+
+
 def check_models(models: Mapping[str, CVAE], num_classes: int | None = None) -> None:
     """Refuse what is not at least one named model of so many classes.
 
