@@ -6,6 +6,7 @@ The dashboards are a package of their own, `from sahelpers import live`.
 from . import plots
 from .amnesia import AmnesiaResult, forget
 from .attacks.audit import AuditConfig, audit
+from .attacks.gate import Gate, can_be_judged
 from .attacks.latent import (
     ProbeResult,
     attack_success,
@@ -68,6 +69,7 @@ __all__ = [
     "Finding",
     "Fisher",
     "FisherConfig",
+    "Gate",
     "Judge",
     "JudgeConfig",
     "LabelledImages",
@@ -81,6 +83,7 @@ __all__ = [
     "Verdict",
     "attack_success",
     "audit",
+    "can_be_judged",
     "check_classes",
     "choose_weight",
     "class_fishers",

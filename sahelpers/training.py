@@ -15,7 +15,7 @@ from torch.optim import lr_scheduler
 
 from .checks import check_finite, check_is, check_tensor
 from .config import BaselineConfig, JudgeConfig, fingerprint
-from .data import LabelledImages
+from .data import FEWEST, LabelledImages
 from .elbo import dataset_negative_elbo, elbo_terms
 from .judges import Judge
 from .models import CVAE, check_model, draw_normal, seeded
@@ -324,6 +324,46 @@ def fit_class_priors(model: CVAE, data: LabelledImages, generator: torch.Generat
         noise = draw_normal(tuple(mean.shape), model, generator)
         if len(part) > model.latent_dim:
             model.set_class_prior(label, mean + noise * (0.5 * log_var).exp())
+
+
+def too_few_images(
+    label: int,
+    latent_dim: int,
+    *,
+    test: LabelledImages,
+    train: LabelledImages | None = None,
+) -> list[str]:
+    """Say where a class has too few images to be trained on or to be judged.
+
+    Args:
+        label: The class number.
+        latent_dim: Latent dimensions of the model: a class with no more training images than these
+            gets no Gaussian of its own (see `fit_class_priors`).
+        test: The images to test with.
+        train: The images to train on; nothing is said of them when left out.
+
+    Returns:
+        A sentence for each thing that is missing, which says what would help; none if all is well.
+
+    Raises:
+        ValueError: There is no such class.
+    """
+    lacking = []
+    if train is not None:
+        n = len(train.only(label))
+        if n <= latent_dim:
+            lacking.append(
+                f"Class {train.class_names[label]} has {n} training images, and a Gaussian of its "
+                f"z takes more than latent_dim={latent_dim}: give more of them, or take a smaller "
+                "latent_dim (BaselineConfig)."
+            )
+    n = len(test.only(label))
+    if n < FEWEST:
+        lacking.append(
+            f"Class {test.class_names[label]} has {n} test images, and {FEWEST} are asked: give "
+            "more, or a larger share of them to test (split)."
+        )
+    return lacking
 
 
 def train_judge(
