@@ -323,7 +323,7 @@ def attack(run: Run) -> Values:
     if run.method == RETRAINED:
         model = story.retrained(label).model
     else:
-        model = run.function(story, (label,)).model
+        model = as_method(run.function)(story, (label,)).model
     return attack_model(
         model,
         label,
@@ -341,7 +341,7 @@ def measure(run: Run) -> dict[str, Any]:
     # one thread's processor time does not depend on what else the machine does
     clock = time.process_time if story.device.type == "cpu" else time.perf_counter
     begin = clock()
-    result = run.function(story, (label,))
+    result = as_method(run.function)(story, (label,))
     cost = result.steps, clock() - begin, result.real_images, result.reason
     if run.method == RETRAINED:  # the claim attacks the same model
         story.keep_retrained(label, TrainedCVAE(result.model, result.history))
