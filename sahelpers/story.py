@@ -18,12 +18,12 @@ from . import amnesia, fisher, training
 from .amnesia import AmnesiaResult, forget
 from .checks import check_is
 from .config import AmnesiaConfig, BaselineConfig, Config, FisherConfig, JudgeConfig, check_classes
-from .data import MNIST_DIGEST, LabelledImages, load_dataset
+from .data import FEWEST, MNIST_DIGEST, LabelledImages, load_dataset
 from .fisher import ClassFishers, class_fishers
 from .judges import FORMER_ROLES, SCORING, Judge
 from .models import CVAE, check_model, default_device, reset_label
 from .store.files import Recipe, Stateful, digest, load_or_make, part_path
-from .training import TrainedCVAE, train_baseline, train_judge
+from .training import TrainedCVAE, too_few_images, train_baseline, train_judge
 
 Classes = int | Iterable[int]
 Pair = tuple[LabelledImages, LabelledImages]  # train and test
@@ -139,6 +139,28 @@ class Story:
         if self._given is not None:
             given.append("baseline")
         return given
+
+    def report(self) -> str:
+        """Describe the data as far as a reader should know them before training; nothing is made.
+
+        Returns:
+            What `LabelledImages.report` says of train and test, and which classes cannot be judged
+            because there are too few images of them.  Whether a class with enough images can be
+            judged, `sa.can_be_judged` asks the baseline and the judges.
+        """
+        latent_dim = self.config.baseline.latent_dim
+        few = []
+        for c, name in enumerate(self.train.class_names):
+            if too_few_images(c, latent_dim, test=self.test, train=self.train):
+                n, n_test = len(self.train.only(c)), len(self.test.only(c))
+                few.append(f"{name} ({n} training images, {n_test} test images)")
+        lines = [self.train.report(self.test)]
+        if few:
+            lines.append(
+                f"cannot be judged, for a class needs more training images than latent_dim="
+                f"{latent_dim} and {FEWEST} test images: {', '.join(few)}"
+            )
+        return "\n".join(lines)
 
     @classmethod
     def from_knobs(cls, **knobs: Any) -> "Story":

@@ -13,6 +13,7 @@ from .grid import CLAIMED, CONFIGS, FURTHER_SEEDS, ONLY, RESULTS, SEEDS, Grid
 from .methods import METHODS
 from .workers import BACKENDS, check_backend
 
+ALL = "all"  # in the place of the methods' names
 EXPERIMENTS = {
     "healing": (healing, "what training on brings back: results/healing.md, ten minutes"),
     "power": (power, "how often the audit errs, a simulation: docs/protocol.md, minutes"),
@@ -25,7 +26,8 @@ def from_options(part: str, options: argparse.Namespace) -> Grid:
     """The grid that the command line asks for; ValueError for what is not there."""
     check_backend(options.backend, options.jobs, options.scheduler)
     usual = tuple(METHODS) if part == "scoreboard" else CLAIMED
-    asked = (options.methods or usual, options.digits, options.seeds)
+    chosen = options.methods is not None and options.methods != [ALL]
+    asked = (options.methods if chosen else usual, options.digits, options.seeds)
     methods, digits, seeds = (tuple(dict.fromkeys(several)) for several in asked)
     baseline, amnesia = CONFIGS[options.arch]
     return Grid(
@@ -36,9 +38,20 @@ def from_options(part: str, options: argparse.Namespace) -> Grid:
         options.dataset,
         baseline,
         amnesia,
-        only={} if options.methods else ONLY,
+        only={} if chosen else ONLY,
         further_seeds=(*SEEDS, *FURTHER_SEEDS) if part == "claim" else (),
         device=options.device,
+    )
+
+
+def how_to_start(grid: Grid) -> str:
+    """What to type for the methods of which runs are missing."""
+    methods = dict.fromkeys(run.method for run in grid.missing())
+    words = " ".join(f'"{method}"' for method in methods)
+    return (
+        "Nothing is started: say which methods, beside what is there, such as\n"
+        f"  python -m study {grid.part} --methods {words}\n"
+        f"or all of them by --methods {ALL}"
     )
 
 
@@ -52,8 +65,10 @@ def main(arguments: list[str] | None = None) -> None:
     }
     for part, words in grids.items():
         add: Any = commands.add_parser(part, help=words).add_argument
-        usual = "all, those of minutes on three digits" if part == "scoreboard" else "three"
-        add("--methods", nargs="+", help=f"by default {usual}")
+        usual = (
+            f"{ALL} of them, those of minutes on three digits" if part == "scoreboard" else "three"
+        )
+        add("--methods", nargs="+", help=f"names, or {usual}")
         add("--digits", nargs="+", type=int, default=list(range(10)))
         add("--seeds", nargs="+", type=int, default=list(SEEDS))
         add("--dataset", default="mnist", choices=DATASETS)
@@ -78,6 +93,9 @@ def main(arguments: list[str] | None = None) -> None:
             parser.error(str(error))
         if options.plan:
             print(grid.plan(options.jobs, options.again))
+            return
+        if grid.part == "scoreboard" and options.methods is None and grid.missing():
+            print(grid.plan(options.jobs), how_to_start(grid), sep="\n")
             return
         try:
             grid.run(options.backend, options.jobs, options.scheduler, options.again)

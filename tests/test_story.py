@@ -510,3 +510,18 @@ def test_a_copy_for_a_method_leaves_the_story_as_it_was(folder, pair):
     shift(twin.baseline.model)
     assert same(s.baseline.model.to_state(), state)
     assert s.forgotten(3).forget_class == (3,)
+
+
+def test_the_report_names_classes_that_have_too_few_images(mnist):
+    train, test = mnist.take(400), mnist.take(600, seed=1)
+    pair = train, test
+    assert story(pair).report() == train.report(test)
+    chosen = torch.cat([(train.labels != 9).nonzero()[:, 0], (train.labels == 9).nonzero()[:2, 0]])
+    few = train._where(chosen)
+    without = test._where(test.labels != 8)
+    text = story((few, without), baseline=replace(BASE, latent_dim=20)).report()
+    lines = text.removeprefix(few.report(without)).split(", for ")
+    assert lines[0] == "\ncannot be judged"
+    assert "more training images than latent_dim=20 and 10 test images: " in lines[1]
+    assert "9 (2 training images, " in lines[1]
+    assert "8 (42 training images, 0 test images)" in lines[1]
