@@ -2,12 +2,15 @@
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
+import jupytext
 import pytest
 import torch
 
 import sahelpers as sa
 from sahelpers.attacks.gate import CANNOT, Gate, can_be_judged
+from sahelpers.config import CHECKOUT
 
 
 def shapes(each, seed=0):
@@ -140,3 +143,25 @@ def test_what_does_not_fit_is_refused(known):
         gate(known, forget_class=7)
     with pytest.raises(ValueError, match="give at least one that scores"):
         gate(known, judges={})
+
+
+@pytest.mark.parametrize("gone", [(1,), (0, 2)])
+@pytest.mark.parametrize("learned", [True, False])
+def test_notebook_06_says_holds_only_of_what_can_be_judged(known, capsys, gone, learned):
+    cells = jupytext.read(CHECKOUT / "notebooks" / "06_your_images.py").cells
+    (source,) = [cell.source for cell in cells if "def look(" in cell.source]
+    names = {"sa": sa}
+    exec(source, names)
+    gray = sa.CVAE.from_state(known["baseline"].to_state())
+    with torch.no_grad():
+        for p in gray.decoder[-1].parameters():
+            p.zero_()
+    before = known["baseline"] if learned else gray
+    gates = names["look"](SimpleNamespace(**known), before, gray, gone)
+    said = capsys.readouterr().out
+    assert set(gates) == set(gone)
+    for c in gone:
+        name = known["test"].class_names[c]
+        word = "holds" if learned else "cannot be judged"
+        assert f"{name} is seen in at most 1 % of its samples: {word}\n" in said
+    assert ("holds" in said) == learned
