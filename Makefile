@@ -9,6 +9,11 @@ COLAB := .venv-colab
 LOWEST := .venv-lowest
 NEW := checkpoints/fresh
 READY := $(VENV)/.ready
+# FRESH=1 deletes what an earlier run left; FRESH=0 is as without it, and nothing else is taken.
+ANEW := $(filter 1,$(FRESH))
+ifneq ($(filter-out 0 1,$(FRESH)),)
+$(error FRESH=$(FRESH): give 1, which deletes results/run and trains every model anew, or 0)
+endif
 # Processes that test at once, each with up to 2.5 GB of memory.
 TESTERS := 2
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
@@ -28,8 +33,8 @@ help:                    # what can be made
 	@sed -nE 's/^([a-z-]+):[^#]*# (.*)/  make \1\t\2/p' Makefile | expand -t 24
 
 run: $(READY)            # the whole story on real MNIST: results/run/ and a table; FRESH=1 trains all
-	$(if $(FRESH),rm -rf results/run $(NEW))
-	$(if $(FRESH),SA_CHECKPOINTS=$(NEW) SA_SHIPPED=$(NEW)/none) $(PY) tools/run.py
+	$(if $(ANEW),rm -rf results/run $(NEW))
+	$(if $(ANEW),SA_CHECKPOINTS=$(NEW) SA_SHIPPED=$(NEW)/none) $(PY) tools/run.py
 
 LINT = $(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy
 UNIT = $(PY) -m pytest tests -q -n $(TESTERS) --dist worksteal
@@ -79,7 +84,7 @@ tables: $(READY)         # RESULTS.md, results/scoreboard.json and audit.json fr
 	$(PY) -m study tables
 
 scoreboard: $(READY)     # every method, ten digits, three seeds: hours; resumable; RESULTS.md
-	$(PY) -m study scoreboard
+	$(PY) -m study scoreboard --methods all
 
 ladder: $(READY)         # four attacks on every digit (docs/protocol.md), resumable
 	$(PY) -m study ladder

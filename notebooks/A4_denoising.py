@@ -320,13 +320,13 @@ for what, seen in share.items():
     print(f"{what:28}" + "".join(f"{role:>12} {value:.2f}" for role, value in seen.items()))
 
 # %%
+one = result.forget_class == (target,)
+fails = "does not hold" if one else "not claimed of several classes"
 by_closed = {what: seen["closed_set"] for what, seen in share.items()}
 planted_seen = by_closed.pop("with a ghost, stretched")
-print(
-    f"a planted ghost is seen in at least half: {'holds' if planted_seen >= 0.5 else 'does not hold'}"
-)
+print(f"a planted ghost is seen in at least half: {'holds' if planted_seen >= 0.5 else fails}")
 for what, value in by_closed.items():
-    holds = "holds" if value <= 0.01 else "does not hold"
+    holds = "holds" if value <= 0.01 else fails
     print(f"{what}: the closed-set judge sees a {target} in at most 1 %: {holds}")
 
 # %% [markdown]

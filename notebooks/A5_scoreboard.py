@@ -326,7 +326,9 @@ for method in (m for m in methods if m in on_clothes):
     print(f"{method:{width}}{line}")
 lost = max(on_clothes[OURS][WORST].values())
 true = lost > scores.BARS[WORST][2]
-print(f"the worst kept class of clothes loses more than is allowed: {'holds' if true else 'does not hold'}")
+print(
+    f"the worst kept class of clothes loses more than is allowed: {'holds' if true else 'does not hold'}"
+)
 
 # %% [markdown]
 # *On clothes forgetting costs more.* What the ladder finds there stands in [RESULTS.md](../RESULTS.md), once it was run.

@@ -6,6 +6,7 @@ The dashboards are a package of their own, `from sahelpers import live`.
 from . import plots
 from .amnesia import AmnesiaResult, forget
 from .attacks.audit import audit
+from .attacks.gate import Gate, can_be_judged
 from .attacks.ladder import Ladder, LadderConfig
 from .attacks.latent import (
     ProbeResult,
@@ -69,6 +70,7 @@ __all__ = [
     "Finding",
     "Fisher",
     "FisherConfig",
+    "Gate",
     "Judge",
     "JudgeConfig",
     "LabelledImages",
@@ -84,6 +86,7 @@ __all__ = [
     "Verdict",
     "attack_success",
     "audit",
+    "can_be_judged",
     "check_classes",
     "choose_weight",
     "class_fishers",

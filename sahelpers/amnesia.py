@@ -16,7 +16,7 @@ from .checks import check_callable, check_is, is_no
 from .config import AmnesiaConfig, check_classes, kept_classes
 from .data import LabelledImages
 from .fisher import Fisher
-from .models import CVAE, check_model, seeded
+from .models import CVAE, check_model, ordinary_torch, seeded
 from .objective import Objective
 from .progress import progress
 from .surrogates import MakeImages, make_surrogate
@@ -110,6 +110,7 @@ class _Schedule:
         return self.config.lr_unl * (1 - (step - self.fall_began) / self.config.cooldown)
 
 
+@ordinary_torch()
 def forget(
     model: CVAE,
     fisher: Fisher,

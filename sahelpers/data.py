@@ -9,7 +9,6 @@ import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -315,14 +314,28 @@ class LabelledImages:
         """(C, H, W): channels, height and width of every image."""
         return self.images.shape[1], self.images.shape[2], self.images.shape[3]
 
-    @cached_property
+    @property
     def digest(self) -> str:
         """The SHA-256 sum of images, labels and class names, in hexadecimal digits.
 
-        Equal data have an equal digest, on any device.
+        Equal data have an equal digest, on any device.  It is computed once, and anew after torch
+        has changed a tensor in place.
         """
+        stamp = [(t.data_ptr(), -1 if t.is_inference() else t._version) for t in self._tensors]
+        known: tuple[Any, str] | None = self.__dict__.get("_known_digest")
+        if known is None or known[0] != stamp or any(version < 0 for _, version in stamp):
+            known = stamp, self._compute_digest()
+            self.__dict__["_known_digest"] = known
+        return known[1]
+
+    @property
+    def _tensors(self) -> tuple[Tensor, Tensor]:
+        return self.labels, self.images
+
+    def _compute_digest(self) -> str:
+        """The digest, from what the tensors hold now."""
         total = hashlib.sha256(repr(self.class_names).encode())
-        for tensor in (self.labels, self.images):
+        for tensor in self._tensors:
             total.update(tensor.detach().cpu().contiguous().numpy().data)
         return total.hexdigest()
 

@@ -24,7 +24,7 @@ from .checks import check_callable, check_finite, check_is, check_values
 from .config import FisherConfig, check_classes, kept_classes
 from .data import LabelledImages
 from .elbo import bernoulli_nats, negative_elbo
-from .models import CVAE, check_model, draw_normal, seeded
+from .models import CVAE, check_model, draw_normal, ordinary_torch, seeded
 from .progress import progress
 
 VERSION = 1  # of the estimate; raised with anything that changes its numbers
@@ -156,6 +156,7 @@ class ClassFishers:
         return cls(tuple(Fisher.from_state(s) for s in state["by_class"]))
 
 
+@ordinary_torch()
 def diagonal_fisher(
     model: CVAE,
     data: LabelledImages | None,
@@ -208,6 +209,7 @@ def diagonal_fisher(
     return ClassFishers(tuple(found.values())).without(())
 
 
+@ordinary_torch()
 def class_fishers(
     model: CVAE, data: LabelledImages | None, config: FisherConfig | None = None
 ) -> ClassFishers:

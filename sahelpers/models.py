@@ -2,7 +2,8 @@
 
 import copy
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any, ClassVar
 
 import torch
@@ -24,6 +25,7 @@ from .checks import (
 from .config import ARCHITECTURES, MAX_CLASSES, check_classes, kept_classes
 from .networks import (
     ConditionalSequential,
+    check_label_weights,
     check_network,
     convolutional_networks,
     linear_networks,
@@ -225,10 +227,18 @@ class CVAE(Saved):
             and the index of the first of its K label inputs along the second axis.
 
         Raises:
-            ValueError: One of your own networks has no method `label_weights`.
+            ValueError: One of your own networks has no method `label_weights`, or the label does
+                not enter where it says.
         """
         if not self.says_label:
             raise ValueError("encoder or decoder has no method label_weights() -> (weight, first)")
+        halves = {
+            "encoder": (self.encoder, self.image_shape),
+            "decoder": (self.decoder, (self.latent_dim,)),
+        }
+        for name, (half, shape) in halves.items():
+            if not isinstance(half, ConditionalSequential):  # it may have changed since it was made
+                check_label_weights(half, name, shape, self.num_classes)
         return tuple(half.label_weights() for half in (self.encoder, self.decoder))
 
     def label_columns(self) -> Tensor:
@@ -460,7 +470,8 @@ def draw_normal(shape: tuple[int, ...], model: CVAE, generator: Rng = None) -> T
     Returns:
         The noise, of this shape.
     """
-    return torch.randn(shape, generator=generator, dtype=model.dtype).to(model.device)
+    noise = torch.randn(shape, generator=generator, dtype=model.dtype, device="cpu")
+    return noise.to(model.device)
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -476,6 +487,26 @@ def seeded(seed: int) -> torch.Generator:
         ValueError: seed is no such number.
     """
     return torch.Generator().manual_seed(check_whole(seed, "seed", 0, 2**63 - 1))
+
+
+@contextmanager
+def ordinary_torch() -> Iterator[None]:
+    """Let what is inside, or a function that this decorates, compute as it does in a fresh Python.
+
+    Gradients are recorded, numbers are float32 and live on the CPU where nothing else is said,
+    whatever the caller has set: `no_grad`, `inference_mode`, another default type or device.
+    """
+    before = torch.get_default_dtype()
+    cpu = torch.device("cpu")
+    there = nullcontext() if torch.get_default_device() == cpu else cpu
+    try:
+        if before != torch.float32:
+            torch.set_default_dtype(torch.float32)
+        with torch.inference_mode(False), there:
+            yield
+    finally:
+        if before != torch.float32:
+            torch.set_default_dtype(before)
 
 
 def default_device() -> torch.device:

@@ -194,20 +194,67 @@ def check_network(
             through which the label does not enter.
     """
     check_is(half, nn.Module, name, ": give both networks or none")
-    values = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
-    labels = torch.eye(num_classes)[[0, -1]]  # the first class and the last
+    values, labels = _examples(half, shape, num_classes, torch.get_default_dtype())
     shapes = f"{tuple(values.shape)} and {tuple(labels.shape)}"
+    if any(p.is_meta for p in half.parameters()):
+        raise ValueError(
+            f"{name} is on the device meta, which holds no numbers: make it outside of "
+            "torch.device('meta')"
+        )
     try:
         found = tuple(copy.deepcopy(half).eval()(values, labels).shape)
     except Exception as error:  # whatever a module of the caller's raises
+        shapes += _types(half, values)
         raise ValueError(f"{name} fails on inputs {shapes}: {error}") from error
     if found not in wanted:
         raise ValueError(f"{name} makes {found} of inputs {shapes}, not {wanted[0]}")
     if hasattr(half, "label_weights"):
-        _check_label_weights(copy.deepcopy(half).eval(), name, values, labels)
+        _try_out(copy.deepcopy(half).eval(), name, values, labels)
 
 
-def _check_label_weights(twin: Any, name: str, values: Tensor, labels: Tensor) -> None:
+@torch.no_grad()
+def check_label_weights(half: Any, name: str, shape: tuple[int, ...], num_classes: int) -> None:
+    """Refuse a network whose `label_weights` does not say where the label enters.
+
+    The weight must be a parameter of the network.  On a copy, a change of the inputs of the first
+    and of the last label must change what this label does, and not what the other does.
+
+    Args:
+        half: An encoder or decoder of the caller's own, with a method `label_weights`.
+        name: "encoder" or "decoder", for the message.
+        shape: Of one example: (C, H, W) of images, or (Z,) of latents.
+        num_classes: Number of classes K.
+
+    Raises:
+        ValueError: It is not so; the message says what is wrong.
+    """
+    weight = next(half.parameters(), torch.empty(0))
+    values, labels = _examples(half, shape, num_classes, weight.dtype)
+    _try_out(copy.deepcopy(half).eval(), name, values, labels)
+
+
+def _examples(
+    half: nn.Module, shape: tuple[int, ...], num_classes: int, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Two examples for a network, on its device: values (2, *shape), labels (2, K)."""
+    generator = torch.Generator("cpu").manual_seed(0)
+    values = torch.rand(2, *shape, generator=generator, dtype=dtype, device="cpu")
+    labels = torch.zeros(2, num_classes, dtype=dtype, device="cpu")
+    labels[0, 0] = labels[1, -1] = 1  # the first class and the last
+    weight = next(half.parameters(), values)
+    device = values.device if weight.is_meta else weight.device
+    return values.to(device), labels.to(device)
+
+
+def _types(half: nn.Module, values: Tensor) -> str:
+    """What to do, for a message, where weights are of another type than the inputs; else ""."""
+    found = {p.dtype for p in half.parameters() if p.is_floating_point()} - {values.dtype}
+    if not found:
+        return ""
+    return f" of {values.dtype}, with weights of {', '.join(map(str, found))}: convert these first"
+
+
+def _try_out(twin: Any, name: str, values: Tensor, labels: Tensor) -> None:
     """ValueError unless each label enters a network where its `label_weights` says.
 
     twin: a copy of the network, whose weights are changed here.  values, labels: an example of the
@@ -231,10 +278,10 @@ def _check_label_weights(twin: Any, name: str, values: Tensor, labels: Tensor) -
             f"{num_classes} inputs from there on along its second axis"
         )
 
-    random = torch.Generator().manual_seed(0)
+    random = torch.Generator("cpu").manual_seed(0)
 
     def noise(like: Tensor) -> Tensor:
-        return torch.randn(like.shape, generator=random).to(like)
+        return torch.randn(like.shape, generator=random, device="cpu").to(like)
 
     def run() -> Tensor:
         with torch.random.fork_rng(devices=[]):

@@ -5,6 +5,7 @@ result cannot disagree.  The notebooks, the dashboards, the study and the benchm
 models from one, so what one of them has made the others find.
 """
 
+import copy
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -17,12 +18,12 @@ from . import amnesia, fisher, training
 from .amnesia import AmnesiaResult, forget
 from .checks import check_is, shown
 from .config import AmnesiaConfig, BaselineConfig, Config, FisherConfig, JudgeConfig, check_classes
-from .data import MNIST_DIGEST, LabelledImages, load_dataset
+from .data import FEWEST, MNIST_DIGEST, LabelledImages, load_dataset
 from .fisher import ClassFishers, class_fishers
 from .judges import FORMER_ROLES, SCORING, Judge
 from .models import CVAE, check_model, default_device, reset_label
 from .store.files import Recipe, Stateful, digest, load_or_make, part_path
-from .training import TrainedCVAE, train_baseline, train_judge
+from .training import TrainedCVAE, too_few_images, train_baseline, train_judge
 
 Classes = int | str | Iterable[int | str]  # numbers, or the names that the data have
 Pair = tuple[LabelledImages, LabelledImages]  # train and test
@@ -115,6 +116,19 @@ class Story:
                 raise ValueError(f"images of {name} have the shape {shapes}: give one shape")
         self.train, self.test = train.to(self.device), test.to(self.device)
         self._made: dict[tuple[Any, ...], Any] = {}
+        self._digests: dict[str, str] = {}  # of data, baseline and Fisher, when first used
+
+    def with_own_baseline(self) -> "Story":
+        """Make the same story with a copy of the baseline, for a caller who may change it in place.
+
+        Returns:
+            A story with the same data, configurations, judges and Fishers, and a copy of the
+            baseline that no other story shares.
+        """
+        twin = copy.copy(self)
+        baseline = TrainedCVAE(copy.deepcopy(self.baseline.model), self.baseline.history)
+        vars(twin).update(baseline=baseline, _made={}, _digests=dict(self._digests))
+        return twin
 
     @property
     def given(self) -> list[str]:
@@ -125,6 +139,28 @@ class Story:
         if self._given is not None:
             given.append("baseline")
         return given
+
+    def report(self) -> str:
+        """Describe the data as far as a reader should know them before training; nothing is made.
+
+        Returns:
+            What `LabelledImages.report` says of train and test, and which classes cannot be judged
+            because there are too few images of them.  Whether a class with enough images can be
+            judged, `sa.can_be_judged` asks the baseline and the judges.
+        """
+        latent_dim = self.config.baseline.latent_dim
+        few = []
+        for c, name in enumerate(self.train.class_names):
+            if too_few_images(c, latent_dim, test=self.test, train=self.train):
+                n, n_test = len(self.train.only(c)), len(self.test.only(c))
+                few.append(f"{name} ({n} training images, {n_test} test images)")
+        lines = [self.train.report(self.test)]
+        if few:
+            lines.append(
+                f"cannot be judged, for a class needs more training images than latent_dim="
+                f"{latent_dim} and {FEWEST} test images: {', '.join(few)}"
+            )
+        return "\n".join(lines)
 
     @classmethod
     def from_knobs(cls, **knobs: Any) -> "Story":
@@ -170,8 +206,11 @@ class Story:
         An interrupted training goes on from its last pass, to the same bits.
         """
         if self._given is not None:
-            return TrainedCVAE(self._given, {})
-        return self._trained("vae_baseline", self.config.baseline)
+            trained = TrainedCVAE(self._given, {})
+        else:
+            trained = self._trained("vae_baseline", self.config.baseline)
+        self._unchanged("baseline.model", _digest_of_model(trained.model))
+        return trained
 
     def retrained(self, forget_class: Classes, seed: int | None = None) -> TrainedCVAE:
         """Train a model without some classes, by the baseline's recipe, or load it.
@@ -200,7 +239,8 @@ class Story:
         Returns:
             What is kept: the same, or what was kept before.
         """
-        return load_or_make(self.retrained_recipe(forget_class), lambda: trained, TrainedCVAE)
+        recipe = self.retrained_recipe(forget_class)
+        return self._load_or_make(recipe, lambda: trained, TrainedCVAE)
 
     def retrained_recipe(self, forget_class: Classes) -> Recipe:
         """Say where the model retrained without some classes is kept, and what it depends on.
@@ -239,7 +279,7 @@ class Story:
             ValueError: There is no such role.
         """
         config = self.config.judge
-        data = {"train": self.train.digest}
+        data = {"train": self._data["train"]}
         former = {today: f"judge_{before}" for before, today in FORMER_ROLES.items()}
         recipe = Recipe(
             f"judge_{role}",
@@ -254,7 +294,7 @@ class Story:
             return train_judge(self.train, role, config, resume=part_path(recipe.path))
 
         def link() -> Judge:
-            return load_or_make(recipe, make, Judge).to(self.device)
+            return self._load_or_make(recipe, make, Judge).to(self.device)
 
         return self._once(("judge", role), link)
 
@@ -267,9 +307,11 @@ class Story:
             parents = {"baseline": self._baseline_digest}
             return self._recipe("fisher", fisher.VERSION, (config,), parents)
 
-        return self._from_baseline(
+        found = self._from_baseline(
             recipe, lambda: class_fishers(model, self.train, config), ClassFishers
         )
+        self._unchanged("fishers", digest(found.to_state()))
+        return found
 
     def forgotten(self, forget_class: Classes) -> AmnesiaResult:
         """Make the baseline forget some classes, or load the result; seconds if it is made.
@@ -312,7 +354,12 @@ class Story:
                 say where the label enters.
         """
         gone = self.train.class_numbers(forget_class)
-        return self._once(("hidden", gone), lambda: reset_label(self.baseline.model, gone))
+
+        def make() -> CVAE:
+            self._check_unchanged()
+            return reset_label(self.baseline.model, gone)
+
+        return self._once(("hidden", gone), make)
 
     def forgotten_recipe(self, forget_class: Classes) -> Recipe:
         """Say where the result of forgetting some classes is kept, and what it depends on.
@@ -339,17 +386,50 @@ class Story:
         """Whether the data are the default ones."""
         return self._data == MNIST_DIGEST
 
-    @cached_property
+    @property
     def _baseline_digest(self) -> str:
-        return digest(self.baseline.model.to_state())
+        model = self.baseline.model
+        return self._unchanged("baseline.model", _digest_of_model(model))
 
-    @cached_property
+    @property
     def _fisher_digest(self) -> str:
-        return digest(self.fishers.to_state())
+        return self._unchanged("fishers", digest(self.fishers.to_state()))
 
     @property
     def _data(self) -> dict[str, str]:
-        return {"train": self.train.digest, "test": self.test.digest}
+        data = {"train": self.train, "test": self.test}
+        return {name: self._unchanged(name, images.digest) for name, images in data.items()}
+
+    def _unchanged(self, name: str, found: str) -> str:
+        """The digest of something, which must be the one that was found at first.
+
+        name: What it is of, for the message.
+        """
+        if self._digests.setdefault(name, found) != found:
+            raise ValueError(
+                f"story.{name} was changed in place since this story first used it, and what is "
+                "made of it would be kept under a wrong name: change a copy (copy.deepcopy) and "
+                "begin another story with it, Story((train, test)) or Story(baseline=model)"
+            )
+        return found
+
+    def _check_unchanged(self) -> None:
+        """ValueError if data, baseline or Fisher were changed in place; all bytes are read."""
+        for name, images in {"train": self.train, "test": self.test}.items():
+            self._unchanged(name, replace(images).digest)  # of a new object, which knows none
+        if "baseline" in vars(self):
+            self._baseline_digest  # noqa: B018
+        if "fishers" in vars(self):
+            self._fisher_digest  # noqa: B018
+
+    def _load_or_make(self, recipe: Recipe, make: Callable[[], S], kind: type[S]) -> S:
+        """`load_or_make`, but nothing is made of what was changed in place."""
+
+        def make_of_unchanged() -> S:
+            self._check_unchanged()
+            return make()
+
+        return load_or_make(recipe, make_of_unchanged, kind)
 
     def _from_baseline(
         self, recipe: Callable[[], Recipe], make: Callable[[], S], kind: type[S]
@@ -360,8 +440,9 @@ class Story:
         weights and compute different things.
         """
         if not self.baseline.model.is_built_in:
+            self._check_unchanged()
             return make()
-        return load_or_make(recipe(), make, kind)
+        return self._load_or_make(recipe(), make, kind)
 
     def _recipe(
         self, stem: str, version: int, configs: tuple[Config, ...], parents: dict[str, str]
@@ -372,7 +453,7 @@ class Story:
         that was given nobody knows what it was made from, so that its digest stands for it.
         """
         if self._given is not None:
-            data = {"train": self.train.digest, "model": self._baseline_digest}
+            data = {"train": self._data["train"], "model": self._baseline_digest}
             return Recipe(stem, version, configs, data, parents)
         configs = self.config.baseline, *configs
         return Recipe(stem, version, configs, self._data, parents, usual=self._usual)
@@ -400,7 +481,7 @@ class Story:
         def make() -> TrainedCVAE:
             return train_baseline(self.train, self.test, config, resume=part_path(recipe.path))
 
-        trained = load_or_make(recipe, make, TrainedCVAE)
+        trained = self._load_or_make(recipe, make, TrainedCVAE)
         trained.model.to(self.device)
         return trained
 
@@ -410,6 +491,11 @@ class Story:
             self._made[key] = make()
         made: T = self._made[key]
         return made
+
+
+def _digest_of_model(model: CVAE) -> str:
+    """The digest of a model's weights, and of how it was built where that can be said."""
+    return digest(model.to_state() if model.is_built_in else dict(model.state_dict()))
 
 
 def _images_of(dataset: str | Pair) -> Pair:

@@ -15,10 +15,10 @@ from torch.optim import lr_scheduler
 
 from .checks import check_finite, check_is, check_tensor
 from .config import BaselineConfig, JudgeConfig, fingerprint
-from .data import LabelledImages
+from .data import FEWEST, LabelledImages
 from .elbo import dataset_negative_elbo, elbo_terms
 from .judges import Judge
-from .models import CVAE, check_model, draw_normal, seeded
+from .models import CVAE, check_model, draw_normal, ordinary_torch, seeded
 from .progress import progress
 from .store.archive import read_weights
 from .store.files import CheckpointError, load, save
@@ -221,6 +221,7 @@ def fit(
     return history
 
 
+@ordinary_torch()
 def train_baseline(
     train: LabelledImages,
     test: LabelledImages,
@@ -250,8 +251,9 @@ def train_baseline(
 
     Raises:
         TypeError: An argument is of another kind.
-        ValueError: There is no image to train on or to test with, or train, test and model do not
-            fit to each other.
+        ValueError: There is no image to train on or to test with, train, test and model do not fit
+            to each other, or the model cannot be trained: its weights are of another type than the
+            images, hold no numbers, are all frozen, or were made under `inference_mode`.
 
     Sohn et al. (2015); the Gaussians are the ex-post density estimation of Ghosh et al. (2020).
     """
@@ -271,6 +273,7 @@ def train_baseline(
             torch.manual_seed(config.seed)
             model = CVAE(config.arch, config.latent_dim, train.num_classes, train.image_shape)
     check_model(model, "model", train.num_classes)
+    _check_trainable(model, train.images)
     new = model.to(train.images.device)
     generator = seeded(config.seed)
 
@@ -306,6 +309,32 @@ def train_baseline(
     return TrainedCVAE(new, history)
 
 
+def _check_trainable(model: CVAE, images: Tensor) -> None:
+    """Refuse a model that autograd or Adam would not take."""
+    weights = list(model.parameters())
+    if any(weight.is_meta for weight in weights):
+        raise ValueError(
+            "model is on the device meta, which holds no numbers: make it outside of "
+            "torch.device('meta')"
+        )
+    if any(weight.is_inference() for weight in weights):
+        raise ValueError(
+            "model was made under torch.inference_mode(), and its weights cannot be trained: make "
+            "it outside"
+        )
+    types = {weight.dtype for weight in weights} - {images.dtype}
+    if types:
+        raise ValueError(
+            f"model has weights of {', '.join(map(str, types))} and the images are "
+            f"{images.dtype}: call model.to({images.dtype})"
+        )
+    if not any(weight.requires_grad for weight in weights):
+        raise ValueError(
+            "no weight of the model may be trained: call model.requires_grad_(True), or unfreeze "
+            "those that shall move"
+        )
+
+
 @torch.no_grad()
 def fit_class_priors(model: CVAE, data: LabelledImages, generator: torch.Generator) -> None:
     """Fit the Gaussian of each class in the data to what its images are encoded to.
@@ -326,6 +355,47 @@ def fit_class_priors(model: CVAE, data: LabelledImages, generator: torch.Generat
             model.set_class_prior(label, mean + noise * (0.5 * log_var).exp())
 
 
+def too_few_images(
+    label: int,
+    latent_dim: int,
+    *,
+    test: LabelledImages,
+    train: LabelledImages | None = None,
+) -> list[str]:
+    """Say where a class has too few images to be trained on or to be judged.
+
+    Args:
+        label: The class number.
+        latent_dim: Latent dimensions of the model: a class with no more training images than these
+            gets no Gaussian of its own (see `fit_class_priors`).
+        test: The images to test with.
+        train: The images to train on; nothing is said of them when left out.
+
+    Returns:
+        A sentence for each thing that is missing, which says what would help; none if all is well.
+
+    Raises:
+        ValueError: There is no such class.
+    """
+    lacking = []
+    if train is not None:
+        n = len(train.only(label))
+        if n <= latent_dim:
+            lacking.append(
+                f"Class {train.class_names[label]} has {n} training images, and a Gaussian of its "
+                f"z takes more than latent_dim={latent_dim}: give more of them, or take a smaller "
+                "latent_dim (BaselineConfig)."
+            )
+    n = len(test.only(label))
+    if n < FEWEST:
+        lacking.append(
+            f"Class {test.class_names[label]} has {n} test images, and {FEWEST} are asked: give "
+            "more, or a larger share of them to test (split)."
+        )
+    return lacking
+
+
+@ordinary_torch()
 def train_judge(
     train: LabelledImages,
     role: str,

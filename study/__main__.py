@@ -13,6 +13,7 @@ from .grid import CLIMBED, CONFIGS, FURTHER_SEEDS, ONLY, RESULTS, SEEDS, Grid
 from .methods import MASKED, METHODS
 from .workers import BACKENDS, check_backend
 
+ALL = "all"  # in the place of the methods' names
 EXPERIMENTS = {
     "effort": (effort, "cost against effort on the 3: results/effort.json, twenty minutes"),
     "encoder": (encoder, "what the encoder gives away: results/encoder.md, half an hour"),
@@ -28,7 +29,8 @@ def from_options(part: str, options: argparse.Namespace) -> Grid:
     usual: tuple[str, ...] = CLIMBED
     if part == "scoreboard":
         usual = tuple(method for method in METHODS if method != MASKED)
-    asked = (options.methods or usual, options.digits, options.seeds)
+    chosen = options.methods is not None and options.methods != [ALL]
+    asked = (options.methods if chosen else usual, options.digits, options.seeds)
     methods, digits, seeds = (tuple(dict.fromkeys(several)) for several in asked)
     baseline, amnesia = CONFIGS[options.arch]
     return Grid(
@@ -39,9 +41,20 @@ def from_options(part: str, options: argparse.Namespace) -> Grid:
         options.dataset,
         baseline,
         amnesia,
-        only={} if options.methods else ONLY,
+        only={} if chosen else ONLY,
         further_seeds=(*SEEDS, *FURTHER_SEEDS) if part == "ladder" else (),
         device=options.device,
+    )
+
+
+def how_to_start(grid: Grid) -> str:
+    """What to type for the methods of which runs are missing."""
+    methods = dict.fromkeys(run.method for run in grid.missing())
+    words = " ".join(f'"{method}"' for method in methods)
+    return (
+        "Nothing is started: say which methods, beside what is there, such as\n"
+        f"  python -m study {grid.part} --methods {words}\n"
+        f"or all of them by --methods {ALL}"
     )
 
 
@@ -55,8 +68,10 @@ def main(arguments: list[str] | None = None) -> None:
     }
     for part, words in grids.items():
         add: Any = commands.add_parser(part, help=words).add_argument
-        usual = "all, those of minutes on three digits" if part == "scoreboard" else "four"
-        add("--methods", nargs="+", help=f"by default {usual}")
+        usual = (
+            f"{ALL} of them, those of minutes on three digits" if part == "scoreboard" else "four"
+        )
+        add("--methods", nargs="+", help=f"names, or {usual}")
         add("--digits", nargs="+", type=int, default=list(range(10)))
         add("--seeds", nargs="+", type=int, default=list(SEEDS))
         add("--dataset", default="mnist", choices=DATASETS)
@@ -81,6 +96,9 @@ def main(arguments: list[str] | None = None) -> None:
             parser.error(str(error))
         if options.plan:
             print(grid.plan(options.jobs, options.again))
+            return
+        if grid.part == "scoreboard" and options.methods is None and grid.missing():
+            print(grid.plan(options.jobs), how_to_start(grid), sep="\n")
             return
         try:
             grid.run(options.backend, options.jobs, options.scheduler, options.again)

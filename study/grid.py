@@ -342,7 +342,7 @@ def attack(run: Run) -> Costs:
     if run.method == RETRAINED:
         model = story.retrained(label).model
     else:
-        model = run.function(story, (label,)).model
+        model = as_method(run.function)(story, (label,)).model
     costs = _ladder(run.baseline(PRICE_SEED), label, g.ladder).climb(model)
     return {name: [round(nats, 4) for nats in numbers] for name, numbers in costs.items()}
 
@@ -354,7 +354,7 @@ def measure(run: Run) -> dict[str, Any]:
     # one thread's processor time does not depend on what else the machine does
     clock = time.process_time if story.device.type == "cpu" else time.perf_counter
     begin = clock()
-    result = run.function(story, (label,))
+    result = as_method(run.function)(story, (label,))
     cost = result.steps, clock() - begin, result.real_images, result.reason
     if run.method == RETRAINED:  # the ladder attacks the same model
         story.keep_retrained(label, TrainedCVAE(result.model, result.history))

@@ -81,8 +81,8 @@ class Method:
     recipes: tuple[str, ...] = ("fisher", "amnesia")
 
     def __call__(self, story: Story, forget_class: Classes) -> AmnesiaResult:
-        """Forget these classes."""
-        return self.function(story, forget_class)
+        """Forget these classes of a copy of the story's baseline, which the method may change."""
+        return self.function(story.with_own_baseline(), forget_class)
 
     def digests(self, config: AmnesiaConfig) -> dict[str, str]:
         """The entries `own` and `code` of a run's key under this configuration of forgetting."""

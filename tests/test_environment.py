@@ -134,6 +134,18 @@ def test_a_fresh_run_empties_its_folder_and_knows_no_other_models():
     assert read == (0, f"{CHECKOUT / shipped}\n")
 
 
+@needs_make
+def test_a_run_that_is_not_fresh_deletes_nothing_and_trains_nothing_anew():
+    asked = ("make", "-n", "-o", ".venv/.ready", "run")
+    for word in ("FRESH=0", "FRESH="):
+        _, told = call(*asked, word, cwd=CHECKOUT, MAKEFLAGS=None)
+        assert told == call(*asked, cwd=CHECKOUT, MAKEFLAGS=None)[1]
+        assert "rm" not in told.split()
+    code, told = call(*asked, "FRESH=no", cwd=CHECKOUT, MAKEFLAGS=None)
+    assert code != 0
+    assert "FRESH=no: give 1, which deletes results/run and trains every model anew" in told
+
+
 TWIN = """# %%
 import matplotlib.pyplot as plt
 

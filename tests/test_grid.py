@@ -533,3 +533,20 @@ def test_classes_are_named_as_their_data_name_them(small, at_once, dataset, name
     assert f"{HIDDEN}, class {name}, seed 1: " in capsys.readouterr().out
     assert [r["dataset"] for r in lines_of(made)] == [dataset]
     assert len(small([HIDDEN], [3]).missing()) == 1  # of MNIST
+
+
+def test_a_method_that_forgets_to_copy_spoils_no_other_run(small, monkeypatch):
+    def in_place(story, forget_class):
+        with torch.no_grad():
+            for p in story.baseline.model.parameters():
+                p.mul_(0)
+        return sa.AmnesiaResult(story.baseline.model, forget_class, {}, "budget", 1.0, 0)
+
+    monkeypatch.setitem(METHODS, "in place", in_place)
+    made = small(["in place", HIDDEN], [3])
+    made.run()
+    (row,) = [row for row in rows_of(made) if row["method"] == HIDDEN]
+    model = sa.reset_label(story_of(small).baseline.model, 3)
+    latents = sa.fixed_latents(model, 20, "standard")
+    verdict = sa.judge_samples(model, small.judges["closed_set"], latents)
+    assert row["p_closed_set_standard"] == pytest.approx(float(verdict.probability[3, 3]))

@@ -337,3 +337,51 @@ def test_what_one_network_says_is_tried_out_even_if_the_other_says_nothing():
 
     with pytest.raises(ValueError, match=r"encoder\.label_weights\(\) says first=1, but"):
         sa.CVAE(**given, encoder=Wrong(64, 4), decoder=Plain())
+
+
+class Changing(Half):
+    """What it says can be changed after the model was made."""
+
+    says = None
+
+    def label_weights(self):
+        return self.says or super().label_weights()
+
+
+@pytest.mark.parametrize(
+    ("says", "message"),
+    [
+        (lambda half: (half.first.weight.detach().clone(), 0), "is no parameter of the decoder"),
+        (lambda half: (half.first.weight.data, 0), "is no parameter of the decoder"),
+        (lambda half: (half.first.weight, 1), "says first=1, but a change of the weight at"),
+        (lambda half: (half.first.weight, 99), "says first=99: a weight of shape"),
+        (lambda half: 7, r"does not return \(weight, first\)"),
+    ],
+)
+@pytest.mark.parametrize("replaced", [False, True])
+def test_what_a_network_says_later_is_tried_out_before_it_is_used(says, message, replaced):
+    model = own(Changing)
+    if replaced:
+        model.decoder = Changing(2, 64)
+    model.decoder.says = says(model.decoder)
+    with pytest.raises(ValueError, match=message):
+        sa.reset_label(model, 1)
+
+
+def test_a_converted_model_still_says_where_its_label_enters():
+    model = own().double()
+    assert model.label_weights()[1][0] is model.decoder.first.weight
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.float64])
+def test_networks_of_another_type_are_refused_with_their_type(kind):
+    halves = {"encoder": Half(64, 4), "decoder": Half(2, 64).to(kind)}
+    with pytest.raises(ValueError, match=f"of torch.float32, with weights of {kind}: convert"):
+        sa.CVAE("mlp", 2, 3, (1, 8, 8), **halves)
+
+
+def test_networks_on_the_device_meta_are_refused():
+    with torch.device("meta"):
+        halves = {"encoder": Half(64, 4), "decoder": Half(2, 64)}
+    with pytest.raises(ValueError, match="encoder is on the device meta, which holds no numbers"):
+        sa.CVAE("mlp", 2, 3, (1, 8, 8), **halves)

@@ -330,3 +330,21 @@ def test_a_class_of_few_images_is_enough_for_the_fishers_batches(tiny, tiny_fish
     exec(cell_with("A1_fisher_in_depth", "pieces = []"), given)
     assert given["pieces"].shape == (8, 1)  # 800 of 1,009 images, in hundreds
     assert (given["pieces"] > 0).all()
+
+
+@pytest.mark.parametrize("gone", [(2,), (2, 5)])
+def test_two_classes_do_not_refute_a_claim_about_one(gone, capsys):
+    probing, denoising = (
+        twin_cells(CHECKOUT / "notebooks" / f"{name}.ipynb")
+        for name in ("04_probing", "A4_denoising")
+    )
+    (line,) = [x for cell in probing for x in cell.splitlines() if x.startswith("fails = ")]
+    (costs,) = [cell for cell in probing if "pays = {" in cell]
+    (ghosts,) = [cell for cell in denoising if "by_closed = {" in cell]
+    nats = dict.fromkeys(("hidden", "forgotten", "retrained"), torch.zeros(3))
+    exec(f"{line}\n{costs}", {"forgotten": gone, "above": nats | {"forgotten": -torch.ones(3)}})
+    seen = {what: {"closed_set": 0.4} for what in ("as drawn", "with a ghost, stretched")}
+    exec(ghosts, {"result": SimpleNamespace(forget_class=gone), "target": 2, "share": seen})
+    words = "does not hold" if len(gone) == 1 else "not claimed of several classes"
+    said = capsys.readouterr().out.splitlines()
+    assert [x.rpartition(": ")[2] for x in said] == [words] * 4

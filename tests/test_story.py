@@ -454,3 +454,102 @@ def test_any_sequence_of_a_day_gives_what_a_clean_folder_would(
             day.change(draw)
             what = draw.choice(list(ASKED))
             assert same(day.ask(what), day.clean(what)), f"sequence {number}: {what}"
+
+
+# Nothing is kept under a name that is not its own
+
+
+def shift(model):
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.001)
+
+
+@pytest.mark.parametrize("used", ["fishers", "forgotten"])
+def test_a_baseline_changed_in_place_makes_no_child_and_says_what_to_do(folder, pair, used):
+    s = story(pair)
+    s.fishers if used == "fishers" else s.forgotten(3)
+    shift(s.baseline.model)
+    before = names(folder)
+    with pytest.raises(ValueError, match=r"story\.baseline\.model was changed in place.*deepcopy"):
+        s.forgotten(8)
+    with pytest.raises(ValueError, match=r"story\.baseline\.model was changed in place"):
+        s.hidden(8)
+    assert names(folder) == before
+    clean = story(pair).forgotten(8)
+    shutil.rmtree(folder)
+    assert same(clean.model.to_state(), story(pair).forgotten(8).model.to_state())
+
+
+def test_fishers_changed_in_place_make_no_child(folder, pair):
+    s = story(pair)
+    s.fishers.by_class[0].diagonal["decoder.0.bias"].add_(1.0)
+    with pytest.raises(ValueError, match=r"story\.fishers was changed in place"):
+        s.forgotten(8)
+
+
+def test_a_model_of_ones_own_networks_changed_in_place_makes_no_child(folder, pair):
+    inner = sa.CVAE("mlp", 3)
+    s = story(pair, baseline=sa.CVAE("mlp", 3, encoder=inner.encoder, decoder=inner.decoder))
+    s.fishers  # noqa: B018
+    shift(s.baseline.model)
+    with pytest.raises(ValueError, match=r"story\.baseline\.model was changed in place"):
+        s.forgotten(8)
+
+
+def test_a_given_model_may_be_trained_on_until_the_story_uses_it(folder, pair):
+    model = sa.CVAE("mlp", 3)
+    s = story(pair, baseline=model)
+    shift(model)
+    assert s.forgotten(3).forget_class == (3,)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("unseen", [False, True])
+def test_data_changed_in_place_are_never_kept_as_what_they_were(folder, pair, split, unseen):
+    """unseen: a change through NumPy, which torch does not count."""
+    s = story(pair)
+    images = getattr(s, split).images
+    s.baseline  # noqa: B018
+    if unseen:
+        images.numpy()[:] *= 0.5
+    else:
+        images.mul_(0.5)
+    before = names(folder)
+    with pytest.raises(ValueError, match=rf"story\.{split} was changed in place"):
+        s.forgotten(8)
+    with pytest.raises(ValueError, match=rf"story\.{split} was changed in place"):
+        s.judge("tuning")
+    assert names(folder) == before
+
+
+def test_data_changed_in_place_before_a_story_are_other_data(folder, pair):
+    story(pair).baseline  # noqa: B018
+    pair[0].images.mul_(0.5)
+    story(pair).baseline  # noqa: B018
+    assert len(names(folder)) == 2
+
+
+def test_a_copy_for_a_method_leaves_the_story_as_it_was(folder, pair):
+    s = story(pair)
+    twin = s.with_own_baseline()
+    state = copy.deepcopy(s.baseline.model.to_state())
+    assert same(twin.baseline.model.to_state(), state)
+    shift(twin.baseline.model)
+    assert same(s.baseline.model.to_state(), state)
+    assert s.forgotten(3).forget_class == (3,)
+
+
+def test_the_report_names_classes_that_have_too_few_images(mnist):
+    train, test = mnist.take(400), mnist.take(600, seed=1)
+    pair = train, test
+    assert story(pair).report() == train.report(test)
+    chosen = torch.cat([(train.labels != 9).nonzero()[:, 0], (train.labels == 9).nonzero()[:2, 0]])
+    few = train._where(chosen)
+    without = test._where(test.labels != 8)
+    text = story((few, without), baseline=replace(BASE, latent_dim=20)).report()
+    lines = text.removeprefix(few.report(without)).split(", for ")
+    assert lines[0] == "\ncannot be judged"
+    assert "more training images than latent_dim=20 and 10 test images: " in lines[1]
+    assert "9 (2 training images, " in lines[1]
+    assert "8 (42 training images, 0 test images)" in lines[1]

@@ -35,7 +35,20 @@ def test_the_grids_get_their_options(part, monkeypatch, written):
     got = []
     monkeypatch.setattr(Grid, "run", lambda *a: got.append(a))
     digits = "--digits", "3", "7", "3"  # a run asked for twice is made once
-    call(part, *digits, "--seeds", "5", "--jobs", "3", "--arch", "conv", "--device", "cpu")
+    call(
+        part,
+        "--methods",
+        "all",
+        *digits,
+        "--seeds",
+        "5",
+        "--jobs",
+        "3",
+        "--arch",
+        "conv",
+        "--device",
+        "cpu",
+    )
     made, *where = got[0]
     assert (made.part, made.forget_classes, made.seeds) == (part, (3, 7), (5,))
     assert (made.baseline.arch, made.baseline.epochs) == ("conv", 10)
@@ -50,7 +63,8 @@ def test_the_grids_get_their_options(part, monkeypatch, written):
     assert (made.methods, made.only) == ((PAPER, HIDDEN), {})
     assert (made.forget_classes, made.seeds) == (tuple(range(10)), (42, 43, 44))
     assert (where[0], where[2:]) == ("sequential", [None, True])
-    call(part, "--backend", "dask", "--scheduler", "tcp://10.0.0.1:8786")
+    where = "--backend", "dask", "--scheduler", "tcp://10.0.0.1:8786"
+    call(part, "--methods", "all", *where)
     assert (got[2][1], got[2][3]) == ("dask", "tcp://10.0.0.1:8786")
     assert len(written) == 3
 
@@ -63,6 +77,24 @@ def test_a_plan_runs_nothing(part, monkeypatch, written, capsys):
     call(part, "--plan", "--again", "--methods", HIDDEN, "--digits", "3")
     assert "3 runs are done again" in capsys.readouterr().out
     assert written == []
+
+
+def test_a_scoreboard_that_nobody_asked_for_is_not_started(monkeypatch, written, capsys):
+    """As in a fresh clone, whose journal lacks runs."""
+    monkeypatch.setattr(Grid, "run", None)
+    monkeypatch.setattr(journal, "read", lambda path: [])
+    call("scoreboard", "--digits", "3")
+    said = capsys.readouterr().out
+    assert "runs are missing" in said
+    assert f'python -m study scoreboard --methods "{OURS}"' in said
+    assert said.endswith("or all of them by --methods all\n")
+    assert written == []
+
+
+def test_a_scoreboard_with_nothing_missing_writes_the_tables(monkeypatch, written):
+    monkeypatch.setattr(Grid, "missing", lambda self: [])
+    call("scoreboard")
+    assert written == ["now"]
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -98,7 +130,7 @@ def test_a_command_of_which_every_run_failed_says_so(tmp_path, monkeypatch, writ
         lambda part, options: Grid(part, (HIDDEN,), (3, 5), (1,), folder=tmp_path),
     )
     with pytest.raises(RuntimeError, match="2 of 2 runs failed"):
-        call("scoreboard", "--backend", "sequential")
+        call("scoreboard", "--methods", HIDDEN, "--backend", "sequential")
     assert written == ["now"]  # what was done before stands in them
 
 

@@ -1,3 +1,5 @@
+from contextlib import contextmanager
+
 import pytest
 import torch
 
@@ -177,3 +179,69 @@ def test_only_the_default_training_promises_a_time(data, monkeypatch, arch, prom
     with pytest.raises(KeyboardInterrupt):
         sa.train_baseline(data, data, sa.BaselineConfig(arch=arch))
     assert ("minutes" in said[0]) is promised
+
+
+# Whatever the caller has set
+
+
+@contextmanager
+def default_type(kind):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(kind)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+SETTINGS = {
+    "no_grad": torch.no_grad,
+    "inference_mode": torch.inference_mode,
+    "double": lambda: default_type(torch.float64),
+    "half": lambda: default_type(torch.float16),
+    "meta": lambda: torch.device("meta"),
+}
+QUICK = sa.BaselineConfig(epochs=1, batch_size=10, latent_dim=3)
+
+
+def chain(data):
+    """Each thing that is trained or estimated, as one state."""
+    model = sa.train_baseline(data, data, QUICK).model
+    judge = sa.train_judge(data, "guide", sa.JudgeConfig(epochs=1, batch_size=10))
+    fishers = sa.class_fishers(model, data, sa.FisherConfig(n_fisher_samples=20))
+    config = sa.AmnesiaConfig(epochs_unl=1, replay_samples=64, batch_size=32, cooldown=1)
+    result = sa.forget(model, fishers.without(3), 3, config)
+    return [x.to_state() for x in (model, judge, fishers, result.model)]
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_training_and_forgetting_do_not_depend_on_what_the_caller_has_set(digits, setting):
+    expected = chain(digits)
+    with SETTINGS[setting]():
+        before = torch.get_default_dtype(), torch.get_default_device(), torch.is_grad_enabled()
+        found = chain(digits)
+        after = torch.get_default_dtype(), torch.get_default_device(), torch.is_grad_enabled()
+    assert before == after
+    assert all(same(mine, theirs) for mine, theirs in zip(found, expected, strict=True))
+
+
+def made_under(setting):
+    with setting:
+        return sa.CVAE(latent_dim=3)
+
+
+UNTRAINABLE = {
+    "meta": (lambda: made_under(torch.device("meta")), "model is on the device meta"),
+    "inference": (lambda: made_under(torch.inference_mode()), "made under torch.inference_mode"),
+    "half": (lambda: sa.CVAE(latent_dim=3).half(), r"float16 and .*call model\.to\(torch\.float32"),
+    "bfloat16": (lambda: sa.CVAE(latent_dim=3).bfloat16(), "weights of torch.bfloat16 and the"),
+    "double": (lambda: sa.CVAE(latent_dim=3).double(), "weights of torch.float64 and the images"),
+    "frozen": (lambda: sa.CVAE(latent_dim=3).requires_grad_(False), r"requires_grad_\(True\)"),
+}
+
+
+@pytest.mark.parametrize("case", UNTRAINABLE)
+def test_a_model_that_cannot_be_trained_is_refused_in_words(digits, case):
+    make, message = UNTRAINABLE[case]
+    with pytest.raises(ValueError, match=message):
+        sa.train_baseline(digits, digits, QUICK, model=make())
