@@ -331,7 +331,7 @@ def test_healing_that_never_meets_a_finite_loss_is_an_error():
     model = tiny_model()
     with torch.no_grad():
         model.encoder[4].bias[3:] = 200  # so that the scale of z is infinite
-    with pytest.raises(ValueError, match="never finite at rate=0.003: give a smaller rate"):
+    with pytest.raises(ValueError, match=r"never finite at rate=0\.003: give a smaller rate"):
         heal(model, 2, of_all_classes(12), 2)
 
 

@@ -296,8 +296,8 @@ class Ladder:
                     break
         if not met:
             raise ValueError(
-                f"no finite negative ELBO is met at rates from {min(RATES):g} on: this model cannot "
-                "be relearned"
+                f"no finite negative ELBO is met at rates from {min(RATES):g} on: give a model "
+                "that can be trained"
             )
         chosen_by, steps, rate, scored, kept = min(met)
         inner = [
