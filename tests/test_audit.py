@@ -10,6 +10,7 @@ from torch import nn
 
 import sahelpers as sa
 from sahelpers.attacks import audit as audit_module
+from sahelpers.attacks import ladder as ladder_module
 from sahelpers.attacks.audit import audit
 from sahelpers.attacks.ladder import RUNGS, Ladder, LadderConfig
 from sahelpers.attacks.masked import masked_model
@@ -45,8 +46,9 @@ GIVEN = {"baseline": tiny_model(0), "data": (made_up(12, 24, seed=2), made_up(30
 
 @pytest.fixture(autouse=True)
 def shortly(monkeypatch):
-    """Masks of a step: how well they hide is of nobody's interest."""
+    """A mask of one step and one rate of relearning: how well they work is of no interest here."""
     monkeypatch.setattr(audit_module, "masked_model", partial(masked_model, steps=1))
+    monkeypatch.setattr(ladder_module, "RATES", (1e-3,))
 
 
 def three_retrained(**changes):
