@@ -8,19 +8,20 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from sahelpers.attacks.ladder import FITTED, HEALED_OTHER, KEPT, OTHER, RUNGS, UNFINISHED, WEIGHTS
 from sahelpers.attacks.verdicts import (
-    CLAIM_ATTACKS,
-    COST_ATTACKS,
+    ALIKE,
     ERASED,
     INCONCLUSIVE,
     MARGIN,
     NATS_SPREAD,
-    NO_VERDICT,
+    PASSED,
     REMAINS,
-    SPREAD,
+    RESISTS,
+    TRACE,
     UNDECIDED,
-    WITHOUT_VERDICT,
-    Finding,
+    VERDICTS,
+    Climbed,
     compare,
     compare_all,
     excess_intervals,
@@ -28,8 +29,7 @@ from sahelpers.attacks.verdicts import (
     pooled,
 )
 
-COST = COST_ATTACKS[0]
-NEAR = (0.28, 0.30, 0.32)  # three retrained models around 0.30
+EPS = 1e-6
 
 
 def around(middle, spread, n=3):
@@ -38,264 +38,332 @@ def around(middle, spread, n=3):
     return list(middle + spread * values / values.std(ddof=1))
 
 
+# Ends and p values
+
+
 def test_ends_and_p_values_are_welchs():
-    models, hidden, retrained = [0.31, 0.36, 0.38], [0.7, 0.75, 0.86], [0.25, 0.31, 0.32, 0.29]
-    found = compare("a", models, hidden, retrained)
-    test = stats.ttest_ind(models, retrained, equal_var=False)
+    """Costs, so that less is more memory: excess is retrained minus models."""
+    models, known, retrained = [71.0, 69.5, 66.0], [40.0, 43.5, 38.0], [72.0, 78.0, 75.0, 74.5]
+    found = compare(OTHER, models, known, retrained)
+    test = stats.ttest_ind(retrained, models, equal_var=False)
     ends = test.confidence_interval(0.90)  # one-sided 5 % at each end
     assert (found.low, found.high) == pytest.approx((ends.low, ends.high))
-    known = stats.ttest_ind(hidden, retrained, equal_var=False).confidence_interval(0.90)
-    assert found.power == pytest.approx(known.low)
-    greater = stats.ttest_ind(models, retrained, equal_var=False, alternative="greater")
+    control = stats.ttest_ind(retrained, known, equal_var=False).confidence_interval(0.90)
+    assert found.power == pytest.approx(control.low)
+    greater = stats.ttest_ind(retrained, models, equal_var=False, alternative="greater")
     assert found.p_remains == pytest.approx(greater.pvalue)
-    shifted = [m - found.margin for m in models]
-    less = stats.ttest_ind(shifted, retrained, equal_var=False, alternative="less")
+    shifted = [m + MARGIN * found.gap for m in models]
+    less = stats.ttest_ind(retrained, shifted, equal_var=False, alternative="less")
     assert found.p_erased == pytest.approx(less.pvalue)
-    assert (found.n_models, found.n_retrained, found.margin) == (3, 4, MARGIN)
+    means = np.mean(known), np.mean(models), np.mean(retrained)
+    assert (found.known, found.model, found.retrained) == pytest.approx(means)
+    assert found.excess == pytest.approx(means[2] - means[1])
+    assert found.gap == pytest.approx(means[2] - means[0])
+    assert (found.n_known, found.n_models, found.n_retrained) == (3, 3, 4)
 
 
 def test_the_larger_of_the_own_and_the_pooled_spread_counts_with_its_degrees_of_freedom():
-    models, hidden, retrained = around(0.4, 0.02), around(0.9, 0.02), around(0.3, 0.04)
-    found = compare("a", models, hidden, retrained, [(0.06, 20), (0.01, 20), (0.01, 20)])
-    mine, theirs = 0.06**2 / 3, 0.04**2 / 3  # pooled with 20, own with 2
+    models, known, retrained = around(40, 2), around(10, 2), around(50, 4)
+    found = compare(OTHER, models, known, retrained, [(6, 20), (1, 20), (1, 20)])
+    mine, theirs = 6**2 / 3, 4**2 / 3  # pooled with 20, own with 2
     df = (mine + theirs) ** 2 / (mine**2 / 20 + theirs**2 / 2)
     reach = math.sqrt(mine + theirs) * stats.t.ppf(0.95, df)
-    assert (found.low, found.high) == pytest.approx((0.1 - reach, 0.1 + reach))
+    assert (found.low, found.high) == pytest.approx((10 - reach, 10 + reach))
+    mine = 2**2 / 3  # of those that are known to remember their own
+    df = (mine + theirs) ** 2 / (mine**2 / 2 + theirs**2 / 2)
+    reach = math.sqrt(mine + theirs) * stats.t.ppf(0.95, df)
+    assert found.power == pytest.approx(40 - reach)
 
 
 def test_a_lone_model_has_the_pooled_spread_or_that_of_the_retrained_ones():
-    retrained = around(0.3, 0.04)
-    alone = compare("a", [0.4], [0.9], retrained)
-    reach = 0.04 * math.sqrt(1 + 1 / 3) * stats.t.ppf(0.95, 2)  # one spread, of those three
-    assert alone.high == pytest.approx(0.1 + reach)
-    assert alone.power == pytest.approx(0.6 - reach)
-    small = compare("a", [0.4], [0.9], retrained, [(0.01, 9), (0.01, 9), (0.01, 9)])
-    assert small.high < alone.high
+    retrained = around(50, 4)
+    alone = compare(OTHER, [40], [10], retrained)
+    reach = 4 * math.sqrt(1 + 1 / 3) * stats.t.ppf(0.95, 2)  # one spread, of those three
+    assert (alone.low, alone.high) == pytest.approx((10 - reach, 10 + reach))
+    assert alone.power == pytest.approx(40 - reach)
+    lent = compare(OTHER, [40], [10], retrained, [(0, 0), (0, 0), (5, 30)])
+    reach = 5 * math.sqrt(1 + 1 / 3) * stats.t.ppf(0.95, 30)  # pooled over classes
+    assert lent.high == pytest.approx(10 + reach)
+    small = compare(OTHER, [40], [10], retrained, [(1, 9), (1, 9), (1, 9)])
+    mine, theirs = 1, 4**2 / 3
+    df = (mine + theirs) ** 2 / (mine**2 / 9 + theirs**2 / 2)
+    assert small.high == pytest.approx(10 + math.sqrt(mine + theirs) * stats.t.ppf(0.95, df))
 
 
 def test_spreads_are_pooled_by_degrees_of_freedom():
-    groups = [[0.1, 0.2, 0.4], [0.5, 0.6], [0.9]]
+    groups = [[1.0, 2.0, 4.0], [5.0, 6.0], [9.0]]
     expected = math.sqrt((2 * np.var(groups[0], ddof=1) + np.var(groups[1], ddof=1)) / 3)
     assert pooled(groups) == (pytest.approx(expected), 3)
-    assert pooled([[0.9], [0.1]]) == (0, 0)
+    assert pooled([[9.0], [1.0]]) == (0, 0)
 
 
-@pytest.mark.parametrize(("attack", "least"), [("a", SPREAD), (COST, NATS_SPREAD)])
-def test_numbers_that_agree_by_chance_have_a_spread_all_the_same(attack, least):
-    found = compare(attack, [0.5] * 3, [0.5] * 3, [0.5] * 3)
-    reach = least * math.sqrt(2 / 3) * stats.t.ppf(0.95, 4)
+def test_numbers_that_agree_by_chance_have_a_spread_all_the_same():
+    found = compare(OTHER, [50.0] * 3, [50.0] * 3, [50.0] * 3)
+    reach = NATS_SPREAD * math.sqrt(2 / 3) * stats.t.ppf(0.95, 4)
     assert (found.low, found.high) == pytest.approx((-reach, reach))
     assert found.verdict == INCONCLUSIVE
 
 
+# Verdicts
+
+
+def judged(excess, gap=30.0, spread=1.0):
+    """The verdict where the excess and the gap are these, and all three groups spread alike."""
+    found = compare(
+        OTHER, around(100 - excess, spread), around(100 - gap, spread), around(100, spread)
+    )
+    assert (found.excess, found.gap) == pytest.approx((excess, gap))
+    assert found.passed == (found.verdict in PASSED)
+    return found.verdict
+
+
+def reach_of(spread):
+    """Half of the interval of two groups of three that spread alike."""
+    return spread * math.sqrt(2 / 3) * stats.t.ppf(0.95, 4)
+
+
+REACH = reach_of(1.0)
+
+
 @pytest.mark.parametrize(
-    ("models", "hidden", "verdict", "resists"),
+    ("excess", "below", "above"),
     [
-        ((0.30, 0.31, 0.29), (0.90, 0.95, 0.92), ERASED, 0),
-        (
-            (0.36, 0.37, 0.35),
-            (0.90, 0.95, 0.92),
-            ERASED,
-            0,
-        ),  # above these, below the margin
-        ((0.10, 0.11, 0.09), (0.90, 0.95, 0.92), ERASED, 1),
-        ((0.90, 0.91, 0.89), (0.90, 0.95, 0.92), REMAINS, 0),
-        ((0.38, 0.39, 0.37), (0.90, 0.95, 0.92), REMAINS, 0),  # its mean is below the margin
-        ((0.36, 0.37, 0.35), (0.42, 0.40, 0.41), REMAINS, 0),  # the margin is half of the power
-        ((0.20, 0.40, 0.30), (0.90, 0.95, 0.92), UNDECIDED, 0),
-        ((0.30, 0.31, 0.29), (0.31, 0.30, 0.32), INCONCLUSIVE, 0),
-        ((0.90, 0.91, 0.89), (0.31, 0.30, 0.32), INCONCLUSIVE, 0),
-        ((0.10, 0.11, 0.09), (0.10, 0.11, 0.12), INCONCLUSIVE, 0),  # no power, no word
+        (30 * MARGIN - REACH, ALIKE, REMAINS),  # the upper end at a third of the gap
+        (-30 * TRACE + REACH, ERASED, ALIKE),  # the lower end at minus half of it
+        (-30 * TRACE - REACH, RESISTS, ERASED),  # the upper end there
     ],
 )
-def test_verdicts(models, hidden, verdict, resists):
-    found = compare("a", models, hidden, NEAR)
-    assert (found.verdict, found.resists) == (verdict, resists)
+def test_the_borders_of_a_verdict_where_models_spread_little(excess, below, above):
+    assert judged(excess - EPS) == below
+    assert judged(excess + EPS) == above
 
 
-@pytest.mark.parametrize(
-    ("middle", "verdict", "resists"),
-    [(110, ERASED, 0), (106, ERASED, 0), (105, REMAINS, 0), (100, REMAINS, 0), (118, ERASED, 1)],
-)
-def test_of_a_cost_less_is_more_memory(middle, verdict, resists):
-    found = compare(COST, around(middle, 1), around(92, 1), around(110, 1))
-    assert (found.verdict, found.resists) == (verdict, resists)
-    assert found.excess == pytest.approx(110 - middle)
-    assert found.margin == pytest.approx(18 / 3)
+def test_the_borders_of_a_verdict_where_models_spread_much():
+    spread = 8.0  # so that the interval is wider than a third of the gap
+    reach = reach_of(spread)
+    assert 12.5 < reach < 30
+    assert judged(reach + EPS, spread=spread) == REMAINS  # the lower end at 0
+    assert judged(reach - EPS, spread=spread) == UNDECIDED
+    assert judged(10 - reach + EPS, spread=spread) == UNDECIDED  # the upper end at a third
+    assert judged(10 - reach - EPS, spread=spread) == ERASED  # too wide to be alike
 
 
-@pytest.mark.parametrize("name", WITHOUT_VERDICT)
-def test_what_stands_beside_has_no_verdict(name):
-    found = compare(name, around(0.9, 0.01), around(0.8, 0.01), around(0.3, 0.01))
-    assert (found.verdict, found.resists) == (NO_VERDICT, 0)
-    assert found.excess == pytest.approx(0.6)
-    assert found.low < 0.6 < found.high
-    assert math.isnan(found.margin)
-    assert math.isnan(found.p_erased)
+@pytest.mark.parametrize("excess", [-100.0, 0.0, 100.0])
+def test_a_rung_that_does_not_find_what_is_there_says_nothing(excess):
+    assert judged(excess, gap=REACH - EPS) == INCONCLUSIVE
+    assert judged(excess, gap=-30) == INCONCLUSIVE
+    assert judged(excess, gap=REACH + EPS) != INCONCLUSIVE
 
 
-def simulated(excess, spread, attack="a", known=0.45):
-    """Share of 600 audits with each verdict, per digit: ten digits whose normal numbers spread
+def test_the_best_three_verdicts_find_no_memory():
+    assert set(PASSED) == {ALIKE, ERASED, RESISTS}
+    assert set(VERDICTS) == {*PASSED, REMAINS, UNDECIDED, INCONCLUSIVE}
+
+
+def simulated(excess, spread, known=30.0):
+    """Share of 300 audits with each verdict, per class: ten classes whose normal numbers spread
     from half to one and a half of `spread`; three models, three hidden, five retrained ones."""
     rng, verdicts = np.random.default_rng(0), []
-    unit = -40 if attack in COST_ATTACKS else 1
-    for _ in range(600):
-        digits = {
-            digit: tuple(
-                [{attack: [v]} for v in unit * (0.35 + middle + own * rng.standard_normal(n))]
-                for middle, n in ((excess, 3), (known, 3), (0.0, 5))
-            )
-            for digit, own in enumerate(np.linspace(0.5, 1.5, 10) * spread)
-        }
-        verdicts.append([r.findings[0].verdict for r in compare_all(digits).values()])
-    return {v: np.mean(np.array(verdicts) == v, axis=0) for v in (ERASED, REMAINS)}
+    own = np.linspace(0.5, 1.5, 10) * spread
+    for _ in range(300):
+        classes = [
+            [list(80 - middle + sd * rng.standard_normal(n)) for middle, n in
+             ((excess, 3), (known, 3), (0.0, 5))]
+            for sd in own
+        ]  # fmt: skip
+        spreads = [pooled(group) for group in zip(*classes, strict=True)]
+        verdicts.append([compare(OTHER, *groups, spreads).verdict for groups in classes])
+    verdicts = np.array(verdicts)
+    return {v: np.mean(verdicts == v, axis=0) for v in VERDICTS}
 
 
-@pytest.mark.parametrize(("attack", "margin"), [("a", 0.10), (COST, 0.15)])
-def test_the_rule_errs_in_one_of_twenty_and_finds_what_is_there(attack, margin):
-    wrong = simulated(margin, 0.03, attack)[ERASED], simulated(0.0, 0.05, attack, 0.3)[REMAINS]
-    for share in wrong:
+def test_the_rule_errs_in_one_of_twenty_and_finds_what_is_there():
+    at_the_margin = simulated(10.0, 3.0)
+    none, much = simulated(0.0, 5.0, 20.0), simulated(20.0, 1.5)
+    for share in (sum(at_the_margin[v] for v in PASSED), none[REMAINS]):
         assert share.mean() <= 0.05
-        assert share.max() <= 0.08  # of the digit whose spread is the largest
-    assert simulated(0.0, 0.015, attack)[ERASED].min() >= 0.95
-    assert simulated(2 * margin, 0.015, attack)[REMAINS].min() >= 0.95
+        assert share.max() <= 0.08  # of the class whose spread is the largest
+    assert simulated(0.0, 1.5)[ALIKE].min() >= 0.95
+    assert much[REMAINS].min() >= 0.95
+    assert simulated(-25.0, 1.5)[RESISTS].min() >= 0.9
 
 
-def reported(share):
-    """The values of one model: all 128 restarts alike but for a share of hits."""
-    hits = round(share * 128)
-    return {"guided z": [1.0] * hits + [0.0] * (128 - hits), "relearn 1": [share] * 5}
+# Many models and classes
 
 
-def audited(models, digit=2):
-    groups = models, [reported(s) for s in (0.9, 0.92)], [reported(s) for s in NEAR]
-    return compare_all({digit: groups})[digit].by_attack
+def costs(nats, kept=0.5, unfinished=0.0):
+    """What a model pays: the same at every rung, two numbers whose mean counts."""
+    found = {rung: [nats - 1, nats + 1] for rung in RUNGS}
+    return found | {name: [kept] for name in KEPT} | {UNFINISHED: [unfinished]}
 
 
-def test_a_model_is_its_mean_over_restarts_and_spreads_are_pooled_over_digits():
-    found = audited([reported(0.25), reported(0.375)])["guided z"]
-    assert (found.n, found.n_models, found.n_retrained) == (128, 2, 3)
-    assert found.model == pytest.approx(0.3125)
-    calm, wild = ([{"a": [v]} for v in around(0.3, s)] for s in (0.01, 0.05))
-    hidden = [{"a": [v]} for v in around(0.9, 0.01)]
-    both = compare_all({1: (calm, hidden, calm), 2: (wild, hidden, wild)})
-    of_calm, of_wild = (both[d].findings[0] for d in (1, 2))
-    spread = math.sqrt((0.01**2 + 0.05**2) / 2)
-    reach = spread * math.sqrt(2 / 3) * stats.t.ppf(0.95, 8)
-    assert of_calm.high == pytest.approx(reach)
-    assert of_wild.high == pytest.approx(0.05 * math.sqrt(2 / 3) * stats.t.ppf(0.95, 4))
-    alone = compare_all({2: (wild, hidden, wild)})[2].findings[0]
+def group(*nats):
+    return [costs(n) for n in nats]
+
+
+def climbed(tested=(70.0,), hidden=(40.0,), masked=(50.0,), retrained=(72.0, 73.0, 74.0)):
+    return Climbed(group(*tested), group(*hidden), group(*masked), group(*retrained))
+
+
+def test_a_rung_is_compared_with_the_control_that_belongs_to_it():
+    report = compare_all({3: climbed()})[3]
+    assert [f.rung for f in report.findings] == list(RUNGS)
+    found = {rung: (f.control, f.known) for rung, f in report.by_rung.items()}
+    assert found == {
+        "other labels": ("hidden", 40),
+        "fitted label": ("hidden", 40),
+        "trained on, other labels": ("masked", 50),
+        "trained on, fitted label": ("masked", 50),
+        "all weights": ("hidden", 40),
+    }
+    for rung, f in report.by_rung.items():
+        assert f == compare(rung, [70], [f.known], [72, 73, 74])
+
+
+def test_a_model_is_its_mean_over_images_and_spreads_are_pooled_over_classes():
+    calm, wild = around(70, 1), around(70, 5)
+    classes = {
+        1: climbed(calm, around(40, 1), (50,), calm),
+        2: climbed(wild, around(40, 2), (51,), wild),
+    }
+    of_calm, of_wild = (report.by_rung[OTHER] for report in compare_all(classes).values())
+    spread = math.sqrt((1**2 + 5**2) / 2)
+    assert of_calm.model == pytest.approx(70)
+    assert of_calm.high == pytest.approx(spread * math.sqrt(2 / 3) * stats.t.ppf(0.95, 8))
+    assert of_wild.high == pytest.approx(5 * math.sqrt(2 / 3) * stats.t.ppf(0.95, 4))
+    alone = compare_all({2: classes[2]})[2].by_rung[OTHER]
     assert alone == replace(of_wild, power=alone.power)
 
 
+def test_spreads_are_pooled_apart_for_each_rung():
+    quiet, loud = climbed((69, 70, 71)), climbed((69, 70, 71))
+    for c, nats in zip(loud.tested, (60, 70, 80), strict=True):
+        c[WEIGHTS] = [nats]
+    found = compare_all({1: quiet, 2: loud})[1].by_rung
+    assert found[WEIGHTS].high > found[FITTED].high == pytest.approx(found[OTHER].high)
+
+
 def test_the_report_is_a_table():
-    values = [{"a": [0.05]}], [{"a": [0.9]}], [{"a": [v]} for v in NEAR]
-    lines = str(compare_all({4: values})[4]).splitlines()
-    assert lines[0] == "class 4"
-    assert lines[2].split()[:5] == ["a", "1", "0.90", "0.05", "0.30"]
-    assert lines[2].endswith("erased, resists")
-    assert len(lines) == 3
-    limited = replace(compare_all({4: values})[4], notes=("There are 12 images.", "No label."))
+    models = climbed()
+    models.hidden[0]["kept, as is"] = [7.0]
+    models.masked[0]["kept, trained on"] = [1.0, 3.0]
+    report = compare_all({4: models})[4]
+    lines = str(report).splitlines()
+    assert lines[0] == "class 4: nats that its images cost above the baseline's price"
+    assert " ".join(lines[1].split()) == (
+        "rung known to remember model retrained excess of memory gap verdict"
+    )
+    first = report.findings[0]
+    assert " ".join(lines[2].split()) == (
+        f"other labels 40.0 (hidden) 70.0 73.0 +3.0 [{first.low:+.1f}, {first.high:+.1f}] 33.0 "
+        f"{first.verdict}"
+    )
+    assert " ".join(lines[4].split()).startswith("trained on, other labels 50.0 (masked) 70.0 ")
+    assert [" ".join(line.split()) for line in lines[7:]] == [
+        "kept, as is 7.0 0.5 0.5",
+        "kept, trained on 2.0 0.5 0.5",  # beside rung 3 stands the masked model
+        "kept, all weights 0.5 0.5 0.5",
+    ]
+    assert report.kept["kept, as is"] == (0.5, 7.0, 0.5, 0.5)
+    assert lines[1].index("verdict") == lines[2].index(first.verdict)
+    limited = replace(report, notes=("There are 12 images.", "No label."))
     assert str(limited).splitlines() == [*lines, "There are 12 images.", "No label."]
+
+
+def test_a_note_says_where_relearning_might_go_further():
+    models = climbed()
+    assert compare_all({4: models})[4].notes == ()
+    models.hidden[0][UNFINISHED] = [1.0]
+    models.retrained[2][UNFINISHED] = [1.0]
+    (note,) = compare_all({4: models})[4].notes
+    assert note == "Relearning with all weights might go further in 2 of 6 models."
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"retrained": NEAR[:2]}, "2 retrained models for 'a': give at least three"),
-        ({"models": ()}, "models of 'a' holds no number"),
-        ({"hidden": ()}, "hidden of 'a' holds no number"),
-        ({"models": (1.2,)}, r"models of 'a' holds \[1.2\]: give shares or areas from 0 to 1"),
-        ({"attack": COST, "hidden": (math.inf,)}, r"hidden of '.*' holds \[inf\]: give nats"),
+        ({"retrained": (1.0, 2.0)}, "2 retrained models for 'other labels': give at least three"),
+        ({"models": ()}, "models of 'other labels' holds no number"),
+        ({"known": ()}, "known of 'other labels' holds no number"),
+        ({"known": (math.inf,)}, r"known of 'other labels' holds \[inf\]: give nats"),
+        ({"models": (math.nan,)}, r"models of 'other labels' holds \[nan\]: give nats"),
+        ({"rung": "guided z"}, "rung 'guided z' is not one of other labels, fitted label, trained"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(change, message):
-    given = {"attack": "a", "models": (0.3,), "hidden": (0.9,), "retrained": NEAR}
+    given = {"rung": OTHER, "models": (30,), "known": (9,), "retrained": (30, 31, 32)}
     with pytest.raises(ValueError, match=message):
         compare(**given | change)
 
 
 @pytest.mark.parametrize(
-    ("groups", "message"),
+    ("change", "message"),
     [
-        ((1, 0, 3), r"\[1, 0, 3\] models, hidden and retrained ones of class 7: give some"),
-        ((0, 1, 3), r"\[0, 1, 3\]"),
-        ((1, 1, 2), "give at least three"),
+        ({"hidden": ()}, "no hidden model of class 7: give some of each"),
+        ({"tested": (), "masked": ()}, "no tested and no masked model of class 7"),
+        ({"retrained": (72.0, 73.0)}, "2 retrained models for 'other labels': give at least three"),
     ],
 )
-def test_groups_that_are_too_small_are_refused(groups, message):
+def test_groups_that_are_too_small_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
-        compare_all({7: tuple([reported(0.5)] * n for n in groups)})
+        compare_all({7: climbed(**change)})
 
 
-@pytest.mark.parametrize("other", [{"b": [0.5]}, {"a": []}])
-def test_groups_with_other_attacks_are_refused(other):
-    with pytest.raises(ValueError, match=r"attacks \['.'\] are not \['a'\]"):
-        compare_all({7: ([{"a": [0.5]}], [other], [{"a": [0.5]}] * 3)})
+@pytest.mark.parametrize("name", [HEALED_OTHER, "kept, as is", UNFINISHED])
+def test_a_model_that_did_not_climb_all_rungs_is_refused(name):
+    models = climbed()
+    models.retrained[1][name] = []
+    with pytest.raises(ValueError, match=f"a model of class 7 lacks {name}: climb again"):
+        compare_all({7: models})
 
 
-FINDING = Finding("a", 1, 0.5, 0.1, 0.1, 3, 4, 0.0, -0.05, 0.05, 0.2, 0.1, 0.01, 0.5, 0, ERASED)
+# Words and the picture
 
 
 def findings_of(**verdicts):
-    """digit -> attack -> finding; digits are named d0, d1 and so on."""
+    """class -> rung -> finding; classes are named d0, d1 and so on."""
+    found = compare_all({0: climbed()})[0].by_rung
     return {
-        int(name[1:]): {
-            attack: replace(FINDING, attack=attack, verdict=verdict, resists=verdict == ERASED)
-            for attack in CLAIM_ATTACKS
-        }
+        int(name[1:]): {rung: replace(f, verdict=verdict) for rung, f in found.items()}
         for name, verdict in verdicts.items()
     }
 
 
-def test_words_name_the_digits_that_are_not_erased():
+def test_words_name_the_classes_of_every_verdict():
     said = in_words(
-        findings_of(d0=ERASED, d1=ERASED, d4=REMAINS, d5=UNDECIDED, d7=UNDECIDED, d9=INCONCLUSIVE)
+        findings_of(
+            d0=ALIKE, d1=ERASED, d2=ALIKE, d4=REMAINS, d5=UNDECIDED, d7=RESISTS, d9=INCONCLUSIVE
+        )
     )
-    assert said.count(".") == len(CLAIM_ATTACKS)
+    assert said.count(".") == len(RUNGS)
     assert said.startswith(
-        "Label only, 10 images: erased on 2, memory remains on 1 (4), undecided on 2 (5, 7), "
-        "inconclusive on 1 (9) of 6; it resists on 2. Label only, 100 images: "
+        "Other labels: alike on 2 (0 2), erased on 1 (1), resists on 1 (7), undecided on 1 (5), "
+        "memory remains on 1 (4), inconclusive on 1 (9) of 7. Fitted label: alike on 2 (0 2), "
     )
+    assert "Trained on, other labels: alike" in said
     assert in_words({}) == ""
-    assert in_words(findings_of(d3=REMAINS)).startswith(
-        "Label only, 10 images: memory remains on 1 (3) of 1. "
-    )
 
 
-def test_words_leave_out_what_stands_beside_and_count_the_digits_that_faced_an_attack():
+def test_words_count_the_classes_that_faced_a_rung():
     findings = findings_of(d1=ERASED, d3=UNDECIDED)
-    del findings[3][CLAIM_ATTACKS[1]]
-    findings[1][WITHOUT_VERDICT[0]] = replace(
-        FINDING, attack=WITHOUT_VERDICT[0], verdict=NO_VERDICT
-    )
+    del findings[3][FITTED]
     said = in_words(findings)
-    assert "Label only, 10 images: erased on 1, undecided on 1 (3) of 2; " in said
-    assert "Label only, 100 images: erased on 1 of 1; " in said
-    assert WITHOUT_VERDICT[0].capitalize() not in said
+    assert "Other labels: erased on 1 (1), undecided on 1 (3) of 2. " in said
+    assert "Fitted label: erased on 1 (1) of 1. " in said
 
 
-def found(middle):
-    return compare("a", [middle, middle + 0.01], [0.9, 0.92], (0.29, 0.3, 0.31))
-
-
-def test_the_picture_shows_ends_margin_and_what_is_known():
-    findings = {"remains": found(0.5), "erased": found(0.3), "resists": found(0)}
+def test_the_picture_shows_ends_what_counts_as_alike_and_what_is_known():
+    findings = {
+        name: compare(OTHER, around(100 - excess, 1), around(70, 1), around(100, 1))
+        for name, excess in {"remains": 25, "alike": 0, "resists": -25}.items()
+    }
     ax = excess_intervals(findings)
     ends, mean, known, _ = ax.lines[:4]
     first = findings["remains"]
     assert list(ends.get_xdata()) == [first.low, first.high]
     assert list(mean.get_xdata()) == [first.excess]
-    assert list(known.get_xdata()) == [pytest.approx(first.hidden - first.retrained)]
-    assert [bar.get_width() for bar in ax.patches] == [f.margin for f in findings.values()]
-    assert len({ax.lines[k].get_color() for k in (0, 4, 8)}) == 1
-    assert [ax.lines[k].get_marker() for k in (1, 5, 9)] == ["s", "o", "o"]
-    assert ax.get_xlim() == (-1.05, 1.05)
-
-
-def test_the_picture_of_costs_has_limits_of_its_own():
-    cost = compare(COST, [104.0, 106.0], [95.0, 97.0], [110.0, 111.0, 112.0])
-    ax = excess_intervals({"3": cost})
-    assert ax.get_xlim()[1] > 15
-    assert list(ax.lines[2].get_xdata()) == [pytest.approx(15)]  # the hidden ones' memory
+    assert list(known.get_xdata()) == [pytest.approx(30)]
+    for bar in ax.patches:
+        assert (bar.get_x(), bar.get_width()) == pytest.approx((-15, 25))
+    assert [ax.lines[k].get_marker() for k in (1, 4, 7)] == ["s", "o", "<"]
     assert "nats" in ax.get_xlabel()

@@ -1,4 +1,4 @@
-"""The attacks on one model and the audit of it, on tiny models."""
+"""The audit of one model, on tiny models: who climbs, what the report says, and what is refused."""
 
 from dataclasses import replace
 from functools import partial
@@ -6,175 +6,159 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import sahelpers as sa
 from sahelpers.attacks import audit as audit_module
-from sahelpers.attacks.audit import LABEL_ONLY_SIZES, AuditConfig, attack_model, audit
-from sahelpers.attacks.verdicts import CLAIM_ATTACKS, WITHOUT_VERDICT, compare_all
-from sahelpers.attacks.weights import RecoveryCurve
+from sahelpers.attacks import ladder as ladder_module
+from sahelpers.attacks.audit import audit
+from sahelpers.attacks.ladder import RUNGS, Ladder, LadderConfig
+from sahelpers.attacks.masked import masked_model
+from sahelpers.attacks.verdicts import Climbed, compare_all
 
 torch.set_num_threads(1)  # tiny tensors: threads that wait for each other cost far more
 CLASS = 2
-SMALL = AuditConfig(images=6, kept_images=4, steps=3, neighbours=2, relearn_steps=1, draws=2)
+SMALL = LadderConfig(
+    images=6, z_steps=1, sets=2, set_size=3, fit_steps=1, heal_steps=1, relearn_steps=25
+)
 
 
-def tiny_model(seed, seen=(0, 1, 2, 3)):
-    with torch.random.fork_rng():
+def tiny_model(seed, seen=(0, 1, 2, 3), **changes):
+    given = {"latent_dim": 3, "num_classes": 4, "image_shape": (1, 8, 8)} | changes
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = sa.CVAE(latent_dim=3, num_classes=4).eval()
+        model = sa.CVAE(**given).eval()
     for label in seen:
-        model.set_class_prior(label, 1 + torch.randn((20, 3), generator=sa.seeded(label)))
+        latents = torch.randn((20, model.latent_dim), generator=sa.seeded(label))
+        model.set_class_prior(label, 1 + latents)
     return model
 
 
-@pytest.fixture(scope="module")
-def given():
-    """Tiny judges, images and a baseline."""
-    with torch.random.fork_rng():
-        torch.manual_seed(9)
-        judges = {role: sa.Judge(role, num_classes=4).eval() for role in ("open_set", "closed_set")}
-    images = torch.rand((108, 1, 28, 28), generator=sa.seeded(1))
-    labels = torch.tensor([CLASS] * 100 + [0, 1, 3, 0, 1, 3, 0, 1])
-    data = sa.LabelledImages(images, labels, tuple("abcd"))
-    return {"judges": judges, "data": data, "baseline": tiny_model(0)}
+def made_up(of_class, others=12, seed=1):
+    """Images of noise of four classes."""
+    labels = torch.tensor([CLASS] * of_class + [0, 1, 3] * (others // 3))
+    images = torch.rand((len(labels), 1, 8, 8), generator=sa.seeded(seed))
+    return sa.LabelledImages(images, labels, tuple("abcd"))
 
 
-@pytest.fixture
+GIVEN = {"baseline": tiny_model(0), "data": (made_up(12, 24, seed=2), made_up(30))}
+
+
+@pytest.fixture(autouse=True)
 def shortly(monkeypatch):
-    """Fits of the label in a step: curve and cost are of nobody's interest."""
-    fit_label = audit_module.fit_label
-    monkeypatch.setattr(audit_module, "fit_label", partial(fit_label, steps=1))
-    monkeypatch.setattr("sahelpers.attacks.weights.SAMPLES", 16)
+    """A mask of one step and one rate of relearning: how well they work is of no interest here."""
+    monkeypatch.setattr(audit_module, "masked_model", partial(masked_model, steps=1))
+    monkeypatch.setattr(ladder_module, "RATES", (1e-3,))
 
 
-def three_retrained():
-    return [tiny_model(k, seen=(0, 1, 3)) for k in (1, 5, 6)]
+def three_retrained(**changes):
+    return [tiny_model(k, seen=(0, 1, 3), **changes) for k in (1, 5, 6)]
 
 
-def test_the_audit_attacks_all_alike(given, shortly):
-    retrained, model = three_retrained(), tiny_model(2)
-    before = {k: v.clone() for k, v in model.state_dict().items()}
-    report = audit(model, CLASS, SMALL, retrained=retrained, **given)
-    models = (model, sa.reset_label(given["baseline"], CLASS), *retrained)
-    values = [attack_model(m, CLASS, SMALL, **given) for m in models]
-    expected = compare_all({CLASS: (values[:1], values[1:2], values[2:])})[CLASS]
-    expected = replace(expected, notes=report.notes)
-    assert repr(report) == repr(expected)  # nan is not equal to itself
-    assert {f.attack for f in report.findings} == {*CLAIM_ATTACKS, *WITHOUT_VERDICT}
-    for finding in report.findings:
-        assert (finding.n_models, finding.n_retrained) == (1, 3)
-        assert finding.attack in str(report)
+def test_all_models_climb_the_same_ladder():
+    retrained, model, baseline = three_retrained(), tiny_model(2), GIVEN["baseline"]
+    every = [model, baseline, *retrained]
+    before = [{k: v.clone() for k, v in m.state_dict().items()} for m in every]
+    report = audit(model, CLASS, SMALL, retrained=retrained, **GIVEN)
+    ladder = Ladder(baseline, CLASS, *GIVEN["data"], SMALL)
+    groups = (
+        [model],
+        [sa.reset_label(baseline, CLASS)],
+        [masked_model(baseline, CLASS, steps=1)],
+        retrained,
+    )
+    climbed = Climbed(*([ladder.climb(m) for m in group] for group in groups))
+    assert report == compare_all({CLASS: climbed})[CLASS]
     assert report.forget_class == CLASS
-    assert report.notes == ()  # of a hundred images all that was asked for
-    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
-    again = audit(model, np.int64(CLASS), SMALL, retrained=retrained, **given)
-    assert repr(again) == repr(report)
+    assert [f.rung for f in report.findings] == list(RUNGS)
+    assert all((f.n_models, f.n_known, f.n_retrained) == (1, 1, 3) for f in report.findings)
+    assert all(rung in str(report) for rung in RUNGS)
+    for m, state in zip(every, before, strict=True):
+        assert all(torch.equal(v, state[k]) for k, v in m.state_dict().items())
+    again = audit(model, np.int64(CLASS), SMALL, retrained=retrained, **GIVEN)
+    assert again == report
+    other = audit(model, CLASS, replace(SMALL, seed=43), retrained=retrained, **GIVEN)
+    assert other.findings != report.findings
 
 
-def test_few_images_are_taken_as_they_are_and_the_report_says_so(given, shortly):
-    data = given["data"]
-    index = torch.tensor([*range(12), *range(100, 108)])
-    few = sa.LabelledImages(data.images[index], data.labels[index], data.class_names)
-    report = audit(
-        tiny_model(2), CLASS, SMALL, retrained=three_retrained(), **{**given, "data": few}
+class Half(nn.Module):
+    """A network of one's own, which does not say where the label enters."""
+
+    def __init__(self, inputs, outputs):
+        super().__init__()
+        self.first, self.last = nn.Linear(inputs + 4, 16), nn.Linear(16, outputs)
+
+    def forward(self, values, y):
+        return self.last(self.first(torch.cat([values.flatten(1), y], 1)).relu())
+
+
+def own(seed):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return sa.CVAE(latent_dim=3, num_classes=4, image_shape=(1, 8, 8),
+                       encoder=Half(64, 6), decoder=Half(3, 64))  # fmt: skip
+
+
+def test_the_baseline_stands_for_the_hidden_model_where_networks_do_not_say_their_label():
+    baseline, retrained = own(0), [own(k) for k in (2, 3, 4)]
+    data = GIVEN["data"]
+    report = audit(own(1), CLASS, SMALL, baseline=baseline, retrained=retrained, data=data)
+    assert report.notes[-1] == (
+        "The baseline stands in the hidden model's place: encoder or decoder has no method "
+        "label_weights()."
     )
-    assert report.notes == (
-        "There are 12 images of the class: attacks that ask for more take these.",
-    )
-    assert str(report).endswith(report.notes[0])
-    assert {f.attack for f in report.findings} == {*CLAIM_ATTACKS, *WITHOUT_VERDICT}
+    assert str(report).endswith(report.notes[-1])
+    itself = Ladder(baseline, CLASS, *data, SMALL).climb(baseline)
+    for rung, finding in report.by_rung.items():
+        if finding.control == "hidden":
+            assert finding.known == pytest.approx(float(np.mean(itself[rung])))
 
 
-def test_the_attacks_are_what_they_say(given, monkeypatch):
-    """The fits of the label are recorded; costs are those of `image_cost`."""
-    calls, config = [], replace(SMALL, images=5, draws=3)
-
-    def relearning(model, label, *, data, judges, steps, over, seed):
-        calls.append((label, over, steps, len(data), set(data.labels.tolist()), seed))
-        return RecoveryCurve([0, 1], [0.25 * len(calls)] * 2, model)
-
-    def fitting(model, label, sets):
-        fitted.append((label, sets))
-        return torch.tensor([7.0] * len(sets)), None, None
-
-    def shown(images, judges, label):
-        return torch.arange(len(images)) % 2 == 0
-
-    fitted = []
-    monkeypatch.setattr(audit_module, "relearn", relearning)
-    monkeypatch.setattr(audit_module, "fit_label", fitting)
-    monkeypatch.setattr(audit_module, "attack_success", shown)
-    model = tiny_model(1)
-    found = attack_model(model, CLASS, config, **given)
-    assert list(found) == [*CLAIM_ATTACKS, *WITHOUT_VERDICT]
-    assert [call[:5] for call in calls] == [
-        (CLASS, "label", 1, n, {CLASS}) for n in LABEL_ONLY_SIZES for _ in range(3)
-    ]
-    assert len({call[5] for call in calls}) == 6  # other images each
-    assert found["label only, 10 images"] == [0.25, 0.5, 0.75]
-    images = given["data"].only(CLASS).take(5, config.seed).images
-    own = sa.image_cost(given["baseline"], images, torch.tensor([CLASS]), config.steps)[0]
-    others = sa.image_cost(model, images, torch.tensor([0, 1, 3]), config.steps)[0]
-    expected = (others.amin(1) - own[:, 0]).tolist()
-    assert found["cost under other labels"] == pytest.approx(expected, abs=1e-3)
-    ((label, sets),) = fitted
-    assert label == CLASS
-    assert torch.equal(sets, images[None])  # five images are one set, not ten
-    price = 7 - float(own.mean())
-    assert found["cost under a fitted label"] == pytest.approx([price], abs=1e-3)
-    assert found["share shown under other labels"] == [0.5] * 5
-    kept = given["data"].without(CLASS).take(4, config.seed)
-    own = sa.image_cost(model, kept.images, kept.labels[:, None], config.steps)[0][:, 0]
-    assert found["kept digits' cost, own label"] == pytest.approx(own.tolist(), abs=1e-3)
-    apart = torch.tensor([[k for k in (0, 1, 3) if k != c] for c in kept.labels.tolist()])
-    other = sa.image_cost(model, kept.images, apart, config.steps)[0].amin(1)
-    assert found["kept digits' cost, other labels"] == pytest.approx(other.tolist(), abs=1e-3)
-    again = attack_model(model, CLASS, replace(config, seed=43), **given)
-    assert found["cost under other labels"] != again["cost under other labels"]
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"data": GIVEN["data"][1]}, TypeError, "data is of type LabelledImages, not tuple: give"),
+        ({"data": GIVEN["data"][:1]}, ValueError, r"data has 1 parts: give a pair \(train, test\)"),
+        ({"data": (None, made_up(30))}, TypeError, "train is of type NoneType"),
+        ({"data": (made_up(30), made_up(29))}, ValueError, "test has 29 images of class 2"),
+        ({"data": (made_up(30), made_up(40, 0))}, ValueError, "test has 0 images of kept classes"),
+        ({"forget_class": 4}, ValueError, "class 4"),
+        ({"config": {"images": 5}}, TypeError, "config is of type dict, not LadderConfig"),
+        ({"model": nn.Linear(1, 1)}, TypeError, "model is of type Linear"),
+        ({"baseline": sa.CVAE(num_classes=3)}, ValueError, "baseline has 3 classes, not 4"),
+        ({"retrained": tiny_model(1)}, TypeError, "retrained is of type CVAE.*give a list"),
+        ({"retrained": []}, ValueError, "0 retrained models: give 3 or more"),
+        ({"retrained": three_retrained()[:2]}, ValueError, "2 retrained models: give 3 or more"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_audited_is_refused(change, error, words):
+    given = {"model": tiny_model(2), "forget_class": CLASS, "config": SMALL, **GIVEN}
+    given["retrained"] = three_retrained()
+    with pytest.raises(error, match=words):
+        audit(**(given | change))
 
 
-def test_a_label_is_fitted_to_sets_of_ten_real_images(given, monkeypatch):
-    fitted = []
+@pytest.mark.parametrize(
+    ("fourth", "words"),
+    [
+        (tiny_model(7), r"retrained\[3\] was trained with class 2"),
+        (three_retrained()[0], r"retrained\[3\] has the weights of"),
+        (tiny_model(2, seen=()), r"retrained\[3\] has the weights of the model"),
+        (
+            tiny_model(7, seen=(), latent_dim=4),
+            r"retrained\[3\] has arch, latent_dim and image_shape .*4, .*, the model",
+        ),
+        (tiny_model(7, seen=(), num_classes=3), r"retrained\[3\] has 3 classes, not 4"),
+    ],
+)
+def test_a_model_that_is_no_retrained_one_is_named(fourth, words):
+    with pytest.raises(ValueError, match=words):
+        audit(tiny_model(2), CLASS, SMALL, retrained=[*three_retrained(), fourth], **GIVEN)
 
-    def fitting(model, label, sets):
-        fitted.append(sets)
-        return torch.zeros(len(sets)), None, None
 
-    monkeypatch.setattr(audit_module, "fit_label", fitting)
-    monkeypatch.setattr("sahelpers.attacks.weights.SAMPLES", 16)
-    config = replace(SMALL, images=36, draws=5)
-    found = attack_model(tiny_model(1), CLASS, config, **given)
-    assert tuple(fitted[0].shape[:2]) == (3, 10)  # of 36 images there are three sets
-    assert len(found["cost under a fitted label"]) == 3
-    assert len(fitted[0].flatten(0, 1).unique(dim=0)) == 30
-
-
-def test_refusals_name_what_is_wrong(given):
-    model, others = tiny_model(0), three_retrained()
-    asked = partial(audit, config=SMALL, **given)
-    with pytest.raises(ValueError, match=r"retrained\[3\] was trained with class 2"):
-        asked(model, CLASS, retrained=[*others, model])
-    for given_twice in ([*others, others[0]], [*others, tiny_model(0, seen=())]):
-        with pytest.raises(ValueError, match=r"retrained\[3\] has the weights of"):
-            asked(tiny_model(0), CLASS, retrained=given_twice)
-    with pytest.raises(
-        ValueError, match=r"retrained\[3\] has arch, latent_dim and image_shape .*4, .*, the model"
-    ):
-        asked(model, CLASS, retrained=[*others, sa.CVAE(latent_dim=4, num_classes=4).eval()])
-    with pytest.raises(ValueError, match=r"retrained\[3\] has 3 classes, not 4"):
-        asked(model, CLASS, retrained=[*others, sa.CVAE(latent_dim=3, num_classes=3).eval()])
-    for few in ([], others[:2]):
-        with pytest.raises(ValueError, match=f"{len(few)} retrained models: give 3 or more"):
-            asked(model, CLASS, retrained=few)
-    nothing = {**given, "data": given["data"].without(CLASS)}
-    with pytest.raises(ValueError, match="data has 0 images of class 2: give 10 or more"):
-        audit(model, CLASS, SMALL, retrained=others, **nothing)
-    alone = {**given, "data": given["data"].only(CLASS)}
-    with pytest.raises(ValueError, match="data has images of class 2 only"):
-        audit(model, CLASS, SMALL, retrained=others, **alone)
-    with pytest.raises(ValueError, match="class 4"):
-        asked(model, 4, retrained=others)
-    with pytest.raises(ValueError, match="images=1 "):
-        AuditConfig(images=1)
-    with pytest.raises(TypeError, match="config"):
-        audit(model, CLASS, {"images": 5}, retrained=others, **given)
+@pytest.mark.parametrize(
+    ("field", "value"), [("images", 1), ("relearn_steps", 24), ("sets", 0), ("heal_rate", 11.0)]
+)
+def test_a_configuration_out_of_its_range_is_named(field, value):
+    with pytest.raises(ValueError, match=f"{field}={value} must be"):
+        LadderConfig(**{field: value})

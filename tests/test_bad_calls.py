@@ -58,7 +58,7 @@ JUDGES = {"open_set": OPEN, "closed_set": CLOSED}
 LABELS, Z = torch.arange(10).repeat(4), torch.zeros(40, 2)
 DATA = sa.LabelledImages(IMAGES, LABELS)
 OF_FOUR = sa.LabelledImages(IMAGES[:4], LABELS[:4], tuple("abcd"))
-REAL = sa.LabelledImages(IMAGES[:1].expand(101, -1, -1, -1), torch.tensor([3] * 100 + [4]))
+REAL = sa.LabelledImages(IMAGES[:1].expand(32, -1, -1, -1), torch.tensor([3] * 30 + [4, 5]))
 FISHER = made_up_fisher(MODEL)
 FISHERS = sa.ClassFishers((FISHER,) * 10)
 LATENTS = sa.fixed_latents(MODEL, 2)
@@ -93,8 +93,7 @@ relearn = usual(
 )  # fmt: skip
 audit = usual(
     sa.audit,
-    model=MODEL, baseline=MODEL, retrained=[RETRAINED, *OTHERS], forget_class=3, judges=JUDGES,
-    data=REAL,
+    model=MODEL, baseline=MODEL, retrained=[RETRAINED, *OTHERS], forget_class=3, data=(DATA, REAL),
 )  # fmt: skip
 
 

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import pytest
 
 import sahelpers as sa
-from sahelpers.attacks.audit import AuditConfig
 from sahelpers.live.forgetting import AmnesiaController
 from sahelpers.store.archive import same
 from study import grid
@@ -22,7 +21,9 @@ CONFIGS = {
     "judge": sa.JudgeConfig(epochs=1, batch_size=50),
 }
 MEASURES = MeasureConfig(samples=20, frechet_samples=20, iwae_images=3, iwae_draws=5)
-AUDIT = AuditConfig(images=6, kept_images=4, steps=1, neighbours=1, relearn_steps=1, draws=2)
+LADDER = sa.LadderConfig(
+    images=6, z_steps=1, sets=1, set_size=3, fit_steps=1, heal_steps=1, relearn_steps=25
+)
 
 
 class Clone:
@@ -42,7 +43,7 @@ class Clone:
     def grid(self, part, *methods):
         configs = {k: CONFIGS[k] for k in ("baseline", "amnesia", "judge")}
         seeds = (CONFIGS["baseline"].seed,)
-        made = Grid(part, methods, (3,), seeds, measures=MEASURES, audit=AUDIT, bounded=(),
+        made = Grid(part, methods, (3,), seeds, measures=MEASURES, ladder=LADDER, bounded=(),
                     folder=self.folder, **configs)  # fmt: skip
         made.run()
         assert made.missing() == []
@@ -66,8 +67,8 @@ class Clone:
     def scoreboard(self):
         self.grid("scoreboard", RETRAINED, OURS)
 
-    def claim(self):
-        self.grid("claim", HIDDEN, RETRAINED)
+    def ladder(self):
+        self.grid("ladder", HIDDEN, RETRAINED)
 
     def report(self):
         run.measure(3, self.folder, n=5)
@@ -76,14 +77,14 @@ class Clone:
         AmnesiaController(self.story())
 
 
-ENTRIES = ("snippet", "first_notebook", "probing_notebook", "scoreboard", "claim", "report",
+ENTRIES = ("snippet", "first_notebook", "probing_notebook", "scoreboard", "ladder", "report",
            "dashboard")  # fmt: skip
 
 
 @pytest.fixture
 def data():
     """Training and test images, small ones: what is asked is who makes what, not how well."""
-    return sa.load_dataset("digits8").take(300), sa.load_dataset("digits8", "test").take(300)
+    return sa.load_dataset("digits8").take(300), sa.load_dataset("digits8", "test")
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,7 @@ def is_right(values, *shape):
 
 
 @pytest.mark.parametrize(
-    "kind", [BaselineConfig, JudgeConfig, FisherConfig, AmnesiaConfig, ProbeConfig, sa.AuditConfig]
+    "kind", [BaselineConfig, JudgeConfig, FisherConfig, AmnesiaConfig, ProbeConfig, sa.LadderConfig]
 )
 @many
 @given(data=st.data())

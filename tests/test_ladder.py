@@ -1,19 +1,241 @@
-"""The ladder's costs against the functions that ask for one of them, and the masked model."""
+"""The rungs against what they are made of, who chooses by which images, and the masked model."""
+
+import copy
+import math
 
 import pytest
 import torch
+from torch import nn
 
 import sahelpers as sa
-from sahelpers.attacks.ladder import Ladder, LadderConfig, cost_under, fit_labels
+from sahelpers.attacks import ladder as ladder_module
+from sahelpers.attacks.ladder import (
+    FITTED,
+    HEALED_FITTED,
+    HEALED_OTHER,
+    KEPT,
+    KEPT_BESIDE,
+    OTHER,
+    RATES,
+    RUNGS,
+    UNFINISHED,
+    WEIGHTS,
+    Ladder,
+    LadderConfig,
+    cost_under,
+    fit_labels,
+)
 from sahelpers.attacks.masked import masked_model
 
 torch.set_num_threads(1)  # tiny tensors: threads that wait for each other cost far more
-FEW = LadderConfig(images=5, z_steps=4, sets=2, set_size=3, fit_steps=6)
+FEW = LadderConfig(
+    images=8, z_steps=4, sets=2, set_size=3, fit_steps=6, heal_steps=4, relearn_steps=25
+)
+CLASS = 2  # of four
+
+
+def made_up(of_class, others=12):
+    """Images of noise, all different, of four classes."""
+    labels = torch.tensor([CLASS] * of_class + [0, 1, 3] * (others // 3))
+    images = torch.rand((len(labels), 1, 8, 8), generator=sa.seeded(1))
+    return sa.LabelledImages(images, labels, tuple("abcd"))
+
+
+def small_model(seed=0):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return sa.CVAE(latent_dim=3, num_classes=4, image_shape=(1, 8, 8)).eval()
+
+
+def small_ladder(of_class=40, **changes):
+    given = {"images": 8, "z_steps": 1, "fit_steps": 1, "heal_steps": 1, "relearn_steps": 25}
+    data = made_up(of_class)
+    return Ladder(small_model(), CLASS, data, data, LadderConfig(**(given | changes)))
+
+
+def bytes_of(images):
+    return [image.numpy().tobytes() for image in images]
 
 
 @pytest.fixture(scope="module")
 def ladder(model, mnist):
-    return Ladder(model, 3, mnist.take(1000), FEW)
+    data = mnist.take(1000)
+    return Ladder(model, 3, data, data, FEW)
+
+
+# What the images are
+
+
+@pytest.mark.parametrize(
+    ("of_class", "changes", "sets", "half"),
+    [
+        (30, {}, (1, 10), 10),
+        (59, {}, (1, 10), 24),  # of 49 that are left one is left over
+        (60, {}, (2, 10), 20),
+        (90, {}, (3, 10), 30),
+        (120, {}, (3, 10), 45),
+        (90, {"images": 21}, (3, 10), 10),
+        (30, {"set_size": 3}, (3, 3), 10),
+        (30, {"set_size": 1000}, (1, 10), 10),
+        (30, {"set_size": 1, "sets": 100}, (10, 1), 10),
+        (90, {"images": 2, "sets": 1}, (1, 10), 1),
+    ],
+)
+def test_few_images_shrink_the_sets_and_both_halves(of_class, changes, sets, half):
+    ladder = small_ladder(of_class, **({"images": 200} | changes))
+    assert ladder.sets.shape[:2] == sets
+    assert len(ladder.choosing.data) == len(ladder.scored.data) == half
+    assert len(ladder.kept.data) == min(half, 12)  # there are twelve kept images
+
+
+def test_no_image_is_fitted_to_chosen_by_and_scored_at_once(ladder, mnist):
+    of_class = set(bytes_of(mnist.only(3).images))
+    parts = ladder.sets.flatten(0, 1), ladder.choosing.data.images, ladder.scored.data.images
+    parts = [bytes_of(part) for part in parts]
+    assert [len(part) for part in parts] == [6, 4, 4]
+    together = [image for part in parts for image in part]
+    assert len(set(together)) == len(together)
+    assert set(together) <= of_class
+    assert not of_class & set(bytes_of(ladder.kept.data.images))
+    for share in (ladder.choosing, ladder.scored):
+        assert set(share.data.labels.tolist()) == {3}
+    assert 3 not in ladder.kept.data.labels
+    assert 3 not in ladder.kept_train.labels
+
+
+def test_the_seed_chooses_the_images():
+    first, again, other = (small_ladder(seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(first.scored.data.images, again.scored.data.images)
+    assert not torch.equal(first.scored.data.images, other.scored.data.images)
+
+
+def test_the_price_is_what_the_baseline_pays_under_the_own_label(ladder, model):
+    for share in (ladder.choosing, ladder.scored, ladder.kept):
+        data = share.data
+        own, _ = sa.image_cost(model, data.images, data.labels[:, None], FEW.z_steps)
+        assert torch.equal(share.price, own[:, 0])
+        assert torch.equal(share.bound, sa.dataset_negative_elbo(model, data))
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "words"),
+    [
+        ({"test": made_up(29)}, ValueError, "test has 29 images of class 2: give 30 or more"),
+        ({"test": made_up(40, 0)}, ValueError, "test has 0 images of kept classes: give two"),
+        ({"train": made_up(40, 0)}, ValueError, "train has 0 images of kept classes: give two"),
+        ({"test": None}, TypeError, "test is of type NoneType, not LabelledImages"),
+        ({"train": [1]}, TypeError, "train is of type list, not LabelledImages"),
+        ({"config": sa.ProbeConfig()}, TypeError, "config is of type ProbeConfig"),
+        ({"baseline": nn.Linear(2, 2)}, TypeError, "baseline is of type Linear"),
+        ({"forget_class": 4}, ValueError, "class 4"),
+        ({"baseline": sa.CVAE(num_classes=3)}, ValueError, "baseline has 3 classes, not 4"),
+        (
+            {"baseline": sa.CVAE(latent_dim=3, num_classes=4)},
+            ValueError,
+            r"train has 4 classes and images \(1, 8, 8\), the baseline 4 and \(1, 28, 28\)",
+        ),
+        (
+            {"train": sa.LabelledImages(torch.rand(3, 1, 8, 8), torch.tensor([0, 1, 2]))},
+            ValueError,
+            r"train has 10 classes .*, the baseline 4",
+        ),
+    ],
+)
+def test_what_no_ladder_stands_on_is_refused(given, error, words):
+    usual = {"baseline": small_model(), "forget_class": CLASS, "config": LadderConfig(z_steps=1)}
+    usual |= {"train": made_up(40), "test": made_up(40)}
+    with pytest.raises(error, match=words):
+        Ladder(**(usual | given))
+
+
+def test_what_cannot_climb_is_refused():
+    with pytest.raises(TypeError, match="model is of type list"):
+        small_ladder().climb([])
+    with pytest.raises(ValueError, match="model has 10 classes, not 4"):
+        small_ladder().climb(sa.CVAE(image_shape=(1, 8, 8)))
+
+
+# The rungs
+
+
+def test_every_rung_and_what_kept_images_pay_beside_it_are_measured(model, ladder):
+    hidden = sa.reset_label(model, 3)
+    before = {name: value.clone() for name, value in hidden.state_dict().items()}
+    found = ladder.climb(hidden)
+    assert set(found) == {*RUNGS, *KEPT, UNFINISHED}
+    sizes = {name: len(numbers) for name, numbers in found.items()}
+    assert sizes[OTHER] == sizes[HEALED_OTHER] == sizes["kept, as is"] == 4
+    assert sizes["kept, trained on"] == 4
+    assert sizes[FITTED] == sizes[HEALED_FITTED] == FEW.sets
+    assert sizes[WEIGHTS] == sizes["kept, all weights"] == sizes[UNFINISHED] == 1
+
+    images, price = ladder.scored.data.images, ladder.scored.price
+    others = [sa.image_cost(hidden, images, torch.tensor([k]), 4)[0][:, 0]
+              for k in range(10) if k != 3]  # fmt: skip
+    expected = torch.stack(others).amin(0) - price
+    assert found[OTHER] == pytest.approx(expected.tolist(), abs=0.05)
+    assert found["kept, as is"] == pytest.approx([0.0] * 4, abs=1e-3)  # the same weights
+
+    healed = sa.heal(hidden, 3, ladder.kept_train, 4, rate=FEW.heal_rate, seed=FEW.seed)
+    by_hand = ladder.latents_and_label(healed)
+    assert found[HEALED_OTHER] == by_hand[OTHER]
+    assert found[HEALED_FITTED] == by_hand[FITTED]
+    assert found["kept, trained on"] == by_hand["kept"] != found["kept, as is"]
+
+    relearned = ladder.relearned(hidden)
+    assert found[WEIGHTS] == [relearned.bound]
+    assert found["kept, all weights"] == [relearned.kept]
+    assert found[UNFINISHED] == [float(relearned.unfinished)]
+    assert all(torch.equal(v, before[k]) for k, v in hidden.state_dict().items())
+
+
+def test_what_a_model_pays_does_not_depend_on_who_climbed_before():
+    ladder, data = small_ladder(), made_up(40)
+    torch.manual_seed(1)
+    first = ladder.climb(small_model(1))
+    ladder.climb(small_model(2))
+    torch.manual_seed(2)
+    assert ladder.climb(small_model(1)) == first
+    config = ladder.config
+    assert Ladder(small_model(), CLASS, data, data, config).climb(small_model(1)) == first
+
+
+class Half(nn.Module):
+    """A network of one's own, with dropout, that says or does not say where the label enters."""
+
+    def __init__(self, inputs, outputs):
+        super().__init__()
+        self.first, self.drop = nn.Linear(inputs + 4, 16), nn.Dropout(0.5)
+        self.last = nn.Linear(16, outputs)
+
+    def forward(self, values, y):
+        first = self.first(torch.cat([values.flatten(1), y], 1))
+        return self.last(self.drop(first.relu()))
+
+
+class Saying(Half):
+    def label_weights(self):
+        return self.first.weight, self.first.in_features - 4
+
+
+@pytest.mark.parametrize("half", [Half, Saying])
+def test_networks_of_ones_own_climb_and_are_not_changed(half):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        own = sa.CVAE(latent_dim=3, num_classes=4, image_shape=(1, 8, 8),
+                      encoder=half(64, 6), decoder=half(3, 64)).train()  # fmt: skip
+    before = copy.deepcopy(own.state_dict())
+    data, config = made_up(40), small_ladder().config
+    ladder = Ladder(own, CLASS, data, data, config)
+    found = ladder.climb(own)
+    assert found["kept, as is"] == [0.0] * len(ladder.kept.data)
+    assert all(math.isfinite(nats) for numbers in found.values() for nats in numbers)
+    assert own.training  # dropout rests in copies
+    assert all(torch.equal(v, before[k]) for k, v in own.state_dict().items())
+    assert Ladder(own, CLASS, data, data, config).climb(own) == found
+
+
+# Rungs 1 to 3: a label of one's own
 
 
 @pytest.mark.parametrize("arch", ["mlp", "conv"])
@@ -31,52 +253,242 @@ def test_under_a_labels_own_weights_an_image_costs_what_it_costs_under_the_label
 def test_one_start_at_the_mean_is_the_fit_of_one_label(model, ladder):
     mean = model.label_columns()[ladder.others].mean(0, keepdim=True)
     _, _, label = sa.fit_label(model, 3, ladder.sets, 6)
-    assert torch.allclose(fit_labels(model, mean, ladder.sets, 6), label, atol=1e-4)
+    (found,) = fit_labels(model, mean, ladder.sets, 6)
+    assert torch.allclose(found, label, atol=1e-4)
 
 
-def test_of_several_starts_the_cheapest_counts(model, ladder):
-    columns = model.label_columns()
-    far = columns.mean(0, keepdim=True) + 50  # nothing is drawn from there
-    near = columns[3:4]
-    together = fit_labels(model, torch.cat([far, near]), ladder.sets, 6)
-    assert torch.allclose(together, fit_labels(model, near, ladder.sets, 6), atol=1e-4)
+def test_every_set_is_fitted_from_every_start_by_itself(model, ladder):
+    starts = model.label_columns()[[3, 5]]
+    together = fit_labels(model, starts, ladder.sets, 6)
+    assert together.shape == (2, FEW.sets, starts.shape[1])
+    for k, f in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        ((alone,),) = fit_labels(model, starts[k : k + 1], ladder.sets[f : f + 1], 6)
+        assert torch.allclose(together[k, f], alone, atol=1e-4)
 
 
-def test_the_costs_are_above_what_the_baseline_pays(model, ladder):
-    hidden = sa.reset_label(model, 3)
-    before = {name: value.clone() for name, value in hidden.state_dict().items()}
-    found = ladder.climb(hidden)
-    own, _ = sa.image_cost(model, ladder.images, torch.tensor([3]), FEW.z_steps)
-    others, _ = sa.image_cost(hidden, ladder.images, ladder.others, FEW.z_steps)
-    assert found.other_labels == pytest.approx((others.amin(1) - own[:, 0]).tolist(), abs=0.05)
-    assert len(found.fitted_label) == FEW.sets
-    assert found.kept == pytest.approx([0.0] * FEW.images, abs=1e-3)  # the same weights
-    assert all(torch.equal(v, before[k]) for k, v in hidden.state_dict().items())
+def test_a_fit_begins_at_the_mean_at_the_own_label_and_at_the_two_cheapest(
+    model, ladder, monkeypatch
+):
+    given = []
+
+    def fitting(model, starts, sets, steps):
+        given.append((starts, sets, steps))
+        return fit_labels(model, starts, sets, 1)
+
+    monkeypatch.setattr(ladder_module, "fit_labels", fitting)
+    ladder.latents_and_label(model)
+    ladder.latents_and_label(model, fit_steps=9)
+    (starts, sets, steps), (_, _, more) = given
+    assert (steps, more) == (FEW.fit_steps, 9)
+    assert torch.equal(sets, ladder.sets)
+    columns, few = model.label_columns(), ladder.sets.flatten(0, 1)
+    others = [k for k in range(10) if k != 3]
+    cost = [float(sa.image_cost(model, few, torch.tensor([k]), 4)[0].mean()) for k in others]
+    cheapest = sorted(others, key=lambda k: cost[others.index(k)])[:2]
+    expected = torch.stack([columns[others].mean(0), columns[3], *columns[cheapest]])
+    assert torch.allclose(starts, expected)
 
 
-def test_a_label_is_scored_on_images_that_it_was_not_fitted_to(ladder):
-    fitted = {image.numpy().tobytes() for image in ladder.sets.flatten(0, 1)}
-    assert len(fitted) == FEW.sets * FEW.set_size
-    assert not fitted & {image.numpy().tobytes() for image in ladder.images}
-    assert 3 not in ladder.kept.labels
+def test_the_start_is_chosen_on_one_half_and_the_other_half_is_reported(ladder, monkeypatch):
+    """What a label costs is made up: on the half that is scored, another one is the cheapest."""
+    chosen_by = {0: [5, 4, 2, 3], 1: [1, 7, 8, 9]}  # set -> start -> nats
+    reported = {0: [1, 2, 30, 4], 1: [50, 1, 1, 1]}
+
+    def fitting(model, starts, sets, steps):
+        pairs = [[[s, f] for f in range(len(sets))] for s in range(len(starts))]
+        return torch.tensor(pairs, dtype=torch.float)
+
+    def price(self, model, share, label):
+        s, f = label.int().tolist()
+        return float((chosen_by if share is ladder.choosing else reported)[f][s])
+
+    monkeypatch.setattr(ladder_module, "fit_labels", fitting)
+    monkeypatch.setattr(Ladder, "_mean_cost", price)
+    assert ladder.latents_and_label(small_model_of_ten())[FITTED] == [30, 50]
 
 
-def test_too_few_images_are_named(model, mnist):
-    with pytest.raises(ValueError, match=r"test has \d+ images of class 3, and 11 are asked for"):
-        Ladder(model, 3, mnist.take(40), FEW)
+def small_model_of_ten():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return sa.CVAE(latent_dim=3).eval()
 
 
-def test_a_masked_model_differs_in_its_last_layer_and_at_the_label(model, fishers):
+def test_only_the_scored_half_moves_what_is_reported(model, ladder):
+    """Every image of a half is made five nats cheaper for the baseline."""
+    usual = ladder.latents_and_label(model)
+
+    def cheaper(name):
+        twin, share = copy.copy(ladder), getattr(ladder, name)
+        less = type(share)(share.data, share.price - 5, share.bound)
+        setattr(twin, name, less)
+        return twin.latents_and_label(model)
+
+    assert cheaper("choosing") == usual
+    found = cheaper("scored")
+    for rung in (OTHER, FITTED):
+        assert found[rung] == pytest.approx([nats + 5 for nats in usual[rung]], abs=1e-3)
+    assert found["kept"] == usual["kept"]
+
+
+# Rung 4: all weights
+
+
+def test_relearning_is_plain_training_on_a_few_images_among_kept_ones(model, ladder, monkeypatch):
+    monkeypatch.setattr(ladder_module, "RATES", (1e-3,))
+    monkeypatch.setattr(ladder_module, "LOOKS", (2, 10))
+    found = ladder.relearned(model)
+    kept, generator = ladder.kept_train, sa.seeded(FEW.seed)
+    now = sa.reset_label(model, 3)
+    adam = torch.optim.Adam(now.parameters(), lr=1e-3)
+    met = {}
+    for step in range(1, 26):
+        index = torch.randint(len(kept), (KEPT_BESIDE,), generator=generator)
+        images = torch.cat([ladder.sets[0], kept.images[index]])
+        noise = torch.randn((3 + KEPT_BESIDE, 3), generator=generator)
+        labels = torch.cat([torch.tensor([3] * 3), kept.labels[index]])
+        adam.zero_grad()
+        sa.negative_elbo(now, images, labels, noise).mean().backward()
+        adam.step()
+        if step in (2, 10, 25):
+            met[step] = [
+                float((sa.dataset_negative_elbo(now, s.data) - s.bound).mean())
+                for s in (ladder.choosing, ladder.scored, ladder.kept)
+            ]
+    steps = min(met, key=lambda step: met[step][0])
+    assert (found.steps, found.rate) == (steps, 1e-3)
+    assert [found.bound, found.kept] == pytest.approx(met[steps][1:], abs=0.05)
+    assert list(found.curve) == [2, 10, 25]
+
+
+def scripted(monkeypatch, script):
+    """Relearn where the shares' bounds are made up: rate -> what the choosing half pays at each
+    look.  The scored half pays 100 k + n at the n-th look of rate k, and kept images a half more.
+    Returns what is found and how often each rate was looked at."""
+    ladder, models, looks = small_ladder(), [], []
+
+    def bound(model, share):
+        if all(model is not known for known in models):
+            models.append(model)
+            looks.append(0)
+        k = len(models) - 1
+        if share is ladder.choosing:
+            looks[k] += 1
+            return script[RATES[k]][looks[k] - 1]
+        return 100 * k + looks[k] - 1 + (0.5 if share is ladder.kept else 0)
+
+    monkeypatch.setattr(ladder_module, "LOOKS", (1, 2, 3, 4, 5, 6, 20))
+    monkeypatch.setattr(Ladder, "_bound_above", staticmethod(bound))
+    return ladder.relearned(small_model(1)), looks
+
+
+FLAT = dict.fromkeys(RATES, (10.0,) * 8)
+
+
+def test_rate_and_steps_are_chosen_on_one_half_and_the_other_is_reported(monkeypatch):
+    found, _ = scripted(monkeypatch, FLAT | {RATES[2]: (10, 9, 8, 10, 10, 10)})
+    assert (found.rate, found.steps, found.bound, found.kept) == (RATES[2], 3, 202, 202.5)
+    assert not found.unfinished
+    assert found.curve == {1: 0, 2: 201, 3: 202, 4: 202, 5: 202, 6: 202, 20: 202, 25: 202}
+
+
+def test_three_looks_without_a_better_bound_end_a_rate(monkeypatch):
+    better = {RATES[0]: (10, 11, 12, 9, 9, 9, 9, 1), RATES[1]: (9, 8, 7, 6, 5, 4, 3, 2)}
+    found, looks = scripted(monkeypatch, FLAT | better)
+    assert looks == [7, 8, 4, 4]  # a look that is as good as the best one is not better
+    assert found.bound == 107
+
+
+@pytest.mark.parametrize(
+    ("script", "unfinished"),
+    [
+        ({}, False),
+        ({RATES[0]: (9.6,) * 8}, False),  # less than half a nat
+        ({RATES[0]: (9.4,) * 8}, True),  # the smallest rate
+        ({RATES[3]: (9.4,) * 8}, True),  # the largest one
+        ({RATES[0]: (9.4,) * 8, RATES[1]: (9.8,) * 8}, False),  # half a nat from the rest
+        ({RATES[1]: (10, 9.9, 9.8, 9.7, 9.6, 9.5, 9.1, 9.1)}, False),
+        ({RATES[1]: (10, 9.9, 9.8, 9.7, 9.6, 9.5, 8.9, 8.9)}, True),  # the second half of steps
+        ({RATES[2]: (1,) * 8}, False),
+    ],
+)
+def test_relearning_is_unfinished_where_the_edge_is_half_a_nat_better(
+    monkeypatch, script, unfinished
+):
+    assert scripted(monkeypatch, FLAT | script)[0].unfinished is unfinished
+
+
+def test_what_is_not_finite_ends_its_rate_and_is_never_the_best(monkeypatch):
+    script = {RATES[0]: (math.nan,), RATES[1]: (9, 8, math.inf), RATES[2]: (7, math.nan)}
+    found, looks = scripted(monkeypatch, FLAT | script)
+    assert looks == [1, 3, 2, 4]
+    assert (found.rate, found.steps, found.bound) == (RATES[2], 1, 200)
+    assert found.curve[25] == 200
+
+
+def test_weights_that_become_nan_at_an_absurd_rate_are_left_out(monkeypatch):
+    ladder, model = small_ladder(), small_model(1)
+    monkeypatch.setattr(ladder_module, "RATES", (1e30, *RATES[:3]))
+    found = ladder.relearned(model)
+    assert found.rate in RATES
+    assert math.isfinite(found.bound)
+    monkeypatch.setattr(ladder_module, "RATES", (1e30, 1e35))
+    with pytest.raises(ValueError, match=r"no finite negative ELBO is met at rates from 1e\+30"):
+        ladder.relearned(model)
+
+
+# The masked model
+
+
+@pytest.mark.parametrize(("arch", "last"), [("mlp", "decoder.4"), ("conv", "decoder.5")])
+def test_a_masked_model_differs_in_its_last_layer_and_at_the_label(arch, last, digits):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = sa.CVAE(arch, latent_dim=3).eval()
+    latents = torch.randn((9, 3), generator=sa.seeded(0))
+    model.set_class_prior(3, 1 + latents)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    masked = masked_model(model, fishers.without(3), 3, steps=3)
+    masked = masked_model(model, 3, steps=2)
     hidden = sa.reset_label(model, 3).state_dict()
     changed = [k for k, v in masked.state_dict().items() if not torch.equal(v, hidden[k])]
-    assert set(changed) == {"decoder.4.weight", "decoder.4.bias", "prior_mean", "prior_scale"}
+    assert set(changed) == {f"{last}.weight", f"{last}.bias", "prior_mean", "prior_scale"}
     assert not masked.prior_mean[3].any()
+    assert not masked.training
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     assert all(p.requires_grad for p in masked.parameters())
 
 
-def test_a_mask_needs_an_attacker(model, fishers):
-    with pytest.raises(ValueError, match="give more than 0"):
-        masked_model(model, fishers.without(3), 3, w_attack=0.0)
+def test_of_networks_that_do_not_say_their_label_the_last_layer_alone_is_masked():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        own = sa.CVAE(latent_dim=3, num_classes=4, image_shape=(1, 8, 8),
+                      encoder=Half(64, 6), decoder=Half(3, 64))  # fmt: skip
+    before = copy.deepcopy(own.state_dict())
+    masked = masked_model(own, CLASS, steps=2).state_dict()
+    changed = [k for k, v in masked.items() if not torch.equal(v, before[k])]
+    assert set(changed) == {"decoder.last.weight", "decoder.last.bias"}
+    assert all(torch.equal(v, before[k]) for k, v in own.state_dict().items())
+
+
+def test_a_mask_makes_the_class_dear_and_keeps_the_rest(model, ladder):
+    masked = masked_model(model, 3, steps=60)
+    images = ladder.scored.data.images
+    cost, _ = sa.image_cost(masked, images, torch.tensor([3]), 20)
+    before, _ = sa.image_cost(model, images, torch.tensor([3]), 20)
+    kept = ladder.kept.data
+    dearer = sa.image_cost(masked, kept.images, kept.labels[:, None], 20)[0]
+    dearer = dearer - sa.image_cost(model, kept.images, kept.labels[:, None], 20)[0]
+    assert float((cost - before).mean()) > float(dearer.mean()) + 5
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"w_attack": 0.0}, "w_attack=0.0 has no attacker: give more than 0"),
+        ({"steps": 0}, "steps=0"),
+        ({"push": -1}, "push=-1"),
+        ({"forget_class": 10}, "class 10"),
+    ],
+)
+def test_what_makes_no_mask_is_refused(tiny, change, words):
+    with pytest.raises(ValueError, match=words):
+        masked_model(tiny, **({"forget_class": 3, "steps": 1} | change))

@@ -7,11 +7,13 @@ import torch
 
 import sahelpers as sa
 from sahelpers import plots
+from sahelpers.attacks.ladder import OTHER
 from sahelpers.attacks.verdicts import (
-    COST_ATTACKS,
+    ALIKE,
     ERASED,
     INCONCLUSIVE,
     REMAINS,
+    RESISTS,
     UNDECIDED,
     Finding,
 )
@@ -158,12 +160,11 @@ def test_what_is_no_model_has_no_models_colour():
     assert set(seven) == set(plots.PALETTE)  # more are told apart all the same
 
 
-def finding(low, high, verdict, attack="a", resists=0):
-    """Hidden models at 0.9, retrained ones at 0.5, a margin of 0.1."""
+def finding(low, high, verdict, power=20.0):
+    """Hidden models at 10 nats, retrained ones at 40, so that the gap is 30."""
     middle = (low + high) / 2
-    groups = 0.9, 0.5 + middle, 0.5, 3, 4
-    ends = middle, low, high, 0.3, 0.1, 0.01, 0.5
-    return Finding(attack, 8, *groups, *ends, resists, verdict)
+    ends = middle, low, high, 30.0, power, 0.01, 0.5
+    return Finding(OTHER, "hidden", 10.0, 40.0 - middle, 40.0, 3, 3, 4, *ends, verdict)
 
 
 def marks(ax, marker):
@@ -173,28 +174,27 @@ def marks(ax, marker):
 
 def test_an_interval_has_the_marker_of_its_verdict_and_what_remembers_beside_it():
     rows = {
-        "good": finding(-0.2, 0.0, ERASED, resists=1),
-        "bad": finding(0.2, 0.3, REMAINS),
-        "undecided": finding(-0.2, 0.2, UNDECIDED),
-        "blind": finding(-0.2, 0.0, INCONCLUSIVE),
+        "as if it never knew": finding(-2.0, 4.0, ALIKE),
+        "wide": finding(-20.0, 5.0, ERASED),
+        "given away": finding(-40.0, -20.0, RESISTS),
+        "bad": finding(20.0, 30.0, REMAINS),
+        "undecided": finding(-20.0, 20.0, UNDECIDED),
+        "blind": finding(-20.0, 1.0, INCONCLUSIVE, power=-1.0),
     }
-    ax = sa.excess_intervals(rows)
-    ends = [x for x in ax.get_lines() if list(x.get_ydata()) in [[row, row] for row in range(4)]]
+    ax = sa.excess_intervals(rows, title="class 3")
+    ends = [x for x in ax.get_lines() if list(x.get_ydata()) in [[row, row] for row in range(6)]]
     assert [list(x.get_xdata()) for x in ends] == [[f.low, f.high] for f in rows.values()]
     assert {x.get_color() for x in ends} == {plots.AFTER}
-    found = [mark for marker in "osDx" for mark in marks(ax, marker)]
+    found = [mark for marker in "o<sDx" for mark in marks(ax, marker)]
     assert found == pytest.approx([f.excess for f in rows.values()])
-    assert marks(ax, "^") == pytest.approx([0.4] * 4)  # the hidden models' excess
-    assert [bar.get_width() for bar in ax.patches] == [0.1] * 4  # the margin
-    dotted = [x.get_xdata()[0] for x in ax.get_lines() if x.get_linestyle() == ":"]
-    assert dotted == [-0.1] * 4  # beyond it a model resists
+    circles = [x.get_markerfacecolor() for x in ax.get_lines() if x.get_marker() == "o"]
+    assert circles == [plots.AFTER, "white"]  # alike is filled, erased is open
+    assert marks(ax, "^") == pytest.approx([30.0] * 6)  # the gap
+    gray = [(bar.get_x(), bar.get_width()) for bar in ax.patches]
+    assert gray == [pytest.approx((-15.0, 25.0))] * 5  # none where the rung cannot tell
     assert [t.get_text() for t in ax.get_yticklabels()] == list(rows)
-    assert ax.get_xlim() == (-1.05, 1.05)
-
-
-def test_a_cost_is_memory_where_it_is_small():
-    ax = sa.excess_intervals({"digit": finding(-0.2, 0.0, ERASED, attack=COST_ATTACKS[0])})
-    assert marks(ax, "^") == pytest.approx([-0.4])
+    assert ax.get_ylim() == (5.5, -0.5)  # the first row on top
+    assert ax.get_title() == "class 3"
     assert "nats" in ax.get_xlabel()
 
 
@@ -235,6 +235,7 @@ def test_the_axes_given_are_used():
             TypeError,
             r"findings\['a'\] is of type float, not Finding",
         ),
+        (lambda: sa.excess_intervals({}), ValueError, "findings is empty: give at least one"),
     ],
 )
 def test_what_cannot_be_drawn_is_named(call, error, words):

@@ -118,7 +118,8 @@ class Ladder:
 
     Raises:
         TypeError: For an argument of another kind.
-        ValueError: For a class that does not exist, and for fewer than 30 images of it in `test`.
+        ValueError: For a class that does not exist, for images that do not fit to the baseline, for
+            fewer than 30 images of the class in `test`, and where there are no kept ones.
     """
 
     def __init__(
@@ -130,11 +131,20 @@ class Ladder:
         config: LadderConfig | None = None,
     ) -> None:
         config = LadderConfig() if config is None else config
-        check_model(baseline, "baseline", test.num_classes)
         check_is(train, LabelledImages, "train")
         check_is(test, LabelledImages, "test")
         check_is(config, LadderConfig, "config")
+        check_model(baseline, "baseline", test.num_classes)
+        baseline = copy.deepcopy(baseline).eval()
         (self.forget_class,) = check_classes((forget_class,), baseline.num_classes)
+        for name, data in {"train": train, "test": test}.items():
+            if (data.num_classes, data.image_shape) != (baseline.num_classes, baseline.image_shape):
+                raise ValueError(
+                    f"{name} has {data.num_classes} classes and images {data.image_shape}, the "
+                    f"baseline {baseline.num_classes} and {baseline.image_shape}: give such images"
+                )
+            if (n := len(data.without(self.forget_class))) < 2:
+                raise ValueError(f"{name} has {n} images of kept classes: give two or more")
         self.config = config
         of_class = test.only(self.forget_class)
         if len(of_class) < FEWEST:
@@ -246,6 +256,9 @@ class Ladder:
 
         Returns:
             What the best state pays.
+
+        Raises:
+            ValueError: When no rate leads to a finite negative ELBO.
         """
         config = self.config
         few = self.sets[0]
@@ -268,15 +281,24 @@ class Ladder:
                 optimizer.step()
                 if step not in looks:
                     continue
+                if not all(weight.isfinite().all() for weight in now.parameters()):
+                    break  # too large a rate; what was met before counts
                 choosing, scored, kept = (
                     self._bound_above(now, share)
                     for share in (self.choosing, self.scored, self.kept)
                 )
+                if not math.isfinite(choosing):
+                    break
                 met.append((choosing, step, rate, scored, kept))
                 since = 0 if choosing < least else since + 1
                 least = min(least, choosing)
-                if since == PATIENCE or not math.isfinite(choosing):
+                if since == PATIENCE:
                     break
+        if not met:
+            raise ValueError(
+                f"no finite negative ELBO is met at rates from {min(RATES):g} on: give a model "
+                "that can be trained"
+            )
         chosen_by, steps, rate, scored, kept = min(met)
         inner = [
             entry[0]

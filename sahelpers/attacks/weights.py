@@ -172,8 +172,8 @@ def heal(
 
     Raises:
         TypeError: For an argument of another kind.
-        ValueError: For a class that does not exist, and when fewer than two kept images are left to
-            train on.
+        ValueError: For a class that does not exist, when fewer than two kept images are left to
+            train on, and when the loss is never finite at too large a rate.
     """
     check_model(model)
     gone = check_classes(forget_class, model.num_classes)
@@ -216,6 +216,8 @@ def heal(
                 now = float(loss(held_out, fixed))
             if now < least:
                 least, best = now, copy.deepcopy(model)
+    if not math.isfinite(least):
+        raise ValueError(f"the loss is never finite at rate={rate:g}: give a smaller rate")
     best.zero_grad()
     return best.requires_grad_(True)
 
