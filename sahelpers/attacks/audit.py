@@ -10,6 +10,7 @@ from ..checks import check_is
 from ..config import check_classes
 from ..data import LabelledImages
 from ..models import CVAE, check_model, reset_label
+from .gate import can_be_judged
 from .ladder import Ladder, LadderConfig
 from .masked import masked_model
 from .verdicts import MIN_RETRAINED, AuditReport, Climbed, compare_all
@@ -26,6 +27,9 @@ def audit(
 ) -> AuditReport:
     """Send the model up the ladder, beside models that remember and models that never knew.
 
+    First `can_be_judged` asks whether the baseline knows the class at all; where it does not,
+    nothing is attacked, and the report says what is missing.
+
     Two models that remember are made from the baseline: the hidden one, whose label is reset, and
     the masked one (`masked_model`).  Where networks of your own do not say where their label's
     weights are, the baseline itself stands in the hidden model's place.
@@ -40,7 +44,8 @@ def audit(
             was not, as a pair (train, test); 30 or more of the class among the latter.
 
     Returns:
-        The findings, one for each rung, with their verdicts; printed as a table.
+        The findings, one for each rung, with their verdicts; printed as a table.  None where the
+        class cannot be judged.
 
     Raises:
         TypeError: For an argument of another kind.
@@ -54,7 +59,11 @@ def audit(
     if len(data) != 2:
         raise ValueError(f"data has {len(data)} parts: give a pair (train, test)")
     _check_retrained(model, c, retrained)
-    ladder = Ladder(baseline, c, *data, config)
+    train, test = data
+    gate = can_be_judged(baseline, c, test=test, train=train)
+    if not gate.passed:
+        return AuditReport(c, (), {}, (str(gate),))
+    ladder = Ladder(baseline, c, train, test, config)
     notes = []
     hidden = baseline
     if baseline.says_label:

@@ -242,7 +242,7 @@ class AuditReport:
 
     Attributes:
         forget_class: The class.
-        findings: One for each rung.
+        findings: One for each rung; none where the class cannot be judged.
         kept: What kept images pay beside the rungs, nats above the baseline's price: name ->
             means of the models under test, hidden, masked and retrained.
         notes: Sentences that say what limits them.
@@ -259,6 +259,8 @@ class AuditReport:
         return {finding.rung: finding for finding in self.findings}
 
     def __str__(self) -> str:
+        if not self.findings:
+            return "\n".join(self.notes)
         lines = [
             f"class {self.forget_class}: nats that its images cost above the baseline's price",
             f"{'rung':26}{'known to remember':>20}{'model':>8}{'retrained':>11}"
