@@ -16,12 +16,11 @@ from hypothesis import strategies as st
 
 import sahelpers as sa
 from sahelpers.config import CHECKOUT
-from sahelpers.live import AmnesiaController, LatentController, ProbeController
-from sahelpers.live import attacking
+from sahelpers.live import AmnesiaController, LatentController, ProbeController, attacking
 from sahelpers.live import forgetting as module
 from sahelpers.live.attacking import ATTACKS
 from sahelpers.live.exploring import principal_directions
-from sahelpers.live.worker import Stopped, Worker, as_code, help_text, in_words, steps_of
+from sahelpers.live.worker import Stopped, Worker, as_code, help_text, steps_of
 
 PACKAGE = Path(sa.__file__).parent
 

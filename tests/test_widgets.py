@@ -25,6 +25,7 @@ from sahelpers.live import attacking, base
 from sahelpers.live import forgetting as module
 from sahelpers.live.base import Dashboard, Tabs, bars, curves, png, sheet, table
 from sahelpers.live.worker import Stopped, release_idle_threads, steps_of
+from sahelpers.store.files import part_path
 
 QUICK = sa.AmnesiaConfig(epochs_unl=1, replay_samples=160, batch_size=8, cooldown=5, tolerance=0.0)
 LONG = replace(QUICK, epochs_unl=100_000)
@@ -418,6 +419,7 @@ def test_the_bar_is_empty_beside_an_error(board):
 def test_the_code_follows_the_sliders_after_a_run(board):
     board.forget.click()
     done(board)
+    board.again.value = False
     assert "of the model on screen: 20 steps" in board.code.value
     board.knobs["gray_value"].value = 0.25
     assert "of what Forget will make with these settings" in board.code.value
@@ -571,6 +573,7 @@ def test_an_attack_can_be_stopped_and_changed(prober):
     prober.stop.click()
     assert "Stopped" in done(prober)
     assert prober.table.value == ""
+    assert prober.progress.value == 0
     prober.run.click()
     until(lambda: not prober.stop.disabled)
     prober.label.value = 5
@@ -580,6 +583,12 @@ def test_an_attack_can_be_stopped_and_changed(prober):
     prober.run.click()
     done(prober)
     assert "class 5" in prober.table.value
+    assert prober.progress.value == 1
+    assert "of the table" in prober.code.value
+    prober.knobs["steps"].value = 20
+    assert "of what Attack will do with these settings" in prober.code.value
+    prober.attack.value = "guided"
+    assert prober.progress.value == 0
     prober.reset.click()
     assert prober.label.value == 3
     assert prober.table.value == ""
@@ -591,7 +600,7 @@ def test_what_an_attack_makes_first_is_said(story, tiny, monkeypatch):
     prober = live.ProbeDashboard(story)
     steps = 20 * (len(story.train.without(3)) // 128)  # of this story's data and network
     retrained = f"the one retrained without it ({steps} steps, about 14 min)"
-    first = f"the forgotten model (at most 20 steps, 17 s) and {retrained}"
+    first = f"the forgotten model (at most 20 steps, 20 s) and {retrained}"
     assert f"It first makes {first}." in prober.status.value
     story.forgotten(3)
     prober.label.value = 5
@@ -600,6 +609,69 @@ def test_what_an_attack_makes_first_is_said(story, tiny, monkeypatch):
     story.keep_retrained(3, sa.TrainedCVAE(tiny, {"held_out": [1.0]}))
     prober.reset.click()
     assert "Ready: press Attack.<" in prober.status.value
+
+
+class Plain(torch.nn.Module):
+    """A network of one's own that does not say where the label enters."""
+
+    def __init__(self, ins, outs):
+        super().__init__()
+        self.line = torch.nn.Linear(ins + 10, outs)
+
+    def forward(self, x, y):
+        return self.line(torch.cat([x.flatten(1), y], 1))
+
+
+def test_of_own_networks_nothing_is_promised_that_cannot_be_attacked(story, mnist, monkeypatch):
+    torch.manual_seed(3)
+    own = sa.CVAE(latent_dim=3, encoder=Plain(784, 6), decoder=Plain(3, 784))
+    theirs = sa.Story((mnist, mnist), baseline=own, amnesia=QUICK)
+    theirs.judges = story.judges
+    theirs.fishers = sa.class_fishers(own, None, sa.FisherConfig(20, "model_mean"))
+    prober = live.ProbeDashboard(theirs)
+    assert "It first makes the forgotten model (at most 20 steps, " in prober.status.value
+    assert "retrained" not in prober.status.value
+    prober.knobs["steps"].value = 10
+    prober.run.click()
+    assert "Without a retrained model beside it, this is no evidence." in done(prober)
+    assert list(prober.controller.outcomes) == ["forgotten"]
+    prober.reset.click()
+    assert "Ready: press Attack.<" in prober.status.value
+
+
+def test_stop_ends_what_an_attack_makes_first_and_it_goes_on_from_there(
+    where, story, mnist, tmp_path
+):
+    few = mnist.take(600)
+    base = sa.BaselineConfig(epochs=40, batch_size=20, latent_dim=3)
+    theirs = sa.Story((few, few), baseline=base, amnesia=QUICK)
+    theirs.baseline = sa.TrainedCVAE(sa.CVAE(latent_dim=3).eval(), {})
+    theirs.judges, theirs.fishers = story.judges, story.fishers
+    prober = live.ProbeDashboard(theirs)
+    prober.knobs["steps"].value = 10
+    said = []
+
+    def look(event):
+        said.append(event["new"])
+        if "Making the retrained model" in event["new"]:
+            prober.stop.click()
+
+    prober.status.observe(look, "value")
+    prober.run.click()
+    assert "Stopped" in done(prober)
+    shares = [re.search(r"retrained model: (\d+) %", text) for text in said]
+    assert [1 <= int(found[1]) <= 90 for found in shares if found] == [True]
+    path = theirs.retrained_recipe(3).path
+    assert not path.exists()
+    assert part_path(path).exists()
+    prober.status.unobserve_all()
+    prober.run.click()
+    assert "Done." in done(prober)
+    assert path.exists()
+    whole = sa.train_baseline(few, few, replace(base, exclude=(3,)))
+    made = theirs.retrained(3).model
+    for a, b in zip(made.parameters(), whole.model.parameters(), strict=True):
+        assert torch.equal(a, b)
 
 
 # What they share
