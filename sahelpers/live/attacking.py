@@ -149,7 +149,8 @@ class ProbeController(Controller):
             words.append(f"the forgotten model (at most {steps} steps, {seconds})")
         if "retrained" in self.makers and "retrained" not in there:
             config = self.story.config.baseline
-            images = int((~torch.isin(self.story.train.labels, torch.tensor(self.gone))).sum())
+            labels = self.story.train.labels
+            images = len(labels) - sum(int((labels == c).sum()) for c in self.gone)
             steps = config.epochs * (images // min(images, config.batch_size))
             seconds = in_words(steps * self.step_seconds)
             words.append(f"the one retrained without it ({steps} steps, about {seconds})")
@@ -194,18 +195,19 @@ class ProbeController(Controller):
         """
         with LOCK:
             name_of_attack, label, config = self.attack, self.forget_class, self.config
+            gone, makers = self.gone, self.makers
         attack = ATTACKS[name_of_attack]
         targets = {}
         try:
             with stoppable(stop, making("Making the judges")):
                 judges = self.story.judges
                 more = {word: attrgetter(path)(self.story) for word, path in attack.needs.items()}
-            for name, make in self.makers.items():
+            for name, make in makers.items():
                 with stoppable(stop, making(f"Making the {name} model")):
                     targets[name] = make()
         except Stopped:
             return False
-        self.made.add(self.gone)
+        self.made.add(gone)
         juries = {role: {role: judge} for role, judge in judges.items()}
         juries["all judges"] = judges
         outcomes = {}
