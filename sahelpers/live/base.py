@@ -278,7 +278,7 @@ def wrapped(children: Sequence[ipw.Widget], wrap: str = "wrap", **layout: str) -
 def code_block(what: str, code: str) -> str:
     """Code as HTML, as high as it is long, under a line that says what it is the code of."""
     wrap = "white-space: pre-wrap; word-break: normal; overflow-wrap: anywhere"
-    look = f"{wrap}; margin: 0; padding: 4px; border: 1px solid; font-size: 12px; line-height: 1.4"
+    look = f"{wrap}; margin: 0; padding: 4px; border: 1px solid; font: 12px/1.4 monospace"
     words = f"<b>AS CODE</b> {html.escape(what)}"
     block = f'<pre style="{look}">{html.escape(code)}</pre>'
     return f'<div style="line-height: 1.4">{words}{block}</div>'
