@@ -9,6 +9,7 @@ results/benchmarks/live.json and, after a run with the default settings, the pic
 results/live_amnesia.png; with --picture only this, after one run.
 """
 
+import itertools
 import json
 import re
 import statistics
@@ -40,6 +41,22 @@ START_CLOCK = """(board, [event, words]) => {
             .observe(watched, {childList: true, subtree: true, characterData: true});
     }, {capture: true, once: true}));
 }"""
+START_FRAMES = """board => {
+    window.frames = new Promise(done => addEventListener('pointerdown', () => {
+        const begin = performance.now(), times = [];
+        const now = () => board.querySelector('img[alt=now]').src;
+        let shown = now();
+        new MutationObserver((_, observer) => {
+            if (now() !== shown) {
+                shown = now();
+                times.push((performance.now() - begin) / 1000);
+            }
+            if (!board.querySelector('[role=status]').innerText.includes('looking')) return;
+            observer.disconnect();
+            done(times);
+        }).observe(board, {childList: true, subtree: true, attributes: true});
+    }, {capture: true, once: true}));
+}"""
 
 
 def timed(page, board, event, act, words=None):
@@ -48,6 +65,13 @@ def timed(page, board, event, act, words=None):
     board.evaluate(START_CLOCK, [event, words])
     act()
     return page.evaluate("window.took")
+
+
+def frames(page, board, act):
+    """Seconds from the click that `act` makes to every changed picture of the run."""
+    board.evaluate(START_FRAMES)
+    act()
+    return page.evaluate("window.frames")
 
 
 def measure(page):
@@ -61,9 +85,12 @@ def measure(page):
     forget, stop = (
         board.get_by_role("button", name=name, exact=True) for name in ("Forget", "Stop")
     )
-    shown, table, alone, stopped = [], [], [], []
+    first, apart, shown, table, alone, stopped = [], [], [], [], [], []
     for _ in range(CLICKS):
-        shown.append(timed(page, board, "pointerdown", forget.click, "looking"))
+        times = frames(page, board, forget.click)
+        first.append(times[0])
+        apart.append(max(after - before for before, after in itertools.pairwise(times)))
+        shown.append(times[-1])
         begin = time.perf_counter()
         board.get_by_text("class 3 is in the table").wait_for()
         table.append(shown[-1] + time.perf_counter() - begin)
@@ -76,6 +103,7 @@ def measure(page):
         stopped.append(timed(page, board, "pointerdown", stop.click, "Stopped"))
         lab.expect(stop).to_be_disabled()
     return {
+        "click to first changed picture": first, "longest wait for the next": apart,
         "click to new model": shown, "click to final table": table,
         "of which forgetting and its frames": alone, "Stop to 'Stopped'": stopped,
         "key to picture": moved,

@@ -271,10 +271,18 @@ class AmnesiaConfig(Config):
     ewc_lambda: float = knob(1500.0, 0.0, 1e12, span=(1, 1e8), help="weight of consolidation")
     w_attack: float = knob(0.2, 0.0, 1e6, span=(0.001, 10), help="weight of the loop's attacker")
     push: float = knob(40.0, 0.0, 1e4, help="nats by which the attacker's images shall cost more")
-    w_contrast: float = knob(0.0, 0.0, 1e6, span=(1, 1000), help="distance of c_f to the surrogate")
-    w_ink: float = knob(0.0, 0.0, 1e6, span=(1, 1000), help="distance in ink to the surrogate")
-    w_tv: float = knob(0.0, 0.0, 1e6, span=(1, 1000), help="total variation of c_f's images")
-    w_orient: float = knob(0.0, 0.0, 1e6, span=(1, 1000), help="c_f's orientation entropy")
+    w_contrast: float = knob(
+        0.0, 0.0, 1e6, span=(1, 1000), help="pulls the forgotten class's pixels to the surrogate"
+    )
+    w_ink: float = knob(
+        0.0, 0.0, 1e6, span=(1, 1000), help="makes the forgotten class as bright as the surrogate"
+    )
+    w_tv: float = knob(
+        0.0, 0.0, 1e6, span=(1, 1000), help="smooths the images drawn of the forgotten class"
+    )
+    w_orient: float = knob(
+        0.0, 0.0, 1e6, span=(1, 1000), help="keeps strokes of the forgotten class in few directions"
+    )
     epochs_unl: int = knob(30, 1, 100_000, span=(1, 100), help="passes over the replay, at most")
     replay_samples: int = knob(10_000, 1, 1_000_000, help="images drawn for replay, a pass")
     batch_size: int = knob(128, 1, 60_000, help="images per step, for each of the two terms")
@@ -425,14 +433,14 @@ class ProbeConfig(Config):
     lr_z: float = knob(0.06, 1e-6, 10.0, help="learning rate of z")
     lr_y: float = knob(0.1, 0.0, 10.0, help="learning rate of the label logits")
     ink_target: float = knob(0.22, 0.0, 1.0, help="mean gray level asked for")
-    w_contrast: float = knob(1.5, 0.0, 1e6, span=(0.01, 100), help="reward of contrast")
+    w_contrast: float = knob(1.5, 0.0, 1e6, span=(0.01, 100), help="reward of pixels far from gray")
     w_ink: float = knob(4.0, 0.0, 1e6, span=(0.01, 100), help="weight of the ink target")
     w_tv: float = knob(0.04, 0.0, 1e6, span=(0.001, 10), help="weight of total variation")
-    w_orient: float = knob(1.0, 0.0, 1e6, span=(0.01, 100), help="reward of many directions")
-    w_z: float = knob(1e-3, 0.0, 1e6, span=(1e-4, 1), help="weight of mean z^2")
-    w_y: float = knob(2e-3, 0.0, 1e6, span=(1e-4, 1), help="weight of the label's distance to c_f")
-    alpha_tv: float = knob(0.02, 0.0, 1e6, span=(1e-3, 1), help="total variation, prototype")
-    l2z: float = knob(1e-3, 0.0, 1e6, span=(1e-4, 1), help="mean z^2, prototype and guided")
+    w_orient: float = knob(1.0, 0.0, 1e6, span=(0.01, 100), help="reward of edges at all angles")
+    w_z: float = knob(1e-3, 0.0, 1e6, span=(1e-4, 1), help="keeps z near 0: weight of mean z^2")
+    w_y: float = knob(2e-3, 0.0, 1e6, span=(1e-4, 1), help="keeps the label near the class's own")
+    alpha_tv: float = knob(0.02, 0.0, 1e6, span=(1e-3, 1), help="smooths the images")
+    l2z: float = knob(1e-3, 0.0, 1e6, span=(1e-4, 1), help="keeps z near 0: weight of mean z^2")
     seed: int = knob(42, 0, 2**31 - 1, help="starting points")
 
     @classmethod

@@ -19,7 +19,7 @@ from .data import FEWEST, LabelledImages
 from .elbo import dataset_negative_elbo, elbo_terms
 from .judges import Judge
 from .models import CVAE, check_model, draw_normal, ordinary_torch, seeded
-from .progress import progress
+from .progress import progress, report
 from .store.archive import read_weights
 from .store.files import CheckpointError, load, save
 
@@ -199,11 +199,12 @@ def fit(
     done = len(next(iter(history.values()), []))
     if done:
         what = f"{what}, from pass {done + 1}"
-    for _ in progress(range(done, config.epochs), what):
+    for passes, _ in enumerate(progress(range(done, config.epochs), what)):
         module.train()
         order = torch.randperm(len(data), generator=generator).to(device)
         sums: dict[str, Tensor] = {}
-        for index in order[: steps * batch_size].view(steps, batch_size):
+        for step, index in enumerate(order[: steps * batch_size].view(steps, batch_size)):
+            report(what, (passes + step / steps) / (config.epochs - done))
             terms = loss_terms(images[index], labels[index])
             optimizer.zero_grad()
             torch.stack(list(terms.values())).sum().backward()

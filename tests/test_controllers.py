@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 import sahelpers as sa
 from sahelpers.config import CHECKOUT
-from sahelpers.live import AmnesiaController, LatentController, ProbeController
+from sahelpers.live import AmnesiaController, LatentController, ProbeController, attacking
 from sahelpers.live import forgetting as module
 from sahelpers.live.attacking import ATTACKS
 from sahelpers.live.exploring import principal_directions
-from sahelpers.live.worker import Worker, as_code, help_text, steps_of
+from sahelpers.live.worker import Stopped, Worker, as_code, help_text, steps_of
 
 PACKAGE = Path(sa.__file__).parent
 
@@ -133,10 +133,18 @@ def test_the_code_of_a_configuration_makes_it_again(ewc, gray, surrogate):
 
 
 def test_the_help_comes_from_the_fields():
-    text = help_text(sa.AmnesiaConfig(), ("gamma", "w_tv"))
-    assert text == "<b>GAMMA</b> weight of the replay term<br><b>W_TV</b> total variation of " + (
-        "c_f&#x27;s images" if "&#x27;" in text else "c_f's images"
+    text = help_text(sa.AmnesiaConfig(), ("gamma", "push"))
+    assert text == (
+        "<b>GAMMA</b> weight of the replay term<br>"
+        "<b>PUSH</b> nats by which the attacker&#x27;s images shall cost more"
     )
+
+
+@pytest.mark.parametrize("kind", [sa.AmnesiaConfig, sa.ProbeConfig])
+def test_the_help_speaks_of_classes_in_words_and_not_in_the_formula_s_letters(kind):
+    for f in fields(kind):
+        assert "c_f" not in f.metadata["help"], f.name
+        assert "entropy" not in f.metadata["help"], f.name
 
 
 # Forgetting
@@ -151,10 +159,10 @@ def test_a_run_equals_a_plain_call(controller, tiny, tiny_fishers):
 
 
 def test_the_table_is_what_the_judges_say(controller, scoring, tiny):
-    controller.judge()
+    controller.judge(stopped_never())
     assert controller.judged_rows == {}
     controller.forget(stopped_never())
-    controller.judge()
+    controller.judge(stopped_never())
     assert list(controller.judged_rows) == ["open_set", "closed_set"]
     assert list(controller.kept_changes) == ["open_set", "closed_set"]
     for role, row in controller.judged_rows.items():
@@ -177,7 +185,8 @@ def test_frames_show_the_way(controller, monkeypatch):
     frames = []
 
     def show(done, history, images, models):
-        frames.append((done, len(history["replay"]), images, models["forgotten"]))
+        step = len(history["replay"])
+        frames.append((done, step, images, models[f"at step {step}"]))
 
     controller.forget(stopped_never(), show)
     assert [step for _, step, *_ in frames] == list(range(1, controller.result.steps + 1))
@@ -197,8 +206,8 @@ def test_the_four_models_are_shown_at_the_same_z(controller, story, tiny):
     story.keep_retrained(3, retrained)
     controller.forget(stopped_never())
     images, models = controller.pictures()
-    assert list(models) == ["baseline", "hidden", "forgotten", "retrained"]
-    torch.testing.assert_close(models["forgotten"], images[24:32])
+    assert list(models) == ["baseline", "hidden", "ended at 20", "retrained"]
+    torch.testing.assert_close(models["ended at 20"], images[24:32])
     own = controller.shown.where(controller.shown.labels == 3)
     for name, model in {"hidden": story.hidden(3), "retrained": retrained.model}.items():
         assert torch.allclose(models[name], sa.draw_images(model, own), atol=1e-6)
@@ -221,20 +230,86 @@ def test_stop_gives_the_model_so_far(controller, tiny, tiny_fishers, monkeypatch
     plain = sa.forget(tiny, tiny_fishers.without(3), 3, QUICK, on_step=lambda k, m, t: k < 6)
     assert controller.result.steps == plain.steps == 7
     assert torch.equal(weights(controller.model), weights(plain.model))
-    assert "stopped" in controller.code()
+    assert "# stopped at step 7" in controller.code()
+    assert list(controller.pictures()[1])[2] == "stopped at 7"
 
 
-def test_a_run_that_goes_on_from_a_stopped_one_says_so(controller, monkeypatch):
+def test_each_run_of_a_chain_says_how_it_ended_and_its_code_makes_it_again(
+    controller, story, monkeypatch
+):
     monkeypatch.setattr(module, "FRAME_SECONDS", 0.0)
     stop = threading.Event()
     controller.forget(stop, lambda *_: stop.set())
     controller.choose((5,))
     controller.forget(stopped_never(), another=True)
-    assert controller.result.reason != "stopped"
-    assert "# but it was stopped early" in controller.code()
-    assert "_stopped-" in controller.name()
+    assert [(run.steps, run.stopped) for run in controller.chain] == [(1, True), (20, False)]
+    words = controller.name().split("_")
+    assert words[:3] == ["forgotten", "3", "stopped-at-1"]
+    assert words[words.index("5") + 1] == "20-steps"
+    stopped = [line for line in controller.code().splitlines() if "stopped" in line]
+    assert stopped == [controller.code().splitlines()[3]]
+    there = {"story": story}
+    exec(controller.code().replace("story = ", "_ = lambda: "), there)
+    assert torch.equal(weights(there["result"].model), weights(controller.model))
     controller.forget(stopped_never())
     assert "stopped" not in controller.code() + controller.name()
+
+
+def test_a_long_chain_leaves_its_knobs_out_of_the_name_and_no_run(controller):
+    controller.change(gray_value=0.3, gamma=2.0, neg_loss_weight=0.1)
+    for k in range(8):
+        controller.choose((k,))
+        controller.forget(stopped_never(), another=k > 0)
+    name = controller.name()
+    assert len(name) <= 200
+    assert name.count("20-steps") == 8
+
+
+def test_before_any_run_the_model_that_comes_with_the_story_is_named_so(controller, story):
+    assert list(controller.pictures()[1]) == ["baseline", "hidden"]
+    story.forgotten(3)
+    assert list(controller.pictures()[1]) == ["baseline", "hidden", "kept, forgotten 3"]
+    recipe = story.forgotten_recipe(3)
+    assert module.whence(recipe) == "kept"
+
+
+def test_a_file_that_ships_is_told_from_one_that_was_made_here():
+    recipe = sa.Story().retrained_recipe(3)
+    assert module.whence(recipe) == ("kept" if recipe.path.exists() else "shipped")
+
+
+def test_the_code_says_what_it_is_the_code_of(controller, monkeypatch):
+    monkeypatch.setattr(module, "FRAME_SECONDS", 0.0)
+    said = []
+    assert controller.told_code()[0] == "of what Forget will make with these settings"
+    controller.forget(stopped_never(), lambda *_: said.append(controller.told_code()))
+    assert {words for words, _ in said} == {"of the run that goes on"}
+    assert controller.told_code() == ("of the model on screen: 20 steps", controller.code())
+    assert said[0][1] == controller.code()
+    controller.change(gray_value=0.3)
+    words, code = controller.told_code()
+    assert words == "of what Forget will make with these settings"
+    assert "gray_value=0.3" in code
+    assert "gray_value" not in controller.code()  # which is saved with the picture
+
+
+def test_judges_that_are_trained_can_be_stopped(controller, story, mnist):
+    controller.forget(stopped_never())
+    del story.__dict__["judges"]
+    story.train = mnist.take(500)
+    shares, stop = [], threading.Event()
+
+    def show(share):
+        shares.append(share)
+        if len(shares) == 6:
+            stop.set()
+
+    with pytest.raises(Stopped):
+        controller.judge(stop, show)
+    assert len(shares) == 6
+    assert shares[0] == 0
+    assert shares[-1] > 0
+    assert controller.judged_rows == {}
 
 
 def test_another_one_continues_from_the_present_model(controller, story):
@@ -244,9 +319,9 @@ def test_another_one_continues_from_the_present_model(controller, story):
     controller.forget(stopped_never(), another=True)
     assert controller.result.forget_class == (3, 5)
     there = {"sa": sa, "story": story}
-    begin, empty, data, line = controller.code().splitlines()
+    begin, empty, data, *lines = controller.code().splitlines()
     assert (begin, empty, data[:10]) == ("import sahelpers as sa", "", "story = sa")
-    exec(line, there)
+    exec("\n".join(lines), there)
     assert torch.equal(weights(there["result"].model), weights(controller.model))
 
 
@@ -306,10 +381,9 @@ def test_the_names_tell_what_was_done(controller):
     controller.choose((5, 2))
     controller.forget(stop, another=True)
     names.append(controller.name())
-    assert names[0] == "forgotten_3_epochs_unl-1_replay_samples-128"
+    assert names[0] == "forgotten_3_1-steps_epochs_unl-1_replay_samples-128"
     more = names[1].removeprefix(names[0])
-    assert more.startswith("_2-5_")
-    assert more.endswith("_stopped-1")
+    assert more.startswith("_2-5_stopped-at-1_")
     assert "_surrogate-class-8" in more
     assert "_gray_value-0.25" in more
 
@@ -458,8 +532,9 @@ def test_every_attack_is_the_plain_function_on_every_model(prober, story, scorin
 
 
 @pytest.mark.parametrize(("forget_class", "label"), [(5, 5), ((7, 5), 7), ((7, 5), 4)])
-def test_the_models_are_the_story_s_own_by_default(story, tiny, forget_class, label):
+def test_the_models_are_the_story_s_own_by_default(story, tiny, forget_class, label, monkeypatch):
     asked = []
+    monkeypatch.setattr(attacking, "training_step_seconds", lambda _: 0.01)
     story.retrained = lambda c: asked.append(c) or sa.TrainedCVAE(tiny, {})
     prober = ProbeController(story, forget_class)
     assert prober.forget_class == 5
@@ -467,7 +542,7 @@ def test_the_models_are_the_story_s_own_by_default(story, tiny, forget_class, la
     gone = sa.check_classes(forget_class if label != 4 else 4)
     assert prober.missing.startswith("the forgotten model (")
     assert " and the one retrained without it (" in prober.missing
-    targets = prober.targets()
+    targets = {name: make() for name, make in prober.makers.items()}
     assert list(targets) == ["forgotten", "retrained", "hidden"]
     assert torch.equal(weights(targets["forgotten"]), weights(story.forgotten(gone).model))
     assert torch.equal(weights(targets["hidden"]), weights(story.hidden(gone)))

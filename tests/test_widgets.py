@@ -2,6 +2,7 @@
 
 import ast
 import base64
+import html
 import io
 import re
 import sys
@@ -20,10 +21,11 @@ from IPython.core.events import EventManager, available_events
 import sahelpers as sa
 from sahelpers import live
 from sahelpers.config import CHECKOUT
-from sahelpers.live import base
+from sahelpers.live import attacking, base
 from sahelpers.live import forgetting as module
 from sahelpers.live.base import Dashboard, Tabs, bars, curves, png, sheet, table
-from sahelpers.live.worker import release_idle_threads, steps_of
+from sahelpers.live.worker import Stopped, release_idle_threads, steps_of
+from sahelpers.store.files import part_path
 
 QUICK = sa.AmnesiaConfig(epochs_unl=1, replay_samples=160, batch_size=8, cooldown=5, tolerance=0.0)
 LONG = replace(QUICK, epochs_unl=100_000)
@@ -112,10 +114,10 @@ def test_every_control_has_a_label(board):
     named = 0
     for widget in every_widget(board):
         if type(widget).__name__ in ("SelectionSlider", "Dropdown", "ToggleButton", "Button",
-                                     "Textarea", "FloatProgress", "Checkbox"):  # fmt: skip
+                                     "FloatProgress", "Checkbox"):  # fmt: skip
             assert widget.description
             named += 1
-    assert named == 10 + 1 + 10 + 1 + 5 + 1 + 1
+    assert named == 10 + 1 + 10 + 1 + 5 + 1
 
 
 def test_a_click_forgets(where, board, tiny, tiny_fishers):
@@ -138,11 +140,11 @@ def test_a_click_forgets(where, board, tiny, tiny_fishers):
         if r < 3:
             tile = after[60 * r + 2 : 60 * r + 58 : 2, 60 * c + 2 : 60 * c + 58 : 2]
             assert np.abs(tile - images[k, 0].numpy()).max() <= 2 / 255
-    assert re.findall('alt="([^"]*)"', board.models.value) == ["baseline", "hidden", "forgotten"]
+    assert re.findall('alt="([^"]*)"', board.models.value) == ["baseline", "hidden", "ended at 20"]
     assert "replay" in board.curves.value
     assert "distance" not in board.curves.value
     assert board.cost.value.count("<rect") == 9
-    assert board.table.layout.visibility == board.cost.layout.visibility == "visible"
+    assert board.table.layout.display is board.cost.layout.display is None
     assert board.table.value.count("<tr>") == 3
     assert board.progress.value == 1
     assert board.stop.disabled
@@ -164,7 +166,12 @@ def test_in_colab_the_click_itself_does_the_work(monkeypatch, story):
 def test_the_grid_is_new_before_the_judges_look(board, monkeypatch):
     grid, seen = board.grid.value, []
     judge = board.controller.judge
-    monkeypatch.setattr(board.controller, "judge", lambda: seen.append(board.grid.value) or judge())
+
+    def looking(*given):
+        seen.append(board.grid.value)
+        judge(*given)
+
+    monkeypatch.setattr(board.controller, "judge", looking)
     for _ in range(2):
         board.forget.click()
         done(board)
@@ -197,7 +204,9 @@ def test_stop_keeps_the_model_so_far(board, tiny):
     assert result.reason == "stopped"
     assert result.steps < 100_000
     assert board.table.value
-    assert "stopped early" in board.code.value
+    assert f"of the model on screen: stopped at step {result.steps}" in board.code.value
+    assert f'alt="stopped at {result.steps}"' in board.models.value
+    assert 0 < board.progress.value < 1
 
 
 def test_another_one_too(board):
@@ -247,9 +256,9 @@ def test_the_last_of_many_quick_moves_wins(board):
         assert threading.active_count() <= threads + 1
     done(board)
     chosen = tuple(k for k, b in enumerate(board.classes) if b.value)
-    ((classes, config),) = board.controller.chain
-    assert classes == chosen == board.controller.result.forget_class
-    assert config.gray_value == board.knobs["gray_value"].value == 19 % 7 / 20
+    (run,) = board.controller.chain
+    assert run.forget_class == chosen == board.controller.result.forget_class
+    assert run.config.gray_value == board.knobs["gray_value"].value == 19 % 7 / 20
     assert board.controller.result.reason != "stopped"
     until(lambda: threading.active_count() < threads)
 
@@ -257,9 +266,9 @@ def test_the_last_of_many_quick_moves_wins(board):
 def test_the_new_model_is_shown_before_the_judges_look(board, monkeypatch):
     seen = []
 
-    def judge():
+    def judge(*_):
         seen.append(pictures(board.grid)[1])
-        assert board.table.layout.visibility == "hidden"  # what it says is of the model before
+        assert board.table.layout.display == "none"  # what it says is of the model before
 
     board.forget.click()
     done(board)
@@ -280,7 +289,7 @@ def test_a_released_slider_forgets_again_if_asked_to(board):
     board.again.value = True
     board.knobs["gray_value"].value = 0.3
     done(board)
-    assert [config.gray_value for _, config in board.controller.chain] == [0.3]
+    assert [run.config.gray_value for run in board.controller.chain] == [0.3]
     board.another.disabled = False
     board.classes[3].value, board.classes[7].value = False, True
     board.another.click()
@@ -303,8 +312,8 @@ def test_a_slider_released_in_a_run_ends_it_and_one_run_follows(board):
     said = done(board)
     assert "Done" in said or "used up" in said
     assert len(runs) < 11  # those that came while one ended became one
-    ((_, config),) = board.controller.chain
-    assert config.gray_value == 9 / 20
+    (run,) = board.controller.chain
+    assert run.config.gray_value == 9 / 20
     assert board.controller.result.reason != "stopped"
 
 
@@ -336,7 +345,7 @@ def test_reset_while_it_runs(where, board, tiny):
     assert board.knobs["gamma"].value == QUICK.gamma
     assert [k for k, b in enumerate(board.classes) if b.value] == [3]
     assert (board.grid.value, board.models.value) == (grid, models)
-    assert board.table.layout.visibility == "hidden"
+    assert board.table.layout.display == "none"
     assert board.curves.value == ""
     assert board.save.disabled
 
@@ -354,7 +363,93 @@ def test_save_writes_a_picture_and_its_code(board, tmp_path, monkeypatch):
     assert {f"{name}.png", f"{name}.py"} <= {p.name for p in tmp_path.iterdir()}
     assert name in board.status.value
     assert matplotlib.image.imread(tmp_path / f"{name}.png").shape == (500, 1000, 4)
-    assert (tmp_path / f"{name}.py").read_text() == board.code.value
+    saved = (tmp_path / f"{name}.py").read_text()
+    assert html.escape(saved) in board.code.value
+    board.knobs["gray_value"].value = 0.3  # the code on screen is of the next run then
+    assert html.escape(saved) not in board.code.value
+    board.save.click()
+    assert (tmp_path / f"{name}_2.py").read_text() == saved
+
+
+def test_save_writes_over_nothing_and_leaves_no_half(board, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    board.forget.click()
+    done(board)
+    name = board.controller.name()
+    (tmp_path / f"{name}.png").write_text("of somebody else")
+    (tmp_path / f"{name}_2.py").write_text("too")
+    board.save.click()
+    assert board.error is None
+    assert f"Wrote {name}_3.png and {name}_3.py" in board.status.value
+    there = {p.name for p in tmp_path.iterdir() if p.name.startswith("forgotten")}
+    assert there == {f"{name}.png", f"{name}_2.py", f"{name}_3.png", f"{name}_3.py"}
+    assert (tmp_path / f"{name}.png").read_text() == "of somebody else"
+    assert (tmp_path / f"{name}_2.py").read_text() == "too"
+    with pytest.raises(OSError, match="nowhere"):
+        module.write_both("nowhere/x", b"", "")
+
+
+def test_what_was_not_stopped_is_not_called_stopped(board):
+    board.controller.config = LONG
+    board.forget.click()
+    until(lambda: board.curves.value)
+    board.stop.click()
+    done(board)
+    stopped = board.controller.result.steps
+    board.controller.config = QUICK
+    board.classes[3].value, board.classes[7].value = False, True
+    board.another.click()
+    done(board)
+    assert board.controller.name().startswith(f"forgotten_3_stopped-at-{stopped}_")
+    assert "_7_20-steps" in board.controller.name()
+    assert "of the model on screen: 20 steps" in board.code.value
+
+
+def test_the_bar_is_empty_beside_an_error(board):
+    board.forget.click()
+    done(board)
+    assert board.progress.value == 1
+    board.surrogate.value = "class:3"
+    board.forget.click()
+    assert board.worker.wait(20)
+    assert 'role="alert"' in board.status.value
+    assert board.progress.value == 0
+
+
+def test_the_code_follows_the_sliders_after_a_run(board):
+    board.forget.click()
+    done(board)
+    board.again.value = False
+    assert "of the model on screen: 20 steps" in board.code.value
+    board.knobs["gray_value"].value = 0.25
+    assert "of what Forget will make with these settings" in board.code.value
+    assert "gray_value=0.25" in board.code.value
+    board.knobs["gray_value"].value = 0.5
+    assert "of the model on screen: 20 steps" in board.code.value
+
+
+def test_the_curves_reach_the_last_step(board, monkeypatch):
+    monkeypatch.setattr(module, "FRAME_SECONDS", 100.0)
+    board.forget.click()
+    done(board)
+    assert "up to step 20<" in board.curves.value
+
+
+def test_stop_ends_the_training_of_a_judge(where, board, monkeypatch):
+    def judge(stop, show):
+        monkeypatch.setattr(base.time, "perf_counter", lambda: time.monotonic() + 1000)
+        show(0.4)
+        raise Stopped
+
+    monkeypatch.setattr(board.controller, "judge", judge)
+    shares = []
+    board.progress.observe(lambda event: shares.append(event["new"]), "value")
+    board.forget.click()
+    said = done(board)
+    assert "Stopped before the judges had looked." in said
+    assert 0.4 in shares
+    assert board.progress.value == 0
+    assert not board.another.disabled
 
 
 def test_name_picture_and_code_that_are_saved_are_of_one_result(board, tmp_path, monkeypatch):
@@ -526,6 +621,7 @@ def test_an_attack_can_be_stopped_and_changed(prober):
     prober.stop.click()
     assert "Stopped" in done(prober)
     assert prober.table.value == ""
+    assert prober.progress.value == 0
     prober.run.click()
     until(lambda: not prober.stop.disabled)
     prober.label.value = 5
@@ -535,23 +631,96 @@ def test_an_attack_can_be_stopped_and_changed(prober):
     prober.run.click()
     done(prober)
     assert "class 5" in prober.table.value
+    assert prober.progress.value == 1
+    assert "of the table" in prober.code.value
+    prober.knobs["steps"].value = 20
+    assert "of what Attack will do with these settings" in prober.code.value
+    prober.attack.value = "guided"
+    assert prober.progress.value == 0
     prober.reset.click()
     assert prober.label.value == 3
     assert prober.table.value == ""
     assert prober.knobs["steps"].value == 800
 
 
-def test_what_an_attack_makes_first_is_said(story, tiny):
+def test_what_an_attack_makes_first_is_said(story, tiny, monkeypatch):
+    monkeypatch.setattr(attacking, "training_step_seconds", lambda _: 0.6)
     prober = live.ProbeDashboard(story)
-    first = "the forgotten model (ten seconds) and the one retrained without it (two minutes)"
+    steps = 20 * (len(story.train.without(3)) // 128)  # of this story's data and network
+    retrained = f"the one retrained without it ({steps} steps, about 14 min)"
+    first = f"the forgotten model (at most 20 steps, 20 s) and {retrained}"
     assert f"It first makes {first}." in prober.status.value
     story.forgotten(3)
     prober.label.value = 5
     prober.label.value = 3
-    assert "It first makes the one retrained without it (two minutes)" in prober.status.value
+    assert f"It first makes {retrained}." in prober.status.value
     story.keep_retrained(3, sa.TrainedCVAE(tiny, {"held_out": [1.0]}))
     prober.reset.click()
     assert "Ready: press Attack.<" in prober.status.value
+
+
+class Plain(torch.nn.Module):
+    """A network of one's own that does not say where the label enters."""
+
+    def __init__(self, ins, outs):
+        super().__init__()
+        self.line = torch.nn.Linear(ins + 10, outs)
+
+    def forward(self, x, y):
+        return self.line(torch.cat([x.flatten(1), y], 1))
+
+
+def test_of_own_networks_nothing_is_promised_that_cannot_be_attacked(story, mnist, monkeypatch):
+    torch.manual_seed(3)
+    own = sa.CVAE(latent_dim=3, encoder=Plain(784, 6), decoder=Plain(3, 784))
+    theirs = sa.Story((mnist, mnist), baseline=own, amnesia=QUICK)
+    theirs.judges = story.judges
+    theirs.fishers = sa.class_fishers(own, None, sa.FisherConfig(20, "model_mean"))
+    prober = live.ProbeDashboard(theirs)
+    assert "It first makes the forgotten model (at most 20 steps, " in prober.status.value
+    assert "retrained" not in prober.status.value
+    prober.knobs["steps"].value = 10
+    prober.run.click()
+    assert "Without a retrained model beside it, this is no evidence." in done(prober)
+    assert list(prober.controller.outcomes) == ["forgotten"]
+    prober.reset.click()
+    assert "Ready: press Attack.<" in prober.status.value
+
+
+def test_stop_ends_what_an_attack_makes_first_and_it_goes_on_from_there(
+    where, story, mnist, tmp_path
+):
+    few = mnist.take(600)
+    base = sa.BaselineConfig(epochs=40, batch_size=20, latent_dim=3)
+    theirs = sa.Story((few, few), baseline=base, amnesia=QUICK)
+    theirs.baseline = sa.TrainedCVAE(sa.CVAE(latent_dim=3).eval(), {})
+    theirs.judges, theirs.fishers = story.judges, story.fishers
+    prober = live.ProbeDashboard(theirs)
+    prober.knobs["steps"].value = 10
+    said = []
+
+    def look(event):
+        share = re.search(r"Making the retrained model: (\d+) %", event["new"])
+        if share and int(share[1]) >= 5:  # two of its passes are kept
+            said.append(int(share[1]))
+            prober.stop.click()
+
+    prober.status.observe(look, "value")
+    prober.run.click()
+    assert "Stopped" in done(prober)
+    assert len(said) == 1
+    assert said[0] < 100
+    path = theirs.retrained_recipe(3).path
+    assert not path.exists()
+    assert part_path(path).exists()
+    prober.status.unobserve_all()
+    prober.run.click()
+    assert "Done." in done(prober)
+    assert path.exists()
+    whole = sa.train_baseline(few, few, replace(base, exclude=(3,)))
+    made = theirs.retrained(3).model
+    for a, b in zip(made.parameters(), whole.model.parameters(), strict=True):
+        assert torch.equal(a, b)
 
 
 # What they share
@@ -598,7 +767,7 @@ def test_a_sheet_has_a_name_and_its_pictures_in_each_row():
     assert [cell.get("alt") for cell in drawn.iter("img")] == ["a < b"] * 2 + ["c"] * 2
     shapes = [re.search(r"aspect-ratio: (.*?);", c.get("style"))[1] for c in drawn.iter("img")]
     assert shapes == 2 * ["30 / 30", "60 / 60"]
-    assert "max-content minmax(0, 90px) minmax(0, 80px)" in drawn.get("style")
+    assert "fit-content(95px) minmax(0, 90px) minmax(0, 80px)" in drawn.get("style")
 
 
 def test_bars_are_as_high_as_their_values():

@@ -1,12 +1,15 @@
 """The dashboard that attacks models in the same way, and what it does without a widget."""
 
+import copy
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from operator import attrgetter
 from threading import Event
 
 import ipywidgets as ipw
+import torch
 
 from ..attacks.latent import (
     ProbeResult,
@@ -17,10 +20,21 @@ from ..attacks.latent import (
 )
 from ..checks import check_is
 from ..config import ProbeConfig, check_classes
+from ..elbo import elbo_terms
 from ..models import CVAE
 from ..story import Classes, Story
-from .base import KnobDashboard, sheet, table
-from .worker import LOCK, Controller, as_code, check_models, models_there, usual_classes
+from .base import KnobDashboard, sheet, table, wrapped
+from .worker import (
+    LOCK,
+    Controller,
+    Stopped,
+    as_code,
+    check_models,
+    in_words,
+    models_there,
+    stoppable,
+    usual_classes,
+)
 
 
 @dataclass(frozen=True)
@@ -49,10 +63,7 @@ ATTACKS = {
 }
 ALWAYS = ("n_restarts", "steps")  # knobs of every attack
 COUNT, SIDE = 8, 56  # restarts shown, the best first, and the pixels of each
-TIMES = {  # what `run` may have to make first, and how long it takes
-    "forgotten": "the forgotten model (ten seconds)",
-    "retrained": "the one retrained without it (two minutes)",
-}
+FORGETTING = 1.4  # a step of forgetting, in steps of training (docs/benchmarks.md)
 Models = Mapping[str, CVAE] | None
 
 
@@ -80,10 +91,12 @@ class ProbeController(Controller):
         models: Name -> model to attack.  When left out, the story's: the model that has forgotten
             these classes, the retrained one that never saw them and the one that hides them; for a
             class that is not among them, the three models of that class.  `run` makes what is not
-            there yet.
+            there yet.  Networks of your own cannot be retrained here, and classes are hidden in
+            them only if they say where the label enters.
 
     Attributes:
         attack, forget_class, config: The settings.
+        ran: The configuration that the outcomes were found with.
         outcomes: Name of the model -> what was found; empty until `run` has ended.
     """
 
@@ -97,6 +110,7 @@ class ProbeController(Controller):
             forget_class, _ = usual_classes(self.num_classes)
         self.start = story.train.class_numbers(forget_class)
         self.names = story.train.class_names
+        self.made: set[tuple[int, ...]] = set()  # classes whose models `run` has made
         if models is not None:
             check_models(models, self.num_classes)
             models = dict(models)
@@ -109,27 +123,51 @@ class ProbeController(Controller):
         return self.start if self.forget_class in self.start else (self.forget_class,)
 
     @property
+    def makers(self) -> dict[str, Callable[[], CVAE]]:
+        """Name -> what returns the model, made if need be, of every model that is attacked."""
+        if self.models is not None:
+            return {name: partial(_same, model) for name, model in self.models.items()}
+        story, gone = self.story, self.gone
+        baseline = story.baseline.model
+        makers: dict[str, Callable[[], CVAE]] = {"forgotten": lambda: story.forgotten(gone).model}
+        if baseline.is_built_in:
+            makers["retrained"] = lambda: story.retrained(gone).model
+        if baseline.says_label:
+            makers["hidden"] = lambda: story.hidden(gone)
+        return makers
+
+    @cached_property
+    def step_seconds(self) -> float:
+        """How long a training step of this story's network takes on its images, in seconds."""
+        return training_step_seconds(self.story)
+
+    @property
     def missing(self) -> str:
         """What `run` has to make first and how long it takes; "" when nothing is missing."""
         if self.models is not None:
             return ""
         there = models_there(self.story, self.gone)
-        return " and ".join(words for name, words in TIMES.items() if name not in there)
-
-    def targets(self) -> Mapping[str, CVAE]:
-        """Name -> model: those given, or the story's, made if need be."""
-        if self.models is not None:
-            return self.models
-        return {
-            "forgotten": self.story.forgotten(self.gone).model,
-            "retrained": self.story.retrained(self.gone).model,
-            "hidden": self.story.hidden(self.gone),
-        }
+        if self.gone in self.made:
+            there["forgotten"] = self.story.baseline.model  # of own networks no file tells
+        words = []
+        if "forgotten" not in there:
+            steps = self.story.config.amnesia.max_steps()
+            seconds = in_words(FORGETTING * steps * self.step_seconds)
+            words.append(f"the forgotten model (at most {steps} steps, {seconds})")
+        if "retrained" in self.makers and "retrained" not in there:
+            config = self.story.config.baseline
+            labels = self.story.train.labels
+            images = len(labels) - sum(int((labels == c).sum()) for c in self.gone)
+            steps = config.epochs * (images // min(images, config.batch_size))
+            seconds = in_words(steps * self.step_seconds)
+            words.append(f"the one retrained without it ({steps} steps, about {seconds})")
+        return " and ".join(words)
 
     def reset(self) -> None:
         """Back to the first settings; nothing found."""
         with LOCK:
             self.attack = ""
+            self.ran: ProbeConfig | None = None
             self.choose("prototype", self.start[0])
 
     def choose(self, attack: str, forget_class: int) -> None:
@@ -144,24 +182,42 @@ class ProbeController(Controller):
             self.attack, self.forget_class = attack, wanted
             self.outcomes: dict[str, Outcome] = {}
 
-    def run(self, stop: Event, show: Callable[[str, float], None] = lambda *_: None) -> bool:
+    def run(
+        self,
+        stop: Event,
+        show: Callable[[str, float], None] = lambda *_: None,
+        making: Callable[[str], Callable[[float], None]] = lambda _: lambda _: None,
+    ) -> bool:
         """Attack every model.
 
         Args:
-            stop: Once it is set, the attack ends.
+            stop: Once it is set, the attack ends, or the training of a model that is made first.
             show: Called after every step with the model's name and the share of the whole way.
+            making: Called with what has to be made first, in words; what it returns is called
+                with the share of that which is done.
 
         Returns:
-            False when `stop` was set meanwhile; then nothing is kept.
+            False when `stop` was set meanwhile; then nothing is kept but the part file of a
+            training, which goes on from it the next time.
         """
         with LOCK:
             name_of_attack, label, config = self.attack, self.forget_class, self.config
+            gone, makers = self.gone, self.makers
         attack = ATTACKS[name_of_attack]
-        more = {word: attrgetter(path)(self.story) for word, path in attack.needs.items()}
-        juries = {role: {role: judge} for role, judge in self.story.judges.items()}
-        juries["all judges"] = self.story.judges
+        targets = {}
+        try:
+            with stoppable(stop, making("Making the judges")):
+                judges = self.story.judges
+                more = {word: attrgetter(path)(self.story) for word, path in attack.needs.items()}
+            for name, make in makers.items():
+                with stoppable(stop, making(f"Making the {name} model")):
+                    targets[name] = make()
+        except Stopped:
+            return False
+        self.made.add(gone)
+        juries = {role: {role: judge} for role, judge in judges.items()}
+        juries["all judges"] = judges
         outcomes = {}
-        targets = self.targets()
         for place, (name, model) in enumerate(targets.items()):
 
             def on_step(done: int, name: str = name, place: int = place) -> bool:
@@ -179,8 +235,15 @@ class ProbeController(Controller):
         with LOCK:
             if stop.is_set():
                 return False
-            self.outcomes = outcomes
+            self.outcomes, self.ran = outcomes, config
         return True
+
+    def told_code(self) -> tuple[str, str]:
+        """What the code is the code of, in words, and the code."""
+        with LOCK:
+            shown = self.outcomes and self.config == self.ran
+            what = "of the table" if shown else "of what Attack will do with these settings"
+            return what, self.code()
 
     def code(self) -> str:
         """A line of code that attacks one `model` with the present settings."""
@@ -189,6 +252,37 @@ class ProbeController(Controller):
             words = ["model", str(self.forget_class), as_code(self.config)]
         words += [f"{word}=story.{path}" for word, path in attack.needs.items()]
         return f"found = sa.{attack.function.__name__}({', '.join(words)})"
+
+
+def _same(model: CVAE) -> CVAE:
+    return model
+
+
+def training_step_seconds(story: Story) -> float:
+    """Measure a training step of a story's network on its images, on a copy.
+
+    Args:
+        story: The story, whose baseline is there.
+
+    Returns:
+        Seconds, the least of four.
+    """
+    config = story.config.baseline
+    model = copy.deepcopy(story.baseline.model).train().requires_grad_(True)
+    images = story.train.images[: config.batch_size]
+    labels = story.train.labels[: config.batch_size]
+    noise = torch.zeros((len(images), model.latent_dim), device=model.device)
+    optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, fused=True)
+    took = []
+    for _ in range(4):
+        began = time.perf_counter()
+        with torch.enable_grad():
+            loss = torch.stack(elbo_terms(model, images, labels, noise)).mean()
+            optimizer.zero_grad()
+            loss.backward()
+        optimizer.step()
+        took.append(time.perf_counter() - began)
+    return min(took)
 
 
 class ProbeDashboard(KnobDashboard):
@@ -219,7 +313,8 @@ class ProbeDashboard(KnobDashboard):
         buttons = ipw.HBox([self.run, self.stop, self.reset])
         self.arrange(
             [self.attack, self.label, *self.knobs.values(), buttons, self.progress],
-            [self.picture, self.table, self.code, self.help],
+            [self.picture, self.table],
+            [wrapped([self.code]), self.help],
         )
         self.when_idle()
         self._follow()
@@ -236,6 +331,7 @@ class ProbeDashboard(KnobDashboard):
 
     def _follow(self) -> None:
         """Show the knobs of the attack at the controller's values, and what was found so far."""
+        self.progress.value = 0.0
         self.set_knobs()
         with self.quietly():
             self.attack.value = self.controller.attack
@@ -250,24 +346,31 @@ class ProbeDashboard(KnobDashboard):
 
     def _run(self, stop: Event) -> None:
         self.stop.disabled = False
-        missing = self.controller.missing
-        if missing:
-            self.say(f"Making {missing}; Stop waits for its end ...")
-        else:
-            self.say("Attacking ...")
+        self.say("Attacking ...")
         self.progress.value = 0.0
+        before = ""
 
         def show(name: str, done: float) -> None:
-            if done >= self.progress.value + 0.01:
+            nonlocal before
+            if name != before or done >= self.progress.value + 0.01:
+                before = name
                 self.progress.value = done
                 self.say(f"Attacking {name}")
 
-        if not self.controller.run(stop, show):
-            self.say("Stopped: nothing was kept, models are compared after equal work only.")
+        if not self.controller.run(stop, show, self.in_making):
+            self.progress.value = 0.0
+            self.say(
+                "Stopped: nothing was found yet, models are compared after equal work only. "
+                "A model that was being made goes on from there the next time."
+            )
             return
         self._draw_outcomes()
+        self.show_code()
         self.progress.value = 1.0
-        self.say("Done. Only the difference to the retrained model is evidence.")
+        if "retrained" in self.controller.outcomes:
+            self.say("Done. Only the difference to the retrained model is evidence.")
+        else:
+            self.say("Done. Without a retrained model beside it, this is no evidence.")
 
     def _draw_outcomes(self) -> None:
         """The best restarts of each model, and how many each judge calls the class."""

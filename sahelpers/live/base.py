@@ -9,6 +9,7 @@ import html
 import io
 import math
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -20,7 +21,7 @@ from IPython import get_ipython
 from torch import Tensor
 
 from .. import plots
-from .worker import ACROSS, Worker, help_text, release_idle_threads, steps_of
+from .worker import ACROSS, Worker, help_text, in_words, release_idle_threads, steps_of
 
 Action = Callable[[Any], None]
 LABEL = {"description_width": "135px"}
@@ -57,17 +58,33 @@ class Dashboard(ipw.VBox):  # type: ignore[misc]  # ipywidgets has no types
         """The same text on every machine: it stands in the notebook file beside the widget."""
         return f"{type(self).__name__}: live where this notebook runs"
 
-    def arrange(self, controls: Sequence[ipw.Widget], pictures: Sequence[ipw.Widget]) -> None:
-        """Put the controls and the status line to the left, the pictures to the right."""
-        narrow = ipw.Layout(flex="1 1 300px", min_width="0", max_width="370px")
-        wide = ipw.Layout(flex="1 1 440px", min_width="0", align_items="flex-start")
+    def arrange(
+        self,
+        controls: Sequence[ipw.Widget],
+        pictures: Sequence[ipw.Widget],
+        below: Sequence[ipw.Widget] = (),
+        pictures_first: bool = False,
+    ) -> None:
+        """Lay out the dashboard for a wide and for a narrow window.
+
+        Args:
+            controls: What stands to the left, with the status line as the last.
+            pictures: What stands to the right; in a narrow window under the controls.
+            below: What stands under both.
+            pictures_first: Whether the pictures stand over the controls in a narrow window, since
+                they follow every move of a slider.
+        """
+        narrow = ipw.Layout(flex="1 1 330px", min_width="0")
+        wide = ipw.Layout(flex="3 1 440px", min_width="0", align_items="flex-start")
         left = ipw.VBox([*controls, self.status], layout=narrow)
         right = ipw.VBox(list(pictures), layout=wide)
-        self.children = (wrapped([left, right], align_items="flex-start"),)
+        flow, top = ("wrap-reverse", "flex-end") if pictures_first else ("wrap", "flex-start")
+        self.children = (wrapped([left, right], flow, align_items=top), *below)
 
     def say(self, text: str) -> None:
         """Show a sentence in the status line."""
-        self.status.value = f'<div role="status" aria-live="polite">{html.escape(text)}</div>'
+        look = 'style="line-height: 1.4" role="status" aria-live="polite"'
+        self.status.value = f"<div {look}>{html.escape(text)}</div>"
 
     def show_error(self, error: Exception) -> None:
         """Show what went wrong in the status line."""
@@ -157,7 +174,7 @@ class KnobDashboard(Dashboard):
     """A dashboard with a slider for each of these fields of the controller's configuration.
 
     Args:
-        controller: Has `config`, `change(**values)` and `code()`.
+        controller: Has `config`, `change(**values)` and `told_code()`.
         names: The fields.
         kept: What Stop leaves, in words.
     """
@@ -169,8 +186,7 @@ class KnobDashboard(Dashboard):
         self.knobs = {name: self._knob(name) for name in names}
         self.progress = ipw.FloatProgress(min=0.0, max=1.0, **labelled("PROGRESS"))
         self.table = ipw.HTML()
-        wide = ipw.Layout(width="98%", height="92px")
-        self.code = ipw.Textarea(description="AS CODE", layout=wide, rows=4)
+        self.code = ipw.HTML(layout=ipw.Layout(flex="1 1 380px", min_width="0"))
         helps = help_text(controller.config, self.knobs)
         self.help = ipw.HTML(f"<details><summary>What the knobs do</summary>{helps}</details>")
 
@@ -180,8 +196,43 @@ class KnobDashboard(Dashboard):
         self.show_code()
 
     def show_code(self) -> None:
-        """Show the line of code that belongs to the controller's state."""
-        self.code.value = self.controller.code()
+        """Show the code that belongs to the controller's state, and what it is the code of."""
+        self.code.value = code_block(*self.controller.told_code())
+
+    def show_error(self, error: Exception) -> None:
+        """Show what went wrong; nothing is under way any more."""
+        super().show_error(error)
+        self.progress.value = 0.0
+
+    def in_making(self, what: str) -> Callable[[float], None]:
+        """Make what shows how far the making of something is.
+
+        Args:
+            what: What is being made, in words.
+
+        Returns:
+            A function of the share that is done, from 0 to 1: about twice a second it moves the bar
+            and says how long it will take, from how long it took so far.
+        """
+        began = last = time.perf_counter()
+        before = 0.0
+
+        def show(share: float) -> None:
+            nonlocal began, last, before
+            now = time.perf_counter()
+            if share < before:  # another loop, such as that of the next judge
+                began = now
+            before = share
+            if now - last < 0.5:
+                return
+            last = now
+            self.progress.value = share
+            left = ""
+            if now - began > 1 and share > 0:
+                left = f", about {in_words((now - began) * (1 - share) / share)} left"
+            self.say(f"{what}: {100 * share:.0f} %{left}.")
+
+        return show
 
     def set_knobs(self) -> None:
         """Move every slider to the configuration's value, offering it if it was not offered yet."""
@@ -194,8 +245,9 @@ class KnobDashboard(Dashboard):
                 slider.value = value
 
     def when_idle(self) -> None:
-        """Nothing runs: Stop rests."""
+        """Nothing runs: Stop rests, and the code is of what is shown or will be made."""
         self.stop.disabled = True
+        self.show_code()
 
     def _stop(self) -> None:
         self.say("Stopping ...")
@@ -219,10 +271,19 @@ def labelled(name: str) -> dict[str, Any]:
     return {"description": name, "style": LABEL, "layout": ipw.Layout(width="98%")}
 
 
-def wrapped(children: Sequence[ipw.Widget], **layout: str) -> Any:
+def wrapped(children: Sequence[ipw.Widget], wrap: str = "wrap", **layout: str) -> Any:
     """Widgets side by side, in several rows where the window is narrow."""
-    flow = ipw.Layout(display="flex", flex_flow="row wrap", **layout)
+    flow = ipw.Layout(display="flex", flex_flow=f"row {wrap}", **layout)
     return ipw.Box(list(children), layout=flow)
+
+
+def code_block(what: str, code: str) -> str:
+    """Code as HTML, as high as it is long, under a line that says what it is the code of."""
+    wrap = "white-space: pre-wrap; word-break: normal; overflow-wrap: anywhere"
+    look = f"{wrap}; margin: 0; padding: 4px; border: 1px solid; font: 12px/1.4 monospace"
+    words = f"<b>AS CODE</b> {html.escape(what)}"
+    block = f'<pre style="{look}">{html.escape(code)}</pre>'
+    return f'<div style="line-height: 1.4">{words}{block}</div>'
 
 
 def alert(error: Exception) -> str:
@@ -279,7 +340,7 @@ def sheet(
         for images, head, width in zip(pictures, heads, widths, strict=True):
             cells.append(_picture(images, len(head), width, name))
     columns = " ".join(f"minmax(0, {width}px)" for width in widths)
-    grid = f"display: grid; grid-template-columns: max-content {columns}; gap: 3px 10px"
+    grid = f"display: grid; grid-template-columns: fit-content(95px) {columns}; gap: 3px 10px"
     return f'<div style="{grid}; align-items: center; margin-bottom: 8px">{"".join(cells)}</div>'
 
 

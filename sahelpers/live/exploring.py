@@ -177,10 +177,11 @@ class LatentExplorer(Dashboard):
         self.arrange(
             [
                 self.first, self.second, self.mix, ipw.HBox([self.centre, self.draw]),
-                ipw.HTML("<b>z</b> along its principal directions, standard deviations"),
+                ipw.HTML("<b>z</b> by principal direction, standard deviations"),
                 ipw.VBox(self.z, layout=box),
             ],
             [self.picture],
+            pictures_first=True,
         )  # fmt: skip
         self._show()
 

@@ -1,9 +1,10 @@
 """The dashboard that forgets while you watch, and what it does without a widget."""
 
+import io
 import math
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from threading import Event
@@ -25,14 +26,17 @@ from .base import KnobDashboard, bars, curves, sheet, table, wrapped
 from .worker import (
     LOCK,
     Controller,
+    Stopped,
     as_code,
     changed,
     in_lines,
     models_there,
+    stoppable,
     usual_classes,
+    whence,
 )
 
-FRAME_SECONDS = 0.4  # between two pictures of a run
+FRAME_SECONDS = 0.3  # between two pictures of a run; with drawing, less than half a second
 JUDGED = 200  # samples per class behind the dashboard's table
 COLUMNS = 8  # images of the class in each model's row
 ROWS = 3  # images per class in the grid
@@ -45,7 +49,26 @@ KNOBS = (
 HEAD = ("judge", "P before", "after", "argmax", "kept before", "after")  # of the table, percent
 ENDED = {"done": "Done", "budget": "EPOCHS_UNL used up", "stopped": "Stopped"}
 Rows = dict[str, Tensor]  # name of a model -> its images
-Chain = tuple[tuple[tuple[int, ...], AmnesiaConfig], ...]  # classes and settings, run by run
+
+
+@dataclass(frozen=True)
+class Run:
+    """One of the runs that led to a model.
+
+    Attributes:
+        forget_class: The classes that it forgets.
+        config: Its settings.
+        steps: How many it took; 0 for one that has not ended.
+        stopped: Whether a person ended it.
+    """
+
+    forget_class: tuple[int, ...]
+    config: AmnesiaConfig
+    steps: int = 0
+    stopped: bool = False
+
+
+Chain = tuple[Run, ...]
 
 
 class AmnesiaController(Controller):
@@ -60,6 +83,7 @@ class AmnesiaController(Controller):
         config, forget_class: The settings of the next run.
         model: The model so far: the baseline, or what the last run left.
         chain: The runs that led to it.
+        running: The runs that lead to the model that is being made; empty when none is.
         result: The last run; None before the first.
         judged_rows: What the judges say of the last run, by role: the numbers of a row of HEAD, in
             percent.  Empty until `judge` is called.
@@ -94,8 +118,8 @@ class AmnesiaController(Controller):
             self.forget_class, self.config = self.start, self.story.config.amnesia
             self.model = self.baseline
             self.chain: Chain = ()
+            self.running: Chain = ()
             self.result: AmnesiaResult | None = None
-            self.stopped = False  # whether a run of the chain was
             self.judged_rows: dict[str, list[float]] = {}
             self.kept_changes: dict[str, dict[int, float]] = {}
 
@@ -120,13 +144,14 @@ class AmnesiaController(Controller):
             ValueError: When a setting does not fit; it is named.  The model then stays as it was.
         """
         with LOCK:
-            forget_class, config = self.forget_class, self.config
+            run = Run(self.forget_class, self.config)
             model, earlier = (self.model, self.chain) if another else (self.baseline, ())
+        forget_class, config = run.forget_class, run.config
         so_far = _classes(earlier)
         twice = sorted(set(forget_class) & set(so_far))
         if twice:
             raise ValueError(f"class {twice[0]} is forgotten already (so far {so_far})")
-        chain = (*earlier, (forget_class, config))
+        chain = (*earlier, run)
         gone = check_classes((*so_far, *forget_class), model.num_classes)
         history: History = {}
         last_frame = -math.inf
@@ -137,28 +162,43 @@ class AmnesiaController(Controller):
                 history.setdefault(name, []).append(value)
             if time.perf_counter() - last_frame >= FRAME_SECONDS:
                 done = _share_done(step, history["distance"], config)
-                show(done, history, *self.pictures(new, chain))
+                show(done, history, *self.pictures(new, chain, f"at step {step + 1}"))
                 last_frame = time.perf_counter()
             return not stop.is_set()
 
-        result = forget(model, self.fishers.without(gone), forget_class, config, on_step=on_step)
+        self.running = chain
+        try:
+            fisher = self.fishers.without(gone)
+            result = forget(model, fisher, forget_class, config, on_step=on_step)
+        finally:
+            self.running = ()
+        ended = replace(run, steps=result.steps, stopped=result.reason == "stopped")
         with LOCK:
             self.result = replace(result, forget_class=gone)
             self.model = result.model
-            self.stopped = result.reason == "stopped" or (another and self.stopped)
-            self.chain = chain
+            self.chain = (*earlier, ended)
             self.judged_rows = {}
             self.kept_changes = {}
 
-    def judge(self) -> None:
-        """Let the judges look at the last result: fills `judged_rows` and `kept_changes`."""
+    def judge(self, stop: Event, show: Callable[[float], None] = lambda _: None) -> None:
+        """Let the judges look at the last result: fills `judged_rows` and `kept_changes`.
+
+        Args:
+            stop: Once it is set, a judge that is being trained is left as it is.
+            show: Called with the share of the way (0 to 1) while a judge is trained.
+
+        Raises:
+            Stopped: `stop` was set before there were judges.
+        """
         result = self.result
         if result is None:
             return
+        with stoppable(stop, show):
+            verdicts = self.verdicts
         gone = list(result.forget_class)
         kept = kept_classes(gone, self.baseline.num_classes)
         for role, judge in self.story.judges.items():
-            before = self.verdicts[role]
+            before = verdicts[role]
             after = judge_samples(result.model, judge, self.judged)
             row = []
             for shares in (before.probability, after.probability, after.argmax):
@@ -169,12 +209,15 @@ class AmnesiaController(Controller):
             changes = (kept_after - kept_before).tolist()
             self.kept_changes[role] = dict(zip(kept, changes, strict=True))
 
-    def pictures(self, model: CVAE | None = None, chain: Chain = ()) -> tuple[Tensor, Rows]:
+    def pictures(
+        self, model: CVAE | None = None, chain: Chain = (), called: str = ""
+    ) -> tuple[Tensor, Rows]:
         """What is shown of a model.
 
         Args:
             model: The model; the present one when left out.
             chain: The runs that led to it; those of the present one when left out.
+            called: What its row is called; what it is when left out, such as "stopped at 37".
 
         Returns:
             What it draws at the latents `shown`, (N, *image_shape); and for each of the models of
@@ -182,46 +225,91 @@ class AmnesiaController(Controller):
             forgets, (COLUMNS, *image_shape).
         """
         model = model or self.model
-        chain = chain or self.chain or ((self.forget_class, self.config),)
-        last_classes, _ = chain[-1]
-        latents = self.shown.where(self.shown.labels == last_classes[0])
+        chain = chain or self.chain or (Run(self.forget_class, self.config),)
+        latents = self.shown.where(self.shown.labels == chain[-1].forget_class[0])
         forgotten = None if model is self.baseline else model
         models = models_there(self.story, _classes(chain), forgotten)
-        rows = {name: draw_images(drawn, latents) for name, drawn in models.items()}
+        rows = {}
+        for name, drawn in models.items():
+            if name == "forgotten":
+                name = called or self._row_name(chain, forgotten)
+            rows[name] = draw_images(drawn, latents)
         return draw_images(model, self.shown), rows
 
+    def _row_name(self, chain: Chain, forgotten: CVAE | None) -> str:
+        """What a model is that runs have led to; without it, the one that the story keeps."""
+        last = chain[-1]
+        name = f"forgotten {', '.join(self.names[c] for c in last.forget_class)}"
+        if forgotten is None:
+            return f"{whence(self.story.forgotten_recipe(_classes(chain)))}, {name}"
+        if last.stopped:
+            return f"stopped at {last.steps}"
+        done = self.result is not None and self.result.reason == "done"
+        return name if done else f"ended at {last.steps}"
+
     def name(self) -> str:
-        """A name for files of the last result: its classes, its knobs that are not the default,
-        and whether it was stopped.
+        """A name for files of the last result.
+
+        Returns:
+            Run by run its classes, its steps or where it was stopped, and its knobs that are not
+            the default; without the knobs if it would be longer than 200 characters.
 
         Raises:
             ValueError: When there is no result yet.
         """
-        with LOCK:
-            result, chain, stopped = self.result, self.chain, self.stopped
-        if result is None:
+        chain = self.chain
+        if not chain:
             raise ValueError("there is nothing to save yet: press Forget first")
-        words = ["forgotten"]
-        for classes, config in chain:
-            words.append("-".join(map(str, classes)))
-            words += [f"{knob}-{value}" for knob, value in changed(config).items()]
-        if stopped:
-            words.append(f"stopped-{result.steps}")
-        return "_".join(words).replace(":", "-")[:200]
+        runs, all_words = ["forgotten"], ["forgotten"]
+        for run in chain:
+            ended = f"stopped-at-{run.steps}" if run.stopped else f"{run.steps}-steps"
+            words = ["-".join(map(str, run.forget_class)), ended]
+            runs += words
+            all_words += words
+            all_words += [f"{knob}-{value}" for knob, value in changed(run.config).items()]
+        whole = "_".join(all_words).replace(":", "-")
+        return whole if len(whole) <= 200 else "_".join(runs)[:200]
 
-    def code(self) -> str:
-        """Lines of code that make the present result again, or the one that Forget would make."""
+    def told_code(self) -> tuple[str, str]:
+        """What a person should see as code now.
+
+        Returns:
+            What it is the code of, in words; and the code: of the run that goes on, of the model on
+            screen, or, where the settings are others than that one's, of what Forget would make.
+        """
         with LOCK:
-            chain = self.chain or ((self.forget_class, self.config),)
-            stopped = self.stopped
-        call = "story.baseline"
-        for runs, (forget_class, config) in enumerate(chain, 1):
+            running, chain = self.running, self.chain
+            settings = Run(self.forget_class, self.config)
+        if running:
+            return "of the run that goes on", self.code(running)
+        if chain and replace(chain[-1], steps=0, stopped=False) == settings:
+            return f"of the model on screen: {_ended(chain[-1])}", self.code(chain)
+        return "of what Forget will make with these settings", self.code((settings,))
+
+    def code(self, chain: Chain = ()) -> str:
+        """Lines of code that make a model again.
+
+        Args:
+            chain: The runs that lead to it.  When left out, those of the present model, or before
+                the first the one that Forget would make.
+
+        Returns:
+            The lines.
+        """
+        with LOCK:
+            chain = chain or self.chain or (Run(self.forget_class, self.config),)
+        lines = ["import sahelpers as sa", "", self._story_as_code()]
+        model = "story.baseline.model"
+        for runs, run in enumerate(chain, 1):
             gone = check_classes(_classes(chain[:runs]), self.baseline.num_classes)
             fisher = f"story.fishers.without({gone})"
-            call = f"sa.forget({call}.model, {fisher}, {forget_class}, {as_code(config)})"
-        if stopped:
-            call += "  # but it was stopped early"
-        return f"import sahelpers as sa\n\n{self._story_as_code()}\nresult = {call}\n"
+            words = [model, fisher, str(run.forget_class), as_code(run.config)]
+            if run.stopped:
+                words.append(f"on_step=lambda step, *_: step < {run.steps - 1}")
+            line = f"result = sa.forget({', '.join(words)})"
+            lines.append(f"{line}  # {_ended(run)}" if run.stopped else line)
+            model = "result.model"
+        return "\n".join(lines) + "\n"
 
     def _story_as_code(self) -> str:
         """The line that makes the story again, as far as names and configurations can say it."""
@@ -248,7 +336,12 @@ def _share_done(step: int, distances: list[float], config: AmnesiaConfig) -> flo
 
 def _classes(chain: Chain) -> tuple[int, ...]:
     """All classes that the runs forget, in their order."""
-    return tuple(c for classes, _ in chain for c in classes)
+    return tuple(c for run in chain for c in run.forget_class)
+
+
+def _ended(run: Run) -> str:
+    """How a run ended, in words."""
+    return f"stopped at step {run.steps}" if run.stopped else f"{run.steps} steps"
 
 
 class AmnesiaDashboard(KnobDashboard):
@@ -276,22 +369,22 @@ class AmnesiaDashboard(KnobDashboard):
         self.again = ipw.Checkbox(False, description="forget again on release", indent=False)
         self.again_by_itself = False  # what `again` was set to, as long as nobody presses it
         self.adding = False  # whether the last run went on from the one before
+        self.done = 0.0  # the share of the last run that was done when it was looked at last
         self.forget = self.button("Forget", "from the start", lambda: self._start(False), "primary")
         self.another = self.button("Forget these too", "go on from here", lambda: self._start(True))
         self.reset = self.button("Reset", "to the start", lambda: self.worker.submit(self._reset))
         self.save = self.button("Save", "picture (PNG) and code, into this folder", self._save)
         self.models, self.grid = ipw.HTML(), ipw.HTML()
         self.curves, self.cost = ipw.HTML(), ipw.HTML()
-        buttons = [self.forget, self.another, self.stop, self.reset, self.save]
+        starts, others = [self.forget, self.another, self.stop], [self.reset, self.save]
         self.arrange(
             [
                 ipw.HTML("<b>FORGET_CLASS</b> one or several"), wrapped(self.classes),
-                self.surrogate, *self.knobs.values(), self.again, wrapped(buttons), self.progress,
+                self.surrogate, *self.knobs.values(), self.again,
+                wrapped(starts), wrapped(others), self.progress,
             ],
-            [
-                self.models, self.grid, wrapped([self.curves, self.cost]), self.table, self.code,
-                self.help,
-            ],
+            [self.models, self.grid],
+            [wrapped([self.code, self.curves]), wrapped([self.cost, self.table]), self.help],
         )  # fmt: skip
         self.before, _ = c.pictures(c.baseline)
         self.when_idle()
@@ -332,15 +425,25 @@ class AmnesiaDashboard(KnobDashboard):
         self.say("Forgetting ...")
         self.progress.value = 0.0
         self.controller.forget(stop, self._show_frame, another)
-        if self.worker.waiting:
+        if not self.worker.go_on():
             return
         self._draw()
         result = self.controller.result
+        self._draw_curves(result.history)
         ended = f"{ENDED[result.reason]}: {result.steps} steps in {result.seconds:.1f} s"
-        self.say(f"{ended}. The judges are looking ...")
-        self.controller.judge()
+        looking = f"{ended}. The judges are looking"
+        self.say(f"{looking} ...")
+        try:
+            self.controller.judge(stop, self.in_making(f"{looking}. One is trained first"))
+        except Stopped:
+            self.progress.value = 0.0
+            self.say(f"{ended}. Stopped before the judges had looked.")
+            return
         self._fill_table()
-        self.progress.value = 1.0
+        if result.reason == "stopped":
+            self.progress.value = self.done
+        else:
+            self.progress.value = 1.0
         if self.again.value == self.again_by_itself and result.reason != "stopped":
             self.again_by_itself = result.seconds <= QUICK
             self.again.value = self.again_by_itself
@@ -353,10 +456,15 @@ class AmnesiaDashboard(KnobDashboard):
 
     def _show_frame(self, done: float, history: History, *pictures: Any) -> None:
         """Show how far a run is: `pictures` are the two values that the controller's returns."""
-        self.progress.value = done
+        self.progress.value = self.done = done
+        self.show_code()
         distances = history["distance"]
         self.say(f"Forgetting, step {len(distances)}: {distances[-1]:.3f} from the surrogate")
         self._show(*pictures)
+        self._draw_curves(history)
+
+    def _draw_curves(self, history: History) -> None:
+        """Show the terms of the loss."""
         self.curves.value = curves({k: v for k, v in history.items() if k != "distance"})
 
     def _show(self, now: Tensor, models: Rows) -> None:
@@ -375,10 +483,8 @@ class AmnesiaDashboard(KnobDashboard):
         self._show_judgement(False)
 
     def _show_judgement(self, shown: bool) -> None:
-        """Show or hide the table and the bars; their places stay."""
-        visibility = "visible" if shown else "hidden"
-        self.table.layout.visibility = visibility
-        self.cost.layout.visibility = visibility
+        """Show the table and the bars, or leave them out; nothing but the help stands below."""
+        self.table.layout.display = self.cost.layout.display = None if shown else "none"
 
     def _draw(self) -> None:
         """What the present model draws, and its line of code."""
@@ -420,6 +526,40 @@ class AmnesiaDashboard(KnobDashboard):
             grids = [axes["before"], axes["now"]]
             labels, names = self.controller.shown.labels, self.controller.names
             plots.before_after(self.before, now, labels, ROWS, grids, names)
-            figure.savefig(f"{name}.png")
-        Path(f"{name}.py").write_text(code, encoding="utf-8")
+            picture = io.BytesIO()
+            figure.savefig(picture)
+        name = write_both(name, picture.getvalue(), code)
         self.say(f"Wrote {name}.png and {name}.py into {Path.cwd().name}/.")
+
+
+def write_both(name: str, picture: bytes, code: str) -> str:
+    """Write a picture and its code into the working folder, over no file that is there.
+
+    Args:
+        name: What both shall be called.
+        picture: The content of a PNG.
+        code: The code.
+
+    Returns:
+        What they are called: the name, with a number behind it if it was taken.
+
+    Raises:
+        OSError: They cannot be written; then neither is left.
+    """
+    contents = {".py": code.encode(), ".png": picture}
+    stem, number = name, 1
+    while True:
+        written: list[Path] = []
+        try:
+            for ending, content in contents.items():
+                with Path(stem + ending).open("xb") as file:  # refuses a file that is there
+                    written.append(Path(file.name))
+                    file.write(content)
+            return stem
+        except OSError as error:
+            for path in written:
+                path.unlink()
+            if not isinstance(error, FileExistsError):
+                raise
+        number += 1
+        stem = f"{name}_{number}"

@@ -14,6 +14,7 @@ from typing import Any
 from ..checks import check_is
 from ..config import Config
 from ..models import CVAE, check_model
+from ..progress import watched
 from ..store import files
 from ..store.files import Recipe
 from ..story import Classes, Story
@@ -58,11 +59,6 @@ class Worker:
         """Whether a job runs or waits."""
         return not self._idle.is_set()
 
-    @property
-    def waiting(self) -> bool:
-        """Whether a newer job waits for the running one to end."""
-        return self._waiting is not None
-
     def submit(self, job: Job) -> None:
         """Run the job as soon as the one before it has ended."""
         with self._lock:
@@ -82,6 +78,19 @@ class Worker:
         with self._lock:
             self._waiting = None
             self._stop.set()
+
+    def go_on(self) -> bool:
+        """Let the running job do what follows a Stop, unless a newer one waits.
+
+        Returns:
+            False when one waits.  Otherwise the running job's event is cleared, so that what
+            follows can be stopped in its turn.
+        """
+        with self._lock:
+            if self._waiting is not None:
+                return False
+            self._stop.clear()
+            return True
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until nothing is left to do.
@@ -113,6 +122,31 @@ class Worker:
                 if self._waiting is None:  # nothing came in the meantime
                     self._idle.set()
                     return
+
+
+class Stopped(Exception):
+    """What was being made was stopped; a training goes on from its part file the next time."""
+
+
+@contextmanager
+def stoppable(stop: threading.Event, look: Callable[[float], None]) -> Iterator[None]:
+    """Inside, whatever a story has to make can be stopped.
+
+    Args:
+        stop: Once it is set, the loop that runs ends at its next step.
+        look: Called at every step with the share of the loop that is done, from 0 to 1.
+
+    Raises:
+        Stopped: `stop` was set.
+    """
+
+    def report(_: str, share: float) -> None:
+        if stop.is_set():
+            raise Stopped
+        look(share)
+
+    with watched(report):
+        yield
 
 
 class Controller:
@@ -169,21 +203,33 @@ def models_there(story: Story, gone: Classes, forgotten: CVAE | None = None) -> 
         their label's weights are; the forgotten and the retrained one, if their files are there.
     """
     check_is(story, Story, "story", ": sa.Story() makes one")
-
-    def there(recipe: Recipe) -> bool:
-        return recipe.path.exists() or (files.SHIPPED / recipe.path.name).exists()
-
     baseline = story.baseline.model
     models = {"baseline": baseline}
     if baseline.says_label:
         models["hidden"] = story.hidden(gone)
     if forgotten is not None:
         models["forgotten"] = forgotten
-    elif there(story.forgotten_recipe(gone)):
+    elif whence(story.forgotten_recipe(gone)):
         models["forgotten"] = story.forgotten(gone).model
-    if baseline.is_built_in and there(story.retrained_recipe(gone)):
+    if baseline.is_built_in and whence(story.retrained_recipe(gone)):
         models["retrained"] = story.retrained(gone).model
     return models
+
+
+def whence(recipe: Recipe) -> str:
+    """Where the file of a recipe is: "kept" among the checkpoints, "shipped", or "" for nowhere."""
+    if recipe.path.exists():
+        return "kept"
+    return "shipped" if (files.SHIPPED / recipe.path.name).exists() else ""
+
+
+def in_words(seconds: float) -> str:
+    """A time in words, rounded as an estimate is."""
+    if seconds < 10:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 100:
+        return f"{10 * round(seconds / 10)} s"
+    return f"{round(seconds / 60)} min"
 
 
 def in_lines(numbers: Sequence[int]) -> list[Sequence[int]]:

@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from ..config import Config, user_folder
-from ..progress import progress
+from ..progress import progress, report
 from .archive import LIMIT, OlderFormat, check_memory, pack, same, unpack
 
 SHIPPED = user_folder("SA_SHIPPED", "checkpoints/shipped")  # written by `make models` alone
@@ -438,8 +438,12 @@ def _locked(path: Path) -> Iterator[None]:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            for _ in progress(range(1), f"wait for another process that makes {path.name}"):
-                lock.acquire()
+            what = f"wait for another process that makes {path.name}"
+            for _ in progress(range(1), what):
+                while not lock.is_locked:
+                    report(what, 0.0)  # whoever watches may end the waiting
+                    with suppress(Timeout):
+                        lock.acquire(timeout=0.5)
     except (OSError, NotImplementedError) as error:
         raise CheckpointError(f"{path.parent} is not writable: {error}. {ELSEWHERE}") from error
     try:

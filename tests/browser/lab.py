@@ -66,7 +66,10 @@ def server(folder: Path, settings: Path, command: tuple[str, ...] = ("jupyterlab
             f"--LabApp.app_settings_dir={settings}",
         ]  # fmt: skip
     else:
-        options = ["--no-browser", f"--port={port}", "--strip_sources=True"]
+        options = [
+            "--no-browser", f"--port={port}", "--strip_sources=True",
+            f"--Voila.config_file_paths={CHECKOUT}",  # as if it were started there
+        ]  # fmt: skip
     environment = os.environ | {
         "JUPYTERLAB_SETTINGS_DIR": str(settings / "user"), "SA_PROGRESS": "0",
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
@@ -185,7 +188,7 @@ def crowding(board: Locator) -> list[str]:
     """What is cut, hangs out of the dashboard or lies over something else, in words."""
     return board.evaluate(
         """board => {
-            const leaf = 'button, select, textarea, img, svg, table, summary, .progress, '
+            const leaf = 'button, select, pre, img, svg, table, summary, .progress, '
                 + '.noUi-target, .widget-label, .widget-readout, [role=status], [role=alert]';
             const name = e => `${e.tagName} ${e.className} ${e.innerText}`.slice(0, 80);
             const seen = e => {  // the part that no scrolling box hides

@@ -149,6 +149,36 @@ def test_the_keyboard_reaches_and_moves_everything(visit):
     assert all(re.search(r"mean gray level 0\.\d\d", n) for n in names)
 
 
+def test_with_every_slider_at_zero_all_labels_count_alike_and_stand_alike(visit, data):
+    page = visit()
+    page.get_by_role("button", name="label 4 alone").click()
+    page.locator("#label4").focus()
+    page.keyboard.press("Home")
+    settle(page)
+    sliders = page.locator("#labels input").evaluate_all("all => all.map(e => e.valueAsNumber)")
+    assert sliders == pytest.approx([0.1] * 10)
+    assert page.locator("#labels output").all_inner_texts() == ["0.10"] * 10
+    seen = re.findall(r"0\.10 . label (\d)", page.locator("#seen").inner_text())
+    assert seen == list("0123456789")
+    shown = torch.tensor(page.evaluate(SHOWN)[0])
+    wanted = 255 * logits(weights(data, "baseline", 3), inputs_of(page, data)).sigmoid()
+    assert (shown - wanted).abs().max() <= 1
+    page.locator("#label7").focus()
+    page.keyboard.press("End")
+    settle(page)
+    assert page.locator("#labels output").nth(7).inner_text() == "0.53"
+
+
+@pytest.mark.parametrize(("digit", "article"), [(3, "A"), (7, "A"), (8, "An")])
+def test_the_verdict_is_english(visit, digit, article):
+    page = visit()
+    final = dict(zip(ROLES, (90, 90, 95, 100), strict=True))
+    known = page.evaluate(
+        "([digit, final]) => sentences(digit, final, final, found(final))[0]", [digit, final]
+    )
+    assert known.startswith(f"{article} {digit} costs")
+
+
 def fitted(layers, digit, real, steps):
     """The page's attack with torch's own gradients and Adam: losses in nats per image."""
     (first, bias), *later = layers
