@@ -7,13 +7,13 @@ import sys
 import pytest
 
 import sahelpers as sa
-from sahelpers.attacks.ladder import LadderCosts
+from sahelpers.attacks.ladder import KEPT, RUNGS, UNFINISHED, LadderCosts
 from sahelpers.attacks.verdicts import CLAIM_ATTACKS, COST_ATTACKS, ERASED
 from study import __main__ as commands
 from study import grid, journal
-from study.experiments import healing, power
+from study.experiments import healing
 from study.grid import Grid
-from study.methods import HIDDEN, METHODS, OURS, PAPER, RETRAINED
+from study.methods import HIDDEN, MASKED, METHODS, OURS, PAPER, RETRAINED
 
 PARTS = ("scoreboard", "claim")
 
@@ -191,12 +191,13 @@ def test_experiments_get_their_options(monkeypatch):
     for name, (module, _) in commands.EXPERIMENTS.items():
         monkeypatch.setattr(module, "main", lambda options, name=name: got.append((name, options)))
     call("healing")
-    call("power", "--digits", "2", "4", "--audits", "7", "--method", OURS)
+    call("power", "--digits", "2", "4", "--audits", "7", "--models", "1/1/3", "6/3/6")
     call("published", "--tables", "--jobs", "3")
     call("your_data", "letters")
     assert [name for name, _ in got] == ["healing", "power", "published", "your_data"]
     _, options = got[1]
-    assert (options.digits, options.audits, options.method) == ([2, 4], 7, OURS)
+    assert (options.digits, options.audits) == ([2, 4], 7)
+    assert options.models == [(1, 1, 3), (6, 3, 6)]
     _, options = got[2]
     assert (options.tables, options.jobs) == (True, 3)
     assert got[3][1].sets == ["letters"]
@@ -207,47 +208,55 @@ def test_experiments_get_their_options(monkeypatch):
 
 @pytest.fixture
 def lines(tmp_path):
-    """A journal in which the attacks have power on two digits."""
+    """A journal with models of two digits, 10 and 8 nats apart on every rung; none under test."""
     path = tmp_path / "journal.jsonl"
-    middles = {OURS: 0.20, HIDDEN: 0.90, RETRAINED: 0.20}
-    for digit in (3, 4):
-        for method, middle in middles.items():
+    for digit, gap in ((3, 10.0), (4, 8.0)):
+        for method, middle in {HIDDEN: 0.0, MASKED: 0.0, RETRAINED: gap}.items():
             for k, seed in enumerate((42, 43, 44)):
-                (run,) = Grid("claim", (method,), (digit,), (seed,)).runs()
-                share = middle + 0.002 * k
-                values = {a: [100 - 50 * share if a in COST_ATTACKS else share]
-                          for a in CLAIM_ATTACKS}  # fmt: skip
+                (run,) = Grid("ladder", (method,), (digit,), (seed,)).runs()
+                values = {name: [middle + 0.5 * k] for name in (*RUNGS, *KEPT, UNFINISHED)}
                 journal.append(path, run.key | {"values": values})
     return path
 
 
-def test_the_simulation_errs_seldom_and_finds_erasure_where_spreads_are_small(lines, capsys):
-    call("power", "--journal", str(lines), "--audits", "20")
-    head, _, *rows = capsys.readouterr().out.splitlines()
-    assert head == "| retrained | attack | largest error | least power (digit) | all digits pass |"
-    cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows]
-    assert [row[0] for row in cells] == [str(n) for n in range(3, 7) for _ in range(5)]
-    assert [row[1] for row in cells[:5]] == [*CLAIM_ATTACKS, "all of them"]
-    for row in cells:
-        if row[1] == "all of them":
-            assert float(row[4]) > 0.5
-        else:
-            assert float(row[2]) <= 0.35  # 20 audits of a tail of 0.05
-            power_of, _, digit = row[3].partition(" ")
-            assert float(power_of) >= 0.9
-            assert digit in ("(3)", "(4)")
+def power_table(capsys, *words):
+    """The rows that the command prints, each as column -> text."""
+    call("power", *words)
+    head, line, *rows = (row.split("|")[1:-1] for row in capsys.readouterr().out.splitlines())
+    assert set(line) == {"---"}
+    names = [name.strip() for name in head]
+    assert len(set(names)) == len(names) == len(line)
+    return [dict(zip(names, (cell.strip() for cell in row), strict=True)) for row in rows]
 
 
-def test_the_simulation_takes_what_the_journal_holds(lines):
-    truth = power.measured(lines, None, [3, 4])
-    assert [digit for digit, _ in truth] == [3, 4] * 5
-    wide, hidden, retrained = truth[0][1][CLAIM_ATTACKS[0]]
-    assert hidden == pytest.approx((0.902, 0.002))
-    assert retrained == pytest.approx((0.202, 0.002))
-    assert wide == retrained[1]
-    assert {digit for digit, _ in power.measured(lines, OURS, [4])} == {4}
-    with pytest.raises(SystemExit, match=r"lacks the attacks: run `python -m study claim`"):
-        power.measured(lines.with_name("none"), None, [3])
+def test_the_simulation_errs_seldom_and_finds_what_is_there(lines, capsys):
+    rows = power_table(capsys, "--journal", str(lines), "--audits", "6", "--tested", "0.5")
+    assert [row["rung"] for row in rows] == [rung for rung in RUNGS for _ in range(3)]
+    assert [row["models"] for row in rows[:3]] == ["3/2/3", "3/3/4", "6/3/6"]
+    for row in rows:
+        assert row["gaps, nats"] == "8.0 to 10.0"
+        assert row["spreads, nats"] == "0.5* / 0.5 / 0.5"  # none was under test
+        for error in ("erased at the margin", "alike at the trace", "left-out one convicted"):
+            assert float(row[error]) <= 0.2  # 60 verdicts of a tail of 0.05
+        assert float(row["whole gap found"]) == 1
+        assert float(row["no memory: erased"]) >= 0.9
+        assert float(row["-0.1 gap: alike"]) >= 0.9
+
+
+def test_where_nothing_is_measured_the_simulation_names_what_it_assumes(tmp_path, capsys):
+    options = "--journal", str(tmp_path / "none"), "--audits", "3", "--models", "3/3/4"
+    wide = "--gap", "2", "--tested", "5", "--known", "4", "--retrained", "3"
+    (row,) = power_table(capsys, *options, *wide)
+    assert (row["gaps, nats"], row["spreads, nats"]) == ("2.0*", "5.0* / 4.0* / 3.0*")
+    assert float(row["no memory: erased"]) <= 0.2  # such models say nothing
+    assert float(row["no memory: all digits pass"]) == 0
+
+
+@pytest.mark.parametrize("words", ["3/3", "a/b/c", "3/3/2", "0/1/3"])
+def test_numbers_of_models_that_cannot_be_are_refused(words, capsys):
+    with pytest.raises(SystemExit):
+        call("power", "--models", words)
+    assert f"{words!r}: give" in capsys.readouterr().err
 
 
 def test_healing_trains_each_model_on_and_asks_what_the_digit_costs(

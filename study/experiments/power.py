@@ -1,97 +1,217 @@
-"""How often the audit errs and how often it finds erasure: the simulation behind protocol.md.
+"""How often the ladder's rules err, and how often they find what is there: a simulation.
 
-    python -m study power --digits 2 4 8 [--method NAME] [--audits 2000]
+    python -m study power [--models 3/2/3 3/3/4 6/3/6] [--audits 2000]
 
-The truth is what the journal holds of the named attacks: per digit means and spreads of hidden
-models and retrained ones.  Models under test spread as retrained ones do, or as those of --method;
-fewer than ten measured digits take turns.  Three models, three hidden ones and three to six
-retrained ones are drawn, each attack apart, areas from beta laws and costs from normal ones; the
-package judges them.
+Models are drawn whose truth is known, rung by rung, and the package judges them.  A model's number
+is the mean of its kind, plus what it shares with all models of its seed, plus its own.  Gaps and
+standard deviations are those of the journal's models; what has no models there is assumed and
+marked by a star.  All models of a digit face the same images: what the images add to every number
+cancels in each comparison and is not drawn.  2,000 audits take about a minute for each rung.
 """
 
 import argparse
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 import numpy as np
 
-from sahelpers.attacks import verdicts
-from sahelpers.attacks.verdicts import CLAIM_ATTACKS, COST_ATTACKS, ERASED, MARGIN, Groups, pooled
+from sahelpers.attacks.ladder import RUNGS
+from sahelpers.attacks.verdicts import (
+    ALIKE,
+    MARGIN,
+    MIN_RETRAINED,
+    PASSED,
+    REMAINS,
+    TRACE,
+    compare,
+    pooled,
+)
 
-from .. import claims, journal, tables
-from ..grid import RESULTS
-from ..methods import HIDDEN
+from .. import journal
+from ..grid import RESULTS, current
+from ..methods import HIDDEN, MASKED, OURS, RETRAINED
 
-Law = tuple[float, float]  # mean and standard deviation
-Laws = dict[str, tuple[float, Law, Law]]  # attack -> models' spread, hidden, retrained
+DIGITS = 10  # in an audit; fewer measured ones take turns
+KINDS = ("tested", "known", "retrained")
+CONTROLS = {"hidden": HIDDEN, "masked": MASKED}
+ERRORS = [
+    "rung",
+    "gaps, nats",
+    "spreads, nats",
+    "models",
+    "erased at the margin",
+    "alike at the trace",
+    "left-out one convicted",
+]
+POWERS = ["whole gap found", "erased", "alike", "all digits pass"]
 
-
-def measured(path: Path, method: str | None, only: list[int]) -> list[tuple[int, Laws]]:
-    """Ten digits of the MLP's baseline by today's recipe, each with its laws."""
-    of_all = tables.groups(journal.read(path))
-    digits = of_all.get((("mnist", "mlp"), method or HIDDEN), {})
-    if not digits:
-        raise SystemExit(f"{path} lacks the attacks: run `python -m study claim`")
-    found = list[tuple[int, Laws]]()
-    for digit, of in sorted((d, of) for d, of in digits.items() if d in only):
-        laws: Laws = {}
-        for attack in CLAIM_ATTACKS:
-            numbers = [[fmean(values[attack]) for values in group] for group in of]
-            models, hidden, retrained = (
-                (fmean(few), pooled([few if len(few) > 1 else numbers[2]])[0]) for few in numbers
-            )
-            laws[attack] = models[1] if method else retrained[1], hidden, retrained
-        found.append((digit, laws))
-    return [found[k % len(found)] for k in range(10)]
+Counts = tuple[int, int, int]  # models under test, known to remember, retrained
+Audit = list[tuple[list[float], list[float], list[float]]]  # of each digit, the three groups
 
 
-def drawn(rng: np.random.Generator, laws: Laws, n_retrained: int, share: float) -> Groups:
-    """Models, hidden and retrained ones of one digit; the excess is this share of the margin."""
-    groups: Any = [[{} for _ in range(n)] for n in (3, 3, n_retrained)]
-    for attack, (wide, hidden, retrained) in laws.items():
-        known = hidden[0] - retrained[0]
-        margin = known / 3 if attack in COST_ATTACKS else min(MARGIN, known / 2)
-        laws_of_groups = (retrained[0] + share * margin, wide), hidden, retrained
-        for group, (mean, spread) in zip(groups, laws_of_groups, strict=True):
-            m, s, n = min(max(mean, 1e-3), 1 - 1e-3), max(spread, 1e-4), len(group)
-            a = max(m * (1 - m) / s**2 - 1, 0.1)  # of the beta law, both parameters together
-            x = (
-                rng.normal(mean, s, n)
-                if attack in COST_ATTACKS
-                else rng.beta(m * a, (1 - m) * a, n)
-            )
-            for values, number in zip(group, x.tolist(), strict=True):
-                values[attack] = [number]
-    return groups[0], groups[1], groups[2]
+@dataclass(frozen=True)
+class Truth:
+    """What is true of one rung.
+
+    Attributes:
+        rung: Its name.
+        gaps: Of each of the ten digits, nats.
+        spreads: Standard deviation of models within a digit, nats: under test, known, retrained.
+        assumed: Which of "gap" and the three kinds were not measured.
+    """
+
+    rung: str
+    gaps: tuple[float, ...]
+    spreads: tuple[float, float, float]
+    assumed: tuple[str, ...]
+
+    def __str__(self) -> str:
+        low, high = (f"{end(self.gaps):.1f}" for end in (min, max))
+        gaps = (low if low == high else f"{low} to {high}") + "*" * ("gap" in self.assumed)
+        spreads = zip(KINDS, self.spreads, strict=True)
+        said = " / ".join(f"{sd:.1f}" + "*" * (kind in self.assumed) for kind, sd in spreads)
+        return f"{self.rung} | {gaps} | {said}"
+
+
+def measured(options: argparse.Namespace) -> list[Truth]:
+    """The truth of every rung that the journal has models of, or else one that is assumed.
+
+    A rung's spreads are pooled over digits; a kind without two models of a digit has the assumed
+    one.  Digits on which the models that are known to remember cost no less than the retrained
+    ones are left out, for there the rung is inconclusive.
+    """
+    found: dict[str, dict[int, list[dict[str, list[float]]]]] = {}
+    for r in journal.read(options.journal):
+        place = r["part"], r["dataset"], r["arch"]
+        asked = place == ("ladder", "mnist", "mlp") and r["class"] in options.digits
+        if asked and "values" in r and current(r):
+            of_method = found.setdefault(r["method"], {})
+            of_method.setdefault(r["class"], []).append(r["values"])
+
+    given = {kind: getattr(options, kind) for kind in KINDS}
+    truths = []
+    for rung, control in RUNGS.items():
+        methods = dict(zip(KINDS, (OURS, CONTROLS[control], RETRAINED), strict=True))
+        numbers = {
+            kind: {c: [fmean(v[rung]) for v in few] for c, few in found.get(method, {}).items()}
+            for kind, method in methods.items()
+        }
+        known, retrained = numbers["known"], numbers["retrained"]
+        gaps = [fmean(retrained[c]) - fmean(known[c]) for c in sorted(known.keys() & retrained)]
+        gaps = [gap for gap in gaps if gap > 0]
+        if gaps:
+            pools = {kind: pooled(numbers[kind].values()) for kind in KINDS}
+            assumed = tuple(kind for kind in KINDS if pools[kind][1] == 0)
+            a, b, c = (given[k] if k in assumed else pools[k][0] for k in KINDS)
+            of_digits = tuple(gaps[k % len(gaps)] for k in range(DIGITS))
+            truths.append(Truth(rung, of_digits, (a, b, c), assumed))
+    if truths:
+        return truths
+    a, b, c = given.values()
+    return [Truth(next(iter(RUNGS)), (options.gap,) * DIGITS, (a, b, c), ("gap", *KINDS))]
+
+
+def drawn(
+    rng: np.random.Generator,
+    spreads: tuple[float, float, float],
+    counts: Counts,
+    options: argparse.Namespace,
+) -> list[np.ndarray]:
+    """How far models lie from the mean of their kind, (audits, digits, models) of each kind.
+
+    The last retrained model is one more than asked for, to be left out.  Models under test and
+    those that are known to remember come from the same baselines.
+    """
+    audits, n = options.audits, max(counts) + 1
+    baselines, others = rng.normal(size=(2, audits, 1, n))
+    counts = (counts[0], counts[1], counts[2] + 1)
+    found = []
+    for spread, count, seeds in zip(spreads, counts, (baselines, baselines, others), strict=True):
+        own = rng.normal(size=(audits, DIGITS, count))
+        x = options.shared**0.5 * seeds[..., :count] + (1 - options.shared) ** 0.5 * own
+        uneven = options.uneven * rng.normal(size=(audits, DIGITS, 1)) - options.uneven**2
+        found.append(spread * np.exp(uneven) * x)  # the mean square of uneven spreads is 1
+    return found
+
+
+def judged(rung: str, digits: Audit) -> list[str]:
+    """The verdict on each digit of one audit, with spreads pooled as `compare_all` pools them."""
+    spreads = [pooled(group) for group in zip(*digits, strict=True)]
+    return [compare(rung, *groups, spreads).verdict for groups in digits]
+
+
+def simulated(truth: Truth, counts: Counts, options: argparse.Namespace) -> list[str]:
+    """The cells of one row: chances, each a mean over the digits but for "all digits pass"."""
+    rng = np.random.default_rng(0)
+    tested, known, retrained = drawn(rng, truth.spreads, counts, options)
+    left_out, retrained = retrained[..., -1:], retrained[..., :-1]
+    gaps = np.array(truth.gaps)[:, None]
+
+    def verdicts(models: np.ndarray, share: float) -> np.ndarray:
+        """Of models whose excess is this share of the gap, (audits, digits)."""
+        groups = (models - share * gaps, known - gaps, retrained)
+        audits = zip(*(group.tolist() for group in groups), strict=True)
+        return np.array([judged(truth.rung, list(zip(*audit, strict=True))) for audit in audits])
+
+    at_trace = verdicts(tested, -TRACE)
+    chances = [
+        np.isin(verdicts(tested, MARGIN), PASSED).mean(),
+        (at_trace == ALIKE).mean(),
+        (verdicts(left_out, 0) == REMAINS).mean(),
+        (verdicts(tested, 1) == REMAINS).mean(),
+    ]
+    for share in (0, -options.overshoot):
+        found = verdicts(tested, share)
+        passed = np.isin(found, PASSED)
+        chances += [passed.mean(), (found == ALIKE).mean(), passed.all(1).mean()]
+    return [f"{chance:.3f}" for chance in chances]
+
+
+def numbers_of_models(text: str) -> Counts:
+    """`6/3/6` as numbers of models."""
+    try:
+        tested, known, retrained = map(int, text.split("/"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: give three numbers, such as 6/3/6") from None
+    if min(tested, known) < 1 or retrained < MIN_RETRAINED:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: give one model or more under test and known to remember, and "
+            f"{MIN_RETRAINED} or more retrained ones"
+        )
+    return tested, known, retrained
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
     add = parser.add_argument
     add("--journal", type=Path, default=RESULTS / "journal.jsonl")
-    add("--method", help="whose spreads are those of the models under test")
-    add("--digits", type=int, nargs="+", default=list(range(10)), help="whose spreads are taken")
-    add("--audits", type=int, default=2000, help="simulated for every number of retrained models")
+    add("--digits", type=int, nargs="+", default=list(range(DIGITS)), help="whose models count")
+    add(
+        "--models",
+        type=numbers_of_models,
+        nargs="+",
+        default=[(3, 2, 3), (3, 3, 4), (6, 3, 6)],
+        metavar="T/K/R",
+        help="how many under test, known to remember, retrained",
+    )
+    add("--audits", type=int, default=2000, help="simulated for each row")
+    add("--gap", type=float, default=10.0, help="nats, where no rung is measured")
+    for kind, spread in zip(KINDS, (2.4, 1.0, 1.2), strict=True):
+        add(f"--{kind}", type=float, default=spread, help="its spread, where it is not measured")
+    add("--shared", type=float, default=0.2, help="share of a variance that is the seed's")
+    add("--uneven", type=float, default=0.4, help="how much a spread's logarithm differs by digit")
+    add("--overshoot", type=float, default=0.1, help="of the gap, by models that forgot too much")
 
 
 def main(options: argparse.Namespace) -> None:
-    """Print the table: one line for each number of retrained models and attack."""
-    truth = measured(options.journal, options.method, options.digits)
-    rng = np.random.default_rng(0)
-    print("| retrained | attack | largest error | least power (digit) | all digits pass |")
-    print("|---" * 5 + "|")
-    for retrained in range(3, 7):
-        erased, passed = np.zeros((2, len(CLAIM_ATTACKS), 10)), np.zeros(len(CLAIM_ATTACKS) + 1)
-        for share in (0, 1) * options.audits:
-            digits = {k: drawn(rng, laws, retrained, share) for k, (_, laws) in enumerate(truth)}
-            reports = verdicts.compare_all(digits).items()
-            told = claims.claim({k: r.by_attack for k, r in reports})
-            erased[share] += [[k in t.digits[ERASED] for k in digits] for t in told]
-            all_erased = [bool(t.powered) and set(t.powered) == set(t.digits[ERASED]) for t in told]
-            passed += (1 - share) * np.array([*all_erased, all(all_erased)])
-        for k, attack in enumerate(CLAIM_ATTACKS):
-            power, error = erased[:, k] / options.audits
-            worst = f"{error.max():.3f} | {power.min():.3f} ({truth[power.argmin()][0]})"
-            print(f"| {retrained} | {attack} | {worst} | {passed[k] / options.audits:.3f} |")
-        print(f"| {retrained} | all of them | | | {passed[-1] / options.audits:.3f} |")
+    """Print the table: one row for each rung and each choice of numbers of models."""
+    over = [f"{-options.overshoot:g} gap: {name}" for name in POWERS[1:]]
+    head = [*ERRORS, POWERS[0], *(f"no memory: {name}" for name in POWERS[1:]), *over]
+    print("| " + " | ".join(head) + " |")
+    print("|---" * len(head) + "|")
+    for truth in measured(options):
+        for counts in options.models:
+            numbers = "/".join(map(str, counts))
+            cells = [str(truth), numbers, *simulated(truth, counts, options)]
+            print("| " + " | ".join(cells) + " |", flush=True)
