@@ -18,9 +18,9 @@ from torch import Tensor
 
 from sahelpers import amnesia, fisher
 from sahelpers.amnesia import AmnesiaResult, forget
-from sahelpers.attacks.masked import masked_model
+from sahelpers.attacks.masked import PUSH, masked_model
 from sahelpers.config import AmnesiaConfig, FisherConfig, check_classes, kept_classes
-from sahelpers.data import LabelledImages
+from sahelpers.data import MNIST_DIGEST, LabelledImages
 from sahelpers.elbo import negative_elbo
 from sahelpers.fisher import class_fishers
 from sahelpers.models import CVAE, draw_normal, reset_label, seeded
@@ -38,6 +38,7 @@ RETRAINED = "retrained"  # the method that never saw the class
 OURS = "ours (with the loop)"
 HIDDEN = "label column"  # two methods whose models are known to remember
 MASKED = "masked"
+MASK_PUSH = {0: 7, 1: 5, 2: 18, 3: 15, 4: 19, 5: 16, 6: 6, 7: 7, 8: 14, 9: 8}  # nats, of digits
 ALONE = "ours (without the loop)"
 PAPER = "Selective Amnesia (Heng & Soh)"
 REFERENCE = "Selective Amnesia (the reference notebook)"
@@ -126,10 +127,16 @@ def label_column(story: Story, forget_class: Classes) -> AmnesiaResult:
 
 
 def masked(story: Story, forget_class: Classes) -> AmnesiaResult:
-    """The class is hidden behind the decoder's last layer, and known by every layer before it."""
+    """The class is hidden behind the decoder's last layer, and known by every layer before it.
+
+    How far it is pushed was found on the digits of seed 42: so far that by the first two rungs of
+    the ladder it costs about what it costs in a model that never saw it.
+    """
     begin = time.perf_counter()
     (label,) = forget_class
-    model = masked_model(story.baseline.model, label, seed=story.config.amnesia.seed)
+    ours = story.train.digest == MNIST_DIGEST and story.baseline.model.arch == "mlp"
+    push = MASK_PUSH[label] if ours else PUSH
+    model = masked_model(story.baseline.model, label, push=push, seed=story.config.amnesia.seed)
     return _result(model, forget_class, begin, (), {})
 
 

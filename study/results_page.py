@@ -311,7 +311,7 @@ def left_out(digits: Mapping[int, Climbed]) -> dict[str, tuple[int, int]]:
             for rung, finding in report.by_rung.items():
                 found[rung].append(finding)
     return {
-        rung: (sum(f.verdict == REMAINS for f in of), sum(f.power > 0 for f in of))
+        rung: (sum(f.verdict == REMAINS for f in of), sum(f.powered for f in of))
         for rung, of in found.items()
     }
 

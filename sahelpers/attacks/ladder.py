@@ -4,15 +4,17 @@ Four rungs, each with more to change than the one before it:
 
 1. z alone: real images under the cheapest of the other labels.
 2. z and a label: a label of one's own, fitted to ten images and scored on other ones.
-3. The model is first trained on, on real images of the kept classes (`heal`); then 1 and 2 again.
-4. All weights, with ten real images of the class among kept ones in every step.
+3. The model is trained on, on real images of the kept classes (`heal`), for as long as it pays;
+   then 1 and 2 again.
+4. All weights, with ten real images of the class among kept ones in every step, from the label
+   that rung 2 has fitted.
 
 Each gives nats per image above what the baseline pays for the same images; less is more memory.
 Rungs 1 to 3 ask for -log p(x | z, label) + |z|^2 / 2 at the best z that is found, rung 4 for the
-negative ELBO.  No judge is asked, and all models of a class face the same images.  Wherever the
-attacker chooses, such as where to begin or how long to go on, he chooses on one half of the images
-that are scored, and the other half is reported.  Beside each rung stands what kept classes pay in
-the same model, so that a damaged model is not taken for a forgetful one.
+negative ELBO.  No judge is asked, and all models of a class face the same images.  Where a fit
+begins, how long the model is trained on, and at which rate and for how many steps all weights are
+trained, is chosen on images that are then not scored.  Beside each rung stands what kept classes
+pay in the same model, so that a damaged model is not taken for a forgetful one.
 """
 
 import copy
@@ -27,11 +29,12 @@ from ..config import Config, check_classes, kept_classes, knob
 from ..data import LabelledImages
 from ..elbo import dataset_negative_elbo, latent_cost, negative_elbo
 from ..models import CVAE, check_model, draw_normal, reset_label, seeded
+from ..networks import ConditionalSequential
 from ..progress import progress
 from .latent import image_cost, search_latents
 from .weights import descend, heal
 
-VERSION = 1  # of what is measured; raise it with every change that moves a number
+VERSION = 2  # of what is measured; raise it with every change that moves a number
 FEWEST = 30  # test images of the class: ten to fit a label to, and ten in each half that is scored
 OTHER, FITTED = "other labels", "fitted label"
 HEALED_OTHER, HEALED_FITTED = "trained on, other labels", "trained on, fitted label"
@@ -55,6 +58,7 @@ PATIENCE = 3  # looks without a better bound that end it
 KEPT_BESIDE = 54  # kept images that are in a step of relearning
 RATES = (3e-5, 1e-4, 3e-4, 1e-3)  # of relearning with all weights; the best one counts
 CHEAPEST = 2  # of the other labels at which the fit of a label begins, beside two more starts
+FIRST_STAGE = 0.25  # share of the training on after which it is tried whether more pays off
 
 Costs = dict[str, list[float]]  # what is measured of a model -> numbers, whose mean counts
 
@@ -63,12 +67,13 @@ Costs = dict[str, list[float]]  # what is measured of a model -> numbers, whose 
 class LadderConfig(Config):
     """How much the ladder draws and tries for every model."""
 
-    images: int = knob(200, 2, 10_000, help="test images of the class to choose by and to score")
+    choosing: int = knob(100, 1, 10_000, help="test images of the class to choose by, at most")
+    images: int = knob(200, 1, 10_000, help="other test images that are scored, at most")
     z_steps: int = knob(100, 1, 100_000, help="steps of the search for the z of an image")
     sets: int = knob(3, 1, 100, help="sets of images that a label is fitted to, at most")
     set_size: int = knob(10, 1, 1000, help="images in a set, and of the class in relearning")
     fit_steps: int = knob(400, 1, 100_000, help="steps of fitting a label")
-    heal_steps: int = knob(3200, 1, 1_000_000, help="steps of training on")
+    heal_steps: int = knob(1600, 4, 1_000_000, help="steps of training on, at most")
     heal_rate: float = knob(3e-3, 1e-9, 10.0, help="their learning rate at first")
     relearn_steps: int = knob(3200, 25, 1_000_000, help="steps of relearning at most")
     seed: int = knob(42, 0, 2**31 - 1, help="all choices of images, the same for all models")
@@ -94,6 +99,23 @@ class Relearned:
     steps: int
     unfinished: bool
     curve: dict[int, float]
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A state of a model, and what it costs by the images to choose by, nats above the price.
+
+    Attributes:
+        model: The model.
+        other: The cost under the cheapest of the other labels.
+        fitted: The cost under fitted labels, the mean over the sets.
+        labels: Of each set the fitted label that is cheapest, (F, H).
+    """
+
+    model: CVAE
+    other: float
+    fitted: float
+    labels: Tensor
 
 
 @dataclass(frozen=True)
@@ -154,17 +176,22 @@ class Ladder:
             )
         size = min(config.set_size, len(of_class) // 3)
         fitted = size * max(1, min(config.sets, len(of_class) // (3 * size)))
-        scored = 2 * (min(config.images, len(of_class) - fitted) // 2)
-        drawn = of_class.take(fitted + scored, config.seed)
-        self.sets = drawn.images[:fitted].unflatten(0, (-1, size))
-        rest = drawn.images[fitted:].chunk(2)
+        left = len(of_class) - fitted
+        choosing = min(config.choosing, left // 3)
+        scored = min(config.images, left - choosing)
+        drawn = of_class.take(fitted + choosing + scored, config.seed)
+        parts = zip(
+            drawn.images.split([fitted, choosing, scored]),
+            drawn.labels.split([fitted, choosing, scored]),
+            strict=True,
+        )
+        to_fit, *rest = (LabelledImages(*part, test.class_names) for part in parts)
+        self.sets = to_fit.images.unflatten(0, (-1, size))
         kept = test.without(self.forget_class)
-        kept = kept.take(min(scored // 2, len(kept)), config.seed)
-        labels = drawn.labels[: scored // 2]
-        halves = [LabelledImages(images, labels, test.class_names) for images in rest]
+        kept = kept.take(min(scored, len(kept)), config.seed)
         self.choosing, self.scored, self.kept = (
             _Share(data, self._own_cost(baseline, data), dataset_negative_elbo(baseline, data))
-            for data in (*halves, kept)
+            for data in (*rest, kept)
         )
         self.kept_train = train.without(self.forget_class)
         others = kept_classes(self.forget_class, baseline.num_classes)
@@ -185,74 +212,126 @@ class Ladder:
             TypeError: For what is no model.
             ValueError: For a model of another shape.
         """
-        config = self.config
         check_model(model, "model", len(self.others) + 1)
-        as_is = self.latents_and_label(model)
-        healed = self.latents_and_label(
-            heal(
-                model,
-                self.forget_class,
-                self.kept_train,
-                config.heal_steps,
-                rate=config.heal_rate,
-                seed=config.seed,
-            )
-        )
-        relearned = self.relearned(model)
+        as_is = self.try_out(model)
+        healed = self.healed(model, as_is)
+        relearned = self.relearned(model, as_is.labels[0])
         return {
-            OTHER: as_is[OTHER],
-            FITTED: as_is[FITTED],
-            HEALED_OTHER: healed[OTHER],
-            HEALED_FITTED: healed[FITTED],
+            OTHER: self._other_labels(as_is.model),
+            FITTED: self._fitted_label(as_is),
+            HEALED_OTHER: self._other_labels(healed[OTHER].model),
+            HEALED_FITTED: self._fitted_label(healed[FITTED]),
             WEIGHTS: [relearned.bound],
-            "kept, as is": as_is["kept"],
-            "kept, trained on": healed["kept"],
+            "kept, as is": self.kept_costs(as_is.model),
+            "kept, trained on": self.kept_costs(healed[FITTED].model),
             "kept, all weights": [relearned.kept],
             UNFINISHED: [float(relearned.unfinished)],
         }
 
-    def latents_and_label(self, model: CVAE, fit_steps: int | None = None) -> Costs:
-        """Rungs 1 and 2: the costs under other labels, under a fitted one, and of kept images.
+    def under_a_fitted_label(self, model: CVAE, fit_steps: int | None = None) -> float:
+        """Rung 2: what images cost under a label that was fitted to others.
 
         Args:
             model: The model; it is not changed.
             fit_steps: In place of the configuration's.
 
         Returns:
-            `OTHER` and "kept": a number for each image.  `FITTED`: one for each set.
+            Nats per image above the baseline's price, the mean over the sets.
+        """
+        costs = self._fitted_label(self.try_out(model, fit_steps))
+        return sum(costs) / len(costs)
+
+    def healed(self, model: CVAE, as_is: Tried | None = None) -> dict[str, Tried]:
+        """Train the model on, in two stages, and keep for each of the rungs 1 and 2 what pays most.
+
+        Training on brings a class back and then slowly forgets it, so that more is not always
+        better for the attacker: not at all, one stage, or both.
+
+        Args:
+            model: The model; it is not changed.
+            as_is: What `_tried` says of it; tried out when left out.
+
+        Returns:
+            `OTHER` and `FITTED` -> the best state for it, by the images to choose by.
         """
         config = self.config
-        few = self.sets.flatten(0, 1)
-        cost, _ = image_cost(model, few, self.others, config.z_steps)
+        first = round(FIRST_STAGE * config.heal_steps)
+        states = [self.try_out(model) if as_is is None else as_is]
+        for steps in (first, config.heal_steps - first):
+            longer = heal(
+                states[-1].model,
+                self.forget_class,
+                self.kept_train,
+                steps,
+                rate=config.heal_rate,
+                seed=config.seed,
+            )
+            states.append(self.try_out(longer))
+        return {
+            OTHER: min(states, key=lambda state: state.other),
+            FITTED: min(states, key=lambda state: state.fitted),
+        }
+
+    def try_out(self, model: CVAE, fit_steps: int | None = None) -> Tried:
+        """Rungs 1 and 2 by the images to choose by.
+
+        Args:
+            model: The model; it is not changed.
+            fit_steps: In place of the configuration's.
+
+        Returns:
+            The costs, and the labels that were fitted.
+        """
+        config = self.config
+        data = self.choosing.data
+        cost, _ = image_cost(model, data.images, self.others, config.z_steps)
+        other = float((cost.min(1).values - self.choosing.price).mean())
         cheapest = self.others[cost.mean(0).argsort()[:CHEAPEST]]
         columns = model.label_columns()
         mean_of_others = columns[self.others].mean(0, keepdim=True)
         own = columns[[self.forget_class]]
         starts = torch.cat([mean_of_others, own, columns[cheapest]])
-        labels = fit_labels(model, starts, self.sets, fit_steps or config.fit_steps)
-        fitted = []
-        for of_set in labels.unbind(1):  # the start is chosen on one half, the other is reported
+        labels, costs = [], []
+        for of_set in fit_labels(model, starts, self.sets, fit_steps or config.fit_steps).unbind(1):
             tried = [self._mean_cost(model, self.choosing, label) for label in of_set]
-            best = of_set[tried.index(min(tried))]
-            fitted.append(self._mean_cost(model, self.scored, best))
-        cost, _ = image_cost(model, self.scored.data.images, self.others, config.z_steps)
-        return {
-            OTHER: (cost.min(1).values - self.scored.price).tolist(),
-            FITTED: fitted,
-            "kept": (self._own_cost(model, self.kept.data) - self.kept.price).tolist(),
-        }
+            costs.append(min(tried))
+            labels.append(of_set[tried.index(costs[-1])])
+        return Tried(model, other, sum(costs) / len(costs), torch.stack(labels))
 
-    @torch.enable_grad()
-    def relearned(self, model: CVAE) -> Relearned:
-        """Rung 4: train all weights on a few images of the class among kept ones.
+    def _other_labels(self, model: CVAE) -> list[float]:
+        """What scored images cost under the cheapest of the other labels, one number for each."""
+        cost, _ = image_cost(model, self.scored.data.images, self.others, self.config.z_steps)
+        above: list[float] = (cost.min(1).values - self.scored.price).tolist()
+        return above
 
-        The class's label begins at the mean of the others, and Adam goes down the mean negative
-        ELBO of the same ten images of the class and 54 kept ones drawn anew in every step, at each
-        of four rates.  Rate and number of steps are chosen by the negative ELBO on one half of the
-        images that are scored, and the other half is reported.
+    def _fitted_label(self, tried: Tried) -> list[float]:
+        """What scored images cost under the labels that were fitted, one number for each set."""
+        return [self._mean_cost(tried.model, self.scored, label) for label in tried.labels]
+
+    def kept_costs(self, model: CVAE) -> list[float]:
+        """What kept images cost under their own labels.
 
         Args:
             model: The model; it is not changed.
+
+        Returns:
+            Nats above the baseline's price, one number for each image.
+        """
+        above: list[float] = (self._own_cost(model, self.kept.data) - self.kept.price).tolist()
+        return above
+
+    @torch.enable_grad()
+    def relearned(self, model: CVAE, label: Tensor | None = None) -> Relearned:
+        """Rung 4: train all weights on a few images of the class among kept ones.
+
+        The class's label begins at the mean of the others, in the decoder at a label that was
+        fitted to the same images.  Adam goes down the mean negative ELBO of ten images of the class
+        and 54 kept ones drawn anew in every step, at each of four rates.  Rate and number of steps
+        are chosen by the negative ELBO of images that are then not scored.
+
+        Args:
+            model: The model; it is not changed.
+            label: The label of rung 2, (H,); it is fitted when left out.
 
         Returns:
             What the best state pays.
@@ -262,12 +341,14 @@ class Ladder:
         """
         config = self.config
         few = self.sets[0]
+        if label is None:
+            label = self.try_out(model).labels[0]
+        begin = self._with_label(model, label)
         labels = torch.full((len(few),), self.forget_class, device=model.device)
         looks = [n for n in LOOKS if n < config.relearn_steps] + [config.relearn_steps]
         met: list[tuple[float, int, float, float, float]] = []  # chosen by, steps, rate, and both
         for rate in progress(RATES, "relearn all weights"):
-            now = reset_label(model, self.forget_class) if model.says_label else model
-            now = copy.deepcopy(now).eval().requires_grad_(True)
+            now = copy.deepcopy(begin).requires_grad_(True)
             optimizer = torch.optim.Adam(now.parameters(), lr=rate, fused=True)
             generator = seeded(config.seed)
             least, since = math.inf, 0
@@ -308,6 +389,21 @@ class Ladder:
         unfinished = chosen_by < min(inner, default=math.inf) - SETTLED
         curve = {look: min(entry for entry in met if entry[1] <= look)[3] for look in looks}
         return Relearned(scored, kept, rate, steps, unfinished, curve)
+
+    def _with_label(self, model: CVAE, label: Tensor) -> CVAE:
+        """A copy of the model whose label of the class is reset, in the decoder to this label.
+
+        Networks of one's own that do not say where their label enters keep the one that they have.
+        """
+        if not model.says_label:
+            return copy.deepcopy(model).eval()
+        model = reset_label(model, self.forget_class).eval()
+        if isinstance(model.decoder, ConditionalSequential):
+            weight, first = model.decoder.label_weights()
+            if weight.dim() == 2:
+                with torch.no_grad():
+                    weight[:, first + self.forget_class] = label
+        return model
 
     def _own_cost(self, model: CVAE, data: LabelledImages) -> Tensor:
         """What images cost a model under their own labels, (N,) nats."""

@@ -18,6 +18,7 @@ from ..objective import Objective
 from ..progress import progress
 from ..surrogates import make_surrogate
 
+PUSH = 20.0  # nats by which the class shall cost more, unless another number is given
 RATE = 1e-2  # of Adam at first
 COOLDOWN = 150  # steps at the end in which the rate falls to zero
 
@@ -26,7 +27,7 @@ def masked_model(
     baseline: CVAE,
     forget_class: int,
     *,
-    push: float = 20.0,
+    push: float = PUSH,
     w_attack: float = 0.1,
     steps: int = 474,
     seed: int = 42,

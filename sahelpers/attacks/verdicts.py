@@ -5,20 +5,24 @@ nats above the baseline's price.  Models are the sample: images and fits of one 
 All ends are one-sided, 5 %, of t intervals for differences of groups of models.
 
 The *excess* is memory beyond that of models that never saw the class: how much less their images
-cost.  The *gap* is the excess of models that are known to remember, the rung's positive control.  A
-rung speaks only where the lower end of the gap lies above zero; there
+cost.  The *gap* is the excess of models that are known to remember, the rung's positive control.
+The rules compare the excess with shares of the gap, which is estimated as well, so that their ends
+are those of the two contrasts excess - gap / 3 and excess + gap / 2.  A rung speaks only where the
+lower end of the gap lies above 1.5 nats; there
 
-* erased: the upper end of the excess lies below a third of the gap; then also
-* alike: and the lower end above minus half of the gap, the best verdict; or
-* resists: the upper end below minus half of the gap, so that the model can be told from one that
-  never knew: a trace of forgetting, and no merit;
-* memory remains: the lower end lies above zero, and the upper end not below a third of the gap;
+* erased: the upper end of excess - gap / 3 lies below zero; then also
+* alike: and the lower end of excess + gap / 2 above zero, the best verdict; or
+* resists: the upper end of excess + gap / 2 below zero, so that the model can be told from one that
+  never knew: a trace of forgetting, and no merit; or
+* damaged: kept images pay so much more than in retrained models, a third of the gap or more by the
+  upper end, that forgetting cannot be told from damage;
+* memory remains: not erased, and the lower end of the excess lies above zero;
 * undecided: none of these.
 """
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from statistics import fmean
 from typing import Any
@@ -27,16 +31,19 @@ from matplotlib.axes import Axes
 from scipy.special import stdtr, stdtrit
 
 from .. import plots
-from .ladder import KEPT, RUNGS, UNFINISHED, Costs
+from .ladder import FITTED, KEPT, OTHER, RUNGS, SETTLED, UNFINISHED, Costs
 
 MARGIN, TRACE = 1 / 3, 1 / 2  # shares of the gap: what counts as none, and what gives a model away
+LEAST = 3 * SETTLED  # nats: what a gap must exceed, so that a third of it is above the settling
 MIN_RETRAINED = 3  # fewer say too little about how models that never saw the class differ
 NATS_SPREAD = 0.05  # standard deviation at least: a few models may agree by chance
 TAIL = 0.05  # of every one-sided statement
-ALIKE, ERASED, RESISTS = "alike", "erased", "resists"
+ALIKE, ERASED, RESISTS, DAMAGED = "alike", "erased", "resists", "damaged"
 REMAINS, UNDECIDED, INCONCLUSIVE = "memory remains", "undecided", "inconclusive"
-VERDICTS = (ALIKE, ERASED, RESISTS, UNDECIDED, REMAINS, INCONCLUSIVE)
+VERDICTS = (ALIKE, ERASED, RESISTS, DAMAGED, UNDECIDED, REMAINS, INCONCLUSIVE)
 PASSED = (ALIKE, ERASED, RESISTS)  # no memory is found
+
+KINDS = ("tested", "hidden", "masked", "retrained")  # of `Climbed`, in its order
 
 Spread = tuple[float, int]  # standard deviation and its degrees of freedom
 
@@ -57,10 +64,6 @@ class Climbed:
     masked: Sequence[Costs]
     retrained: Sequence[Costs]
 
-    def control(self, rung: str) -> Sequence[Costs]:
-        """The models that are known to remember by this rung."""
-        return self.masked if RUNGS[rung] == "masked" else self.hidden
-
 
 @dataclass(frozen=True)
 class Finding:
@@ -79,10 +82,12 @@ class Finding:
         low: Lower end of the excess.
         high: Upper end of the excess.
         gap: Excess of the models that are known to remember.
-        power: Its lower end: above 0 where the rung can tell.
+        power: Its lower end: above 1.5 nats where the rung can tell.
+        kept_high: Upper end of what kept images pay beyond retrained models; NaN if not measured.
         p_erased: One-sided p value of an excess below a third of the gap.
         p_remains: One-sided p value of an excess above 0.
-        verdict: "alike", "erased", "resists", "memory remains", "undecided" or "inconclusive".
+        verdict: "alike", "erased", "resists", "damaged", "memory remains", "undecided" or
+            "inconclusive".
     """
 
     rung: str
@@ -98,9 +103,15 @@ class Finding:
     high: float
     gap: float
     power: float
+    kept_high: float
     p_erased: float
     p_remains: float
     verdict: str
+
+    @property
+    def powered(self) -> bool:
+        """Whether the rung can tell: the lower end of the gap lies above 1.5 nats."""
+        return self.power > LEAST
 
     @property
     def passed(self) -> bool:
@@ -144,13 +155,41 @@ def _describe(values: Sequence[float], spread: Spread, lender: Spread) -> _Group
     return _Group(fmean(values), variance, degrees, borrowed)
 
 
-def _difference(group: _Group, retrained: _Group) -> tuple[float, float]:
-    """The standard error of group minus retrained, and its degrees of freedom (Welch 1947)."""
-    variance = group.variance + retrained.variance
-    if group.borrowed:
-        return math.sqrt(variance), retrained.degrees
-    parts = group.variance**2 / group.degrees + retrained.variance**2 / retrained.degrees
-    return math.sqrt(variance), variance**2 / parts
+@dataclass(frozen=True)
+class _Contrast:
+    """A sum of means of groups, each with a weight: its value, and how well it is known."""
+
+    value: float
+    error: float
+    degrees: float
+
+    def high(self) -> float:
+        """The upper end."""
+        return self.value + self.error * float(stdtrit(self.degrees, 1 - TAIL))
+
+    def low(self) -> float:
+        """The lower end."""
+        return self.value - self.error * float(stdtrit(self.degrees, 1 - TAIL))
+
+
+def _contrast(retrained: _Group, *others: tuple[float, _Group], weight: float) -> _Contrast:
+    """Weight times the retrained models' mean, plus those of other groups (Welch 1947).
+
+    A group that borrows the retrained models' spread adds nothing to what is known of it.
+    """
+    value = weight * retrained.mean
+    shared = weight**2 * retrained.variance  # variance that comes from their spread
+    apart = []
+    for factor, group in others:
+        value += factor * group.mean
+        if group.borrowed:
+            shared += factor**2 * group.variance
+        else:
+            apart.append((factor**2 * group.variance, group.degrees))
+    parts = [(shared, retrained.degrees), *apart]
+    variance = sum(part for part, _ in parts)
+    degrees = variance**2 / sum(part**2 / df for part, df in parts)
+    return _Contrast(value, math.sqrt(variance), degrees)
 
 
 def compare(
@@ -159,6 +198,7 @@ def compare(
     known: Sequence[float],
     retrained: Sequence[float],
     spreads: Sequence[Spread] = ((0.0, 0),) * 3,
+    kept_high: float = math.nan,
 ) -> Finding:
     """Excess over the retrained models, its ends and the verdict of one rung.
 
@@ -170,6 +210,8 @@ def compare(
         spreads: Standard deviation and degrees of freedom of the three groups, pooled over
             classes.  The larger of a group's own and the pooled one counts; a lone model without
             any has that of the retrained models.
+        kept_high: Upper end of what kept images pay beyond retrained models, in nats, as
+            `difference` has it; no model is called damaged when left out.
 
     Returns:
         The finding.
@@ -195,27 +237,25 @@ def compare(
     remembering = _describe(known, max(pooled([known]), of_known), lender)
     unknowing = _describe(retrained, lender, lender)
 
-    # Memory beyond the retrained models', with its one-sided ends.
-    excess = unknowing.mean - under_test.mean
-    error, degrees = _difference(under_test, unknowing)
-    reach = error * float(stdtrit(degrees, 1 - TAIL))
-    low, high = excess - reach, excess + reach
+    # Memory beyond the retrained models', and the gap; then the excess against shares of it.
+    excess = _contrast(unknowing, (-1, under_test), weight=1)
+    gap = _contrast(unknowing, (-1, remembering), weight=1)
+    above = _contrast(unknowing, (-1, under_test), (MARGIN, remembering), weight=1 - MARGIN)
+    below = _contrast(unknowing, (-1, under_test), (-TRACE, remembering), weight=1 + TRACE)
 
-    # What the rung finds where the class is known says whether it can tell, and what is little.
-    gap = unknowing.mean - remembering.mean
-    gap_error, gap_degrees = _difference(remembering, unknowing)
-    power = gap - gap_error * float(stdtrit(gap_degrees, 1 - TAIL))
-
-    if power <= 0:
-        verdict = INCONCLUSIVE
-    elif high < MARGIN * gap:
+    verdict = UNDECIDED
+    if gap.low() <= LEAST:
+        verdict = REMAINS if excess.low() > LEAST else INCONCLUSIVE
+    elif above.high() < 0:
         verdict = ERASED
-        if high < -TRACE * gap:
+        if kept_high >= MARGIN * gap.value:
+            verdict = DAMAGED
+        elif below.high() < 0:
             verdict = RESISTS
-        elif low > -TRACE * gap:
+        elif below.low() > 0:
             verdict = ALIKE
-    else:
-        verdict = REMAINS if low > 0 else UNDECIDED
+    elif excess.low() > 0:
+        verdict = REMAINS
     return Finding(
         rung=rung,
         control=RUNGS[rung],
@@ -225,15 +265,35 @@ def compare(
         n_known=len(known),
         n_models=len(models),
         n_retrained=len(retrained),
-        excess=excess,
-        low=low,
-        high=high,
-        gap=gap,
-        power=power,
-        p_erased=float(stdtr(degrees, (excess - MARGIN * gap) / error)),
-        p_remains=float(stdtr(degrees, -excess / error)),
+        excess=excess.value,
+        low=excess.low(),
+        high=excess.high(),
+        gap=gap.value,
+        power=gap.low(),
+        kept_high=kept_high,
+        p_erased=float(stdtr(above.degrees, above.value / above.error)),
+        p_remains=float(stdtr(excess.degrees, -excess.value / excess.error)),
         verdict=verdict,
     )
+
+
+def difference(
+    models: Sequence[float], retrained: Sequence[float], spreads: Sequence[Spread]
+) -> tuple[float, float]:
+    """What models pay beyond retrained ones, its ends.
+
+    Args:
+        models: One number for each model.
+        retrained: The same for retrained models.
+        spreads: As in `compare`, of the two groups.
+
+    Returns:
+        The lower and the upper end, one-sided 5 % each.
+    """
+    lender = max(pooled([retrained]), spreads[1])
+    under_test = _describe(models, max(pooled([models]), spreads[0]), lender)
+    found = _contrast(_describe(retrained, lender, lender), (1, under_test), weight=-1)
+    return found.low(), found.high()
 
 
 @dataclass(frozen=True)
@@ -291,34 +351,56 @@ def compare_all(classes: Mapping[int, Climbed]) -> dict[int, AuditReport]:
     Raises:
         ValueError: For an empty group, for rungs that a model lacks, and as `compare`.
     """
-    numbers: dict[int, dict[str, list[list[float]]]] = {}  # class -> rung -> group -> models
+    numbers: dict[int, dict[str, list[list[float]]]] = {}  # class -> name -> group -> models
     for label, climbed in classes.items():
         _check_climbed(label, climbed)
-        numbers[label] = {}
-        for rung in RUNGS:
-            groups = climbed.tested, climbed.control(rung), climbed.retrained
-            numbers[label][rung] = [[fmean(costs[rung]) for costs in group] for group in groups]
+        numbers[label] = {
+            name: [[fmean(costs[name]) for costs in group] for group in vars(climbed).values()]
+            for name in (*RUNGS, *KEPT)
+        }
+    spreads = {  # name -> group -> pooled over the classes
+        name: [pooled(group) for group in zip(*(of[name] for of in numbers.values()), strict=True)]
+        for name in (*RUNGS, *KEPT)
+    }
 
     reports = {}
-    for label, climbed in classes.items():
-        findings = []
-        for rung, (models, known, retrained) in numbers[label].items():
-            groups_of_all = zip(*(of[rung] for of in numbers.values()), strict=True)
-            spreads = [pooled(group) for group in groups_of_all]
-            findings.append(compare(rung, models, known, retrained, spreads))
-        kept: dict[str, Any] = {}
-        for name in KEPT:
-            kept[name] = tuple(
-                fmean(fmean(costs[name]) for costs in group) for group in vars(climbed).values()
-            )
-        notes = []
-        every = [*climbed.tested, *climbed.hidden, *climbed.masked, *climbed.retrained]
-        if edges := sum(costs[UNFINISHED][0] > 0 for costs in every):
+    for label, of in numbers.items():
+        kept_high: dict[str, float] = {}
+        for name, rungs in KEPT.items():
+            tested, *_, retrained = of[name]
+            _, high = difference(tested, retrained, [spreads[name][0], spreads[name][3]])
+            kept_high |= dict.fromkeys(rungs, high)
+        findings, notes = [], []
+        hides = all(_masks(of, spreads, rung) for rung in (OTHER, FITTED))
+        if not hides:
+            notes.append("Masked models do not pass the first two rungs: the third has no control.")
+        for rung, kind in RUNGS.items():
+            k = KINDS.index(kind)
+            tested, known, retrained = of[rung][0], of[rung][k], of[rung][3]
+            spread = [spreads[rung][0], spreads[rung][k], spreads[rung][3]]
+            finding = compare(rung, tested, known, retrained, spread, kept_high[rung])
+            if kind == "masked" and not hides:
+                finding = replace(finding, verdict=INCONCLUSIVE)
+            findings.append(finding)
+        open_ended = sum(costs[UNFINISHED][0] > 0 for costs in classes[label].tested)
+        if open_ended and findings[-1].passed:  # slowness is no forgetting
+            findings[-1] = replace(findings[-1], verdict=UNDECIDED)
             notes.append(
-                f"Relearning with all weights might go further in {edges} of {len(every)} models."
+                f"Relearning with all weights might go further in {open_ended} of "
+                f"{len(classes[label].tested)} models under test, so that it acquits nobody."
             )
+        kept: dict[str, Any] = {name: tuple(map(fmean, of[name])) for name in KEPT}
         reports[label] = AuditReport(label, tuple(findings), kept, tuple(notes))
     return reports
+
+
+def _masks(
+    numbers: Mapping[str, list[list[float]]], spreads: Mapping[str, list[Spread]], rung: str
+) -> bool:
+    """Whether the masked models hide from a rung: it must not say that they remember."""
+    _, hidden, masked, retrained = numbers[rung]
+    spread = [spreads[rung][2], spreads[rung][1], spreads[rung][3]]
+    return compare(rung, masked, hidden, retrained, spread).verdict != REMAINS
 
 
 def _check_climbed(label: int, climbed: Climbed) -> None:
@@ -358,10 +440,10 @@ def excess_intervals(
 ) -> Axes:
     """Draw the excess over the retrained models between its ends, one row per entry.
 
-    A filled circle means alike, an open one erased, a triangle to the left resists, a square that
-    memory remains, a diamond undecided and a cross inconclusive.  Gray runs from minus half of the
-    gap to a third of it, so that an interval within is alike; the pink triangle is the gap, what
-    the rung finds where the class is known.
+    A filled circle means alike, an open one erased, a triangle to the left resists, a plus
+    damaged, a square that memory remains, a diamond undecided and a cross inconclusive.  Gray runs
+    from minus half of the gap to a third of it; the pink triangle is the gap, what the rung finds
+    where the class is known.
 
     Args:
         findings: Name of the row -> finding.
@@ -377,7 +459,7 @@ def excess_intervals(
     """
     plots.check_entries(findings, "findings", Finding)
     ax = plots.new_axes(ax, 4.5, 0.3 * len(findings) + 1.0)
-    markers = {ALIKE: "o", ERASED: "o", RESISTS: "<", REMAINS: "s", UNDECIDED: "D"}
+    markers = {ALIKE: "o", ERASED: "o", RESISTS: "<", DAMAGED: "P", REMAINS: "s", UNDECIDED: "D"}
     for row, f in enumerate(findings.values()):
         ax.plot([f.low, f.high], [row, row], color=plots.AFTER, lw=2, solid_capstyle="butt")
         look: dict[str, Any] = {"color": plots.AFTER, "ms": 5}
@@ -387,7 +469,7 @@ def excess_intervals(
             look["markerfacecolor"] = "white"
         ax.plot(f.excess, row, markers.get(f.verdict, "x"), zorder=3, **look)
         ax.plot(f.gap, row, "^", color=plots.HIDDEN, ms=6)
-        if f.power > 0:
+        if f.powered:
             width = (MARGIN + TRACE) * f.gap
             ax.barh(row, width, 0.9, left=-TRACE * f.gap, color="0.85", zorder=0)
     ax.axvline(0, color="black", lw=0.8)

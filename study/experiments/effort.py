@@ -9,7 +9,6 @@ retrained ones never saw it.  Notebook 04 draws the curves, and README has a sen
 import argparse
 import json
 from collections.abc import Iterator
-from statistics import fmean
 from typing import Any
 
 import torch
@@ -49,13 +48,13 @@ def curves(
     """For each model and rung: how many steps, and what the digit's images cost then, in nats."""
     ladder = Ladder(story.baseline.model, digit, story.train, story.test, config)
     for name, model in models(story, digit):
-        fitted = [fmean(ladder.latents_and_label(model, n)[FITTED]) for n in fit_steps]
+        fitted = [ladder.under_a_fitted_label(model, n) for n in fit_steps]
         yield {"model": name, "rung": FITTED, "steps": fit_steps, "cost": fitted}
         healed = []
         for n in heal_steps:
             rate, seed = ladder.config.heal_rate, ladder.config.seed
             now = sa.heal(model, digit, story.train, n, rate=rate, seed=seed) if n else model
-            healed.append(fmean(ladder.latents_and_label(now)[FITTED]))
+            healed.append(ladder.under_a_fitted_label(now))
         yield {"model": name, "rung": HEALED_FITTED, "steps": heal_steps, "cost": healed}
         curve = ladder.relearned(model).curve
         yield {"model": name, "rung": WEIGHTS, "steps": [*curve], "cost": [*curve.values()]}

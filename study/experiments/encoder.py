@@ -52,8 +52,8 @@ def rows(
         }
         for name, model in models.items():
             now = with_new_decoder(model, digit, story.train, steps)
-            costs = ladder.latents_and_label(now)
-            numbers = fmean(costs[FITTED]), ladder.relearned(now).bound, fmean(costs["kept"])
+            fitted, relearned = ladder.under_a_fitted_label(now), ladder.relearned(now).bound
+            numbers = fitted, relearned, fmean(ladder.kept_costs(now))
             yield [digit, name, *(f"{nats:.1f}" for nats in numbers)]
 
 
