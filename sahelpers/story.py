@@ -286,7 +286,7 @@ class Story:
             training.VERSION,
             (config,),
             data,
-            usual=self._usual,
+            usual=self.is_mnist,
             former_stem=former.get(role, ""),
         )
 
@@ -382,8 +382,8 @@ class Story:
         return self._recipe(stem, amnesia.VERSION, configs, parents)
 
     @property
-    def _usual(self) -> bool:
-        """Whether the data are the default ones."""
+    def is_mnist(self) -> bool:
+        """Whether the data are the default ones, all of MNIST."""
         return self._data == MNIST_DIGEST
 
     @property
@@ -456,7 +456,7 @@ class Story:
             data = {"train": self._data["train"], "model": self._baseline_digest}
             return Recipe(stem, version, configs, data, parents)
         configs = self.config.baseline, *configs
-        return Recipe(stem, version, configs, self._data, parents, usual=self._usual)
+        return Recipe(stem, version, configs, self._data, parents, usual=self.is_mnist)
 
     def _retrained(self, forget_class: Classes, seed: int | None) -> tuple[str, BaselineConfig]:
         """Stem and configuration of the model that is retrained without these classes."""
@@ -472,7 +472,7 @@ class Story:
 
     def _training_recipe(self, stem: str, config: BaselineConfig) -> Recipe:
         """The recipe of a model that is trained from nothing."""
-        return Recipe(stem, training.VERSION, (config,), self._data, usual=self._usual)
+        return Recipe(stem, training.VERSION, (config,), self._data, usual=self.is_mnist)
 
     def _trained(self, stem: str, config: BaselineConfig) -> TrainedCVAE:
         """What is kept, or else trained; an interrupted training goes on from its part file."""

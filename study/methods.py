@@ -20,7 +20,7 @@ from sahelpers import amnesia, fisher
 from sahelpers.amnesia import AmnesiaResult, forget
 from sahelpers.attacks.masked import PUSH, masked_model
 from sahelpers.config import AmnesiaConfig, FisherConfig, check_classes, kept_classes
-from sahelpers.data import MNIST_DIGEST, LabelledImages
+from sahelpers.data import LabelledImages
 from sahelpers.elbo import negative_elbo
 from sahelpers.fisher import class_fishers
 from sahelpers.models import CVAE, draw_normal, reset_label, seeded
@@ -134,8 +134,8 @@ def masked(story: Story, forget_class: Classes) -> AmnesiaResult:
     """
     begin = time.perf_counter()
     (label,) = forget_class
-    ours = story.train.digest == MNIST_DIGEST and story.baseline.model.arch == "mlp"
-    push = MASK_PUSH[label] if ours else PUSH
+    found_on_it = story.is_mnist and story.baseline.model.arch == "mlp"
+    push = MASK_PUSH[label] if found_on_it else PUSH
     model = masked_model(story.baseline.model, label, push=push, seed=story.config.amnesia.seed)
     return _result(model, forget_class, begin, (), {})
 
