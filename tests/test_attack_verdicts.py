@@ -8,11 +8,22 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sahelpers.attacks.ladder import FITTED, HEALED_OTHER, KEPT, OTHER, RUNGS, UNFINISHED, WEIGHTS
+from sahelpers.attacks.ladder import (
+    FITTED,
+    HEALED_FITTED,
+    HEALED_OTHER,
+    KEPT,
+    OTHER,
+    RUNGS,
+    UNFINISHED,
+    WEIGHTS,
+)
 from sahelpers.attacks.verdicts import (
     ALIKE,
+    DAMAGED,
     ERASED,
     INCONCLUSIVE,
+    LEAST,
     MARGIN,
     NATS_SPREAD,
     PASSED,
@@ -24,6 +35,7 @@ from sahelpers.attacks.verdicts import (
     Climbed,
     compare,
     compare_all,
+    difference,
     excess_intervals,
     in_words,
     pooled,
@@ -41,6 +53,14 @@ def around(middle, spread, n=3):
 # Ends and p values
 
 
+def contrast(groups):
+    """Value, standard error and degrees of freedom of a sum of means, from weight -> numbers."""
+    value = sum(weight * np.mean(group) for weight, group in groups.items())
+    parts = [weight**2 * np.var(group, ddof=1) / len(group) for weight, group in groups.items()]
+    shares = [p**2 / (len(group) - 1) for p, group in zip(parts, groups.values(), strict=True)]
+    return value, math.sqrt(sum(parts)), sum(parts) ** 2 / sum(shares)
+
+
 def test_ends_and_p_values_are_welchs():
     """Costs, so that less is more memory: excess is retrained minus models."""
     models, known, retrained = [71.0, 69.5, 66.0], [40.0, 43.5, 38.0], [72.0, 78.0, 75.0, 74.5]
@@ -52,9 +72,9 @@ def test_ends_and_p_values_are_welchs():
     assert found.power == pytest.approx(control.low)
     greater = stats.ttest_ind(retrained, models, equal_var=False, alternative="greater")
     assert found.p_remains == pytest.approx(greater.pvalue)
-    shifted = [m + MARGIN * found.gap for m in models]
-    less = stats.ttest_ind(retrained, shifted, equal_var=False, alternative="less")
-    assert found.p_erased == pytest.approx(less.pvalue)
+    groups = {2 / 3: retrained, -1: models, 1 / 3: known}  # excess - gap / 3
+    value, error, df = contrast(groups)
+    assert found.p_erased == pytest.approx(stats.t.cdf(value / error, df))
     means = np.mean(known), np.mean(models), np.mean(retrained)
     assert (found.known, found.model, found.retrained) == pytest.approx(means)
     assert found.excess == pytest.approx(means[2] - means[1])
@@ -117,20 +137,22 @@ def judged(excess, gap=30.0, spread=1.0):
     return found.verdict
 
 
-def reach_of(spread):
-    """Half of the interval of two groups of three that spread alike."""
-    return spread * math.sqrt(2 / 3) * stats.t.ppf(0.95, 4)
+def reach_of(spread, *weights):
+    """Half of the interval of a sum of groups of three that spread alike, with these weights."""
+    variance = sum(w**2 for w in weights)
+    df = variance**2 / sum(w**4 / 2 for w in weights)
+    return spread * math.sqrt(variance / 3) * stats.t.ppf(0.95, df)
 
 
-REACH = reach_of(1.0)
+PLAIN, TO_A_THIRD, TO_A_HALF = (1, -1), (2 / 3, -1, 1 / 3), (3 / 2, -1, -1 / 2)
 
 
 @pytest.mark.parametrize(
     ("excess", "below", "above"),
     [
-        (30 * MARGIN - REACH, ALIKE, REMAINS),  # the upper end at a third of the gap
-        (-30 * TRACE + REACH, ERASED, ALIKE),  # the lower end at minus half of it
-        (-30 * TRACE - REACH, RESISTS, ERASED),  # the upper end there
+        (30 * MARGIN - reach_of(1, *TO_A_THIRD), ALIKE, REMAINS),
+        (-30 * TRACE + reach_of(1, *TO_A_HALF), ERASED, ALIKE),
+        (-30 * TRACE - reach_of(1, *TO_A_HALF), RESISTS, ERASED),
     ],
 )
 def test_the_borders_of_a_verdict_where_models_spread_little(excess, below, above):
@@ -140,24 +162,48 @@ def test_the_borders_of_a_verdict_where_models_spread_little(excess, below, abov
 
 def test_the_borders_of_a_verdict_where_models_spread_much():
     spread = 8.0  # so that the interval is wider than a third of the gap
-    reach = reach_of(spread)
-    assert 12.5 < reach < 30
-    assert judged(reach + EPS, spread=spread) == REMAINS  # the lower end at 0
-    assert judged(reach - EPS, spread=spread) == UNDECIDED
-    assert judged(10 - reach + EPS, spread=spread) == UNDECIDED  # the upper end at a third
-    assert judged(10 - reach - EPS, spread=spread) == ERASED  # too wide to be alike
+    plain, third = reach_of(spread, *PLAIN), reach_of(spread, *TO_A_THIRD)
+    assert 10 < third < plain < 28.5
+    assert judged(plain + EPS, spread=spread) == REMAINS  # the lower end at 0
+    assert judged(plain - EPS, spread=spread) == UNDECIDED
+    assert judged(10 - third + EPS, spread=spread) == UNDECIDED  # the upper end at a third
+    assert judged(10 - third - EPS, spread=spread) == ERASED  # too wide to be alike
 
 
-@pytest.mark.parametrize("excess", [-100.0, 0.0, 100.0])
-def test_a_rung_that_does_not_find_what_is_there_says_nothing(excess):
-    assert judged(excess, gap=REACH - EPS) == INCONCLUSIVE
+@pytest.mark.parametrize("excess", [-100.0, 0.0])
+def test_a_rung_that_does_not_find_what_is_there_acquits_nobody(excess):
+    reach = reach_of(1, *PLAIN)
+    assert judged(excess, gap=LEAST + reach - EPS) == INCONCLUSIVE
     assert judged(excess, gap=-30) == INCONCLUSIVE
-    assert judged(excess, gap=REACH + EPS) != INCONCLUSIVE
+    assert judged(excess, gap=LEAST + reach + EPS) != INCONCLUSIVE
 
 
-def test_the_best_three_verdicts_find_no_memory():
+def test_what_is_found_is_found_even_where_the_control_is_not():
+    reach = reach_of(1, *PLAIN)
+    assert judged(LEAST + reach + EPS, gap=0) == REMAINS
+    assert judged(LEAST + reach - EPS, gap=0) == INCONCLUSIVE
+
+
+def test_a_damaged_model_is_not_taken_for_a_forgetful_one():
+    def verdict(excess, kept_high):
+        groups = around(100 - excess, 1), around(70, 1), around(100, 1)
+        return compare(OTHER, *groups, kept_high=kept_high).verdict
+
+    for excess in (0, -30):  # alike, resists
+        assert verdict(excess, 10 + EPS) == DAMAGED
+        assert verdict(excess, 10 - EPS) in (ALIKE, RESISTS)
+    assert verdict(25, 50) == REMAINS  # memory is memory
+
+
+def test_what_kept_images_pay_beyond_retrained_models_has_welchs_ends():
+    models, retrained = [71.0, 69.5, 66.0], [72.0, 78.0, 75.0, 74.5]
+    test = stats.ttest_ind(models, retrained, equal_var=False).confidence_interval(0.90)
+    assert difference(models, retrained, [(0, 0), (0, 0)]) == pytest.approx((test.low, test.high))
+
+
+def test_three_verdicts_find_no_memory():
     assert set(PASSED) == {ALIKE, ERASED, RESISTS}
-    assert set(VERDICTS) == {*PASSED, REMAINS, UNDECIDED, INCONCLUSIVE}
+    assert set(VERDICTS) == {*PASSED, DAMAGED, REMAINS, UNDECIDED, INCONCLUSIVE}
 
 
 def simulated(excess, spread, known=30.0):
@@ -201,8 +247,16 @@ def group(*nats):
     return [costs(n) for n in nats]
 
 
+def masked_group(*nats):
+    """Masked models: they hide from rungs 1 and 2 and are found by the third."""
+    models = group(*nats)
+    for of in models:
+        of[OTHER] = of[FITTED] = [73.0]
+    return models
+
+
 def climbed(tested=(70.0,), hidden=(40.0,), masked=(50.0,), retrained=(72.0, 73.0, 74.0)):
-    return Climbed(group(*tested), group(*hidden), group(*masked), group(*retrained))
+    return Climbed(group(*tested), group(*hidden), masked_group(*masked), group(*retrained))
 
 
 def test_a_rung_is_compared_with_the_control_that_belongs_to_it():
@@ -217,7 +271,8 @@ def test_a_rung_is_compared_with_the_control_that_belongs_to_it():
         "all weights": ("hidden", 40),
     }
     for rung, f in report.by_rung.items():
-        assert f == compare(rung, [70], [f.known], [72, 73, 74])
+        alone = compare(rung, [70], [f.known], [72, 73, 74], kept_high=f.kept_high)
+        assert f == alone
 
 
 def test_a_model_is_its_mean_over_images_and_spreads_are_pooled_over_classes():
@@ -232,7 +287,8 @@ def test_a_model_is_its_mean_over_images_and_spreads_are_pooled_over_classes():
     assert of_calm.high == pytest.approx(spread * math.sqrt(2 / 3) * stats.t.ppf(0.95, 8))
     assert of_wild.high == pytest.approx(5 * math.sqrt(2 / 3) * stats.t.ppf(0.95, 4))
     alone = compare_all({2: classes[2]})[2].by_rung[OTHER]
-    assert alone == replace(of_wild, power=alone.power)
+    same = ("excess", "low", "high", "gap", "p_remains", "verdict")
+    assert [getattr(alone, name) for name in same] == [getattr(of_wild, name) for name in same]
 
 
 def test_spreads_are_pooled_apart_for_each_rung():
@@ -270,13 +326,43 @@ def test_the_report_is_a_table():
     assert str(limited).splitlines() == [*lines, "There are 12 images.", "No label."]
 
 
-def test_a_note_says_where_relearning_might_go_further():
-    models = climbed()
+def test_relearning_that_might_go_further_acquits_nobody():
+    models = climbed((70.0, 71.0))
     assert compare_all({4: models})[4].notes == ()
-    models.hidden[0][UNFINISHED] = [1.0]
-    models.retrained[2][UNFINISHED] = [1.0]
-    (note,) = compare_all({4: models})[4].notes
-    assert note == "Relearning with all weights might go further in 2 of 6 models."
+    assert compare_all({4: models})[4].by_rung[WEIGHTS].passed
+    models.hidden[0][UNFINISHED] = [1.0]  # a control may go further, for it is found as it is
+    assert compare_all({4: models})[4].notes == ()
+    models.tested[1][UNFINISHED] = [1.0]
+    report = compare_all({4: models})[4]
+    assert report.by_rung[WEIGHTS].verdict == UNDECIDED
+    assert report.by_rung[FITTED].passed
+    (note,) = report.notes
+    assert note == (
+        "Relearning with all weights might go further in 1 of 2 models under test, so that it "
+        "acquits nobody."
+    )
+
+
+def test_masked_models_that_do_not_hide_lend_no_power():
+    models = climbed()
+    models.masked[0][OTHER] = [41.0]  # rung 1 says that it remembers
+    report = compare_all({4: models})[4]
+    verdicts = {rung: f.verdict for rung, f in report.by_rung.items()}
+    assert verdicts[HEALED_OTHER] == verdicts[HEALED_FITTED] == INCONCLUSIVE
+    assert INCONCLUSIVE not in (verdicts[OTHER], verdicts[FITTED], verdicts[WEIGHTS])
+    assert report.notes == (
+        "Masked models do not pass the first two rungs: the third has no control.",
+    )
+
+
+def test_kept_images_are_compared_beside_the_rungs_that_they_belong_to():
+    models = climbed()
+    for of in models.tested:
+        of["kept, trained on"] = [40.0]
+    found = compare_all({4: models})[4].by_rung
+    assert found[HEALED_OTHER].verdict == found[HEALED_FITTED].verdict == DAMAGED
+    assert found[OTHER].passed
+    assert found[OTHER].kept_high < 1 < 39 < found[HEALED_OTHER].kept_high
 
 
 @pytest.mark.parametrize(

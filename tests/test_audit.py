@@ -12,14 +12,21 @@ import sahelpers as sa
 from sahelpers.attacks import audit as audit_module
 from sahelpers.attacks import ladder as ladder_module
 from sahelpers.attacks.audit import audit
-from sahelpers.attacks.ladder import RUNGS, Ladder, LadderConfig
-from sahelpers.attacks.masked import masked_model
+from sahelpers.attacks.ladder import FITTED, OTHER, RUNGS, Ladder, LadderConfig
+from sahelpers.attacks.masked import PUSH, masked_model
 from sahelpers.attacks.verdicts import Climbed, compare_all
 
 torch.set_num_threads(1)  # tiny tensors: threads that wait for each other cost far more
 CLASS = 2
 SMALL = LadderConfig(
-    images=6, z_steps=1, sets=2, set_size=3, fit_steps=1, heal_steps=1, relearn_steps=25
+    images=6,
+    choosing=6,
+    z_steps=1,
+    sets=2,
+    set_size=3,
+    fit_steps=1,
+    heal_steps=4,
+    relearn_steps=25,
 )
 
 
@@ -48,6 +55,7 @@ GIVEN = {"baseline": tiny_model(0), "data": (made_up(12, 24, seed=2), made_up(30
 def shortly(monkeypatch):
     """A mask of one step and one rate of relearning: how well they work is of no interest here."""
     monkeypatch.setattr(audit_module, "masked_model", partial(masked_model, steps=1))
+    monkeypatch.setattr("sahelpers.attacks.gate.OWN_LABEL", 0.0)  # tiny models know nothing
     monkeypatch.setattr(ladder_module, "RATES", (1e-3,))
 
 
@@ -61,14 +69,17 @@ def test_all_models_climb_the_same_ladder():
     before = [{k: v.clone() for k, v in m.state_dict().items()} for m in every]
     report = audit(model, CLASS, SMALL, retrained=retrained, **GIVEN)
     ladder = Ladder(baseline, CLASS, *GIVEN["data"], SMALL)
-    groups = (
-        [model],
-        [sa.reset_label(baseline, CLASS)],
-        [masked_model(baseline, CLASS, steps=1)],
-        retrained,
-    )
-    climbed = Climbed(*([ladder.climb(m) for m in group] for group in groups))
-    assert report == compare_all({CLASS: climbed})[CLASS]
+    unknowing = [ladder.climb(m) for m in retrained]
+    tried = ladder.try_out(masked_model(baseline, CLASS, steps=1))
+    mean = {rung: np.mean([np.mean(of[rung]) for of in unknowing]) for rung in (OTHER, FITTED)}
+    push = max(0, PUSH - min(tried.other - mean[OTHER], tried.fitted - mean[FITTED]))
+    mask = masked_model(baseline, CLASS, push=float(push), steps=1)
+    hidden = sa.reset_label(baseline, CLASS)
+    climbed = Climbed(*([ladder.climb(m)] for m in (model, hidden, mask)), unknowing)
+    expected = compare_all({CLASS: climbed})[CLASS]
+    assert report == replace(expected, notes=report.notes)
+    assert report.notes[: len(expected.notes)] == expected.notes
+    assert report.notes[-1].startswith("One model borrows the spread of the retrained ones")
     assert report.forget_class == CLASS
     assert [f.rung for f in report.findings] == list(RUNGS)
     assert all((f.n_models, f.n_known, f.n_retrained) == (1, 1, 3) for f in report.findings)
@@ -79,6 +90,16 @@ def test_all_models_climb_the_same_ladder():
     assert again == report
     other = audit(model, CLASS, replace(SMALL, seed=43), retrained=retrained, **GIVEN)
     assert other.findings != report.findings
+
+
+def test_where_the_baseline_does_not_know_the_class_nothing_is_attacked(monkeypatch):
+    monkeypatch.setattr("sahelpers.attacks.gate.OWN_LABEL", 1.1)
+    monkeypatch.setattr(Ladder, "climb", lambda ladder, model: pytest.fail("it was attacked"))
+    report = audit(tiny_model(2), CLASS, SMALL, retrained=three_retrained(), **GIVEN)
+    assert report.findings == ()
+    assert str(report).startswith("Class c cannot be judged.")
+    assert "of the class's test images their own label" in str(report)
+    assert sa.in_words({CLASS: report.by_rung}) == ""
 
 
 class Half(nn.Module):
@@ -103,11 +124,11 @@ def test_the_baseline_stands_for_the_hidden_model_where_networks_do_not_say_thei
     baseline, retrained = own(0), [own(k) for k in (2, 3, 4)]
     data = GIVEN["data"]
     report = audit(own(1), CLASS, SMALL, baseline=baseline, retrained=retrained, data=data)
-    assert report.notes[-1] == (
+    assert report.notes[-2] == (
         "The baseline stands in the hidden model's place: encoder or decoder has no method "
         "label_weights()."
     )
-    assert str(report).endswith(report.notes[-1])
+    assert "\n".join(report.notes) in str(report)
     itself = Ladder(baseline, CLASS, *data, SMALL).climb(baseline)
     for rung, finding in report.by_rung.items():
         if finding.control == "hidden":
@@ -157,7 +178,7 @@ def test_a_model_that_is_no_retrained_one_is_named(fourth, words):
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("images", 1), ("relearn_steps", 24), ("sets", 0), ("heal_rate", 11.0)]
+    ("field", "value"), [("images", 0), ("relearn_steps", 24), ("sets", 0), ("heal_rate", 11.0)]
 )
 def test_a_configuration_out_of_its_range_is_named(field, value):
     with pytest.raises(ValueError, match=f"{field}={value} must be"):

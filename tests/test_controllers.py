@@ -297,6 +297,7 @@ def test_judges_that_are_trained_can_be_stopped(controller, story, mnist):
     controller.forget(stopped_never())
     del story.__dict__["judges"]
     story.train = mnist.take(500)
+    story._digests.clear()  # it begins anew
     shares, stop = [], threading.Event()
 
     def show(share):

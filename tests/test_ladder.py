@@ -29,7 +29,7 @@ from sahelpers.attacks.masked import masked_model
 
 torch.set_num_threads(1)  # tiny tensors: threads that wait for each other cost far more
 FEW = LadderConfig(
-    images=8, z_steps=4, sets=2, set_size=3, fit_steps=6, heal_steps=4, relearn_steps=25
+    images=4, choosing=4, z_steps=4, sets=2, set_size=3, fit_steps=6, heal_steps=4, relearn_steps=25
 )
 CLASS = 2  # of four
 
@@ -48,7 +48,8 @@ def small_model(seed=0):
 
 
 def small_ladder(of_class=40, **changes):
-    given = {"images": 8, "z_steps": 1, "fit_steps": 1, "heal_steps": 1, "relearn_steps": 25}
+    given = {"images": 4, "choosing": 4, "z_steps": 1, "fit_steps": 1, "heal_steps": 4}
+    given |= {"relearn_steps": 25}
     data = made_up(of_class)
     return Ladder(small_model(), CLASS, data, data, LadderConfig(**(given | changes)))
 
@@ -67,25 +68,26 @@ def ladder(model, mnist):
 
 
 @pytest.mark.parametrize(
-    ("of_class", "changes", "sets", "half"),
+    ("of_class", "changes", "sets", "choosing", "scored"),
     [
-        (30, {}, (1, 10), 10),
-        (59, {}, (1, 10), 24),  # of 49 that are left one is left over
-        (60, {}, (2, 10), 20),
-        (90, {}, (3, 10), 30),
-        (120, {}, (3, 10), 45),
-        (90, {"images": 21}, (3, 10), 10),
-        (30, {"set_size": 3}, (3, 3), 10),
-        (30, {"set_size": 1000}, (1, 10), 10),
-        (30, {"set_size": 1, "sets": 100}, (10, 1), 10),
-        (90, {"images": 2, "sets": 1}, (1, 10), 1),
+        (30, {}, (1, 10), 6, 14),
+        (59, {}, (1, 10), 16, 33),
+        (60, {}, (2, 10), 13, 27),
+        (90, {}, (3, 10), 20, 40),
+        (120, {}, (3, 10), 30, 60),
+        (90, {"images": 21}, (3, 10), 20, 21),
+        (90, {"choosing": 2}, (3, 10), 2, 58),
+        (30, {"set_size": 3}, (3, 3), 7, 14),
+        (30, {"set_size": 1000}, (1, 10), 6, 14),
+        (30, {"set_size": 1, "sets": 100}, (10, 1), 6, 14),
+        (90, {"images": 2, "sets": 1}, (1, 10), 26, 2),
     ],
 )
-def test_few_images_shrink_the_sets_and_both_halves(of_class, changes, sets, half):
-    ladder = small_ladder(of_class, **({"images": 200} | changes))
+def test_few_images_shrink_the_sets_and_both_parts(of_class, changes, sets, choosing, scored):
+    ladder = small_ladder(of_class, **({"images": 200, "choosing": 100} | changes))
     assert ladder.sets.shape[:2] == sets
-    assert len(ladder.choosing.data) == len(ladder.scored.data) == half
-    assert len(ladder.kept.data) == min(half, 12)  # there are twelve kept images
+    assert (len(ladder.choosing.data), len(ladder.scored.data)) == (choosing, scored)
+    assert len(ladder.kept.data) == min(scored, 12)  # there are twelve kept images
 
 
 def test_no_image_is_fitted_to_chosen_by_and_scored_at_once(ladder, mnist):
@@ -176,17 +178,51 @@ def test_every_rung_and_what_kept_images_pay_beside_it_are_measured(model, ladde
     assert found[OTHER] == pytest.approx(expected.tolist(), abs=0.05)
     assert found["kept, as is"] == pytest.approx([0.0] * 4, abs=1e-3)  # the same weights
 
-    healed = sa.heal(hidden, 3, ladder.kept_train, 4, rate=FEW.heal_rate, seed=FEW.seed)
-    by_hand = ladder.latents_and_label(healed)
-    assert found[HEALED_OTHER] == by_hand[OTHER]
-    assert found[HEALED_FITTED] == by_hand[FITTED]
-    assert found["kept, trained on"] == by_hand["kept"] != found["kept, as is"]
+    tried = ladder.try_out(hidden)
+    assert sum(found[FITTED]) / FEW.sets == pytest.approx(ladder.under_a_fitted_label(hidden))
+    healed = ladder.healed(hidden)
+    assert found[HEALED_OTHER] == by_hand(ladder, healed[OTHER])[0]
+    assert found[HEALED_FITTED] == by_hand(ladder, healed[FITTED])[1]
+    assert found["kept, trained on"] == ladder.kept_costs(healed[FITTED].model)
 
-    relearned = ladder.relearned(hidden)
+    relearned = ladder.relearned(hidden, tried.labels[0])
     assert found[WEIGHTS] == [relearned.bound]
     assert found["kept, all weights"] == [relearned.kept]
     assert found[UNFINISHED] == [float(relearned.unfinished)]
     assert all(torch.equal(v, before[k]) for k, v in hidden.state_dict().items())
+
+
+def by_hand(ladder, tried):
+    """What a state costs under other labels, each scored image, and under each fitted label."""
+    share, others = ladder.scored, ladder.others
+    cost, _ = sa.image_cost(tried.model, share.data.images, others, FEW.z_steps)
+    fitted = [
+        float((cost_under(tried.model, share.data.images, label, FEW.z_steps) - share.price).mean())
+        for label in tried.labels
+    ]
+    return (cost.amin(1) - share.price).tolist(), fitted
+
+
+def test_training_on_goes_as_far_as_it_pays_by_the_images_to_choose_by(model, ladder, monkeypatch):
+    """What each state costs is made up; the states are the model, after one step and after four."""
+    hidden, seen = sa.reset_label(model, 3), []
+    made_up = iter([(5.0, 1.0), (3.0, 2.0), (4.0, 0.5)])
+
+    def trying(model):
+        seen.append(model)
+        other, fitted = next(made_up)
+        return ladder_module.Tried(model, other, fitted, torch.zeros(1))
+
+    monkeypatch.setattr(ladder, "try_out", trying)
+    found = ladder.healed(hidden)
+    given = {"rate": FEW.heal_rate, "seed": FEW.seed}
+    once = sa.heal(hidden, 3, ladder.kept_train, 1, **given)
+    twice = sa.heal(once, 3, ladder.kept_train, 3, **given)
+    for model, expected in zip(seen, (hidden, once, twice), strict=True):
+        state = expected.state_dict()
+        assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
+    assert found[OTHER].model is seen[1]
+    assert found[FITTED].model is seen[2]
 
 
 def test_what_a_model_pays_does_not_depend_on_who_climbed_before():
@@ -276,12 +312,12 @@ def test_a_fit_begins_at_the_mean_at_the_own_label_and_at_the_two_cheapest(
         return fit_labels(model, starts, sets, 1)
 
     monkeypatch.setattr(ladder_module, "fit_labels", fitting)
-    ladder.latents_and_label(model)
-    ladder.latents_and_label(model, fit_steps=9)
+    ladder.try_out(model)
+    ladder.try_out(model, fit_steps=9)
     (starts, sets, steps), (_, _, more) = given
     assert (steps, more) == (FEW.fit_steps, 9)
     assert torch.equal(sets, ladder.sets)
-    columns, few = model.label_columns(), ladder.sets.flatten(0, 1)
+    columns, few = model.label_columns(), ladder.choosing.data.images
     others = [k for k in range(10) if k != 3]
     cost = [float(sa.image_cost(model, few, torch.tensor([k]), 4)[0].mean()) for k in others]
     cheapest = sorted(others, key=lambda k: cost[others.index(k)])[:2]
@@ -289,8 +325,8 @@ def test_a_fit_begins_at_the_mean_at_the_own_label_and_at_the_two_cheapest(
     assert torch.allclose(starts, expected)
 
 
-def test_the_start_is_chosen_on_one_half_and_the_other_half_is_reported(ladder, monkeypatch):
-    """What a label costs is made up: on the half that is scored, another one is the cheapest."""
+def test_the_start_is_chosen_on_images_that_are_not_scored(ladder, monkeypatch):
+    """What a label costs is made up: on the images that are scored, another one is cheapest."""
     chosen_by = {0: [5, 4, 2, 3], 1: [1, 7, 8, 9]}  # set -> start -> nats
     reported = {0: [1, 2, 30, 4], 1: [50, 1, 1, 1]}
 
@@ -304,7 +340,7 @@ def test_the_start_is_chosen_on_one_half_and_the_other_half_is_reported(ladder, 
 
     monkeypatch.setattr(ladder_module, "fit_labels", fitting)
     monkeypatch.setattr(Ladder, "_mean_cost", price)
-    assert ladder.latents_and_label(small_model_of_ten())[FITTED] == [30, 50]
+    assert ladder.under_a_fitted_label(small_model_of_ten()) == (30 + 50) / 2
 
 
 def small_model_of_ten():
@@ -313,21 +349,21 @@ def small_model_of_ten():
         return sa.CVAE(latent_dim=3).eval()
 
 
-def test_only_the_scored_half_moves_what_is_reported(model, ladder):
-    """Every image of a half is made five nats cheaper for the baseline."""
-    usual = ladder.latents_and_label(model)
+def test_only_the_scored_images_move_what_is_reported(model, ladder):
+    """Every image of a part is made five nats cheaper for the baseline."""
+
+    def reported(ladder):
+        other, fitted = by_hand(ladder, ladder.try_out(model))
+        return [*other, *fitted]
 
     def cheaper(name):
         twin, share = copy.copy(ladder), getattr(ladder, name)
-        less = type(share)(share.data, share.price - 5, share.bound)
-        setattr(twin, name, less)
-        return twin.latents_and_label(model)
+        setattr(twin, name, type(share)(share.data, share.price - 5, share.bound))
+        return twin
 
-    assert cheaper("choosing") == usual
-    found = cheaper("scored")
-    for rung in (OTHER, FITTED):
-        assert found[rung] == pytest.approx([nats + 5 for nats in usual[rung]], abs=1e-3)
-    assert found["kept"] == usual["kept"]
+    usual = reported(ladder)
+    assert reported(cheaper("choosing")) == usual
+    assert reported(cheaper("scored")) == pytest.approx([nats + 5 for nats in usual], abs=1e-3)
 
 
 # Rung 4: all weights
@@ -336,9 +372,12 @@ def test_only_the_scored_half_moves_what_is_reported(model, ladder):
 def test_relearning_is_plain_training_on_a_few_images_among_kept_ones(model, ladder, monkeypatch):
     monkeypatch.setattr(ladder_module, "RATES", (1e-3,))
     monkeypatch.setattr(ladder_module, "LOOKS", (2, 10))
-    found = ladder.relearned(model)
+    label = torch.randn(model.label_columns().shape[1], generator=sa.seeded(1))
+    found = ladder.relearned(model, label)
     kept, generator = ladder.kept_train, sa.seeded(FEW.seed)
     now = sa.reset_label(model, 3)
+    with torch.no_grad():  # the decoder's weights that read the label: behind the three of z
+        now.decoder[0].weight[:, 3 + 3] = label
     adam = torch.optim.Adam(now.parameters(), lr=1e-3)
     met = {}
     for step in range(1, 26):
@@ -361,9 +400,9 @@ def test_relearning_is_plain_training_on_a_few_images_among_kept_ones(model, lad
 
 
 def scripted(monkeypatch, script):
-    """Relearn where the shares' bounds are made up: rate -> what the choosing half pays at each
-    look.  The scored half pays 100 k + n at the n-th look of rate k, and kept images a half more.
-    Returns what is found and how often each rate was looked at."""
+    """Relearn where the shares' bounds are made up: rate -> what the images to choose by pay at
+    each look.  The scored ones pay 100 k + n at the n-th look of rate k, and kept images a half
+    more.  Returns what is found and how often each rate was looked at."""
     ladder, models, looks = small_ladder(), [], []
 
     def bound(model, share):
@@ -384,7 +423,7 @@ def scripted(monkeypatch, script):
 FLAT = dict.fromkeys(RATES, (10.0,) * 8)
 
 
-def test_rate_and_steps_are_chosen_on_one_half_and_the_other_is_reported(monkeypatch):
+def test_rate_and_steps_are_chosen_on_images_that_are_not_scored(monkeypatch):
     found, _ = scripted(monkeypatch, FLAT | {RATES[2]: (10, 9, 8, 10, 10, 10)})
     assert (found.rate, found.steps, found.bound, found.kept) == (RATES[2], 3, 202, 202.5)
     assert not found.unfinished

@@ -61,10 +61,10 @@ def audit(
         raise ValueError(f"data has {len(data)} parts: give a pair (train, test)")
     _check_retrained(model, c, retrained)
     train, test = data
+    ladder = Ladder(baseline, c, train, test, config)
     gate = can_be_judged(baseline, c, test=test, train=train)
     if not gate.passed:
         return AuditReport(c, (), {}, (str(gate),))
-    ladder = Ladder(baseline, c, train, test, config)
     notes = []
     hidden = baseline
     if baseline.says_label:
@@ -82,8 +82,8 @@ def audit(
         unknowing,
     )
     notes.append(
-        "One model borrows the spread of the retrained ones: on a rung it is called erased in up "
-        "to one case of ten where a third of the gap is left."
+        "One model borrows the spread of the retrained ones: where a third of the gap is left, a "
+        "rung calls it erased in as many as one case of eight."
     )
     report = compare_all({c: climbed})[c]
     return replace(report, notes=(*report.notes, *notes))
