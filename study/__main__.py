@@ -66,9 +66,7 @@ def main(arguments: list[str] | None = None) -> None:
         add("--device", default="cpu", choices=("cpu", "cuda", "mps"))
         add("--plan", action="store_true", help="say what would be done, and end")
         add("--again", action="store_true", help="do runs anew that are there")
-    commands.add_parser(
-        "tables", help="RESULTS.md and what belongs to it, seconds"
-    )
+    commands.add_parser("tables", help="RESULTS.md and what belongs to it, seconds")
     carry = commands.add_parser("convert", help="carry the journal over to today's keys")
     carry.add_argument("--code", nargs="+", required=True, metavar="METHOD", choices=list(METHODS))
     for name, (module, words) in EXPERIMENTS.items():
