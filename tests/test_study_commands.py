@@ -172,12 +172,12 @@ def test_experiments_get_their_options(monkeypatch):
     for name, (module, _) in commands.EXPERIMENTS.items():
         monkeypatch.setattr(module, "main", lambda options, name=name: got.append((name, options)))
     call("effort")
-    call("power", "--digits", "2", "4", "--audits", "7", "--method", OURS)
+    call("power", "--digits", "2", "4", "--audits", "7")
     call("published", "--tables", "--jobs", "3")
     call("your_data", "letters")
     assert [name for name, _ in got] == ["effort", "power", "published", "your_data"]
     _, options = got[1]
-    assert (options.digits, options.audits, options.method) == ([2, 4], 7, OURS)
+    assert (options.digits, options.audits) == ([2, 4], 7)
     _, options = got[2]
     assert (options.tables, options.jobs) == (True, 3)
     assert got[3][1].sets == ["letters"]
