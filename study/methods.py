@@ -75,14 +75,22 @@ class Method:
         function: Takes a story and the classes to forget.
         reads: From the story's configuration of forgetting the fields that the outcome depends on.
         recipes: Which of the recipes "fisher" and "amnesia", whose versions count, it uses.
+        one_class: Whether it takes a single class.
     """
 
     function: Function
     reads: Callable[[AmnesiaConfig], Fields] = every_field
     recipes: tuple[str, ...] = ("fisher", "amnesia")
+    one_class: bool = False
 
     def __call__(self, story: Story, forget_class: Classes) -> AmnesiaResult:
-        """Forget these classes of a copy of the story's baseline, which the method may change."""
+        """Forget these classes of a copy of the story's baseline, which the method may change.
+
+        Raises:
+            ValueError: For several classes where the method takes one.
+        """
+        if self.one_class and len(forget_class) != 1:
+            raise ValueError(f"forget_class={forget_class}: this method takes one class, give one")
         return self.function(story.with_own_baseline(), forget_class)
 
     def digests(self, config: AmnesiaConfig) -> dict[str, str]:
@@ -241,7 +249,7 @@ METHODS: dict[str, Function] = {
     REFERENCE: _reference(),
     f"{REFERENCE}, 3 passes": _reference(passes=3),
     HIDDEN: Method(label_column, no_field, ()),
-    MASKED: Method(masked, no_field, ("amnesia",)),
+    MASKED: Method(masked, no_field, ("amnesia",), one_class=True),
     "gradient ascent": Method(gradient_ascent, no_field, ()),
     "fine-tuning": Method(fine_tuning, no_field, ()),
     "random labels": Method(random_labels, no_field, ()),

@@ -51,9 +51,11 @@ def write() -> None:
 
 
 def between_marks(page: str, begin: str, lines: Sequence[str], end: str) -> str:
-    """A page with these lines between two marks of it."""
+    """A page with these lines between two marks of it; ValueError for a page without the marks."""
     before, _, rest = page.partition(begin)
-    _, _, after = rest.partition(end)
+    _, found, after = rest.partition(end)
+    if not found:
+        raise ValueError(f"the page lacks {begin} ... {end}: put both marks where the lines belong")
     joint = "\n" if "\n" in page[len(before) :].partition(end)[0] else ""
     return before + joint.join([begin, *lines, end]) + after
 
@@ -71,13 +73,15 @@ def ladder_lines(findings: Findings) -> list[str]:
         return [NOT_YET]
     digits = counted(findings)
     left_out = tuple(digit for digit in findings if digit not in digits)
-    lines = [
-        f"Digits that count: {digits_as_text(digits)}. On the others ({digits_as_text(left_out)}) "
-        f"a model that hides the digit and one that never saw it differ by less than {COUNTED:.0f} "
-        "nats under a fitted label, too little to tell them apart."
-    ]
-    of_counted = {digit: findings[digit] for digit in digits}
-    return lines + [f"{words}." for words in verdicts.in_words(of_counted).rstrip(".").split(". ")]
+    first = f"Digits that count: {digits_as_text(digits)}."
+    if left_out:
+        first += (
+            f" On the others ({digits_as_text(left_out)}) a model that hides the digit and one "
+            f"that never saw it differ by less than {COUNTED:.0f} nats under a fitted label, too "
+            "little to tell them apart."
+        )
+    words = verdicts.in_words({digit: findings[digit] for digit in digits}).rstrip(".")
+    return [first, *(f"{of_rung}." for of_rung in words.split(". ") if of_rung)]
 
 
 def cost_lines(records: Sequence[Record]) -> list[str]:
@@ -91,10 +95,11 @@ def cost_lines(records: Sequence[Record]) -> list[str]:
     standard = max(row[f"worst_drop_{role}_standard"] for row in rows for role in SCORING)
     seconds = figures["seconds"].values()
     n = MeasureConfig().samples
+    digits, seeds = (len({row[name] for row in rows}) for name in ("class", "seed"))
     return [
         f'Under the forgotten label, a classifier that may answer "none of these" calls '
         f"{round(n * worst[scores.ARGMAX] / 100)} of {n:,} samples the digit, in the worst of "
-        f"{len(rows)} runs (ten digits, three seeds).",
+        f"{len(rows)} runs ({digits} digits, {seeds} seeds).",
         f"A kept digit is recognised {worst['worst class lost, points']:.2f} points less often "
         f"in the worst run ({standard:.2f} with z from N(0, I)), the kept negative ELBO rises by "
         f"{worst['kept ELBO lost, nats']:.2f} nats at most, and the Fréchet distance of the "

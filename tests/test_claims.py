@@ -1,29 +1,35 @@
-"""What one attack finds on many digits together, and its adjustment for their number."""
+"""What a rung of the ladder finds on many digits together, and its adjustment (Holm)."""
 
 import pytest
 
+from sahelpers.attacks.ladder import FITTED, OTHER, RUNGS
 from sahelpers.attacks.verdicts import (
-    CLAIM_ATTACKS,
-    COST_ATTACKS,
+    ALIKE,
     ERASED,
     INCONCLUSIVE,
     REMAINS,
+    RESISTS,
     UNDECIDED,
-    WITHOUT_VERDICT,
     compare,
 )
-from study.claims import claim, digits_as_text, holm, tally
+from study.claims import COUNTED, claim, counted, digits_as_text, holm, tally
+
+EVERY = tuple(range(10))
 
 
 def around(middle):
-    """Three numbers with this mean and a standard deviation of 0.03."""
-    return [middle - 0.03, middle, middle + 0.03]
+    """Three costs with this mean and a standard deviation of half a nat."""
+    return [middle - 0.5, middle, middle + 0.5]
 
 
-def finding(attack, middle, known=0.9):
-    """A finding whose numbers lie around these; of retrained models 0.3; costs the other way."""
-    turned = [1 - v if attack in COST_ATTACKS else v for v in (middle, known, 0.3)]
-    return compare(attack, *map(around, turned), ((0.03, 20),) * 3)
+def finding(rung, excess=0.0, gap=30.0):
+    """A finding whose retrained models pay 100 nats; the ends lie 0.7 nats around the excess."""
+    groups = (around(100 - memory) for memory in (excess, gap, 0.0))
+    return compare(rung, *groups, ((0.5, 20),) * 3)
+
+
+def all_rungs(excess=0.0, gap=30.0):
+    return {rung: finding(rung, excess, gap) for rung in RUNGS}
 
 
 def test_holm_by_hand():
@@ -33,58 +39,75 @@ def test_holm_by_hand():
 
 
 def test_digits_are_counted_as_they_are_and_adjusted_for_their_number():
-    findings = {digit: {name: finding(name, 0.3) for name in CLAIM_ATTACKS} for digit in range(10)}
+    findings = {digit: all_rungs() for digit in EVERY}
     for told in claim(findings):
-        assert told.digits[ERASED] == told.after_holm[ERASED] == told.powered == tuple(range(10))
-        assert told.digits[REMAINS] == told.after_holm[REMAINS] == ()
-    assert [told.attack for told in claim(findings)] == list(CLAIM_ATTACKS)
+        assert told.digits[ALIKE] == told.passed == told.powered == EVERY
+        assert told.after_holm == {"passed": EVERY, REMAINS: ()}
+        assert not any(of for verdict, of in told.digits.items() if verdict != ALIKE)
+    assert [told.rung for told in claim(findings)] == list(RUNGS)
 
-    findings[7][CLAIM_ATTACKS[0]] = finding(CLAIM_ATTACKS[0], 0.3, known=0.3)  # no power
-    findings[3][CLAIM_ATTACKS[1]] = finding(CLAIM_ATTACKS[1], 0.37)
-    findings[4][CLAIM_ATTACKS[1]] = finding(CLAIM_ATTACKS[1], 0.353)
-    findings[5][CLAIM_ATTACKS[1]] = finding(CLAIM_ATTACKS[1], 0.4)
-    findings[6][CLAIM_ATTACKS[1]] = finding(CLAIM_ATTACKS[1], 0.8)
+    findings[7][OTHER] = finding(OTHER, gap=0.0)  # no power
+    findings[3][FITTED] = finding(FITTED, 0.8, gap=2.1)
+    findings[4][FITTED] = finding(FITTED, 9.2)
+    findings[5][FITTED] = finding(FITTED, 12.0)
+    findings[6][FITTED] = finding(FITTED, 25.0)
     first, second, *_ = claim(findings)
     assert first.digits[INCONCLUSIVE] == (7,)
-    assert first.powered == (0, 1, 2, 3, 4, 5, 6, 8, 9)
-    assert 7 not in first.after_holm[ERASED]  # no power is no acquittal
+    assert first.passed == first.powered == (0, 1, 2, 3, 4, 5, 6, 8, 9)
+    assert first.after_holm["passed"] == first.powered  # no power is no acquittal
     assert second.digits[REMAINS] == (3, 5, 6)
     assert second.after_holm[REMAINS] == (5, 6)  # one of ten may err
-    assert 4 in second.digits[ERASED]
-    assert second.after_holm[ERASED] == (0, 1, 2, 7, 8, 9)
+    assert 4 in second.passed
+    assert second.after_holm["passed"] == (0, 1, 2, 7, 8, 9)
     assert second.digits[UNDECIDED] == second.digits[INCONCLUSIVE] == ()
 
 
-def test_only_digits_on_which_an_attack_has_power_count_in_the_adjustment():
-    one = {3: finding(CLAIM_ATTACKS[0], 0.353)}
-    others = {d: finding(CLAIM_ATTACKS[0], 0.353, known=0.3) for d in range(4, 10)}
-    assert tally(CLAIM_ATTACKS[0], one | others).after_holm[ERASED] == (3,)
-    powered = {d: finding(CLAIM_ATTACKS[0], 0.353) for d in range(4, 10)}
-    assert tally(CLAIM_ATTACKS[0], one | powered).after_holm[ERASED] == ()
+def test_whatever_finds_no_memory_has_passed():
+    """Alike, erased and resists together, each under its own name, too."""
+    findings = {1: finding(OTHER), 2: finding(OTHER, -15.0), 8: finding(OTHER, -20.0)}
+    findings[9] = finding(OTHER, 20.0)
+    told = tally(OTHER, findings)
+    assert [told.digits[verdict] for verdict in (ALIKE, ERASED, RESISTS)] == [(1,), (2,), (8,)]
+    assert told.passed == told.after_holm["passed"] == (1, 2, 8)
+    assert told.digits[REMAINS] == told.after_holm[REMAINS] == (9,)
 
 
-def test_an_attack_without_power_anywhere_says_nothing():
-    findings = {
-        digit: {name: finding(name, 0.3, known=0.3) for name in CLAIM_ATTACKS} for digit in (0, 1)
-    }
+def test_only_digits_on_which_a_rung_has_power_count_in_the_adjustment():
+    one = {3: finding(OTHER, 9.2)}
+    others = {digit: finding(OTHER, 9.2, gap=0.0) for digit in range(4, 10)}
+    assert tally(OTHER, one | others).after_holm["passed"] == (3,)
+    powered = {digit: finding(OTHER, 9.2) for digit in range(4, 10)}
+    assert tally(OTHER, one | powered).after_holm["passed"] == ()
+
+
+def test_a_rung_without_power_anywhere_says_nothing():
+    findings = {digit: all_rungs(gap=0.0) for digit in (0, 1)}
     for told in (*claim(findings), *claim({})):
-        assert told.powered == told.after_holm[ERASED] == told.after_holm[REMAINS] == ()
-        assert told.digits[ERASED] == told.digits[REMAINS] == ()
+        assert told.powered == told.passed == ()
+        assert told.after_holm == {"passed": (), REMAINS: ()}
 
 
-def test_what_is_no_attack_of_the_claim_is_not_counted():
-    findings = {
-        2: {name: finding(name, 0.3) for name in (*CLAIM_ATTACKS, "another", *WITHOUT_VERDICT)}
-    }
-    assert [told.attack for told in claim(findings)] == list(CLAIM_ATTACKS)
+def test_a_digit_without_one_of_the_rungs_is_refused():
+    lacking = {rung: finding(rung) for rung in RUNGS if rung not in (OTHER, FITTED)}
+    with pytest.raises(ValueError, match=r"digit 2 lacks \['fitted label', 'other labels'\]: audi"):
+        claim({1: all_rungs(), 2: lacking})
 
 
-def test_a_claim_without_one_of_its_attacks_is_refused():
-    with pytest.raises(
-        ValueError,
-        match=r"digit 2 lacks \['cost under a fitted label', 'cost under other labels'\]",
-    ):
-        claim({2: {name: finding(name, 0.3) for name in CLAIM_ATTACKS[:2]}})
+def test_digits_count_whose_hidden_models_lie_six_nats_from_retrained_ones_on_rung_two():
+    assert COUNTED == 6
+    gaps = {0: 6.0, 1: 5.5, 2: -3.0, 3: 30.0}
+    findings = {digit: all_rungs() | {FITTED: finding(FITTED, gap=g)} for digit, g in gaps.items()}
+    assert counted(findings) == (0, 3)
+    findings[0][OTHER] = finding(OTHER, gap=0.0)  # another rung's gap does not matter
+    assert counted(findings) == (0, 3)
+    assert counted({}) == ()
+
+
+def test_the_models_under_test_have_no_say_in_which_digits_count():
+    gaps = {0: 6.0, 1: 5.5, 3: 30.0}
+    for excess in (-50.0, 0.0, 5.0, 50.0):
+        found = {digit: {FITTED: finding(FITTED, excess, g)} for digit, g in gaps.items()}
+        assert counted(found) == (0, 3)
 
 
 def test_digits_as_text():

@@ -14,12 +14,13 @@ from torchvision import datasets
 
 import sahelpers as sa
 from sahelpers import amnesia, fisher, training
-from sahelpers.attacks.verdicts import CLAIM_ATTACKS
+from sahelpers.attacks import ladder
+from sahelpers.attacks.ladder import FITTED, KEPT, RUNGS, UNFINISHED
 from sahelpers.story import Story
 from study import METHODS, grid, journal, measures, results_page, scores, tables
 from study.grid import Grid
 from study.measures import MeasureConfig
-from study.methods import HIDDEN, OURS, PAPER, RETRAINED
+from study.methods import HIDDEN, MASKED, OURS, PAPER, RETRAINED
 
 SHORT = sa.BaselineConfig(epochs=1, batch_size=50, latent_dim=3)
 QUICK = sa.AmnesiaConfig(epochs_unl=1, replay_samples=320, batch_size=32)
@@ -46,19 +47,31 @@ def small(tmp_path, monkeypatch):
 
     make.judges = judges
     make.data = data
-    return make
+    yield make
+    for kept in (grid._data, grid._baseline, grid._ladder):
+        kept.cache_clear()
+
+
+def costs(nats):
+    """What the ladder measures of a model."""
+    return {name: [nats] for name in (*RUNGS, *KEPT, UNFINISHED)}
 
 
 @pytest.fixture
-def attacked(monkeypatch):
-    """The models and what else the claim attacked, which is not done."""
+def climbed(monkeypatch):
+    """The ladder and the model of every climb, which is not done."""
     found = []
 
-    def attack_model(model, label, config, **given):
-        found.append((model, label, config, given))
-        return {attack: [0.5] for attack in CLAIM_ATTACKS}
+    class Quickly:
+        def __init__(self, baseline, label, train, test, config):
+            self.baseline, self.label, self.config = baseline, label, config
+            self.data = train, test
 
-    monkeypatch.setattr(grid, "attack_model", attack_model)
+        def climb(self, model):
+            found.append((self, model))
+            return costs(0.123456)
+
+    monkeypatch.setattr(grid, "Ladder", Quickly)
     return found
 
 
@@ -187,14 +200,15 @@ def test_what_a_retrained_model_draws_under_the_label_is_not_reported(small, tmp
     assert f"| {RETRAINED} | 1 | - | - |\n" in told
 
 
-def test_the_claim_attacks_the_model_that_the_scoreboard_retrained(small, monkeypatch, attacked):
+def test_the_ladder_gets_the_model_that_the_scoreboard_retrained(small, monkeypatch, climbed):
     small([RETRAINED], [3]).run()
+    assert story_of(small, grid.PRICE_SEED).baseline.model  # whose price is subtracted
     monkeypatch.setattr("sahelpers.story.train_baseline", None)  # no weights are trained twice
     story = story_of(small)
-    made = small([RETRAINED], [3], "claim", baseline=replace(SHORT, seed=1))
+    made = small([RETRAINED], [3], "ladder", baseline=replace(SHORT, seed=1))
     made.run()
     assert made.missing() == []
-    ((model, *_),) = attacked
+    ((_, model),) = climbed
     for name, weight in story.retrained(3).model.state_dict().items():
         assert torch.equal(weight, model.state_dict()[name])
 
@@ -290,76 +304,95 @@ def test_what_is_not_there_is_named(small):
             small([method], [3])
     with pytest.raises(ValueError, match="class 10 is not a class"):
         small([PAPER], [10])
-    for part in ("magic", "audit"):
-        with pytest.raises(ValueError, match=f"part '{part}' is not one of scoreboard, claim$"):
+    for part in ("magic", "claim"):
+        with pytest.raises(ValueError, match=f"part '{part}' is not one of scoreboard, ladder$"):
             small([PAPER], [3], part)
     with pytest.raises(ValueError, match="dataset 'cifar' is not one of mnist"):
         small([PAPER], [3], dataset="cifar")
     with pytest.raises(ValueError, match="seed=-1 must be a whole number from 0"):
-        small([RETRAINED], [3], "claim", further_seeds=(-1,))
+        small([RETRAINED], [3], "ladder", further_seeds=(-1,))
 
 
-def test_the_claim_attacks_every_model_once_and_goes_on_where_it_stopped(small, attacked):
-    small([HIDDEN, RETRAINED], [3], "claim", seeds=(5, 6)).run()
-    assert len(attacked) == 4
-    made = small([HIDDEN, OURS, RETRAINED], [3], "claim", seeds=(5,))
+def test_every_model_climbs_once_and_a_command_goes_on_where_it_stopped(small, climbed):
+    small([HIDDEN, RETRAINED], [3], "ladder", seeds=(5, 6)).run()
+    assert len(climbed) == 4
+    made = small([HIDDEN, OURS, RETRAINED], [3], "ladder", seeds=(5,))
     made.run()
-    assert len(attacked) == 5
+    assert len(climbed) == 5
     assert [(r["method"], r["seed"]) for r in journal.read(made.journal)][-1] == (OURS, 5)
-    for model, label, _, _ in attacked:
-        assert label == 3
+    for of, model in climbed:
+        assert of.label == 3
         assert not model.prior_mean[3].any()  # nobody's Gaussian of the class is left
 
 
-@pytest.mark.full
-def test_the_claim_has_images_of_each_seed_and_further_retrained_models(
-    small, monkeypatch, attacked
-):
-    monkeypatch.setattr(Story, "guide", None)  # it is not asked
-    few, methods = sa.AuditConfig(images=7), [HIDDEN, RETRAINED]
-    made = small(methods, [3], "claim", seeds=(1, 2), further_seeds=(2, 9), audit=few)
+def test_models_of_all_seeds_pay_above_the_price_of_one_baseline(small, monkeypatch, climbed):
+    """That of seed 42, though no run has it; only retrained models have further seeds."""
+    monkeypatch.setattr(Story, "judge", None)  # none is asked, nor is a Fisher
+    monkeypatch.setattr(Story, "fishers", None)
+    few = sa.LadderConfig(images=7)
+    made = small([HIDDEN, RETRAINED], [3], "ladder", seeds=(1, 2), further_seeds=(2, 9), ladder=few)
     assert [(run.method, run.seed) for run in made.runs()] == [
         (HIDDEN, 1), (RETRAINED, 1), (HIDDEN, 2), (RETRAINED, 2), (RETRAINED, 9),
     ]  # fmt: skip
     made.run()
     assert made.missing() == []
-    assert [(config.seed, config.images) for _, _, config, _ in attacked] == [
-        (seed, 7) for seed in (1, 1, 2, 2, 9)
-    ]
-    first = story_of(small, SHORT.seed).baseline.model.prior_mean.sum()
-    for _, _, _, given in attacked:
-        assert given["baseline"].prior_mean.sum() == first  # one baseline sets every price
-        assert given["judges"] == small.judges
-        assert given["data"].digest == small.data.digest
+    assert len(climbed) == 5
+    price = story_of(small, 42).baseline.model.state_dict()
+    for of, _ in climbed:
+        assert all(torch.equal(v, price[k]) for k, v in of.baseline.state_dict().items())
+        assert [data.digest for data in of.data] == [small.data.digest] * 2
+        assert (of.label, of.config) == (3, few)
+    for line in journal.read(made.journal):
+        assert line["values"] == costs(0.1235)  # rounded
     baselines = list(made.folder.glob("checkpoints/vae_baseline*.pt"))
-    assert len(baselines) == 3  # of the seeds 1, 2 and the first; a retrained model needs none
+    assert len(baselines) == 3  # of the seeds 1, 2 and 42; a retrained model needs none
     assert len({run.key["shared"] for run in made.runs()}) == 1
-    only = small([PAPER, RETRAINED], [3], "claim", further_seeds=(9,), only={PAPER: ((3,), (4,))})
+    only = small([PAPER, RETRAINED], [3], "ladder", further_seeds=(9,), only={PAPER: ((3,), (4,))})
     assert [(run.method, run.seed) for run in only.runs()] == [(RETRAINED, 1), (RETRAINED, 9)]
 
 
-def test_one_attack_that_fails_leaves_the_others(tmp_path, monkeypatch):
-    def compute(run):
-        if run.seed == 43 and not healed:
-            raise OSError("disk full")
-        share = {OURS: 0.25, HIDDEN: 1.0, RETRAINED: 0.5}[run.method]
-        return {"values": {attack: [share] for attack in CLAIM_ATTACKS}, "cell_seconds": 1.0}
+@pytest.mark.parametrize(
+    ("part", "methods", "expected"),
+    [
+        ("scoreboard", (HIDDEN, OURS), ["judges", "fishers"]),
+        ("ladder", (HIDDEN, MASKED, RETRAINED), []),
+        ("ladder", (OURS, PAPER), ["fishers"]),
+    ],
+)
+def test_no_judge_or_fisher_is_made_where_none_is_needed(
+    small, monkeypatch, part, methods, expected
+):
+    asked = []
+    for name in ("judges", "fishers"):
+        monkeypatch.setattr(Story, name, property(lambda _, name=name: asked.append(name)))
+    for run in small(methods, [3], part).runs():
+        asked.clear()
+        grid.prepare(run)
+        assert asked == expected, run.method
 
-    healed = False
+
+def test_one_climb_that_fails_leaves_the_others(tmp_path, monkeypatch):
+    def compute(run):
+        if run.seed == 43 and not mended:
+            raise OSError("disk full")
+        nats = {OURS: 101.0, HIDDEN: 70.0, MASKED: 70.0, RETRAINED: 100.0}[run.method]
+        return {"values": costs(nats), "cell_seconds": 1.0}
+
+    mended = False
     monkeypatch.setattr(grid, "compute", compute)
     monkeypatch.setattr(grid, "prepare", lambda run: None)
-    made = Grid("claim", grid.CLAIMED, (3,), (42, 43), folder=tmp_path)
-    with pytest.raises(RuntimeError, match="3 of 6 runs failed, named above"):
+    made = Grid("ladder", grid.CLIMBED, (3,), (42, 43), folder=tmp_path)
+    with pytest.raises(RuntimeError, match="4 of 8 runs failed, named above"):
         made.run()
     assert tables.audit(journal.read(made.journal)) == {}  # one retrained model is too few
-    healed = True
+    mended = True
     made.run()
     assert made.missing() == []
     replace(made, seeds=(42, 43, 44)).run()
     found = tables.audit(journal.read(made.journal))
-    assert found[("mnist", "mlp"), OURS][3][CLAIM_ATTACKS[0]].n_retrained == 3
+    assert found[("mnist", "mlp"), OURS][3][FITTED].n_retrained == 3
     with pytest.raises(ValueError, match="class 12"):
-        Grid("claim", grid.CLAIMED, (3, 12), folder=tmp_path)
+        Grid("ladder", grid.CLIMBED, (3, 12), folder=tmp_path)
 
 
 def test_the_seed_of_a_run_is_the_baselines_and_the_forgettings(small):
@@ -372,7 +405,7 @@ def test_the_seed_of_a_run_is_the_baselines_and_the_forgettings(small):
 # ---- what a line belongs to
 
 
-def digests(small, part="claim", **changes):
+def digests(small, part="ladder", **changes):
     """(shared, own) of each of three methods."""
     runs = small((OURS, HIDDEN, RETRAINED), [3], part, **changes).runs()
     return [(run.key["shared"], run.key["own"]) for run in runs]
@@ -395,8 +428,8 @@ def test_the_digests_are_of_the_recipe_and_not_of_the_seed(small):
     ("part", "change"),
     [
         ("scoreboard", {"measures": MeasureConfig()}),
-        ("claim", {"audit": sa.AuditConfig(images=7)}),
-        ("claim", {"baseline": sa.BaselineConfig()}),
+        ("ladder", {"ladder": sa.LadderConfig(images=7)}),
+        ("ladder", {"baseline": sa.BaselineConfig()}),
         ("scoreboard", {"judge": sa.JudgeConfig(epochs=1)}),
     ],
 )
@@ -405,8 +438,8 @@ def test_what_all_share_changes_the_shared_digest(small, part, change):
         assert before[0] != after[0]
         assert before[1] == after[1]
     other = {
-        "claim": {"measures": MeasureConfig()},
-        "scoreboard": {"audit": sa.AuditConfig(seed=1)},
+        "ladder": {"measures": MeasureConfig(), "judge": sa.JudgeConfig(epochs=1)},
+        "scoreboard": {"ladder": sa.LadderConfig(seed=1)},
     }
     assert digests(small, part, **other[part]) == digests(small, part)  # of the other part alone
 
@@ -422,11 +455,46 @@ def test_a_raised_recipe_makes_the_runs_that_use_it_missing_and_no_others(
     made.run()
     forgetting = set(list(METHODS)[:8])
     assert forgetting == {m for m in METHODS if "ours" in m or "Amnesia" in m}
-    for recipe, expected in ((amnesia, forgetting), (fisher, forgetting), (training, {*METHODS})):
+    descending = forgetting | {MASKED}
+    for recipe, expected in ((amnesia, descending), (fisher, forgetting), (training, {*METHODS})):
         with monkeypatch.context() as patch:
             patch.setattr(recipe, "VERSION", recipe.VERSION + 1)
             assert missing(made) == expected, recipe.__name__
         assert made.missing() == []
+
+
+def test_a_raised_version_of_the_ladder_makes_its_runs_missing_and_no_others(
+    small, at_once, monkeypatch
+):
+    scoreboard, climbs = (small([HIDDEN, OURS], [3], part) for part in grid.PARTS)
+    for made in (scoreboard, climbs):
+        made.run()
+        assert missing(made) == set()
+    monkeypatch.setattr(ladder, "VERSION", ladder.VERSION + 1)
+    assert missing(scoreboard) == set()
+    assert missing(climbs) == {HIDDEN, OURS}
+
+
+@pytest.mark.parametrize("part", grid.PARTS)
+def test_lines_of_both_parts_may_be_current(part):
+    def key(**changes):
+        (run,) = Grid(part, (OURS,), (3,), **changes).runs()
+        return run.key
+
+    (other,) = set(grid.PARTS) - {part}
+    assert grid.current(key(seeds=(9,)))
+    assert not grid.current(key(seeds=(9,)) | {"part": other})
+    assert not grid.current(key(seeds=(9,)) | {"part": "published"})
+    judged = key(seeds=(9,), judge=sa.JudgeConfig(epochs=1))
+    assert grid.current(judged) == (part == "ladder")  # where no judge is asked
+    for changes in (
+        {"baseline": sa.BaselineConfig(latent_dim=3)},
+        {"amnesia": sa.AmnesiaConfig(gamma=2.0)},
+        {"ladder": sa.LadderConfig(z_steps=7)}
+        if part == "ladder"
+        else {"measures": MeasureConfig(samples=7)},
+    ):
+        assert not grid.current(key(seeds=(9,), **changes)), changes
 
 
 def test_todays_default_decides_which_lines_are_current(small, at_once, monkeypatch):

@@ -1,6 +1,7 @@
 """The methods that the scoreboard compares: what each does, and what its outcome depends on."""
 
 from dataclasses import fields, replace
+from functools import partial
 
 import pytest
 import torch
@@ -8,9 +9,14 @@ import torch
 import sahelpers as sa
 import study
 from study import METHODS, methods
-from study.methods import HIDDEN, OURS, PAPER, REFERENCE, RETRAINED, as_method
+from study.methods import HIDDEN, MASKED, OURS, PAPER, REFERENCE, RETRAINED, as_method
 
 GONE = (3, 5)
+
+
+def gone(name):
+    """The classes that a method forgets here: two, where it takes two."""
+    return (3,) if name == MASKED else GONE
 
 
 @pytest.fixture
@@ -28,7 +34,7 @@ def story(model, fishers, mnist, monkeypatch):
 
 
 def shorten(monkeypatch):
-    """The two recipes with a budget of a few steps; what they descend on stays theirs."""
+    """The two recipes and the mask with a few steps; what they descend on stays theirs."""
     for name in ("paper", "reference"):
         full = getattr(sa.AmnesiaConfig, name)
         few = {"epochs_unl": 1, "replay_samples": 64, "batch_size": 32}
@@ -36,6 +42,7 @@ def shorten(monkeypatch):
         monkeypatch.setattr(sa.AmnesiaConfig, name, short)
     few_images = lambda m, d, c: sa.class_fishers(m, d, replace(c, n_fisher_samples=50))  # noqa: E731
     monkeypatch.setattr(methods, "class_fishers", few_images)
+    monkeypatch.setattr(methods, "masked_model", partial(sa.masked_model, steps=3))
 
 
 @pytest.mark.parametrize("name", list(METHODS))
@@ -45,16 +52,16 @@ def test_every_method_returns_a_new_model_without_the_gaussian_of_the_class(
     shorten(monkeypatch)
     old = story.baseline.model
     before = {k: v.clone() for k, v in old.state_dict().items()}
-    result = METHODS[name](story, GONE)
+    result = METHODS[name](story, gone(name))
     assert all(torch.equal(v, before[k]) for k, v in old.state_dict().items())
-    assert result.forget_class == GONE
+    assert result.forget_class == gone(name)
     assert result.seconds > 0
-    steps = {HIDDEN: 0, RETRAINED: 1}  # a pass, of retraining
+    steps = {HIDDEN: 0, MASKED: 0, RETRAINED: 1}  # a pass, of retraining
     assert result.steps == steps.get(name) or result.steps > 1
     assert not result.model.training
     for label in range(10):
         erased = torch.equal(result.model.prior_mean[label], torch.zeros(3))
-        assert erased == (label in GONE)
+        assert erased == (label in gone(name))
     changed = [k for k, p in result.model.named_parameters() if not torch.equal(p, before[k])]
     assert changed
     assert all(torch.isfinite(p).all() for p in result.model.parameters())
@@ -63,6 +70,12 @@ def test_every_method_returns_a_new_model_without_the_gaussian_of_the_class(
     real |= {"gradient ascent": len(story.train) - kept, RETRAINED: kept}
     real |= {"fine-tuning": kept, "random labels": kept}
     assert result.real_images == real.get(name, 0)
+
+
+def test_two_classes_are_refused_in_words_by_the_method_that_masks_one(story):
+    for several in (GONE, ()):
+        with pytest.raises(ValueError, match=r"forget_class=\(.*\): this method takes one class"):
+            METHODS[MASKED](story, several)
 
 
 @pytest.mark.parametrize("arch", ["mlp", "conv"])
@@ -138,10 +151,10 @@ def test_which_knobs_the_methods_read():
 def test_what_a_method_does_not_read_changes_no_bit(story, name, monkeypatch):
     """Or rows of other knobs would be taken for today's."""
     shorten(monkeypatch)
-    before = METHODS[name](story, GONE).model.state_dict()
+    before = METHODS[name](story, gone(name)).model.state_dict()
     changed = replace(story.config.amnesia, **unread(name))
     story.config = replace(story.config, amnesia=changed)
-    after = METHODS[name](story, GONE).model.state_dict()
+    after = METHODS[name](story, gone(name)).model.state_dict()
     assert all(torch.equal(v, after[k]) for k, v in before.items())
 
 

@@ -7,11 +7,11 @@ import torch
 
 import sahelpers as sa
 from sahelpers import training
-from sahelpers.attacks.verdicts import CLAIM_ATTACKS, COST_ATTACKS, WITHOUT_VERDICT
+from sahelpers.attacks.ladder import KEPT, RUNGS, UNFINISHED
 from study import journal, measures
 from study.experiments import published
 from study.grid import RESULTS
-from study.methods import HIDDEN, OURS, PAPER
+from study.methods import HIDDEN, MASKED, OURS, PAPER, RETRAINED
 
 
 @pytest.fixture
@@ -83,13 +83,12 @@ def test_a_stopped_training_goes_on_to_the_same_bits(few, monkeypatch, tmp_path)
 
 def line(model):
     """What the journal would hold of a model: it remembers as much as its name says."""
-    memory = {HIDDEN: 0.9, PAPER: 0.8}.get(model.method, 0.1 + model.seed / 1000)
-    values = {
-        name: [-memory if name in COST_ATTACKS else memory]
-        for name in (*CLAIM_ATTACKS, *WITHOUT_VERDICT)
-    }
+    nats = {HIDDEN: 70.0, MASKED: 70.0, PAPER: 72.0}.get(model.method, 100.0) + model.seed / 100
+    kept = {PAPER: 2.0, OURS: 3.0, MASKED: 4.0}.get(model.method, 1.0)
+    values = {rung: [nats - 1, nats + 1] for rung in RUNGS}
+    values |= {name: [kept] for name in KEPT} | {UNFINISHED: [0.0]}
     found = {"held_out": 100.0, "p": 0.1, "entropy": 2.0}
-    if model.method in published.TESTED:
+    if model.method not in (RETRAINED, published.OFFICIAL):
         found |= dict.fromkeys((*measures.JUDGED, *measures.REAL, "seconds"), 0.5)
     return {**model.key, "values": values, "measures": found}
 
@@ -102,20 +101,36 @@ def path(tmp_path, monkeypatch):
 
 
 def test_the_table_needs_all_groups_of_a_digit(path):
-    assert "Still to be measured: 22 of 22 models." in "\n".join(published.tables())
+    assert "Still to be measured: 25 of 25 models." in "\n".join(published.tables())
     for model in published.models():
         if (model.digit, model.method) != (7, PAPER):
             journal.append(path, line(model))
     page = "\n".join(published.tables())
-    assert "Still to be measured: 1 of 22 models." in page
-    rows = [row for row in page.splitlines() if row.startswith("| label only, 10 images |")]
-    cells = [[cell.strip() for cell in row.split("|")[2:-1]] for row in rows]
-    assert cells[0] == ["0", "0.90", "0.80", "0.14", "0.14", "", "memory remains", "erased"]
-    assert cells[1][5] == "0.14"  # for 3, what the official recipe retrained stands beside
-    assert len(cells) == 2
-    assert f"* {OURS}: Label only, 10 images: erased on 3 of 3." in page
+    assert "Still to be measured: 1 of 25 models." in page
+    for rung in RUNGS:
+        rows = [row for row in page.splitlines() if row.startswith(f"| {rung} |")]
+        cells = [[cell.strip() for cell in row.split("|")[2:-1]] for row in rows]
+        numbers = ["70.4", "72.4", "100.4", "100.4"]
+        assert cells[0] == ["0", *numbers, "", "memory remains", "alike"]
+        assert cells[1] == ["3", *numbers, "100.4", "memory remains", "alike"]  # the official one's
+        assert len(cells) == 2
+    assert f"* {OURS}: Other labels: alike on 3 (0 3 7) of 3." in page
+    assert f"* {PAPER}: Other labels: memory remains on 2 (0 3) of 2." in page
+    for name in KEPT:
+        assert f"| {name} | 0 | 2.0 | 3.0 | 1.0 | 4.0 | 1.0 |" in page
     assert f"| {PAPER} | 2 | **50.00** | **0.50** |" in page
+    assert f"| {MASKED} | 3 | **50.00** | **0.50** |" in page
     assert f"| 3 | {published.OFFICIAL} | 0.100 | 2.000 | 100.00 |" in page
+
+
+def test_a_digit_that_lacks_a_control_or_a_third_retrained_model_has_no_verdict(path):
+    lacking = {(0, MASKED, 42), (3, RETRAINED, 43), (3, RETRAINED, 44)}
+    for model in published.models():
+        if model not in lacking:
+            journal.append(path, line(model))
+    for method in published.TESTED:
+        found = published.gathered(published.read(), method)
+        assert {digit: len(of.retrained) for digit, of in found.items()} == {7: 4}
 
 
 def test_lines_of_other_code_do_not_count(path):

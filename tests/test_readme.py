@@ -1,6 +1,7 @@
 """The pages keep their word: the Python in README runs as it stands there, figures are those of the
 tables, commands and links lead somewhere."""
 
+import json
 import re
 from functools import partial
 
@@ -11,7 +12,7 @@ import sahelpers as sa
 import study
 from sahelpers.config import CHECKOUT
 from study import journal, results_page
-from study.experiments import healing
+from study.experiments import effort
 from study.grid import RESULTS
 
 README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
@@ -62,12 +63,10 @@ def test_the_figures_are_what_the_journal_says():
     assert results_page.with_figures(README, journal.read(RESULTS / "journal.jsonl")) == README
 
 
-def test_what_training_on_brings_back_is_what_the_page_says():
-    """`python -m study healing` writes both."""
-    page = (RESULTS / "healing.md").read_text(encoding="utf-8")
-    lines = [line for line in page.splitlines() if line.startswith("| ")][1:]
-    rows = [line.strip("| ").split(" | ") for line in lines]
-    assert healing.with_sentence(README, rows) == README
+def test_what_training_on_brings_back_is_what_the_curves_say():
+    """`python -m study effort` writes both."""
+    curves = json.loads(effort.FILE.read_text(encoding="utf-8"))["curves"]
+    assert effort.with_sentence(README, curves) == README
 
 
 @each

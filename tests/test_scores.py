@@ -5,7 +5,8 @@ import math
 import pytest
 from scipy import stats
 
-from sahelpers.attacks.verdicts import CLAIM_ATTACKS, compare
+from sahelpers.attacks.ladder import HEALED_FITTED, RUNGS
+from sahelpers.attacks.verdicts import compare
 from study import measures, results_page, scores
 from study.methods import ALONE, HIDDEN, OURS, PAPER, RETRAINED
 from study.scores import interval
@@ -29,10 +30,9 @@ def rows_of(figures):
 
 
 def excess(value):
-    """digit -> attack -> finding, of digit 3 by the first attack, with this excess."""
-    return {
-        3: {CLAIM_ATTACKS[0]: compare(CLAIM_ATTACKS[0], [0.5 + value], [0.99], (0.49, 0.5, 0.51))}
-    }
+    """digit -> rung -> finding, of digit 3; training on finds so many nats, others find none."""
+    costs = {rung: 100 - value * (rung == HEALED_FITTED) for rung in RUNGS}
+    return {3: {rung: compare(rung, [cost], [70], (99, 100, 101)) for rung, cost in costs.items()}}
 
 
 def test_a_figure_is_the_worst_of_its_columns_in_its_unit():
@@ -47,19 +47,19 @@ def test_a_figure_is_the_worst_of_its_columns_in_its_unit():
     assert found["kept Frechet, % worse"] == pytest.approx(5)
     assert found["kept ELBO lost, nats"] == 0.9
     assert math.isnan(found["kept IWAE lost, nats"])  # not measured
-    assert math.isnan(found[scores.ATTACK])
+    assert math.isnan(found[scores.MEMORY])
 
 
 def test_methods_stand_in_the_order_of_their_list_and_other_data_apart():
     rows = rows_of({RETRAINED: (NAN, 0.5, 80.0), HIDDEN: (0.1, 0.0, 0.0), OURS: (0.0, 0.2, 4.0)})
     other = [row | {"dataset": "fashion_mnist"} for row in rows]
     network = [row | {"arch": "conv"} for row in rows[:1]]
-    found = scores.summarise([*rows, *other, *network], {OURS: excess(-0.4)})
+    found = scores.summarise([*rows, *other, *network], {OURS: excess(-4.0)})
     fashion = [f"{name} (fashion_mnist, mlp)" for name in (OURS, HIDDEN, RETRAINED)]
     assert [m for m in found if "(fashion" in m] == fashion
     assert [m for m in found if "mlp" not in m and "conv" not in m] == [OURS, HIDDEN, RETRAINED]
     assert f"{RETRAINED} (mnist, conv)" in found
-    assert math.isnan(found[fashion[0]][scores.ATTACK][3, 1])  # the audit is MNIST's
+    assert math.isnan(found[fashion[0]][scores.MEMORY][3, 1])  # the audit is MNIST's
     assert all(set(below) <= set(fashion) for m, below in scores.dominance(found).items()
                if m in fashion)  # fmt: skip
 
@@ -71,11 +71,11 @@ def test_dominance_counts_only_what_both_have():
         HIDDEN: (0.1, 0.0, 0.0),
         RETRAINED: (NAN, 0.5, 80.0),
     }
-    audit = {OURS: excess(-0.3), PAPER: excess(-0.3), HIDDEN: excess(0.4)}
+    audit = {OURS: excess(-3.0), PAPER: excess(-3.0), HIDDEN: excess(25.0)}
     found = scores.summarise(rows_of(figures), audit)
-    assert found[OURS][scores.ATTACK] == {(3, 1): pytest.approx(-0.3)}
+    assert found[OURS][scores.MEMORY] == {(3, 1): pytest.approx(-3)}
     assert scores.dominance(found) == {
-        OURS: [PAPER],  # of retraining neither argmax nor an attack was measured
+        OURS: [PAPER],  # of retraining neither argmax nor memory was measured
         PAPER: [],
         HIDDEN: [],
         RETRAINED: [],
@@ -84,17 +84,17 @@ def test_dominance_counts_only_what_both_have():
 
 def test_paying_more_than_a_retrained_model_is_no_merit():
     figures = {OURS: (0.0, 0.2, 4.0), ALONE: (0.0, 0.2, 3.0), HIDDEN: (0.0, 0.2, 2.0)}
-    audit = {OURS: excess(-0.4), ALONE: excess(-0.2), HIDDEN: excess(0.2)}
+    audit = {OURS: excess(-4.0), ALONE: excess(-2.0), HIDDEN: excess(2.0)}
     above = scores.dominance(scores.summarise(rows_of(figures), audit))
     assert above[ALONE] == [OURS]
     assert above[HIDDEN] == above[OURS] == []
 
 
-def test_an_attack_counts_once_for_each_digit():
+def test_memory_counts_once_for_each_digit():
     (row,) = rows_of({OURS: (0.0, 0.2, 4.0)})
     rows = [row | {"seed": seed} for seed in (2, 1, 3)] + [row | {"class": 5}]
-    figure = scores.summarise(rows, {OURS: excess(-0.4)})[OURS][scores.ATTACK]
-    assert figure.pop((3, 1)) == pytest.approx(-0.4)
+    figure = scores.summarise(rows, {OURS: excess(-4.0)})[OURS][scores.MEMORY]
+    assert figure.pop((3, 1)) == pytest.approx(-4)
     assert set(figure) == {(3, 2), (3, 3), (5, 1)}
     assert all(map(math.isnan, figure.values()))
 
@@ -137,6 +137,6 @@ def test_cells_are_means_with_half_an_interval_or_the_largest_beside_what_is_all
     assert cells["a"]["seconds"].startswith("1000\u00a0±")
     assert cells["a"]["seconds"].endswith(" n=2")
     assert (largest["a"][worst], largest["a"]["seconds"]) == ("**1.50**", "2000 n=2")
-    assert cells["a"][scores.ATTACK] == largest["a"][scores.ATTACK] == "-"
+    assert cells["a"][scores.MEMORY] == largest["a"][scores.MEMORY] == "-"
     table = results_page.by_method(cells, [worst, "dominates"])
     assert table.splitlines()[2] == f"| a | 3 | {cells['a'][worst]} | 0 |"

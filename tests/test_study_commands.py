@@ -1,21 +1,20 @@
 """`python -m study`: what each command asks for, and what it refuses."""
 
-import copy
 import json
 import sys
+from itertools import product
 
 import pytest
 
 import sahelpers as sa
-from sahelpers.attacks.ladder import KEPT, RUNGS, UNFINISHED, LadderCosts
-from sahelpers.attacks.verdicts import CLAIM_ATTACKS, COST_ATTACKS, ERASED
+from sahelpers.attacks.ladder import KEPT, RUNGS, UNFINISHED
+from sahelpers.attacks.verdicts import ALIKE
 from study import __main__ as commands
 from study import grid, journal
-from study.experiments import healing
 from study.grid import Grid
 from study.methods import HIDDEN, MASKED, METHODS, OURS, PAPER, RETRAINED
 
-PARTS = ("scoreboard", "claim")
+PARTS = ("scoreboard", "ladder")
 
 
 def call(*words):
@@ -55,9 +54,10 @@ def test_the_grids_get_their_options(part, monkeypatch, written):
     assert made.amnesia == sa.AmnesiaConfig.conv()
     assert (made.dataset, made.device) == ("mnist", "cpu")
     assert where == ["loky", 3, None, False]
-    assert made.methods == (tuple(METHODS) if part == "scoreboard" else grid.CLAIMED)
+    compared = tuple(method for method in METHODS if method != MASKED)
+    assert made.methods == (compared if part == "scoreboard" else grid.CLIMBED)
     assert made.only[PAPER] == ((0, 3, 5), (42,))
-    assert made.further_seeds == ((42, 43, 44, 48) if part == "claim" else ())
+    assert made.further_seeds == ((42, 43, 44, 48) if part == "ladder" else ())
     call(part, "--methods", PAPER, HIDDEN, "--backend", "sequential", "--again")
     made, *where = got[1]
     assert (made.methods, made.only) == ((PAPER, HIDDEN), {})
@@ -134,12 +134,12 @@ def test_a_command_of_which_every_run_failed_says_so(tmp_path, monkeypatch, writ
     assert written == ["now"]  # what was done before stands in them
 
 
-@pytest.mark.parametrize("words", [[], ["audit"], ["magic"]])
+@pytest.mark.parametrize("words", [[], ["claim"], ["healing"], ["magic"]])
 def test_a_command_is_needed(words, capsys):
     with pytest.raises(SystemExit):
         call(*words)
     said = capsys.readouterr().err
-    for name in (*PARTS, "tables", "convert", "healing", "power", "published", "your_data"):
+    for name in (*PARTS, "tables", "convert", "effort", "power", "published", "your_data"):
         assert name in said or words == []
 
 
@@ -150,57 +150,76 @@ def test_the_words_of_the_shell_are_taken(monkeypatch, written):
 
 
 def test_tables_are_written_from_the_journal(tmp_path, monkeypatch):
-    """RESULTS.md, README's figures and both JSON files, and nothing else."""
+    """Both pages, the figure, README's figures and both JSON files, and nothing else."""
     page = commands.results_page
-    monkeypatch.setattr(page, "RESULTS", tmp_path / "results")
+    results = tmp_path / "results"
+    results.mkdir()
+    monkeypatch.setattr(page, "RESULTS", results)
     monkeypatch.setattr(page, "CHECKOUT", tmp_path)
     (tmp_path / "README.md").write_text(f"a\n{page.BEGIN}\n{page.END}\nb\n")
-    for digit in (3, 4):
-        for method, seeds, share in ((OURS, (42,), 0.1), (HIDDEN, (42,), 0.9),
-                                     (RETRAINED, (42, 43, 44), 0.1)):  # fmt: skip
-            for seed in seeds:
-                (run,) = Grid("claim", (method,), (digit,), (seed,)).runs()
-                found = {a: [-share if a in COST_ATTACKS else share] for a in CLAIM_ATTACKS}
-                journal.append(tmp_path / "results" / "journal.jsonl", run.key | {"values": found})
+    made = {"README.md", "RESULTS.md"}
+    made |= {f"results/{name}" for name in ("scoreboard.json", "audit.json", "scoreboard.md")}
+
+    def files():
+        return {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*.*") if p.is_file()}
+
     call("tables")
-    files = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*.*") if p.is_file()}
-    both = {"results/scoreboard.json", "results/audit.json"}
-    assert files == {"README.md", "RESULTS.md", "results/journal.jsonl", *both}
-    audit = json.loads((tmp_path / "results" / "audit.json").read_text())
-    assert {f["verdict"] for f in audit["findings"] if f["method"] == OURS} == {ERASED}
-    assert "erased on 2 of 2" in (tmp_path / "RESULTS.md").read_text()
+    assert files() == made  # there is nothing to draw
+    assert page.NOT_YET in (tmp_path / "RESULTS.md").read_text()
+    groups = {OURS: (101.0, 1), HIDDEN: (70.0, 1), MASKED: (70.0, 1), RETRAINED: (100.0, 3)}
+    for digit, (method, (nats, n)) in product((3, 4), groups.items()):
+        for seed in (42, 43, 44)[:n]:
+            (run,) = Grid("ladder", (method,), (digit,), (seed,)).runs()
+            found = {name: [nats] for name in (*RUNGS, *KEPT, UNFINISHED)}
+            journal.append(results / "journal.jsonl", run.key | {"values": found})
+    call("tables")
+    assert files() == made | {"results/journal.jsonl", "results/ladder.png"}
+    assert (results / "ladder.png").read_bytes().startswith(b"\x89PNG\r\n")
+    audit = json.loads((results / "audit.json").read_text())
+    assert {f["verdict"] for f in audit["findings"] if f["method"] == OURS} == {ALIKE}
+    assert "alike on 2 (3 4) of 2" in (tmp_path / "RESULTS.md").read_text()
     assert (tmp_path / "README.md").read_text().startswith("a\n<!-- figures")
 
 
 def test_the_journal_is_converted_in_its_folder(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(commands, "RESULTS", tmp_path)
-    (run,) = Grid("claim", (HIDDEN,), (3,), (42,)).runs()
+    (run,) = Grid("ladder", (HIDDEN,), (3,), (42,)).runs()
     line = run.key | {"values": {"a": [1.0]}}
     journal.append(tmp_path / "journal.jsonl", line | {"code": "0ldc0de"})
-    call("convert")
+    call("convert", "--code", OURS)
     assert [r["code"] for r in journal.read(tmp_path / "journal.jsonl")] == ["0ldc0de"]
     call("convert", "--code", HIDDEN)
     assert journal.read(tmp_path / "journal.jsonl") == [line]
-    assert capsys.readouterr().out.count("1 of 1 lines are kept in journal.jsonl") == 2
-    with pytest.raises(SystemExit):
-        call("convert", "--code", "magic")
+    said = capsys.readouterr().out
+    for changed in (0, 1):
+        assert f"{changed} of 1 lines of journal.jsonl have today's digest" in said
+    for words in (["--code", "magic"], []):
+        with pytest.raises(SystemExit):
+            call("convert", *words)
 
 
 def test_experiments_get_their_options(monkeypatch):
     got = []
     for name, (module, _) in commands.EXPERIMENTS.items():
         monkeypatch.setattr(module, "main", lambda options, name=name: got.append((name, options)))
-    call("healing")
+    call("effort")
+    call("encoder")
     call("power", "--digits", "2", "4", "--audits", "7", "--models", "1/1/3", "6/3/6")
     call("published", "--tables", "--jobs", "3")
     call("your_data", "letters")
-    assert [name for name, _ in got] == ["healing", "power", "published", "your_data"]
-    _, options = got[1]
+    assert [name for name, _ in got] == [
+        "effort",
+        "encoder",
+        "power",
+        "published",
+        "your_data",
+    ]
+    _, options = got[2]
     assert (options.digits, options.audits) == ([2, 4], 7)
     assert options.models == [(1, 1, 3), (6, 3, 6)]
-    _, options = got[2]
+    _, options = got[3]
     assert (options.tables, options.jobs) == (True, 3)
-    assert got[3][1].sets == ["letters"]
+    assert got[4][1].sets == ["letters"]
 
 
 # ---- two experiments that have no file of their own
@@ -257,55 +276,3 @@ def test_numbers_of_models_that_cannot_be_are_refused(words, capsys):
     with pytest.raises(SystemExit):
         call("power", "--models", words)
     assert f"{words!r}: give" in capsys.readouterr().err
-
-
-def test_healing_trains_each_model_on_and_asks_what_the_digit_costs(
-    tmp_path, monkeypatch, model, fishers, mnist
-):
-    class Quick(sa.Story):
-        """The baseline and its Fisher are there; what forgot and never knew are stand-ins."""
-
-        def __init__(self):
-            super().__init__((mnist.take(500), mnist), baseline=model)
-            vars(self)["fishers"] = fishers
-
-        def forgotten(self, digit):
-            return sa.AmnesiaResult(self.hidden(digit), (digit,), {}, "budget", 0.0, 0)
-
-        def retrained(self, digit, seed=None):
-            return self.baseline
-
-    asked = []
-
-    class Quickly:
-        """The ladder, which answers at once."""
-
-        def __init__(self, baseline, digit, test, config=None):
-            assert (baseline, digit) == (model, healing.DIGIT)
-
-        def climb(self, now):
-            asked.append(now)
-            return LadderCosts([1.0, 2.0], [-2.5], [0.25])
-
-    monkeypatch.setattr(healing.sa, "Story", Quick)
-    monkeypatch.setattr(healing, "Ladder", Quickly)
-    monkeypatch.setattr(healing, "masked_model", lambda *given: model)
-    monkeypatch.setattr(healing, "RESULTS", tmp_path)
-    monkeypatch.setattr(healing, "STEPS", (0, 400))
-    monkeypatch.setattr(healing.sa, "heal", lambda now, *given: copy.deepcopy(now))
-    monkeypatch.setattr(healing, "CHECKOUT", tmp_path)
-    (tmp_path / "README.md").write_text(f"Before {healing.BEGIN}old{healing.END} after.")
-    call("healing")
-    lines = (tmp_path / "healing.md").read_text().splitlines()
-    rows = [line for line in lines if line.startswith("| ")][1:]
-    assert [row.split(" | ")[:5] for row in rows] == [
-        [f"| {name}", str(steps), "1.5", "-2.5", "0.2"]
-        for name in ("hidden", "masked", "ours", "retrained")
-        for steps in (0, 400)
-    ]
-    readme = (tmp_path / "README.md").read_text()
-    assert readme.startswith(f"Before {healing.BEGIN}After 400 steps")
-    assert "falls from -2.5 to -2.5 nats" in readme
-    assert readme.endswith(f"hidden from -2.5 to -2.5.{healing.END} after.")
-    assert asked[6] is model  # not trained on
-    assert asked[7] is not model

@@ -23,9 +23,10 @@ from study import grid, journal, workers
 from study.grid import Grid
 from study.methods import HIDDEN, OURS
 
-BASE = sa.BaselineConfig(epochs=1, batch_size=50, latent_dim=3, seed=1)
-JUDGE = sa.JudgeConfig(epochs=1)
-LITTLE = sa.AuditConfig(images=4, kept_images=2, steps=2, neighbours=1, relearn_steps=1, draws=1)
+BASE = sa.BaselineConfig(epochs=1, batch_size=50, latent_dim=3)
+LITTLE = sa.LadderConfig(
+    images=4, z_steps=2, sets=1, set_size=3, fit_steps=2, heal_steps=2, relearn_steps=25
+)
 
 
 @pytest.fixture(autouse=True)
@@ -36,17 +37,24 @@ def patience():
     signal.alarm(0)
 
 
-def claim(folder, classes=(3, 5, 7)):
-    """A grid of small runs, two for each class."""
+@pytest.fixture
+def small_digits(monkeypatch):
+    """A grid may run on these, which every process reads in a moment."""
+    monkeypatch.setattr(grid, "DATASETS", ("digits8",))
+    monkeypatch.setattr(grid, "class_names", lambda name: "0123456789")
+
+
+def climbs(folder, classes=(3, 5, 7)):
+    """A grid of small runs on small digits, two for each class."""
     return Grid(
-        "claim",
+        "ladder",
         methods=(HIDDEN, OURS),
         forget_classes=classes,
-        seeds=(BASE.seed,),
+        seeds=(grid.PRICE_SEED,),
+        dataset="digits8",
         baseline=BASE,
-        judge=JUDGE,
         amnesia=sa.AmnesiaConfig(epochs_unl=1, replay_samples=320, batch_size=32),
-        audit=LITTLE,
+        ladder=LITTLE,
         folder=folder,
     )
 
@@ -104,31 +112,6 @@ def test_one_process_gives_each_item_with_its_result_and_gets_its_threads_back()
         torch.set_num_threads(1)
 
 
-@pytest.fixture
-def shared(tmp_path, monkeypatch, mnist):
-    """A checkpoint folder for all processes: untrained judges, a baseline that saw 600 images."""
-    few = mnist.take(600)
-
-    def train_baseline(train, test, config, *, resume):
-        return sa.train_baseline(few, few, config)
-
-    def train_judge(train, role, config, *, resume):
-        return sa.Judge(role)
-
-    def class_fishers(model, data, config):
-        return sa.class_fishers(model, few, sa.FisherConfig(n_fisher_samples=100))
-
-    monkeypatch.setenv("SA_CHECKPOINTS", str(tmp_path / "checkpoints"))
-    monkeypatch.setenv("SA_PROGRESS", "0")
-    with monkeypatch.context() as patch:
-        for quick in (train_baseline, train_judge, class_fishers):
-            patch.setattr(f"sahelpers.story.{quick.__name__}", quick)
-        torch.manual_seed(0)
-        story = sa.Story((sa.load_dataset(), mnist), baseline=BASE, judge=JUDGE)
-        assert set(story.judges) == {"open_set", "closed_set"}
-        assert story.fishers
-
-
 QUICK = """
 import time
 
@@ -162,11 +145,12 @@ def quickly(monkeypatch):
 
 
 @pytest.mark.full
-def test_processes(shared, mine, tmp_path, monkeypatch):
+def test_processes(small_digits, mine, tmp_path, monkeypatch):
     """One test, for processes take seconds to start."""
-    # lines of a grid are those of one process; data are read with the first piece, for loky ends a
-    # process that grows by 300 MB later
-    made, alone = claim(tmp_path / "made", (3,)), claim(tmp_path / "alone", (3,))
+    monkeypatch.setenv("SA_CHECKPOINTS", str(tmp_path / "checkpoints"))
+    monkeypatch.setenv("SA_PROGRESS", "0")
+    # lines of a grid are those of one process
+    made, alone = climbs(tmp_path / "made", (3,)), climbs(tmp_path / "alone", (3,))
     made.run("loky", jobs=2)
     alone.run("sequential")
     assert len(contents(alone)) == 2
@@ -190,7 +174,7 @@ def test_processes(shared, mine, tmp_path, monkeypatch):
         next(p for p in children if "LokyProcess" in " ".join(p.cmdline())).kill()
 
     quickly(monkeypatch)
-    made, left = claim(tmp_path), kill_after_first_line(monkeypatch, kill)
+    made, left = climbs(tmp_path), kill_after_first_line(monkeypatch, kill)
     with pytest.raises(TerminatedWorkerError):
         made.run("loky", jobs=2)
     assert not left
@@ -244,7 +228,7 @@ def cluster(tmp_path, mine):
 
 
 @pytest.mark.full
-def test_a_cluster(cluster, mine, monkeypatch, tmp_path):
+def test_a_cluster(cluster, small_digits, mine, monkeypatch, tmp_path):
     """One test, for its processes take seconds to start."""
     from distributed import Client
 
@@ -273,12 +257,12 @@ def test_a_cluster(cluster, mine, monkeypatch, tmp_path):
     # and all lines of a grid, though one of two workers is killed
     quickly(monkeypatch)
     left = kill_after_first_line(monkeypatch, usual.kill)
-    made = claim(tmp_path)
+    made = climbs(tmp_path)
     made.run("dask", scheduler=cluster.address)
     assert not left
     assert usual.poll() is not None
     assert made.missing() == []
-    alone = claim(tmp_path / "alone")
+    alone = climbs(tmp_path / "alone")
     alone.run("sequential")
     assert contents(made) == contents(alone)
 
@@ -334,7 +318,7 @@ def test_the_digest_is_of_the_sources_of_both_packages(tmp_path, monkeypatch):
     (tmp_path / "study" / "power.py").write_text("")
     seen.add(digest())
     assert len(seen) == 4
-    (tmp_path / "study" / "results_page.txt").write_text("no code")
+    (tmp_path / "study" / "forms" / "results.txt").write_text("no code")
     assert digest() in seen
 
 

@@ -1,0 +1,110 @@
+"""Cost against effort: the curves on tiny models, and the sentence that README has of them."""
+
+import argparse
+import json
+import math
+from functools import partial
+from itertools import product
+from statistics import fmean
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import sahelpers as sa
+from sahelpers.attacks.ladder import FITTED, HEALED_FITTED, WEIGHTS, Ladder
+from study.experiments import effort
+
+LITTLE = sa.LadderConfig(
+    images=4, z_steps=2, sets=1, set_size=3, fit_steps=2, heal_steps=2, relearn_steps=25
+)
+NAMES = ["hidden", "masked", "ours", "retrained, seed 7"]
+
+
+@pytest.fixture
+def story(monkeypatch):
+    """Untrained models of three classes, and noise for images."""
+
+    def made(seed):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return sa.CVAE(latent_dim=2, num_classes=3, image_shape=(1, 8, 8)).eval()
+
+    images = torch.rand((60, 1, 8, 8), generator=sa.seeded(0))
+    data = sa.LabelledImages(images, torch.tensor([0, 2] * 15 + [1] * 30), ("a", "b", "c"))
+    monkeypatch.setattr(sa, "masked_model", partial(sa.masked_model, steps=1))
+    monkeypatch.setattr(effort, "RETRAINED_SEEDS", (7,))
+    baseline = made(0)
+    return SimpleNamespace(
+        baseline=SimpleNamespace(model=baseline),
+        train=data,
+        test=data,
+        hidden=lambda digit: sa.reset_label(baseline, digit),
+        forgotten=lambda digit: SimpleNamespace(model=made(digit)),
+        retrained=lambda digit, seed: SimpleNamespace(model=made(seed)),
+    )
+
+
+def test_the_curves_are_what_more_and_more_effort_finds(story):
+    found = list(effort.curves(story, 1, (1, 3), (0, 2), LITTLE))
+    rungs = (FITTED, HEALED_FITTED, WEIGHTS)
+    assert [(of["model"], of["rung"]) for of in found] == list(product(NAMES, rungs))
+    for of in found:
+        steps = {FITTED: [1, 3], HEALED_FITTED: [0, 2], WEIGHTS: [25]}[of["rung"]]
+        assert list(of["steps"]) == steps
+        assert len(of["cost"]) == len(steps)
+        assert all(map(math.isfinite, of["cost"]))
+
+    model = story.forgotten(1).model
+    ladder = Ladder(story.baseline.model, 1, story.train, story.test, LITTLE)
+    healed = sa.heal(model, 1, story.train, 2, rate=LITTLE.heal_rate, seed=LITTLE.seed)
+    fitted, trained_on, relearned = (of["cost"] for of in found if of["model"] == "ours")
+    for cost, (of, steps) in zip(
+        [*fitted, *trained_on], [(model, 1), (model, 3), (model, 2), (healed, 2)], strict=True
+    ):
+        by_hand = fmean(ladder.latents_and_label(of, steps)[FITTED])
+        assert cost == pytest.approx(by_hand, abs=1e-3)
+    assert relearned == [pytest.approx(ladder.relearned(model).bound, abs=1e-3)]
+
+
+def curves():
+    """As they come from the models: tuples of steps, many digits."""
+    for name, costs in {
+        "hidden": (7.01, 9.9, 7.8049),
+        "ours": (26.6, 0.0, 20.44),
+        "retrained, seed 42": (22.9, 1.0, 22.3),
+    }.items():
+        yield {"model": name, "rung": FITTED, "steps": (25, 50), "cost": [1.0, 2.0]}
+        yield {"model": name, "rung": HEALED_FITTED, "steps": (0, 400, 6400), "cost": list(costs)}
+        yield {"model": name, "rung": WEIGHTS, "steps": [25], "cost": [3.0]}
+
+
+SENTENCE = (
+    "When the model is trained on with 6,400 steps of 256 real images of the nine kept digits, "
+    "without one 3, what a real 3 costs it under a fitted label goes from 26.6 to 20.4 nats above "
+    "the baseline's own price. Beside it: hidden from 7.0 to 7.8, retrained, seed 42 from 22.9 to "
+    "22.3."
+)
+
+
+def test_the_sentence_names_both_ends_of_training_on():
+    assert effort.sentence(list(curves())) == SENTENCE
+
+
+def test_the_command_writes_the_file_and_readmes_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(effort, "FILE", tmp_path / "effort.json")
+    monkeypatch.setattr(effort, "CHECKOUT", tmp_path)
+    monkeypatch.setattr(effort, "curves", lambda story, digit: curves())
+    monkeypatch.setattr(sa, "Story", lambda: None)
+    readme = tmp_path / "README.md"
+    readme.write_text(f"Before {effort.BEGIN}old{effort.END} after.")
+    effort.main(argparse.Namespace())
+    written = json.loads((tmp_path / "effort.json").read_text())
+    assert written["digit"] == 3
+    assert [of["rung"] for of in written["curves"]] == [FITTED, HEALED_FITTED, WEIGHTS] * 3
+    assert written["curves"][1] == {
+        "model": "hidden", "rung": HEALED_FITTED, "steps": [0, 400, 6400], "cost": [7.01, 9.9, 7.8],
+    }  # fmt: skip
+    text = readme.read_text()
+    assert text == f"Before {effort.BEGIN}{SENTENCE}{effort.END} after."
+    assert effort.with_sentence(text, written["curves"]) == text
