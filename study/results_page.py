@@ -68,7 +68,7 @@ def with_figures(readme: str, records: Sequence[Record]) -> str:
 
 
 def ladder_lines(findings: Findings) -> list[str]:
-    """What the ladder says of ours, a sentence for the digits that count and one for each rung."""
+    """What the ladder says of ours: the digits that count, all rungs together, and each rung."""
     if not findings:
         return [NOT_YET]
     digits = counted(findings)
@@ -80,8 +80,16 @@ def ladder_lines(findings: Findings) -> list[str]:
             f"that never saw it differ by less than {COUNTED:.0f} nats under a fitted label, too "
             "little to tell them apart."
         )
-    words = verdicts.in_words({digit: findings[digit] for digit in digits}).rstrip(".")
-    return [first, *(f"{of_rung}." for of_rung in words.split(". ") if of_rung)]
+    of_counted = {digit: findings[digit] for digit in digits}
+    if not of_counted:
+        return [first]
+    passed = [digit for digit, of in of_counted.items() if all(f.passed for f in of.values())]
+    every = (
+        f"By all rungs together no memory is found on {len(passed)} of {len(digits)} digits"
+        f"{f' ({digits_as_text(passed)})' if passed else ''}."
+    )
+    of_rungs = verdicts.in_words(of_counted).rstrip(".").split(". ")
+    return [first, every, *(f"{words}." for words in of_rungs)]
 
 
 def cost_lines(records: Sequence[Record]) -> list[str]:

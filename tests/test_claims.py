@@ -12,7 +12,7 @@ from sahelpers.attacks.verdicts import (
     UNDECIDED,
     compare,
 )
-from study.claims import COUNTED, claim, counted, digits_as_text, holm, tally
+from study.claims import claim, counted, digits_as_text, holm, tally
 
 EVERY = tuple(range(10))
 
@@ -47,7 +47,7 @@ def test_digits_are_counted_as_they_are_and_adjusted_for_their_number():
     assert [told.rung for told in claim(findings)] == list(RUNGS)
 
     findings[7][OTHER] = finding(OTHER, gap=0.0)  # no power
-    findings[3][FITTED] = finding(FITTED, 0.8, gap=2.1)
+    findings[3][FITTED] = finding(FITTED, 0.85, gap=2.6)
     findings[4][FITTED] = finding(FITTED, 9.2)
     findings[5][FITTED] = finding(FITTED, 12.0)
     findings[6][FITTED] = finding(FITTED, 25.0)
@@ -93,21 +93,12 @@ def test_a_digit_without_one_of_the_rungs_is_refused():
         claim({1: all_rungs(), 2: lacking})
 
 
-def test_digits_count_whose_hidden_models_lie_six_nats_from_retrained_ones_on_rung_two():
-    assert COUNTED == 6
-    gaps = {0: 6.0, 1: 5.5, 2: -3.0, 3: 30.0}
-    findings = {digit: all_rungs() | {FITTED: finding(FITTED, gap=g)} for digit, g in gaps.items()}
-    assert counted(findings) == (0, 3)
-    findings[0][OTHER] = finding(OTHER, gap=0.0)  # another rung's gap does not matter
-    assert counted(findings) == (0, 3)
+def test_the_digits_that_count_are_named_beforehand():
+    findings = {digit: all_rungs() for digit in EVERY}
+    assert counted(findings) == (0, 2, 3, 4, 5, 6, 7, 8)
+    findings[0] = all_rungs(-50.0, gap=0.0)  # whatever comes out
+    assert counted(findings) == (0, 2, 3, 4, 5, 6, 7, 8)
     assert counted({}) == ()
-
-
-def test_the_models_under_test_have_no_say_in_which_digits_count():
-    gaps = {0: 6.0, 1: 5.5, 3: 30.0}
-    for excess in (-50.0, 0.0, 5.0, 50.0):
-        found = {digit: {FITTED: finding(FITTED, excess, g)} for digit, g in gaps.items()}
-        assert counted(found) == (0, 3)
 
 
 def test_digits_as_text():

@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 
 import sahelpers as sa
-from sahelpers.attacks.ladder import KEPT, RUNGS, UNFINISHED
+from sahelpers.attacks.ladder import FITTED, KEPT, OTHER, RUNGS, UNFINISHED
 from sahelpers.attacks.verdicts import ALIKE
 from study import __main__ as commands
 from study import grid, journal
@@ -170,7 +170,10 @@ def test_tables_are_written_from_the_journal(tmp_path, monkeypatch):
     for digit, (method, (nats, n)) in product((3, 4), groups.items()):
         for seed in (42, 43, 44)[:n]:
             (run,) = Grid("ladder", (method,), (digit,), (seed,)).runs()
-            found = {name: [nats] for name in (*RUNGS, *KEPT, UNFINISHED)}
+            found = {name: [nats] for name in RUNGS} | {UNFINISHED: [0.0]}
+            found |= {name: [1.0] for name in KEPT}
+            if method == MASKED:  # it hides from the first two rungs
+                found[OTHER] = found[FITTED] = [100.0]
             journal.append(results / "journal.jsonl", run.key | {"values": found})
     call("tables")
     assert files() == made | {"results/journal.jsonl", "results/ladder.png"}

@@ -10,7 +10,16 @@ import pytest
 from scipy import stats
 
 import sahelpers as sa
-from sahelpers.attacks.ladder import FITTED, HEALED_FITTED, HEALED_OTHER, KEPT, RUNGS, UNFINISHED
+from sahelpers.attacks.ladder import (
+    FITTED,
+    HEALED_FITTED,
+    HEALED_OTHER,
+    KEPT,
+    OTHER,
+    RUNGS,
+    UNFINISHED,
+    WEIGHTS,
+)
 from sahelpers.attacks.verdicts import ALIKE, REMAINS, Climbed, compare_all
 from sahelpers.config import CHECKOUT
 from study import claims, grid, journal, measures, results_page, tables
@@ -30,7 +39,10 @@ def costs(nats, kept=1.0, unfinished=0.0, **rungs):
 
 def record(digit, method, seed, found=None, part="ladder", **changes):
     (run,) = Grid(part, (method,), (digit,), (seed,)).runs()
-    found = costs(COSTS[method] + seed / 100) if found is None else found
+    if found is None:
+        found = costs(COSTS[method] + seed / 100)
+        if method == MASKED:  # it hides from the first two rungs
+            found[OTHER] = found[FITTED] = costs(COSTS[RETRAINED] + 0.5)[OTHER]
     return run.key | {"values": found} | changes
 
 
@@ -74,7 +86,11 @@ def test_the_audit_is_the_report_of_each_method_and_digit():
     expected = {digit: report.by_rung for digit, report in compare_all(climbed).items()}
     assert found[PLACE, OURS] == expected
     assert {finding.verdict for finding in expected[3].values()} == {ALIKE}
-    assert {finding.verdict for finding in found[PLACE, MASKED][3].values()} == {REMAINS}
+    masked = found[PLACE, MASKED][3]
+    assert masked[OTHER].passed
+    assert masked[FITTED].passed
+    for rung in (HEALED_OTHER, HEALED_FITTED, WEIGHTS):
+        assert masked[rung].verdict == REMAINS
 
 
 def test_spreads_are_pooled_over_the_digits_of_the_journal():
@@ -213,11 +229,10 @@ def test_what_is_committed_is_what_the_journal_says(tmp_path):
     assert page == results_page.scoreboard_page(records)
 
 
-def test_every_digit_and_seed_has_climbed_the_ladder():
-    seeds = (*grid.SEEDS, *grid.FURTHER_SEEDS)
-    whole = Grid("ladder", grid.CLIMBED, tuple(range(10)), only=grid.ONLY, further_seeds=seeds)
-    assert len(whole.runs()) == 10 * (3 + 3 + 3 + 4)
-    assert whole.missing() == []
+def test_of_every_digit_that_counts_there_are_models_enough_for_a_verdict():
+    found = tables.climbed(journal.read(RESULTS / "journal.jsonl"))[PLACE, OURS]
+    assert set(found) >= set(range(10)) - set(claims.NOT_COUNTED)
+    assert all(len(of.tested) >= 2 and len(of.retrained) >= 3 for of in found.values())
 
 
 def test_what_the_scoreboard_lacks_are_parts_of_todays_default_and_its_bound():
@@ -283,23 +298,22 @@ def test_the_digits_have_a_row_each_with_verdict_ends_and_gap_of_every_rung():
 
 
 def test_the_ladder_in_lines_speaks_of_the_digits_that_count():
-    near = {rung: [97.0, 97.0] for rung in RUNGS}  # a hidden model near the retrained ones
-    poor = [
-        r | {"values": r["values"] | near} if (r["class"], r["method"]) == (4, HIDDEN) else r
-        for r in lines((3, 4))
-    ]
-    findings = tables.audit(poor)[PLACE, OURS]
-    assert claims.counted(findings) == (3,)
-    first, *others = results_page.ladder_lines(findings)
-    assert first.startswith("Digits that count: 3. On the others (4) a model that hides the digit ")
+    findings = tables.audit(lines((3, 9)))[PLACE, OURS]
+    first, every, *others = results_page.ladder_lines(findings)
+    assert first.startswith("Digits that count: 3. On the others (9) a model that hides the digit ")
     assert "differ by less than 6 nats under a fitted label" in first
+    assert every == "By all rungs together no memory is found on 1 of 1 digits (3)."
     assert others == [f"{rung.capitalize()}: alike on 1 (3) of 1." for rung in RUNGS]
-    assert results_page.ladder_lines({4: findings[4]}) == [
+    assert results_page.ladder_lines({9: findings[9]}) == [
         first.replace("count: 3.", "count: -.")
     ]  # and no empty sentence
-    first, *others = results_page.ladder_lines(tables.audit(lines((3, 4)))[PLACE, OURS])
+    findings = tables.audit(lines((3, 4)))[PLACE, OURS]
+    findings[4][HEALED_OTHER] = replace(findings[4][HEALED_OTHER], verdict=REMAINS)
+    first, every, *others = results_page.ladder_lines(findings)
     assert first == "Digits that count: 3 4."
-    assert others == [f"{rung.capitalize()}: alike on 2 (3 4) of 2." for rung in RUNGS]
+    assert every == "By all rungs together no memory is found on 1 of 2 digits (3)."
+    assert others[0] == "Other labels: alike on 2 (3 4) of 2."
+    assert "alike on 1 (3), memory remains on 1 (4) of 2." in others[2]
     assert results_page.ladder_lines({}) == [results_page.NOT_YET]
 
 

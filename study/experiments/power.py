@@ -6,7 +6,8 @@ Models are drawn whose truth is known, rung by rung, and the package judges them
 is the mean of its kind, plus what it shares with all models of its seed, plus its own.  Gaps and
 standard deviations are those of the journal's models; what has no models there is assumed and
 marked by a star.  All models of a digit face the same images: what the images add to every number
-cancels in each comparison and is not drawn.  2,000 audits take about a minute for each row of the table.
+cancels in each comparison and is not drawn.  2,000 audits take about a minute for each row of the
+table.
 """
 
 import argparse
