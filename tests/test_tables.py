@@ -424,7 +424,8 @@ def test_readmes_figures_are_the_worst_and_the_mean_of_ours(tmp_path):
     assert told.endswith(f"\n{results_page.END}\nafter\n")
     assert "old" not in told
     assert "calls 2 of 2,000 samples the digit, in the worst of 2 runs (2 digits, 1 seeds)" in told
-    assert "* Digits that count: 3.\n* Other labels: alike on 1 (3) of 1.\n" in told
+    assert "* Digits that count: 3.\n* By all rungs together no memory is found on 1 of 1 " in told
+    assert "\n* Other labels: alike on 1 (3) of 1.\n" in told
     assert "0.30 points less often in the worst run (0.70 with z from N(0, I))" in told
     assert "by 0.40 nats at most" in told
     assert "by 5.0 %" in told

@@ -73,7 +73,7 @@ class LadderConfig(Config):
     sets: int = knob(3, 1, 100, help="sets of images that a label is fitted to, at most")
     set_size: int = knob(10, 1, 1000, help="images in a set, and of the class in relearning")
     fit_steps: int = knob(400, 1, 100_000, help="steps of fitting a label")
-    heal_steps: int = knob(1600, 4, 1_000_000, help="steps of training on, at most")
+    heal_steps: int = knob(1600, 2, 1_000_000, help="steps of training on, at most")
     heal_rate: float = knob(3e-3, 1e-9, 10.0, help="their learning rate at first")
     relearn_steps: int = knob(3200, 25, 1_000_000, help="steps of relearning at most")
     seed: int = knob(42, 0, 2**31 - 1, help="all choices of images, the same for all models")
@@ -255,7 +255,7 @@ class Ladder:
             `OTHER` and `FITTED` -> the best state for it, by the images to choose by.
         """
         config = self.config
-        first = round(FIRST_STAGE * config.heal_steps)
+        first = max(1, round(FIRST_STAGE * config.heal_steps))
         states = [self.try_out(model) if as_is is None else as_is]
         for steps in (first, config.heal_steps - first):
             longer = heal(
