@@ -6,8 +6,8 @@ Four rungs, each with more to change than the one before it:
 2. z and a label: a label of one's own, fitted to ten images and scored on other ones.
 3. The model is trained on, on real images of the kept classes (`heal`), for as long as it pays;
    then 1 and 2 again.
-4. All weights, with ten real images of the class among kept ones in every step, from the label
-   that rung 2 has fitted.
+4. All weights: first those of the label alone, then all, with ten real images of the class among
+   kept ones in every step.
 
 Each gives nats per image above what the baseline pays for the same images; less is more memory.
 Rungs 1 to 3 ask for -log p(x | z, label) + |z|^2 / 2 at the best z that is found, rung 4 for the
@@ -19,22 +19,23 @@ pay in the same model, so that a damaged model is not taken for a forgetful one.
 
 import copy
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..checks import check_is
 from ..config import Config, check_classes, kept_classes, knob
 from ..data import LabelledImages
 from ..elbo import dataset_negative_elbo, latent_cost, negative_elbo
 from ..models import CVAE, check_model, draw_normal, reset_label, seeded
-from ..networks import ConditionalSequential
 from ..progress import progress
 from .latent import image_cost, search_latents
 from .weights import descend, heal
 
-VERSION = 2  # of what is measured; raise it with every change that moves a number
+VERSION = 3  # of what is measured; raise it with every change that moves a number
 FEWEST = 30  # test images of the class: ten to fit a label to, and ten in each half that is scored
 OTHER, FITTED = "other labels", "fitted label"
 HEALED_OTHER, HEALED_FITTED = "trained on, other labels", "trained on, fitted label"
@@ -56,6 +57,7 @@ LOOKS = tuple(round(25 * 2 ** (k / 2)) for k in range(60))  # steps after which 
 SETTLED = 0.5  # nats: what doubling the effort may change at the most
 PATIENCE = 3  # looks without a better bound that end it
 KEPT_BESIDE = 54  # kept images that are in a step of relearning
+LABEL_RATE, LABEL_STEPS = 0.05, 100  # of relearning the label alone, before all weights
 RATES = (3e-5, 1e-4, 3e-4, 1e-3)  # of relearning with all weights; the best one counts
 CHEAPEST = 2  # of the other labels at which the fit of a label begins, beside two more starts
 FIRST_STAGE = 0.25  # share of the training on after which it is tried whether more pays off
@@ -86,8 +88,8 @@ class Relearned:
     Attributes:
         bound: Negative ELBO of the class, nats per image above the baseline's.
         kept: The same of kept classes, in the same state.
-        rate: The learning rate that was best.
-        steps: After how many steps.
+        rate: The learning rate that was best; 0.05 where the label alone was trained.
+        steps: After how many steps at this rate.
         unfinished: Whether the smallest rate, the largest one or the second half of the steps
             found anything that is half a nat cheaper than the rest, so that one might go on there.
         curve: Steps -> `bound` of the best state up to then, at whichever rate.
@@ -116,6 +118,16 @@ class Tried:
     other: float
     fitted: float
     labels: Tensor
+
+
+class _Look(NamedTuple):
+    """A state that was met in relearning; in order, the one with the least bound comes first."""
+
+    choosing: float  # negative ELBO of the images to choose by, nats above the baseline's
+    step: int
+    rate: float
+    scored: float  # the same of the images that are scored
+    kept: float  # and of kept images
 
 
 @dataclass(frozen=True)
@@ -215,7 +227,7 @@ class Ladder:
         check_model(model, "model", len(self.others) + 1)
         as_is = self.try_out(model)
         healed = self.healed(model, as_is)
-        relearned = self.relearned(model, as_is.labels[0])
+        relearned = self.relearned(model)
         return {
             OTHER: self._other_labels(as_is.model),
             FITTED: self._fitted_label(as_is),
@@ -320,18 +332,17 @@ class Ladder:
         above: list[float] = (self._own_cost(model, self.kept.data) - self.kept.price).tolist()
         return above
 
-    @torch.enable_grad()
-    def relearned(self, model: CVAE, label: Tensor | None = None) -> Relearned:
+    def relearned(self, model: CVAE) -> Relearned:
         """Rung 4: train all weights on a few images of the class among kept ones.
 
-        The class's label begins at the mean of the others, in the decoder at a label that was
-        fitted to the same images.  Adam goes down the mean negative ELBO of ten images of the class
-        and 54 kept ones drawn anew in every step, at each of four rates.  Rate and number of steps
-        are chosen by the negative ELBO of images that are then not scored.
+        The class's label begins at the mean of the others, and its weights in encoder and decoder
+        are trained alone at first.  Then Adam trains all weights from there, at each of four rates.
+        The loss is the mean negative ELBO of ten images of the class, the same in every step, and
+        54 kept ones drawn anew.  How long the label is trained alone, the rate and the number of
+        steps are chosen by the negative ELBO of images that are then not scored.
 
         Args:
             model: The model; it is not changed.
-            label: The label of rung 2, (H,); it is fitted when left out.
 
         Returns:
             What the best state pays.
@@ -340,39 +351,24 @@ class Ladder:
             ValueError: When no rate leads to a finite negative ELBO.
         """
         config = self.config
-        few = self.sets[0]
-        if label is None:
-            label = self.try_out(model).labels[0]
-        begin = self._with_label(model, label)
-        labels = torch.full((len(few),), self.forget_class, device=model.device)
-        looks = [n for n in LOOKS if n < config.relearn_steps] + [config.relearn_steps]
-        met: list[tuple[float, int, float, float, float]] = []  # chosen by, steps, rate, and both
+        met: list[_Look] = []
+        begin = copy.deepcopy(model).eval().requires_grad_(False)
+        if model.says_label:
+            begin = reset_label(begin, self.forget_class).eval().requires_grad_(False)
+            now = copy.deepcopy(begin)
+            least = math.inf
+            for look in self._trained(now, self._label_of(now), LABEL_RATE, LABEL_STEPS):
+                met.append(look)
+                if look.choosing < least:
+                    least, begin = look.choosing, copy.deepcopy(now)
         for rate in progress(RATES, "relearn all weights"):
-            now = copy.deepcopy(begin).requires_grad_(True)
-            optimizer = torch.optim.Adam(now.parameters(), lr=rate, fused=True)
-            generator = seeded(config.seed)
+            now = copy.deepcopy(begin)
+            weights = list(now.requires_grad_(True).parameters())
             least, since = math.inf, 0
-            for step in range(1, looks[-1] + 1):
-                chosen = torch.randint(len(self.kept_train), (KEPT_BESIDE,), generator=generator)
-                images = torch.cat([few, self.kept_train.images[chosen]])
-                noise = draw_normal((len(images), now.latent_dim), now, generator)
-                both = torch.cat([labels, self.kept_train.labels[chosen]])
-                optimizer.zero_grad()
-                negative_elbo(now, images, both, noise).mean().backward()
-                optimizer.step()
-                if step not in looks:
-                    continue
-                if not all(weight.isfinite().all() for weight in now.parameters()):
-                    break  # too large a rate; what was met before counts
-                choosing, scored, kept = (
-                    self._bound_above(now, share)
-                    for share in (self.choosing, self.scored, self.kept)
-                )
-                if not math.isfinite(choosing):
-                    break
-                met.append((choosing, step, rate, scored, kept))
-                since = 0 if choosing < least else since + 1
-                least = min(least, choosing)
+            for look in self._trained(now, weights, rate, config.relearn_steps):
+                met.append(look)
+                since = 0 if look.choosing < least else since + 1
+                least = min(least, look.choosing)
                 if since == PATIENCE:
                     break
         if not met:
@@ -380,30 +376,59 @@ class Ladder:
                 f"no finite negative ELBO is met at rates from {min(RATES):g} on: give a model "
                 "that can be trained"
             )
-        chosen_by, steps, rate, scored, kept = min(met)
+        best = min(met)
         inner = [
-            entry[0]
-            for entry in met
-            if entry[2] in RATES[1:-1] and entry[1] <= config.relearn_steps / 2
+            look.choosing
+            for look in met
+            if look.rate not in (RATES[0], RATES[-1]) and look.step <= config.relearn_steps / 2
         ]
-        unfinished = chosen_by < min(inner, default=math.inf) - SETTLED
-        curve = {look: min(entry for entry in met if entry[1] <= look)[3] for look in looks}
-        return Relearned(scored, kept, rate, steps, unfinished, curve)
+        unfinished = best.choosing < min(inner, default=math.inf) - SETTLED
+        curve = {
+            step: min(look for look in met if look.step <= step).scored
+            for step in sorted({look.step for look in met})
+        }
+        return Relearned(best.scored, best.kept, best.rate, best.step, unfinished, curve)
 
-    def _with_label(self, model: CVAE, label: Tensor) -> CVAE:
-        """A copy of the model whose label of the class is reset, in the decoder to this label.
+    def _label_of(self, model: CVAE) -> list[nn.Parameter]:
+        """Let gradients reach the weights of the class's label alone; returns what holds them."""
+        found = []
+        for weight, first in model.label_weights():
+            only_label = torch.zeros_like(weight)
+            only_label[:, first + self.forget_class] = 1
+            weight.requires_grad_(True).register_hook(only_label.mul)
+            found.append(weight)  # Adam leaves alone what has no gradient
+        return found
 
-        Networks of one's own that do not say where their label enters keep the one that they have.
+    @torch.enable_grad()
+    def _trained(
+        self, model: CVAE, weights: Sequence[nn.Parameter], rate: float, steps: int
+    ) -> Iterator["_Look"]:
+        """Train these weights of the model, and look at it in growing distances.
+
+        It ends early where the weights or the bound are no finite numbers any more.
         """
-        if not model.says_label:
-            return copy.deepcopy(model).eval()
-        model = reset_label(model, self.forget_class).eval()
-        if isinstance(model.decoder, ConditionalSequential):
-            weight, first = model.decoder.label_weights()
-            if weight.dim() == 2:
-                with torch.no_grad():
-                    weight[:, first + self.forget_class] = label
-        return model
+        few = self.sets[0]
+        own = torch.full((len(few),), self.forget_class, device=model.device)
+        optimizer = torch.optim.Adam(weights, lr=rate, fused=True)
+        generator = seeded(self.config.seed)
+        for step in range(1, steps + 1):
+            chosen = torch.randint(len(self.kept_train), (KEPT_BESIDE,), generator=generator)
+            images = torch.cat([few, self.kept_train.images[chosen]])
+            labels = torch.cat([own, self.kept_train.labels[chosen]])
+            noise = draw_normal((len(images), model.latent_dim), model, generator)
+            optimizer.zero_grad()
+            negative_elbo(model, images, labels, noise).mean().backward()
+            optimizer.step()
+            if step not in LOOKS and step != steps:
+                continue
+            if not all(weight.isfinite().all() for weight in weights):
+                return  # too large a rate; what was met before counts
+            choosing, scored, kept = (
+                self._bound_above(model, share) for share in (self.choosing, self.scored, self.kept)
+            )
+            if not math.isfinite(choosing):
+                return
+            yield _Look(choosing, step, rate, scored, kept)
 
     def _own_cost(self, model: CVAE, data: LabelledImages) -> Tensor:
         """What images cost a model under their own labels, (N,) nats."""
