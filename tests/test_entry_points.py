@@ -22,7 +22,7 @@ CONFIGS = {
 }
 MEASURES = MeasureConfig(samples=20, frechet_samples=20, iwae_images=3, iwae_draws=5)
 LADDER = sa.LadderConfig(
-    images=6, z_steps=1, sets=1, set_size=3, fit_steps=1, heal_steps=1, relearn_steps=25
+    images=6, z_steps=1, sets=1, set_size=3, fit_steps=1, heal_steps=2, relearn_steps=25
 )
 
 

@@ -10,6 +10,7 @@ from sahelpers import plots
 from sahelpers.attacks.ladder import OTHER
 from sahelpers.attacks.verdicts import (
     ALIKE,
+    DAMAGED,
     ERASED,
     INCONCLUSIVE,
     REMAINS,
@@ -163,7 +164,7 @@ def test_what_is_no_model_has_no_models_colour():
 def finding(low, high, verdict, power=20.0):
     """Hidden models at 10 nats, retrained ones at 40, so that the gap is 30."""
     middle = (low + high) / 2
-    ends = middle, low, high, 30.0, power, 0.01, 0.5
+    ends = middle, low, high, 30.0, power, 0.0, 0.01, 0.5
     return Finding(OTHER, "hidden", 10.0, 40.0 - middle, 40.0, 3, 3, 4, *ends, verdict)
 
 
@@ -179,21 +180,22 @@ def test_an_interval_has_the_marker_of_its_verdict_and_what_remembers_beside_it(
         "given away": finding(-40.0, -20.0, RESISTS),
         "bad": finding(20.0, 30.0, REMAINS),
         "undecided": finding(-20.0, 20.0, UNDECIDED),
-        "blind": finding(-20.0, 1.0, INCONCLUSIVE, power=-1.0),
+        "dear for all": finding(-1.0, 1.0, DAMAGED),
+        "blind": finding(-20.0, 1.0, INCONCLUSIVE, power=1.0),
     }
     ax = sa.excess_intervals(rows, title="class 3")
-    ends = [x for x in ax.get_lines() if list(x.get_ydata()) in [[row, row] for row in range(6)]]
+    ends = [x for x in ax.get_lines() if list(x.get_ydata()) in [[row, row] for row in range(7)]]
     assert [list(x.get_xdata()) for x in ends] == [[f.low, f.high] for f in rows.values()]
     assert {x.get_color() for x in ends} == {plots.AFTER}
-    found = [mark for marker in "o<sDx" for mark in marks(ax, marker)]
+    found = [mark for marker in "o<sDPx" for mark in marks(ax, marker)]
     assert found == pytest.approx([f.excess for f in rows.values()])
     circles = [x.get_markerfacecolor() for x in ax.get_lines() if x.get_marker() == "o"]
     assert circles == [plots.AFTER, "white"]  # alike is filled, erased is open
-    assert marks(ax, "^") == pytest.approx([30.0] * 6)  # the gap
+    assert marks(ax, "^") == pytest.approx([30.0] * 7)  # the gap
     gray = [(bar.get_x(), bar.get_width()) for bar in ax.patches]
-    assert gray == [pytest.approx((-15.0, 25.0))] * 5  # none where the rung cannot tell
+    assert gray == [pytest.approx((-15.0, 25.0))] * 6  # none where the rung cannot tell
     assert [t.get_text() for t in ax.get_yticklabels()] == list(rows)
-    assert ax.get_ylim() == (5.5, -0.5)  # the first row on top
+    assert ax.get_ylim() == (6.5, -0.5)  # the first row on top
     assert ax.get_title() == "class 3"
     assert "nats" in ax.get_xlabel()
 
