@@ -301,7 +301,7 @@ plt.show()
 # %% [markdown]
 # *Left: fitting a label is done after some hundred steps. Middle: training on leaves hidden and retrained models about where they are; the masked model and ours come down towards the hidden one. Right: relearning with ten real images among kept ones; the best rate and number of steps up to each point.* An attack is fair where its curve is flat at the right end: one that stops too soon only finds slowness.
 #
-# ## 6. The ladder, and a verdict for ten digits
+# ## 6. The ladder, and a verdict for each digit
 #
 # Digit 3 served to tune the method, and one model of each kind is an anecdote. So `python -m study ladder` sent several models of *every* digit up four rungs, by a [protocol](../docs/protocol.md) fixed before:
 #
@@ -312,7 +312,7 @@ plt.show()
 # | trained on | the decoder first, with kept digits; then both again (section 5) | masked |
 # | all weights | everything, with ten real images of the digit among kept ones | hidden |
 #
-# [audit.json](../results/audit.json) holds each model's numbers and each digit's verdicts, for other methods, data and networks, too. Here are the models of the 5, on which nothing was tuned:
+# [audit.json](../results/audit.json) holds each model's numbers and each digit's verdicts, for other methods, data and networks, too. Here are the models of the 0, on which nothing was tuned:
 
 
 # %%
@@ -335,20 +335,21 @@ findings = {}  # digit -> rung -> finding
 for row in of_our_network(audit["findings"], "forgotten"):
     fields = {k: v for k, v in row.items() if k not in ("digit", "method", "dataset", "arch")}
     findings.setdefault(row["digit"], {})[row["rung"]] = sa.Finding(**fields)
-rungs = list(findings[5])
+SHOWN = 0  # the digit whose models are drawn
+rungs = list(findings[SHOWN])
 
 # %%
 marks = {}  # kind -> rung -> one number per model
 for kind in KINDS:
-    models_of_5 = [row for row in of_our_network(audit["models"], kind) if row["class"] == 5]
-    marks[kind] = {rung: [row["values"][rung] for row in models_of_5] for rung in rungs}
+    of_shown = [row for row in of_our_network(audit["models"], kind) if row["class"] == SHOWN]
+    marks[kind] = {rung: [row["values"][rung] for row in of_shown] for rung in rungs}
 figure, axes = plt.subplots(1, len(rungs), figsize=(13, 2.4), layout="constrained", sharey=True)
 for ax, rung in zip(axes, rungs, strict=True):
     for row, kind in enumerate(KINDS):
         numbers = marks[kind][rung]
         style = sa.plots.line_style(row, kind)
         ax.plot(numbers, [row] * len(numbers), ls="", **style)
-    ax.set(title=f"5: {rung}", xlabel="nats")
+    ax.set(title=f"{SHOWN}: {rung}", xlabel="nats")
     ax.title.set_size(9)
     ax.margins(x=0.2)
 axes[0].set_yticks(range(len(KINDS)), list(KINDS))
@@ -396,7 +397,7 @@ print(replies.get(answer, "No: the answer is one of the three letters."))
 #
 # </details>
 #
-# All ten digits; `sa.in_words` ([verdicts.py](../sahelpers/attacks/verdicts.py)) writes the words:
+# All digits that were measured; `sa.in_words` ([verdicts.py](../sahelpers/attacks/verdicts.py)) writes the words:
 
 # %%
 size = (13, 1.2 + 0.28 * len(findings))

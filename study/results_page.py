@@ -74,6 +74,9 @@ def ladder_lines(findings: Findings) -> list[str]:
     digits = counted(findings)
     left_out = tuple(digit for digit in findings if digit not in digits)
     first = f"Digits that count: {digits_as_text(digits)}."
+    absent = [digit for digit in range(10) if digit not in findings]
+    if absent:
+        first += f" Not measured yet: {digits_as_text(absent)}."
     if left_out:
         first += (
             f" On the others ({digits_as_text(left_out)}) a model that hides the digit and one "

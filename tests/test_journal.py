@@ -26,7 +26,7 @@ def test_lines_survive_a_file(tmp_path):
     path, records = tmp_path / "results" / "journal.jsonl", []
     assert journal.read(path) == []
     for label in (3, 5):
-        for part in ("scoreboard", "claim"):
+        for part in ("scoreboard", "ladder"):
             records.append(key_of(label, part=part) | {"values": {"p": 0.123456789}})
             journal.append(path, records[-1])
     assert journal.read(path) == records

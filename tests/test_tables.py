@@ -229,10 +229,12 @@ def test_what_is_committed_is_what_the_journal_says(tmp_path):
     assert page == results_page.scoreboard_page(records)
 
 
-def test_of_every_digit_that_counts_there_are_models_enough_for_a_verdict():
+def test_of_every_digit_in_the_page_there_are_models_enough_for_a_verdict():
     found = tables.climbed(journal.read(RESULTS / "journal.jsonl"))[PLACE, OURS]
-    assert set(found) >= set(range(10)) - set(claims.NOT_COUNTED)
-    assert all(len(of.tested) >= 2 and len(of.retrained) >= 3 for of in found.values())
+    assert all(len(of.retrained) >= 3 for of in found.values())
+    page = (CHECKOUT / "RESULTS.md").read_text(encoding="utf-8")
+    absent = sorted(set(range(10)) - set(found))
+    assert (f"Not measured yet: {claims.digits_as_text(absent)}." in page) == bool(absent)
 
 
 def test_what_the_scoreboard_lacks_are_parts_of_todays_default_and_its_bound():
@@ -300,17 +302,17 @@ def test_the_digits_have_a_row_each_with_verdict_ends_and_gap_of_every_rung():
 def test_the_ladder_in_lines_speaks_of_the_digits_that_count():
     findings = tables.audit(lines((3, 9)))[PLACE, OURS]
     first, every, *others = results_page.ladder_lines(findings)
-    assert first.startswith("Digits that count: 3. On the others (9) a model that hides the digit ")
+    absent = "Not measured yet: 0 1 2 4 5 6 7 8."
+    assert first.startswith(f"Digits that count: 3. {absent} On the others (9) a model that hides ")
     assert "differ by less than 6 nats under a fitted label" in first
     assert every == "By all rungs together no memory is found on 1 of 1 digits (3)."
     assert others == [f"{rung.capitalize()}: alike on 1 (3) of 1." for rung in RUNGS]
-    assert results_page.ladder_lines({9: findings[9]}) == [
-        first.replace("count: 3.", "count: -.")
-    ]  # and no empty sentence
+    (alone,) = results_page.ladder_lines({9: findings[9]})  # and no empty sentence
+    assert alone == first.replace("count: 3.", "count: -.").replace("2 4 5", "2 3 4 5")
     findings = tables.audit(lines((3, 4)))[PLACE, OURS]
     findings[4][HEALED_OTHER] = replace(findings[4][HEALED_OTHER], verdict=REMAINS)
     first, every, *others = results_page.ladder_lines(findings)
-    assert first == "Digits that count: 3 4."
+    assert first == "Digits that count: 3 4. Not measured yet: 0 1 2 5 6 7 8 9."
     assert every == "By all rungs together no memory is found on 1 of 2 digits (3)."
     assert others[0] == "Other labels: alike on 2 (3 4) of 2."
     assert "alike on 1 (3), memory remains on 1 (4) of 2." in others[2]
@@ -424,7 +426,8 @@ def test_readmes_figures_are_the_worst_and_the_mean_of_ours(tmp_path):
     assert told.endswith(f"\n{results_page.END}\nafter\n")
     assert "old" not in told
     assert "calls 2 of 2,000 samples the digit, in the worst of 2 runs (2 digits, 1 seeds)" in told
-    assert "* Digits that count: 3.\n* By all rungs together no memory is found on 1 of 1 " in told
+    assert "* Digits that count: 3. Not measured yet: 0 1 2 4 5 6 7 8 9.\n" in told
+    assert "\n* By all rungs together no memory is found on 1 of 1 digits (3).\n" in told
     assert "\n* Other labels: alike on 1 (3) of 1.\n" in told
     assert "0.30 points less often in the worst run (0.70 with z from N(0, I))" in told
     assert "by 0.40 nats at most" in told

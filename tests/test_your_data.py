@@ -684,9 +684,7 @@ def test_wrong_networks_are_found_before_training():
 
 
 @pytest.mark.full
-def test_an_audit_of_a_network_that_does_not_say_is_told_so(
-    mine, gray, hardly_masked, monkeypatch
-):
+def test_an_audit_of_a_network_that_does_not_say_is_told_so(mine, gray, hardly_masked, monkeypatch):
     monkeypatch.setattr("sahelpers.attacks.gate.OWN_LABEL", 0.0)
     given = {"baseline": mine, "data": (labelled(3, 30), labelled(3, 30))}
     retrained = [trained(gray, seed, (2,)) for seed in (2, 3, 4)]
