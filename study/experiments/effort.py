@@ -24,7 +24,7 @@ from ..results_page import between_marks
 DIGIT = 3
 FILE = RESULTS / "effort.json"
 FIT_STEPS = (25, 100, 400, 800)
-HEAL_STEPS = (0, 100, 400, 1600, 6400)  # of 256 kept images each
+HEAL_STEPS = (0, 100, 400, 1600)  # of 256 kept images each
 BEGIN, END = "<!-- by `python -m study effort` -->", "<!-- end -->"  # in README
 
 
