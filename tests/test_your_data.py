@@ -119,7 +119,9 @@ def test_every_label_has_a_name_of_its_own():
         LabelledImages(noise(20), labels, ("bar", "disc", "bar"))
 
 
-@pytest.mark.parametrize("images", [3, None, torch.utils.data.TensorDataset(noise(20))], ids=str)
+@pytest.mark.parametrize(
+    "images", [3, None, torch.utils.data.TensorDataset(noise(20))], ids=lambda x: type(x).__name__
+)
 def test_what_holds_no_images_is_named(images):
     with pytest.raises(TypeError, match=r"images is of type .*give an array, a tensor or a list"):
         LabelledImages.from_arrays(images, [0, 1] * 10)
