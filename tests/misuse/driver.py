@@ -68,8 +68,9 @@ class Checkout:
         self.elsewhere = self.root / "elsewhere"  # a working folder beside notebooks/
         for folder in (self.checkpoints, self.elsewhere):
             folder.mkdir(parents=True)
-        for part in ("sahelpers", "notebooks", "docs"):
+        for part in ("sahelpers", "notebooks", "docs", "study"):  # a clone is known by the last
             shutil.copytree(CHECKOUT / part, self.root / part)
+        shutil.copy(CHECKOUT / "pyproject.toml", self.root)
         self.files = _write_mnist(self.root / "data" / "MNIST" / "raw")
         train, test = small_data()
         data = {"train": train.digest, "test": test.digest}
