@@ -310,7 +310,7 @@ def _baseline(dataset: str, device: str, config: MeasureConfig, *configs: Any) -
     return Baseline(Story(_data(dataset), device=device, **named), config)
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=1)
 def _ladder(baseline: Baseline, label: int, config: LadderConfig) -> Ladder:
     """The images that all models of a class face, and what this baseline pays for them."""
     story = baseline.story

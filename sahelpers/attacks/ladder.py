@@ -29,14 +29,14 @@ from torch import Tensor, nn
 from ..checks import check_is
 from ..config import Config, check_classes, kept_classes, knob
 from ..data import LabelledImages
-from ..elbo import dataset_negative_elbo, latent_cost, negative_elbo
+from ..elbo import dataset_negative_elbo, negative_elbo
 from ..models import CVAE, check_model, draw_normal, reset_label, seeded
 from ..progress import progress
 from .latent import image_cost, search_latents
-from .weights import descend, heal
+from .weights import fit_from, heal, train_label_alone
 
 VERSION = 3  # of what is measured; raise it with every change that moves a number
-FEWEST = 30  # test images of the class: ten to fit a label to, and ten in each half that is scored
+FEWEST = 30  # test images of the class: a third to fit to, and the rest to choose by and to score
 OTHER, FITTED = "other labels", "fitted label"
 HEALED_OTHER, HEALED_FITTED = "trained on, other labels", "trained on, fitted label"
 WEIGHTS = "all weights"
@@ -171,14 +171,19 @@ class Ladder:
         check_model(baseline, "baseline", test.num_classes)
         baseline = copy.deepcopy(baseline).eval()
         (self.forget_class,) = check_classes((forget_class,), baseline.num_classes)
+        kept = []
         for name, data in {"train": train, "test": test}.items():
             if (data.num_classes, data.image_shape) != (baseline.num_classes, baseline.image_shape):
                 raise ValueError(
                     f"{name} has {data.num_classes} classes and images {data.image_shape}, the "
                     f"baseline {baseline.num_classes} and {baseline.image_shape}: give such images"
                 )
-            if (n := len(data.without(self.forget_class))) < 2:
-                raise ValueError(f"{name} has {n} images of kept classes: give two or more")
+            kept.append(data.without(self.forget_class))
+            if len(kept[-1]) < 2:
+                raise ValueError(
+                    f"{name} has {len(kept[-1])} images of kept classes: give two or more"
+                )
+        self.kept_train, kept_test = kept
         self.config = config
         of_class = test.only(self.forget_class)
         if len(of_class) < FEWEST:
@@ -199,13 +204,11 @@ class Ladder:
         )
         to_fit, *rest = (LabelledImages(*part, test.class_names) for part in parts)
         self.sets = to_fit.images.unflatten(0, (-1, size))
-        kept = test.without(self.forget_class)
-        kept = kept.take(min(scored, len(kept)), config.seed)
+        kept_test = kept_test.take(min(scored, len(kept_test)), config.seed)
         self.choosing, self.scored, self.kept = (
             _Share(data, self._own_cost(baseline, data), dataset_negative_elbo(baseline, data))
-            for data in (*rest, kept)
+            for data in (*rest, kept_test)
         )
-        self.kept_train = train.without(self.forget_class)
         others = kept_classes(self.forget_class, baseline.num_classes)
         self.others = torch.tensor(others, device=baseline.device)
 
@@ -261,7 +264,7 @@ class Ladder:
 
         Args:
             model: The model; it is not changed.
-            as_is: What `_tried` says of it; tried out when left out.
+            as_is: What `try_out` says of it; tried out when left out.
 
         Returns:
             `OTHER` and `FITTED` -> the best state for it, by the images to choose by.
@@ -357,7 +360,9 @@ class Ladder:
             begin = reset_label(begin, self.forget_class).eval().requires_grad_(False)
             now = copy.deepcopy(begin)
             least = math.inf
-            for look in self._trained(now, self._label_of(now), LABEL_RATE, LABEL_STEPS):
+            train_label_alone(now, self.forget_class)
+            weights = [weight for weight, _ in now.label_weights()]
+            for look in self._trained(now, weights, LABEL_RATE, LABEL_STEPS):
                 met.append(look)
                 if look.choosing < least:
                     least, begin = look.choosing, copy.deepcopy(now)
@@ -388,16 +393,6 @@ class Ladder:
             for step in sorted({look.step for look in met})
         }
         return Relearned(best.scored, best.kept, best.rate, best.step, unfinished, curve)
-
-    def _label_of(self, model: CVAE) -> list[nn.Parameter]:
-        """Let gradients reach the weights of the class's label alone; returns what holds them."""
-        found = []
-        for weight, first in model.label_weights():
-            only_label = torch.zeros_like(weight)
-            only_label[:, first + self.forget_class] = 1
-            weight.requires_grad_(True).register_hook(only_label.mul)
-            found.append(weight)  # Adam leaves alone what has no gradient
-        return found
 
     @torch.enable_grad()
     def _trained(
@@ -445,7 +440,6 @@ class Ladder:
         return float((dataset_negative_elbo(model, share.data) - share.bound).mean())
 
 
-@torch.enable_grad()
 def fit_labels(model: CVAE, starts: Tensor, sets: Tensor, steps: int) -> Tensor:
     """Fit a label of one's own, and a z for each image, to each set of real images.
 
@@ -462,23 +456,10 @@ def fit_labels(model: CVAE, starts: Tensor, sets: Tensor, steps: int) -> Tensor:
         The label that each start ended at for each set, (S, F, H): of the step at which the set
         cost least.
     """
-    model = copy.deepcopy(model).eval().requires_grad_(False)
-    s, (f, n) = len(starts), sets.shape[:2]
-    label = starts.repeat_interleave(f, 0).requires_grad_(True)  # (S F, H)
-    images = sets.flatten(0, 1).repeat(s, 1, 1, 1)  # (S F N, *image_shape)
-    z = label.new_zeros(s * f, n, model.latent_dim).requires_grad_(True)
-    least = label.new_full((s * f,), math.inf)
-    best = label.detach().clone()
-
-    def cost() -> Tensor:
-        logits = model.decode_columns(z.flatten(0, 1), label.repeat_interleave(n, 0))
-        return latent_cost(logits, z.flatten(0, 1), images).view(s * f, n).mean(1)
-
-    for costs in descend(z, [label], cost, steps):
-        better = costs < least
-        least[better] = costs[better]
-        best[better] = label.detach()[better]
-    return best.view(s, f, -1)
+    s, f = len(starts), len(sets)
+    every_set = sets.repeat(s, *[1] * (sets.dim() - 1))  # (S F, N, *image_shape)
+    _, _, labels = fit_from(model, starts.repeat_interleave(f, 0), every_set, steps)
+    return labels.view(s, f, -1)
 
 
 def cost_under(model: CVAE, images: Tensor, label: Tensor, steps: int) -> Tensor:

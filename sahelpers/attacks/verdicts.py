@@ -148,7 +148,9 @@ class _Group:
 
 
 def _describe(values: Sequence[float], spread: Spread, lender: Spread) -> _Group:
-    """One group: values of its models, and their spread, or the lender's where there is none."""
+    """One group: values of its models, and the larger of their own spread and the one given, or
+    the lender's where there is none."""
+    spread = max(pooled([values]), spread)
     borrowed = spread[1] == 0
     deviation, degrees = lender if borrowed else spread
     variance = max(deviation, NATS_SPREAD) ** 2 / len(values)
@@ -233,8 +235,8 @@ def compare(
     # How far the models of each group scatter: their own spread or the pooled one.
     of_models, of_known, of_retrained = spreads
     lender = max(pooled([retrained]), of_retrained)
-    under_test = _describe(models, max(pooled([models]), of_models), lender)
-    remembering = _describe(known, max(pooled([known]), of_known), lender)
+    under_test = _describe(models, of_models, lender)
+    remembering = _describe(known, of_known, lender)
     unknowing = _describe(retrained, lender, lender)
 
     # Memory beyond the retrained models', and the gap; then the excess against shares of it.
@@ -291,7 +293,7 @@ def difference(
         The lower and the upper end, one-sided 5 % each.
     """
     lender = max(pooled([retrained]), spreads[1])
-    under_test = _describe(models, max(pooled([models]), spreads[0]), lender)
+    under_test = _describe(models, spreads[0], lender)
     found = _contrast(_describe(retrained, lender, lender), (1, under_test), weight=-1)
     return found.low(), found.high()
 
@@ -332,7 +334,7 @@ class AuditReport:
             numbers = f"{known:>20}{f.model:8.1f}{f.retrained:11.1f}{ends:>24}{f.gap:8.1f}"
             lines.append(f"{f.rung:26}{numbers}  {f.verdict}")
         for name, (model, hidden, masked, retrained) in self.kept.items():
-            known = f"{masked if name == 'kept, trained on' else hidden:.1f}"
+            known = f"{masked if RUNGS[KEPT[name][0]] == 'masked' else hidden:.1f}"
             lines.append(f"{name:26}{known:>20}{model:8.1f}{retrained:11.1f}")
         return "\n".join([*lines, *self.notes])
 
@@ -405,7 +407,7 @@ def _masks(
 
 def _check_climbed(label: int, climbed: Climbed) -> None:
     """ValueError unless no group is empty and every model of the class climbed all rungs."""
-    groups = {**vars(climbed)}
+    groups = vars(climbed)
     if empty := [name for name, group in groups.items() if not group]:
         raise ValueError(f"no {' and no '.join(empty)} model of class {label}: give some of each")
     for costs in chain(*groups.values()):

@@ -89,9 +89,30 @@ def fit_label(
     fits, n = images.shape[:2]
     if not fits or not n:
         raise ValueError(f"images of shape {tuple(images.shape)}: give each fit at least one image")
-    model = copy.deepcopy(model).eval().requires_grad_(False)
     others = list(kept_classes(c, model.num_classes))
-    label = model.label_columns()[others].mean(0).repeat(fits, 1).requires_grad_(True)  # (F, H)
+    mean = model.label_columns()[others].mean(0)
+    return fit_from(model, mean.repeat(fits, 1), images, steps, silent=False)
+
+
+@torch.enable_grad()
+def fit_from(
+    model: CVAE, starts: Tensor, images: Tensor, steps: int, silent: bool = True
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Fit a label of one's own, begun where one likes, to each of several sets of images.
+
+    Args:
+        model: The model; it is not changed.
+        starts: What stands in the label's place at first, (F, H); rows as `CVAE.label_columns` has.
+        images: (F, N, *image_shape) float in [0, 1].
+        steps: Steps of Adam.
+        silent: Whether there is no progress bar.
+
+    Returns:
+        As `fit_label`.
+    """
+    fits, n = images.shape[:2]
+    model = copy.deepcopy(model).eval().requires_grad_(False)
+    label = starts.clone().requires_grad_(True)
     z = label.new_zeros(fits, n, model.latent_dim).requires_grad_(True)
     least = label.new_full((fits,), math.inf)
     best_z = z.detach().clone()
@@ -102,7 +123,7 @@ def fit_label(
         costs = latent_cost(logits, z.flatten(0, 1), images.flatten(0, 1))
         return costs.view(fits, n).mean(1)
 
-    bar = progress(range(steps), f"fit {fits} labels")
+    bar = progress(range(steps), f"fit {fits} labels", silent=silent)
     for _, costs in zip(bar, descend(z, [label], cost, steps), strict=False):
         better = costs < least
         least[better] = costs[better]
@@ -313,6 +334,20 @@ def _check_data(data: LabelledImages, model: CVAE) -> None:
         raise ValueError(f"data has {data.num_classes} classes, the model {model.num_classes}")
 
 
+def train_label_alone(model: CVAE, label: int) -> None:
+    """Let gradients reach the weights of one label, too, and of their tensors nothing else.
+
+    Args:
+        model: The model; hooks are left on the tensors that hold these weights.
+        label: Number of the class.
+    """
+    for weight, first in model.label_weights():
+        only_label = torch.zeros_like(weight)
+        only_label[:, first + label] = 1
+        weight.requires_grad_(True)
+        weight.register_hook(only_label.mul)  # Adam leaves alone what has no gradient
+
+
 def _choose_weights(model: CVAE, label: int, over: str) -> list[nn.Parameter]:
     """Let gradients reach those weights alone that `relearn` trains; returns them."""
     model.requires_grad_(over == "all")
@@ -324,11 +359,7 @@ def _choose_weights(model: CVAE, label: int, over: str) -> list[nn.Parameter]:
                 layer.requires_grad_(True)
                 break
     elif over == "label":
-        for weight, first in model.label_weights():
-            only_label = torch.zeros_like(weight)
-            only_label[:, first + label] = 1
-            weight.requires_grad_(True)
-            weight.register_hook(only_label.mul)  # Adam leaves alone what has no gradient
+        train_label_alone(model, label)
     return [weight for weight in model.parameters() if weight.requires_grad]
 
 
