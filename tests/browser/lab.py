@@ -71,8 +71,9 @@ def server(folder: Path, settings: Path, command: tuple[str, ...] = ("jupyterlab
             f"--Voila.config_file_paths={CHECKOUT}",  # as if it were started there
         ]  # fmt: skip
     environment = os.environ | {
-        "JUPYTERLAB_SETTINGS_DIR": str(settings / "user"), "SA_PROGRESS": "0",
-        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+        "JUPYTERLAB_SETTINGS_DIR": str(settings / "user"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(settings / "workspaces"),  # else one for all servers
+        "SA_PROGRESS": "0", "PYDEVD_DISABLE_FILE_VALIDATION": "1",
     }  # fmt: skip
     log = (settings / "server.log").open("wb")
     process = subprocess.Popen(
@@ -126,6 +127,10 @@ def new_page(browser) -> Page:
     page.problems = []
     page.on("pageerror", lambda error: page.problems.append(str(error)))
     page.on("console", lambda said: said.type == "error" and page.problems.append(said.text))
+    page.on(
+        "response",
+        lambda said: said.status >= 500 and page.problems.append(f"{said.status} {said.url}"),
+    )
 
     def read(payload: str | bytes) -> None:
         text = payload if isinstance(payload, str) else payload.decode(errors="replace")
