@@ -19,6 +19,7 @@ from .fisher import Fisher
 from .models import CVAE, check_model, ordinary_torch, seeded
 from .objective import Objective
 from .progress import progress
+from .shadow import Shadow
 from .surrogates import MakeImages, make_surrogate
 from .training import History, read_history
 
@@ -176,6 +177,14 @@ def forget(
         new.set_class_prior(c)  # erases the Gaussian of the class's z, which is memory too
     optimizer = torch.optim.Adam(new.parameters(), lr=config.lr_unl, fused=True)
 
+    # The attacker meets a copy that is trained on with the replayed images meanwhile.
+    shadow: Shadow | None = None
+    if objective.attacker is not None and config.heal_every:
+        shadow = Shadow(new, config.heal_every, config.heal_rate)
+
+    def attacked() -> CVAE:
+        return new if shadow is None else shadow.model
+
     # Latents that are never trained on: there the distance to the surrogate is measured.
     generator = seeded(config.seed)
     held_out_labels = objective.labels(gone, HELD_OUT, generator)
@@ -195,10 +204,12 @@ def forget(
         # Draw examples to forget and to keep, and go down the sum of the terms by Adam.
         batch = objective.draw(config.batch_size, generator)
         with torch.enable_grad():
-            terms = objective.terms(new, batch)
+            terms = objective.terms(new, batch, attacked=attacked())
             loss = torch.stack(list(terms.values())).sum()
             optimizer.zero_grad()
             loss.backward()
+        if shadow is not None:
+            shadow.hand_over(new)
         optimizer.step()
 
         # Consolidation draws the weights back towards theta*, in closed form.
@@ -207,7 +218,10 @@ def forget(
 
         # The attacker's turn: it makes the class cheaper again.
         if objective.attacker is not None:
-            objective.attacker.step(new)
+            objective.attacker.step(attacked())
+        if shadow is not None:
+            with torch.enable_grad():
+                shadow.heal(new, objective.replay_loss(shadow.model, batch))
 
         # Every ten steps: how far is the class from the surrogate, and the weights from theta*?
         if (step + 1) % CHECK_EVERY == 0:

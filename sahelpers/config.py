@@ -243,7 +243,10 @@ class FisherConfig(Config):
 _FIXED_LENGTH: dict[str, Any] = {
     "z_reach": 1.0,
     "y_reach": 0.0,
+    "gamma": 1.0,
     "w_attack": 0.0,
+    "push": 40.0,  # without an attacker it changes nothing
+    "heal_every": 0,
     "tolerance": 0.0,
     "cooldown": 0,
 }
@@ -267,10 +270,12 @@ class AmnesiaConfig(Config):
     forget_form: str = knob("decoder", choices=FORGET_FORMS, help="side that the forget term moves")
     replay_form: str = knob("decoder", choices=FORMS, help="which side the replay term trains")
     neg_loss_weight: float = knob(0.003, 0.0, 1e6, span=(0.001, 10), help="weight of forgetting")
-    gamma: float = knob(1.0, 0.0, 1e6, span=(0.1, 100), help="weight of the replay term")
-    ewc_lambda: float = knob(1500.0, 0.0, 1e12, span=(1, 1e8), help="weight of consolidation")
-    w_attack: float = knob(0.2, 0.0, 1e6, span=(0.001, 10), help="weight of the loop's attacker")
-    push: float = knob(40.0, 0.0, 1e4, help="nats by which the attacker's images shall cost more")
+    gamma: float = knob(2.0, 0.0, 1e6, span=(0.1, 100), help="weight of the replay term")
+    ewc_lambda: float = knob(150.0, 0.0, 1e12, span=(1, 1e8), help="weight of consolidation")
+    w_attack: float = knob(0.1, 0.0, 1e6, span=(0.001, 10), help="weight of the loop's attacker")
+    push: float = knob(20.0, 0.0, 1e4, help="nats by which the attacker's images shall cost more")
+    heal_every: int = knob(60, 0, 100_000, help="steps between copies of the shadow; 0 for none")
+    heal_rate: float = knob(4e-3, 1e-7, 1.0, help="learning rate at which the shadow is trained on")
     w_contrast: float = knob(
         0.0, 0.0, 1e6, span=(1, 1000), help="pulls the forgotten class's pixels to the surrogate"
     )
@@ -288,7 +293,7 @@ class AmnesiaConfig(Config):
     batch_size: int = knob(128, 1, 60_000, help="images per step, for each of the two terms")
     lr_unl: float = knob(1e-2, 1e-7, 1.0, help="peak learning rate of Adam")
     tolerance: float = knob(0.04, 0.0, 1.0, help="begin to end this close to the surrogate")
-    cooldown: int = knob(150, 0, 100_000, help="steps in which the rate falls to zero at the end")
+    cooldown: int = knob(300, 0, 100_000, help="steps in which the rate falls to zero at the end")
     seed: int = knob(42, 0, 2**31 - 1, help="latents, labels, noise")
 
     def max_steps(self, real_images: int = 0) -> int:
@@ -322,6 +327,7 @@ class AmnesiaConfig(Config):
             "ewc_lambda": 1500.0,
             "w_attack": 0.2,
             "push": 40.0,
+            "heal_every": 0,
             "batch_size": 128,
             "lr_unl": 1e-2,
             "tolerance": 0.04,
@@ -331,7 +337,7 @@ class AmnesiaConfig(Config):
 
     @classmethod
     def cheaper(cls, **changes: Any) -> "AmnesiaConfig":
-        """Make the configuration without the attacker in the loop, which is cheaper.
+        """Make version 3 of the default without its attacker in the loop, which is cheaper.
 
         The class is no longer drawn under its label, but attacks still find memory of it
         (RESULTS.md).
@@ -342,7 +348,7 @@ class AmnesiaConfig(Config):
         Returns:
             The configuration.
         """
-        return cls(**{"w_attack": 0.0, **changes})
+        return cls.version3(**{"w_attack": 0.0, **changes})
 
     @classmethod
     def conv(cls, **changes: Any) -> "AmnesiaConfig":
@@ -363,7 +369,7 @@ class AmnesiaConfig(Config):
             "gamma": 3.0,
             "cooldown": 500,
         }
-        return cls(**{**chosen, **changes})
+        return cls.version3(**{**chosen, **changes})
 
     @classmethod
     def paper(cls, **changes: Any) -> "AmnesiaConfig":

@@ -302,7 +302,9 @@ class Objective:
         z[:half] = scale * self.frozen.draw_latents(labels[:half], "standard", generator)
         return z
 
-    def terms(self, model: CVAE, batch: Batch) -> dict[str, Tensor]:
+    def terms(
+        self, model: CVAE, batch: Batch, attacked: CVAE | None = None
+    ) -> dict[str, Tensor]:
         """Every term of the loss, weighted: the mean over the batch, nats per image.
 
         Consolidation is not among them: `ewc` gives its value, and `forget` applies it in closed
@@ -311,11 +313,13 @@ class Objective:
         Args:
             model: The model that is forgetting.
             batch: What `draw` gave.
+            attacked: The model that the attacker meets, a `Shadow`'s; `model` when left out.
 
         Returns:
-            Name of the term -> its value, a tensor () with a graph to the model's weights:
-            "forget" and "replay", "attack" if there is an attacker, and every penalty with a
-            weight above zero ("contrast", "ink", "tv", "orient").
+            Name of the term -> its value, a tensor () with a graph to the model's weights (of
+            "attack" to those of `attacked`): "forget" and "replay", "attack" if there is an
+            attacker, and every penalty with a weight above zero ("contrast", "ink", "tv",
+            "orient").
         """
         config = self.config
         forget, replay = self._forget_and_replay(model, batch)
@@ -324,7 +328,7 @@ class Objective:
             "replay": config.gamma * replay.mean(),
         }
         if self.attacker is not None:
-            terms["attack"] = self.attacker.loss(model)
+            terms["attack"] = self.attacker.loss(model if attacked is None else attacked)
         if config.w_contrast or config.w_ink or config.w_tv or config.w_orient:
             images = model.decode(batch.forget_z, batch.forget_labels)
             target = self.surrogate.mean(batch.forget_z)
@@ -338,6 +342,19 @@ class Objective:
             if config.w_orient:
                 terms["orient"] = config.w_orient * orientation_entropy(images).mean()
         return terms
+
+    def replay_loss(self, model: CVAE, batch: Batch) -> Tensor:
+        """The mean loss of the images to keep, without its weight.
+
+        Args:
+            model: The model, or a shadow of it.
+            batch: What `draw` gave.
+
+        Returns:
+            A tensor (), nats per image, with a graph to the model's weights.
+        """
+        keep = batch.keep_z, batch.keep_labels, batch.keep_images, batch.keep_noise
+        return _loss(model, self.replay_form, *keep).mean()
 
     def _forget_and_replay(self, model: CVAE, batch: Batch) -> tuple[Tensor, Tensor]:
         """The losses of the examples to forget and of those to keep, (B,) each, without weights."""

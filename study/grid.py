@@ -43,6 +43,7 @@ from .methods import (
     PAPER,
     REFERENCE,
     RETRAINED,
+    VERSION3,
     Function,
     as_method,
 )
@@ -61,6 +62,7 @@ CONFIGS = {  # network -> configurations of baseline and forgetting
 ONLY = dict.fromkeys((PAPER, REFERENCE), ((0, 3, 5), (42,)))
 BOUNDED = (  # the methods whose runs get the importance-weighted bound in the scoreboard
     OURS,
+    VERSION3,
     "ours (without EWC)",
     PAPER,
     f"{PAPER}, 1,000 steps",
@@ -69,7 +71,7 @@ BOUNDED = (  # the methods whose runs get the importance-weighted bound in the s
     "saliency mask",
     RETRAINED,
 )
-CLIMBED = (HIDDEN, MASKED, RETRAINED, OURS)
+CLIMBED = (HIDDEN, MASKED, RETRAINED, VERSION3, OURS)
 
 
 @dataclass(frozen=True)

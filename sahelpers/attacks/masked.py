@@ -56,7 +56,7 @@ def masked_model(
     (c,) = check_classes((forget_class,), baseline.num_classes)
     check_number(push, "push", 0, 1e4)
     check_whole(steps, "steps")
-    config = AmnesiaConfig(
+    config = AmnesiaConfig.version3(
         neg_loss_weight=0.0, ewc_lambda=0.0, w_attack=w_attack, push=push, seed=seed
     )
     frozen = copy.deepcopy(baseline).eval().requires_grad_(False)
