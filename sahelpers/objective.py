@@ -302,9 +302,7 @@ class Objective:
         z[:half] = scale * self.frozen.draw_latents(labels[:half], "standard", generator)
         return z
 
-    def terms(
-        self, model: CVAE, batch: Batch, attacked: CVAE | None = None
-    ) -> dict[str, Tensor]:
+    def terms(self, model: CVAE, batch: Batch, attacked: CVAE | None = None) -> dict[str, Tensor]:
         """Every term of the loss, weighted: the mean over the batch, nats per image.
 
         Consolidation is not among them: `ewc` gives its value, and `forget` applies it in closed

@@ -8,7 +8,7 @@ from sahelpers.config import DATASETS
 
 from . import results_page
 from .convert import convert
-from .experiments import effort, encoder, power, published, your_data
+from .experiments import effort, encoder, power, published, sealed, your_data
 from .grid import CLIMBED, CONFIGS, FURTHER_SEEDS, ONLY, RESULTS, SEEDS, Grid
 from .methods import MASKED, METHODS
 from .workers import BACKENDS, check_backend
@@ -19,6 +19,7 @@ EXPERIMENTS = {
     "encoder": (encoder, "what the encoder gives away: results/encoder.md, half an hour"),
     "power": (power, "how often the audit errs, a simulation: docs/protocol.md, minutes"),
     "published": (published, "from the published recipe's baseline: results/published.md, hours"),
+    "sealed": (sealed, "healings that are not in the loop: results/sealed.md, an hour"),
     "your_data": (your_data, "the chain on other images: results/your_data.md, an hour"),
 }
 

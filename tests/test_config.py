@@ -118,7 +118,7 @@ RANGES = {
     (0, 1e4): "push",
     (0, 1e6): "neg_loss_weight gamma w_attack w_contrast w_ink w_tv w_orient w_z w_y alpha_tv l2z",
     (0, 1e12): "ewc_lambda",
-    (0, 100_000): "cooldown",
+    (0, 100_000): "cooldown heal_every",
     (0, 10): "lr_y",
     (1, 100): "z_reach",
     (1, 512): "latent_dim",
@@ -128,7 +128,7 @@ RANGES = {
     (1, 100_000): "epochs_unl n_restarts",
     (1, 1_000_000): "replay_samples steps",
     (1, 10_000_000): "n_fisher_samples",
-    (1e-7, 1): "lr lr_unl",
+    (1e-7, 1): "lr lr_unl heal_rate",
     (1e-6, 10): "lr_z",
 }
 
@@ -177,9 +177,9 @@ def test_a_class_that_is_no_number_is_named_whole(bad):
 def test_presets_take_changes():
     assert sa.AmnesiaConfig.paper(gamma=2.0, seed=3).gamma == 2
     assert sa.AmnesiaConfig.reference(lr_unl=1e-3).lr_unl == 1e-3
-    assert sa.AmnesiaConfig.cheaper(seed=3) == sa.AmnesiaConfig(seed=3, w_attack=0)
+    assert sa.AmnesiaConfig.cheaper(seed=3) == sa.AmnesiaConfig.version3(seed=3, w_attack=0)
     other = {"push": 30.0, "w_attack": 0.37, "neg_loss_weight": 0.02, "gamma": 3.0, "cooldown": 500}
-    assert sa.AmnesiaConfig.conv(seed=3) == sa.AmnesiaConfig(seed=3, **other)
+    assert sa.AmnesiaConfig.conv(seed=3) == sa.AmnesiaConfig.version3(seed=3, **other)
     assert sa.ProbeConfig.prototype(steps=7) == sa.ProbeConfig(n_restarts=6, steps=7)
     assert sa.ProbeConfig.prototype() == sa.ProbeConfig(n_restarts=6, steps=800)
 

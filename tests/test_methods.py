@@ -114,8 +114,8 @@ def test_retraining_gives_the_retrained_model_of_the_story(story, tmp_path, monk
 
 OTHER = {
     "surrogate": "noise", "gray_value": 0.25, "z_reach": 2.0, "y_reach": 0.5, "forget_form": "l1",
-    "replay_form": "elbo", "neg_loss_weight": 0.01, "gamma": 2.0, "ewc_lambda": 10.0,
-    "w_attack": 0.1, "push": 30.0, "w_contrast": 1.0, "w_ink": 1.0, "w_tv": 1.0, "w_orient": 1.0,
+    "replay_form": "elbo", "neg_loss_weight": 0.01, "gamma": 3.0, "ewc_lambda": 10.0,
+    "w_attack": 0.3, "push": 30.0, "heal_every": 7, "heal_rate": 0.01, "w_contrast": 1.0, "w_ink": 1.0, "w_tv": 1.0, "w_orient": 1.0,
     "epochs_unl": 2, "replay_samples": 160, "batch_size": 16, "lr_unl": 1e-3, "tolerance": 0.1,
     "cooldown": 3,
 }  # fmt: skip
@@ -132,11 +132,13 @@ def test_which_knobs_the_methods_read():
     assert set(OTHER) == {f.name for f in fields(sa.AmnesiaConfig)} - {"seed"}
     knobs = {name: set(unread(name)) for name in METHODS}
     assert knobs[OURS] == set()
-    assert knobs["ours (without the loop)"] == {"w_attack"}
+    shadow = {"heal_every", "heal_rate"}
+    assert knobs["ours (without the loop)"] == {"w_attack", *shadow}
+    assert knobs["ours (without the healing)"] == shadow
     assert knobs["ours (without EWC)"] == {"ewc_lambda"}
     assert knobs["ours (without replay)"] == {"gamma"}
     objective = {"epochs_unl", "batch_size", "lr_unl", "tolerance", "cooldown", "w_attack", "push"}
-    objective |= {"ewc_lambda", "neg_loss_weight", "z_reach", "y_reach"}
+    objective |= {"ewc_lambda", "neg_loss_weight", "z_reach", "y_reach", "gamma", *shadow}
     for name in set(METHODS) - {OURS, *methods.VARIANTS}:
         part = objective if name in ("saliency mask", "projection") else set(OTHER)
         assert knobs[name] == part, name
@@ -175,5 +177,5 @@ def test_a_plain_function_may_be_a_method():
     method = as_method(mine)
     assert method.function is mine
     assert as_method(method) is method
-    assert method.digests(sa.AmnesiaConfig()) != method.digests(sa.AmnesiaConfig(gamma=2.0))
+    assert method.digests(sa.AmnesiaConfig()) != method.digests(sa.AmnesiaConfig(gamma=3.0))
     assert study.METHODS is METHODS

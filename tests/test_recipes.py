@@ -89,9 +89,8 @@ def fishers(mnist, **options):
 def forgotten(mnist, **options):
     model, two_steps = untrained(), {"epochs_unl": 1, "replay_samples": 64, "batch_size": 32}
     fisher_of = sa.class_fishers(model, fixed(mnist)[0], sa.FisherConfig(n_fisher_samples=40))
-    config = sa.AmnesiaConfig(
-        **{**two_steps, "cooldown": 0, "tolerance": 0.0, "ewc_lambda": 1e5, **options}
-    )
+    fixed_here = {"cooldown": 0, "tolerance": 0.0, "ewc_lambda": 1e5}
+    config = sa.AmnesiaConfig.version3(**{**two_steps, **fixed_here, **options})
     result = sa.forget(model, fisher_of.without(3), 3, config)
     terms = [values[-1] for name, values in result.history.items() if name != "ewc"]
     moved = shift(weights(model), weights(result.model))[0]
@@ -112,6 +111,7 @@ MAKERS = {
     "Fisher, product": (fisher, lambda m: fishers(m, estimator="product")),
     "Fisher, decoder": (fisher, lambda m: fishers(m, estimator="decoder")),
     "forget": (amnesia, lambda m: forgotten(m, surrogate="blank")),  # gray is what it draws
+    "forget, shadow": (amnesia, lambda m: forgotten(m, surrogate="blank", heal_every=2)),
     "forget, elbo": (amnesia, lambda m: forgotten(m, forget_form="elbo", replay_form="elbo")),
     "forget, penalties": (amnesia, lambda m: forgotten(m, w_tv=20.0, w_contrast=9.0, w_ink=9.0)),
 }
