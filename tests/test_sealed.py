@@ -70,6 +70,6 @@ def test_models_that_are_in_the_journal_are_not_measured_again(tmp_path, monkeyp
     journal = tmp_path / "sealed.jsonl"
     journal.write_text("".join(json.dumps(line) + "\n" for line in lines()))
     monkeypatch.setattr(sealed, "DIGITS", (0, 5))
-    monkeypatch.setattr(sealed, "SEEDS", (0, 1))
-    monkeypatch.setattr(sealed, "RETRAINED_SEEDS", (0, 1, 2))
+    models = [(of["kind"], of["seed"]) for of in lines() if of["digit"] == 0]
+    monkeypatch.setattr(sealed, "MODELS", models)
     assert sealed.measure(journal) == lines()
