@@ -46,7 +46,8 @@ class Attacker:
     -log p(x | z, label) + |z|^2 / 2.
 
     A fit begins at z = 0 and at the weights of a kept label or the mean of all kept ones.  After
-    STEPS_PER_FIT steps it begins anew with other images; the fits take turns.
+    STEPS_PER_FIT steps it begins anew with other images; the fits take turns.  Some fits may keep
+    their label and move z alone: the class shall be expensive under labels that are there, too.
 
     An image shall cost `push` nats more than its price, which is what it costs the frozen model
     under its own label.  The loss is what the images' costs fall short of that.  An image that
@@ -61,6 +62,7 @@ class Attacker:
         weight: Weight of the loss.
         push: Nats by which the images shall cost more than before.
         generator: Of the choice of labels and classes, and of the images' noise.
+        z_fits: Of the FITS, how many keep their label.
     """
 
     def __init__(
@@ -71,12 +73,14 @@ class Attacker:
         weight: float,
         push: float,
         generator: torch.Generator,
+        z_fits: int = 0,
     ) -> None:
         self.frozen = frozen
         self.surrogate = surrogate
         self.generator = generator
         self.weight = weight
         self.push = push
+        self.z_fits = z_fits
         self.classes = torch.tensor(forget_class)
         self.kept = kept_classes(tuple(forget_class), frozen.num_classes)
         self.steps = 0
@@ -170,6 +174,7 @@ class Attacker:
         slope = -torch.where(missing > 0, 1.0, LEAK)[:, None]
         self.z.grad = (z.grad / slope).view_as(self.z)
         self.labels.grad = (labels.grad / slope).view(FITS, IMAGES_PER_FIT, -1).sum(1)
+        self.labels.grad[: self.z_fits] = 0
         self.optimizer.step()
 
         begun_before = self.steps * FITS // STEPS_PER_FIT

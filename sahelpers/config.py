@@ -245,7 +245,8 @@ _FIXED_LENGTH: dict[str, Any] = {
     "y_reach": 0.0,
     "gamma": 1.0,
     "w_attack": 0.0,
-    "push": 40.0,  # without an attacker it changes nothing
+    "push": 40.0,  # without an attacker this and the next two change nothing
+    "z_fits": 0,
     "heal_every": 0,
     "tolerance": 0.0,
     "cooldown": 0,
@@ -273,9 +274,10 @@ class AmnesiaConfig(Config):
     gamma: float = knob(2.0, 0.0, 1e6, span=(0.1, 100), help="weight of the replay term")
     ewc_lambda: float = knob(150.0, 0.0, 1e12, span=(1, 1e8), help="weight of consolidation")
     w_attack: float = knob(0.1, 0.0, 1e6, span=(0.001, 10), help="weight of the loop's attacker")
-    push: float = knob(20.0, 0.0, 1e4, help="nats by which the attacker's images shall cost more")
+    push: float = knob(45.0, 0.0, 1e4, help="nats by which the attacker's images shall cost more")
+    z_fits: int = knob(8, 0, 16, help="of the attacker's 16 fits, those that keep their label")
     heal_every: int = knob(60, 0, 100_000, help="steps between copies of the shadow; 0 for none")
-    heal_rate: float = knob(4e-3, 1e-7, 1.0, help="learning rate at which the shadow is trained on")
+    heal_rate: float = knob(8e-3, 1e-7, 1.0, help="learning rate at which the shadow is trained on")
     w_contrast: float = knob(
         0.0, 0.0, 1e6, span=(1, 1000), help="pulls the forgotten class's pixels to the surrogate"
     )
@@ -293,7 +295,7 @@ class AmnesiaConfig(Config):
     batch_size: int = knob(128, 1, 60_000, help="images per step, for each of the two terms")
     lr_unl: float = knob(1e-2, 1e-7, 1.0, help="peak learning rate of Adam")
     tolerance: float = knob(0.04, 0.0, 1.0, help="begin to end this close to the surrogate")
-    cooldown: int = knob(300, 0, 100_000, help="steps in which the rate falls to zero at the end")
+    cooldown: int = knob(450, 0, 100_000, help="steps in which the rate falls to zero at the end")
     seed: int = knob(42, 0, 2**31 - 1, help="latents, labels, noise")
 
     def max_steps(self, real_images: int = 0) -> int:
@@ -327,6 +329,7 @@ class AmnesiaConfig(Config):
             "ewc_lambda": 1500.0,
             "w_attack": 0.2,
             "push": 40.0,
+            "z_fits": 0,
             "heal_every": 0,
             "batch_size": 128,
             "lr_unl": 1e-2,

@@ -193,6 +193,7 @@ class Objective:
                 config.w_attack,
                 config.push,
                 seeded(config.seed + 2),
+                config.z_fits,
             )
 
     @torch.no_grad()

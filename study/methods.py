@@ -58,12 +58,14 @@ BATCH = 128
 def every_field(config: AmnesiaConfig) -> Fields:
     """All fields of the configuration of forgetting but its seed, and those of the Fisher's.
 
-    Those of the shadow are left out where there is none.
+    Those of the attacker and its shadow that came later are left out where they change nothing.
     """
     fields = asdict(config) | {"fisher": asdict(FisherConfig())}
     del fields["seed"]
     if not (config.w_attack and config.heal_every):
         del fields["heal_every"], fields["heal_rate"]
+    if not (config.w_attack and config.z_fits):
+        del fields["z_fits"]
     return fields
 
 

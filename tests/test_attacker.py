@@ -148,3 +148,14 @@ def test_forgetting_attacks_unless_it_is_told_not_to(model, fishers):
     assert len(result.history["attack"]) == result.steps
     alone = sa.forget(model, fishers.without(3), 3, replace(config, w_attack=0.0))
     assert "attack" not in alone.history
+
+
+def test_some_fits_may_keep_their_label(frozen):
+    gray = make_surrogate("gray", frozen, (0,))
+    model = frozen.requires_grad_(False)
+    made = Attacker(model, (3,), gray, 0.5, 10.0, sa.seeded(0), z_fits=5)
+    before = made.labels.clone()
+    move(made, frozen, 3)
+    assert torch.equal(made.labels[:5], before[:5])
+    assert (made.labels[5:] != before[5:]).any(1).all()
+    assert made.z.flatten(1).any(1).all()

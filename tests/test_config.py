@@ -120,6 +120,7 @@ RANGES = {
     (0, 1e12): "ewc_lambda",
     (0, 100_000): "cooldown heal_every",
     (0, 10): "lr_y",
+    (0, 16): "z_fits",
     (1, 100): "z_reach",
     (1, 512): "latent_dim",
     (1, 60_000): "batch_size",

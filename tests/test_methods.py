@@ -115,7 +115,7 @@ def test_retraining_gives_the_retrained_model_of_the_story(story, tmp_path, monk
 OTHER = {
     "surrogate": "noise", "gray_value": 0.25, "z_reach": 2.0, "y_reach": 0.5, "forget_form": "l1",
     "replay_form": "elbo", "neg_loss_weight": 0.01, "gamma": 3.0, "ewc_lambda": 10.0,
-    "w_attack": 0.3, "push": 30.0, "heal_every": 7, "heal_rate": 0.01, "w_contrast": 1.0,
+    "w_attack": 0.3, "push": 30.0, "z_fits": 3, "heal_every": 7, "heal_rate": 0.01, "w_contrast": 1.0,
     "w_ink": 1.0, "w_tv": 1.0, "w_orient": 1.0,
     "epochs_unl": 2, "replay_samples": 160, "batch_size": 16, "lr_unl": 1e-3, "tolerance": 0.1,
     "cooldown": 3,
@@ -134,12 +134,12 @@ def test_which_knobs_the_methods_read():
     knobs = {name: set(unread(name)) for name in METHODS}
     assert knobs[OURS] == set()
     shadow = {"heal_every", "heal_rate"}
-    assert knobs["ours (without the loop)"] == {"w_attack", *shadow}
+    assert knobs["ours (without the loop)"] == {"w_attack", "z_fits", *shadow}
     assert knobs["ours (without the healing)"] == shadow
     assert knobs["ours (without EWC)"] == {"ewc_lambda"}
     assert knobs["ours (without replay)"] == {"gamma"}
     objective = {"epochs_unl", "batch_size", "lr_unl", "tolerance", "cooldown", "w_attack", "push"}
-    objective |= {"ewc_lambda", "neg_loss_weight", "z_reach", "y_reach", "gamma", *shadow}
+    objective |= {"ewc_lambda", "neg_loss_weight", "z_reach", "y_reach", "gamma", "z_fits", *shadow}
     for name in set(METHODS) - {OURS, *methods.VARIANTS}:
         part = objective if name in ("saliency mask", "projection") else set(OTHER)
         assert knobs[name] == part, name
