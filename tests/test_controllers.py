@@ -532,6 +532,24 @@ def test_every_attack_is_the_plain_function_on_every_model(prober, story, scorin
         assert found.shares["all judges"] == min(found.shares.values())
 
 
+def test_models_may_be_trained_on_before_the_attack(prober, story):
+    prober.choose("prototype", 4, 3)
+    prober.change(n_restarts=5, steps=6)
+    done = []
+    assert prober.run(stopped_never(), making=lambda what: lambda share: done.append((what, share)))
+    for name in ("forgotten", "retrained"):
+        assert (f"Training the {name} model on", pytest.approx(2 / 3)) in done
+    for name, found in prober.outcomes.items():
+        there = {"sa": sa, "model": prober.models[name], "story": story}
+        exec(prober.code(), there)
+        assert torch.equal(found.result.images, there["found"].images)
+        as_is = prober.code().partition("\n")[2].replace("found = ", "")
+        plain = eval(as_is, {**there, "model": prober.models[name]})
+        assert not torch.equal(found.result.images, plain.images)
+    prober.reset()
+    assert prober.train_on == 0
+
+
 @pytest.mark.parametrize(("forget_class", "label"), [(5, 5), ((7, 5), 7), ((7, 5), 4)])
 def test_the_models_are_the_story_s_own_by_default(story, tiny, forget_class, label, monkeypatch):
     asked = []

@@ -115,8 +115,8 @@ def test_retraining_gives_the_retrained_model_of_the_story(story, tmp_path, monk
 OTHER = {
     "surrogate": "noise", "gray_value": 0.25, "z_reach": 2.0, "y_reach": 0.5, "forget_form": "l1",
     "replay_form": "elbo", "neg_loss_weight": 0.01, "gamma": 3.0, "ewc_lambda": 10.0,
-    "w_attack": 0.3, "push": 30.0, "z_fits": 3, "heal_every": 7, "heal_rate": 0.01, "w_contrast": 1.0,
-    "w_ink": 1.0, "w_tv": 1.0, "w_orient": 1.0,
+    "w_attack": 0.3, "push": 30.0, "z_fits": 3, "heal_every": 7, "heal_rate": 0.01,
+    "w_contrast": 1.0, "w_ink": 1.0, "w_tv": 1.0, "w_orient": 1.0,
     "epochs_unl": 2, "replay_samples": 160, "batch_size": 16, "lr_unl": 1e-3, "tolerance": 0.1,
     "cooldown": 3,
 }  # fmt: skip

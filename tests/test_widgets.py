@@ -601,6 +601,18 @@ def test_an_attack_fills_the_table(where, prober, attack):
     assert "steps=10" in prober.code.value
 
 
+def test_models_are_trained_on_before_the_attack_where_one_says_so(prober):
+    prober.train_on.value = 400
+    prober.knobs["steps"].value = 10
+    assert "sa.heal(model, (3,), story.train, 400)" in prober.code.value
+    prober.run.click()
+    assert "Done" in done(prober)
+    assert "class 3 after 400 steps of training on: restarts" in prober.table.value
+    prober.reset.click()
+    assert prober.train_on.value == 0
+    assert "sa.heal" not in prober.code.value
+
+
 def test_only_the_priors_of_the_attack_are_shown(prober):
     def shown():
         return {n for n, s in prober.knobs.items() if s.layout.display is None}

@@ -18,6 +18,7 @@ from ..attacks.latent import (
     invert_blind,
     invert_prototypes,
 )
+from ..attacks.weights import heal
 from ..checks import check_is
 from ..config import ProbeConfig, check_classes
 from ..elbo import elbo_terms
@@ -62,6 +63,10 @@ ATTACKS = {
     "guided": Attack(guided_attack, {"guide": "guide"}, ("l2z",)),
 }
 ALWAYS = ("n_restarts", "steps")  # knobs of every attack
+TRAIN_ON = (
+    0,
+    400,
+)  # steps of training on before the attack; the second is the ladder's first stage
 COUNT, SIDE = 8, 56  # restarts shown, the best first, and the pixels of each
 FORGETTING = 1.4  # a step of forgetting, in steps of training (docs/benchmarks.md)
 Models = Mapping[str, CVAE] | None
@@ -96,6 +101,7 @@ class ProbeController(Controller):
 
     Attributes:
         attack, forget_class, config: The settings.
+        train_on: Steps for which every model is trained on with kept images before it is attacked.
         ran: The configuration that the outcomes were found with.
         outcomes: Name of the model -> what was found; empty until `run` has ended.
     """
@@ -170,8 +176,9 @@ class ProbeController(Controller):
             self.ran: ProbeConfig | None = None
             self.choose("prototype", self.start[0])
 
-    def choose(self, attack: str, forget_class: int) -> None:
-        """Choose the attack, with its preset, and the class it is after; what was found is void."""
+    def choose(self, attack: str, forget_class: int, train_on: int = 0) -> None:
+        """Choose the attack, with its preset, the class it is after, and for how many steps every
+        model is trained on before; what was found is void."""
         if attack not in ATTACKS:
             raise ValueError(f"attack={attack!r} is not one of {', '.join(ATTACKS)}")
         (wanted,) = check_classes((forget_class,), self.num_classes)
@@ -179,7 +186,7 @@ class ProbeController(Controller):
             if attack != self.attack:
                 blind = attack == "blind"
                 self.config = ProbeConfig() if blind else ProbeConfig.prototype()
-            self.attack, self.forget_class = attack, wanted
+            self.attack, self.forget_class, self.train_on = attack, wanted, train_on
             self.outcomes: dict[str, Outcome] = {}
 
     def run(
@@ -202,7 +209,7 @@ class ProbeController(Controller):
         """
         with LOCK:
             name_of_attack, label, config = self.attack, self.forget_class, self.config
-            gone, makers = self.gone, self.makers
+            gone, makers, train_on = self.gone, self.makers, self.train_on
         attack = ATTACKS[name_of_attack]
         targets = {}
         try:
@@ -212,6 +219,9 @@ class ProbeController(Controller):
             for name, make in makers.items():
                 with stoppable(stop, making(f"Making the {name} model")):
                     targets[name] = make()
+                if train_on:
+                    with stoppable(stop, making(f"Training the {name} model on")):
+                        targets[name] = heal(targets[name], gone, self.story.train, train_on)
         except Stopped:
             return False
         self.made.add(gone)
@@ -246,12 +256,15 @@ class ProbeController(Controller):
             return what, self.code()
 
     def code(self) -> str:
-        """A line of code that attacks one `model` with the present settings."""
+        """Code that attacks one `model` with the present settings."""
         with LOCK:
-            attack = ATTACKS[self.attack]
+            attack, train_on = ATTACKS[self.attack], self.train_on
             words = ["model", str(self.forget_class), as_code(self.config)]
         words += [f"{word}=story.{path}" for word, path in attack.needs.items()]
-        return f"found = sa.{attack.function.__name__}({', '.join(words)})"
+        before = (
+            f"model = sa.heal(model, {self.gone}, story.train, {train_on})\n" if train_on else ""
+        )
+        return f"{before}found = sa.{attack.function.__name__}({', '.join(words)})"
 
 
 def _same(model: CVAE) -> CVAE:
@@ -306,13 +319,15 @@ class ProbeDashboard(KnobDashboard):
         named = [(name, k) for k, name in enumerate(c.names)]
         self.attack = self.menu("ATTACK", ATTACKS, c.attack, lambda _: self._choose())
         self.label = self.menu("FORGET_CLASS", named, c.forget_class, lambda _: self._choose())
+        named = [(f"{n} steps, on what is kept" if n else "no", n) for n in TRAIN_ON]
+        self.train_on = self.menu("TRAIN ON FIRST", named, 0, lambda _: self._choose())
         submit = partial(self.worker.submit, self._run)
         self.run = self.button("Attack", "attack every model", submit, "primary")
         self.reset = self.button("Reset", "back to the first settings", self._reset)
         self.picture = ipw.HTML()
         buttons = ipw.HBox([self.run, self.stop, self.reset])
         self.arrange(
-            [self.attack, self.label, *self.knobs.values(), buttons, self.progress],
+            [self.attack, self.label, self.train_on, *self.knobs.values(), buttons, self.progress],
             [self.picture, self.table],
             [wrapped([self.code]), self.help],
         )
@@ -321,7 +336,7 @@ class ProbeDashboard(KnobDashboard):
 
     def _choose(self) -> None:
         self.worker.stop()  # what it would find is no longer asked for
-        self.controller.choose(self.attack.value, self.label.value)
+        self.controller.choose(self.attack.value, self.label.value, self.train_on.value)
         self._follow()
 
     def _reset(self) -> None:
@@ -336,6 +351,7 @@ class ProbeDashboard(KnobDashboard):
         with self.quietly():
             self.attack.value = self.controller.attack
             self.label.value = self.controller.forget_class
+            self.train_on.value = self.controller.train_on
         for name, slider in self.knobs.items():
             used = name in (*ALWAYS, *ATTACKS[self.controller.attack].knobs)
             slider.layout.display = None if used else "none"
@@ -386,8 +402,9 @@ class ProbeDashboard(KnobDashboard):
         for name, found in outcomes.items():
             shares = [f"{100 * share:.0f} %" for share in found.shares.values()]
             lines.append((name, *shares, f"{found.result.loss[0]:.4f}"))
+        before = f" after {c.train_on} steps of training on" if c.train_on else ""
         caption = (
-            f"Attack {c.attack}, class {c.names[c.forget_class]}: restarts out of {count} that a "
-            "judge calls the class (P of 0.5 or more)"
+            f"Attack {c.attack}, class {c.names[c.forget_class]}{before}: restarts out of {count} "
+            "that a judge calls the class (P of 0.5 or more)"
         )
         self.table.value = table(caption, ("model", *first.shares, "best loss"), lines)
