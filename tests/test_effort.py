@@ -17,7 +17,7 @@ from study.experiments import effort
 LITTLE = sa.LadderConfig(
     images=4, z_steps=2, sets=1, set_size=3, fit_steps=2, heal_steps=2, relearn_steps=25
 )
-NAMES = ["hidden", "masked", "ours", "retrained"]
+NAMES = ["hidden", "masked", "version 3", "ours", "retrained"]
 
 
 @pytest.fixture
@@ -32,6 +32,7 @@ def story(monkeypatch):
     images = torch.rand((60, 1, 8, 8), generator=sa.seeded(0))
     data = sa.LabelledImages(images, torch.tensor([0, 2] * 15 + [1] * 30), ("a", "b", "c"))
     monkeypatch.setattr(sa, "masked_model", partial(sa.masked_model, steps=1))
+    monkeypatch.setitem(effort.MODELS, "version 3", lambda story, digit: made(5))
     baseline = made(0)
     return SimpleNamespace(
         baseline=SimpleNamespace(model=baseline),
@@ -93,11 +94,19 @@ def test_the_sentence_names_both_ends_of_training_on():
 def test_the_command_writes_the_file_and_readmes_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr(effort, "FILE", tmp_path / "effort.json")
     monkeypatch.setattr(effort, "CHECKOUT", tmp_path)
-    monkeypatch.setattr(effort, "curves", lambda story, digit: curves())
+    asked = []
+
+    def measured(story, digit, models):
+        asked.append(models)
+        return (of for of in curves() if of["model"] in models)
+
+    monkeypatch.setattr(effort, "curves", measured)
     monkeypatch.setattr(sa, "Story", lambda: None)
     readme = tmp_path / "README.md"
     readme.write_text(f"Before {effort.BEGIN}old{effort.END} after.")
-    effort.main(argparse.Namespace())
+    effort.main(argparse.Namespace(models=["retrained", "ours"]))
+    effort.main(argparse.Namespace(models=["hidden"]))
+    assert asked == [["retrained", "ours"], ["hidden"]]  # what is there stays
     written = json.loads((tmp_path / "effort.json").read_text())
     assert written["digit"] == 3
     assert [of["rung"] for of in written["curves"]] == [FITTED, HEALED_FITTED, WEIGHTS] * 3
