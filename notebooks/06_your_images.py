@@ -96,6 +96,7 @@ def chain(story, gone):
     return models
 
 
+# %%
 def look(story, before, after, gone):
     """What the open-set judge says, and whether that can be judged at all."""
     images = {"train": story.train, "test": story.test, "judges": story.judges}
