@@ -257,7 +257,7 @@ for claim, true in claims.items():
     print(f"{claim}: {'holds' if true else fails}")
 
 # %% [markdown]
-# *All four models draw the digit here, and again only the price tells them apart. A negative number says that a gate fitted to these ten images makes them cheaper than the digit's own gate does.*
+# *All four models draw the digit here, some of them badly, and again the price tells them apart. A negative number says that a gate fitted to these ten images makes them cheaper than the digit's own gate does.*
 #
 # ## 5. Trained on: does the digit come back?
 #
@@ -348,20 +348,21 @@ WORDS = {
 }
 figure, axes = plt.subplots(1, 3, figsize=(12, 3.4), layout="constrained", sharey=True)
 for ax, (rung, words) in zip(axes, WORDS.items(), strict=True):
-    for k, name in enumerate(name for at, name in compared if at == rung):
+    for name in (name for at, name in compared if at == rung):
         nats = excess(rung, name)
-        style = sa.plots.line_style(k, "forgotten" if name == "ours" else name)
+        style = sa.plots.line_style(0, "forgotten" if name == "ours" else name)
         ax.plot(list(nats), list(nats.values()), ms=4, label=name, **style)
     ax.axhline(0, color=sa.plots.RETRAINED, lw=2, label="retrained")
     ax.set(title=rung, xlabel=words)
     ax.set_xscale("symlog", linthresh=25)
+    ax.set_xlim(left=-3)
 axes[0].set_ylabel(f"excess on the {effort['digit']}, nats")
 lines = axes[0].get_legend_handles_labels()
 figure.legend(*lines, ncols=5, loc="outside lower center", frameon=False)
 plt.show()
 for rung, name in compared:
     (few_steps, first), *_, (steps, last) = excess(rung, name).items()
-    print(f"{rung}, {name}: {first:+.1f} nats at {few_steps} steps, {last:+.1f} at {steps}")
+    print(f"{rung}: {name} has {first:+.1f} nats at {few_steps} steps and {last:+.1f} at {steps}")
 
 # %% [markdown]
 # *The green line at zero is the retrained model. What lies above it is memory. A line that is still rising at its right end says that the attack stopped too soon; an attack is fair where its line is flat there. Left: the attacker fits a label for longer. Middle: he trains the model on first; this is where the masked model, which knows the digit, comes up. Right: he relearns with all weights, with ten real images among kept ones; a point is the best that he had reached by then. The lines below the figure are written from the same file.*
@@ -460,7 +461,7 @@ figure, axes = plt.subplots(1, len(rungs), figsize=(13, 2.6), layout="constraine
 for ax, rung in zip(axes, rungs, strict=True):
     for row, kind in enumerate(marks):
         numbers = marks[kind][rung]
-        style = sa.plots.line_style(row, kind)
+        style = sa.plots.line_style(0, kind)
         ax.plot(numbers, [row] * len(numbers), ls="", **style)
     ax.set(title=f"{SHOWN}: {rung}", xlabel="nats")
     ax.title.set_size(9)

@@ -67,13 +67,23 @@ SHAPE = (1, 8, 8)  # channels, height, width: the height stands before the width
 FORGET_CLASS = 3  # number or name of the class to forget, or a tuple
 PASSES = 100  # over the training images: the fewer images, the more
 
+
 # %%
+def pushed(images):
+    """`PUSH` in proportion to the values of an image: the default is for 784 of them."""
+    return sa.AmnesiaConfig().push * images.images[0].numel() / 784
+
+
 if FOLDER is None:
     train, test = (sa.load_dataset("digits8", split) for split in ("train", "test"))
 else:
     train, test = sa.LabelledImages.from_folder(FOLDER, SHAPE).split()
-judge = sa.JudgeConfig(epochs=max(4, PASSES // 4))
-story = sa.Story((train, test), baseline=sa.BaselineConfig(epochs=PASSES), judge=judge)
+configs = {
+    "baseline": sa.BaselineConfig(epochs=PASSES),
+    "judge": sa.JudgeConfig(epochs=max(4, PASSES // 4)),
+    "amnesia": sa.AmnesiaConfig(push=pushed(train)),
+}
+story = sa.Story((train, test), **configs)
 forgotten = train.class_numbers(FORGET_CLASS)  # a tuple; names will do as well
 print(story.report())
 print("to forget:", ", ".join(f"number {c}, called {train.class_names[c]}" for c in forgotten))
@@ -81,7 +91,7 @@ sa.plots.class_columns(train.images, train.labels, 4, names=train.class_names)
 plt.show()
 
 # %% [markdown]
-# *Equal images stay on one side of the split between training and test images.* Now we train a baseline, forget the class, and draw with both models at the same latents:
+# *Equal images stay on one side of the split between training and test images.* One knob has to fit the size of the images: `PUSH` says how many nats more the forgotten class shall cost, and an image with fewer pixels has fewer nats to give. Now we train a baseline, forget the class, and draw with both models at the same latents:
 
 
 # %%
@@ -179,7 +189,6 @@ def draw_pictures(folder, each=140):
 
 # %%
 COLOURS = 2  # the number of the class to forget
-judge = sa.JudgeConfig(epochs=15)
 with tempfile.TemporaryDirectory() as folder:
     draw_pictures(folder)
     in_colour = sa.LabelledImages.from_folder(folder, (3, 16, 20)).split()
@@ -191,7 +200,9 @@ with tempfile.TemporaryDirectory() as folder:
 print(in_colour[0].report(in_colour[1]))
 
 # %%
-coloured = sa.Story(in_colour, baseline=sa.BaselineConfig(epochs=80), judge=judge)
+configs = {"baseline": sa.BaselineConfig(epochs=80), "judge": sa.JudgeConfig(epochs=15)}
+amnesia = sa.AmnesiaConfig(push=pushed(in_colour[0]))
+coloured = sa.Story(in_colour, amnesia=amnesia, **configs)
 gone = coloured.train.class_numbers(COLOURS)
 before, after = chain(coloured, gone)
 gates = look(coloured, before, after, gone)
@@ -204,7 +215,7 @@ gates = look(coloured, before, after, gone)
 # Two mistakes are easy to make. Exchanging height and width is caught when the folder is read: the message above says what to type. Reading coloured pictures with one channel is not an error, but here it throws away what tells the classes apart:
 
 # %%
-gray = sa.Story(in_gray, baseline=sa.BaselineConfig(epochs=80), judge=judge)
+gray = sa.Story(in_gray, **configs)
 images = {"train": gray.train, "test": gray.test, "judges": gray.judges}
 print(sa.can_be_judged(gray.baseline.model, gone[0], **images))
 
