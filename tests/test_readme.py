@@ -110,7 +110,7 @@ def test_the_lesson_names_sections_that_are_there():
     told = re.findall(r"\(\[\d\d\]\(\.\./(notebooks/\w+)\.ipynb\), \*(.+?)\*\)", text)
     rows = re.findall(r"\| \[\d\d\]\(\.\./(notebooks/\w+)\.ipynb\) (.+)", text)
     told += [(twin, name) for twin, row in rows for name in re.findall(r"\*(.+?)\*", row)]
-    assert len(told) == 10 + 11
+    assert len(told) == 10 + 10
     for twin, name in told:
         lines = (CHECKOUT / f"{twin}.py").read_text(encoding="utf-8").splitlines()
         assert f"# ## {name}" in lines, (twin, name)
