@@ -139,7 +139,7 @@ gates = look(story, before, after, forgotten)
 # Samples do not show what the weights hold, so the model climbs the ladder of [notebook 04](04_probing.ipynb). `sa.audit` builds a model that hides the class and a masked one, which are known to remember it, and compares with three models that were retrained without it. These images are small, so the attackers get fewer steps than on MNIST.
 
 # %% tags=["nbval-ignore-output"]
-config = sa.LadderConfig(z_steps=50, fit_steps=200, heal_steps=400, relearn_steps=200)
+config = sa.LadderConfig(z_steps=50, sets=2, fit_steps=200, heal_steps=200, relearn_steps=100)
 retrained = [story.retrained(forgotten, seed).model for seed in (42, 43, 44)]
 models = {"baseline": before, "retrained": retrained, "data": (train, test)}
 findings = {}
