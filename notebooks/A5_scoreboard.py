@@ -236,7 +236,7 @@ plt.show()
 print("no memory measured yet:", "; ".join(m for m in methods if m not in by_ladder) or "none")
 
 # %% [markdown]
-# *A triangle at the right edge pays more than the axis shows; its price stands in parentheses. On the left several methods lie at the bottom: their samples no longer show the digit, and by samples they all look forgotten. On the right zero is what models find in themselves that never saw the digit. The label column and the masked models know the digit by construction, so a dot near them remembers it.*
+# *A triangle at the right edge pays more than the axis shows; its price stands in parentheses. On the left several methods lie at the bottom: their samples no longer show the digit, and by samples they all look forgotten. On the right zero is what models find in themselves that never saw the digit. The label column and the masked models know the digit by construction, so a method whose dot lies as high as theirs remembers it. The retrained models pay something, too, so a price like theirs is no damage.*
 #
 # ## The ladder
 #
