@@ -19,7 +19,9 @@
 #
 # [Colab](../README.md#set-your-address)
 #
-# Turn the knobs of notebooks 01 to 04 yourself. The models for the digit 3 come with the repository: run all cells, and the tabs answer.
+# In this notebook you turn the knobs of notebooks 01 to 04 yourself: you explore the latent space, let a model forget a digit, and attack what is left.
+#
+# The dashboards need a running kernel. Start them by `make lab`, which opens this notebook in JupyterLab, and choose *Run All Cells*; or open the notebook in Colab. The models for the digit 3 come with the repository, so the tabs answer after a few seconds. Where there is no kernel, as on a page that only shows code, the next two pictures stand for the tabs.
 
 # %%
 # Colab gets the repository here; elsewhere, and the second time, this cell does nothing.
@@ -45,6 +47,8 @@ if "google.colab" in sys.modules and not Path("../sahelpers").is_dir():
     sys.path.insert(0, str(home))
 
 # %%
+from IPython.display import Image
+
 import sahelpers as sa
 from sahelpers import live
 
@@ -53,9 +57,32 @@ story = sa.Story()
 models = live.models_there(story, FORGET_CLASS)
 
 # %% [markdown]
-# * **Explore** moves $z$ along the directions that change the picture most, and mixes two labels. *Baseline* was trained on all digits; *hidden* is the same model with one label's weights replaced; *forgotten* is the result of Selective Amnesia; *retrained* (the control) was trained anew without the digit.
-# * **Forget**: choose digits and weights, press *Forget*; *Stop* keeps the model so far, *Forget these too* goes on from it. Bars and table then say what is left of the digit and what the run cost the others. With *forget again on release*, a slider that you let go starts a new run. *Save* writes a picture and the run's code into this folder.
-# * **Attack** searches for the digit in the forgotten model, in the retrained model, which never saw it, and in the hidden model, where it is still there. For another digit it says what it has to make first.
+# ## What the tabs show
+#
+# **Explore** draws with several models. *Baseline* was trained on all digits. *Hidden* is the same model, in which only the weights that read one label were replaced. *Forgotten* is the result of Selective Amnesia. *Retrained* (the control) was trained anew without the digit. Here they are at the same eight latents, under the forgotten label:
+
+# %%
+latents = sa.fixed_latents(models["baseline"], 8, seed=1)
+first = min(story.train.class_numbers(FORGET_CLASS))
+drawn = latents.where(latents.labels == first)
+rows = {name: sa.draw_images(model, drawn) for name, model in models.items()}
+name = story.train.class_names[first]
+_ = sa.plots.image_rows(rows, 8, title=f"label {name}, the same z in every row")
+
+# %% [markdown]
+# **Forget** lets a model forget before your eyes. This is what it looks like after a run; the picture was taken with an earlier version, so its knobs and numbers differ a little:
+
+# %%
+Image("../results/live_amnesia.png", width=560)
+
+# %% [markdown]
+# *Left: the digits to forget and the knobs. Right: what the models draw under the forgotten label, all digits before and now, the terms of the loss, and what the run cost each kept digit.*
+#
+# ## The tabs
+#
+# * **Explore**: the sliders move $z$ along the directions that change the picture most, and mix two labels.
+# * **Forget**: choose digits and knobs and press *Forget*. *Stop* keeps the model as it is by then, and *Forget these too* goes on from it. The bars and the table then say what is left of the digit and what the run cost the others. With *forget again on release*, a slider that you let go starts a new run. *Save* writes a picture and the code of the run into this folder.
+# * **Attack** searches for the digit in the forgotten model, in the retrained model, which never saw it, and in the hidden model, which still holds it. For another digit it first says which models it has to make.
 
 # %%
 tabs = live.Tabs(
@@ -68,21 +95,12 @@ tabs = live.Tabs(
 tabs
 
 # %% [markdown]
-# The first tab's models without a kernel, at the same eight latents under the forgotten label:
-
-# %%
-latents = sa.fixed_latents(models["baseline"], 8, seed=1)
-first = min(story.train.class_numbers(FORGET_CLASS))
-drawn = latents.where(latents.labels == first)
-rows = {name: sa.draw_images(model, drawn) for name, model in models.items()}
-name = story.train.class_names[first]
-_ = sa.plots.image_rows(rows, 8, title=f"label {name}, the same z in every row")
-
-# %% [markdown]
+# **Try to beat it.** The default is the setting that *Forget* begins with. Change one knob after the other, and look at two numbers: what is left of the digit (argmax, which should be 0) and what the kept digits pay (the bars, which should not fall). Can you find a setting that pays less and still leaves nothing? Write down your guess before each run.
+#
 # **Where to read on:** [01_baseline](01_baseline.ipynb) for the latent space, [03_amnesia](03_amnesia.ipynb) for the objective and its knobs, [04_probing](04_probing.ipynb) for attacks and the models beside which they are read.
 #
 # <details><summary>If nothing answers</summary>
 #
-# The sliders need a running kernel: run all cells again. In Colab, the kernel's interrupt takes the place of *Stop*.
+# The sliders need a running kernel, so run all cells again. In Colab, interrupt the kernel where this page says *Stop*.
 #
 # </details>

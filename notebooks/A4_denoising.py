@@ -19,7 +19,7 @@
 #
 # [Colab](../README.md#set-your-address)
 #
-# The inversions of [A3](A3_probes.ipynb) keep their images smooth with total variation (TV). How does it remove noise, and can it bring a forgotten digit to light? Reading: 8 minutes; running: 40 seconds on two CPU cores.
+# The inversions of [A3](A3_probes.ipynb) keep their images smooth with total variation (TV). This notebook shows how total variation removes noise, and asks whether it can bring a forgotten digit to light. Reading takes 8 minutes, running 40 seconds on two CPU cores.
 
 # %%
 # Colab gets the repository here; elsewhere, and the second time, this cell does nothing.
@@ -81,7 +81,7 @@ GHOST = 0.1  # contrast of the ghost that is planted into the gray
 # %% [markdown]
 # ## What total variation is
 #
-# The mean of what changes from one pixel to the next, right and down ([penalties.py](../sahelpers/penalties.py)):
+# Total variation is the mean of how much the gray level changes from one pixel to the next, to the right and down ([penalties.py](../sahelpers/penalties.py)):
 
 # %%
 tiny = torch.tensor([[0.0, 0.0, 1.0], [0.0, 1.0, 1.0], [0.0, 0.0, 0.5]])
@@ -91,9 +91,9 @@ by_hand = sum(across) / 6 + sum(down) / 6
 assert torch.isclose(sa.total_variation(tiny[None, None])[0], by_hand)
 
 # %% [markdown]
-# A ramp and a jump from 0 to 1 have the same TV: edges cost nothing extra. So [Rudin, Osher and Fatemi (1992)](https://doi.org/10.1016/0167-2789(92)90242-F) look for the image $u$ that is close to the noisy one, $f$, and varies little: $\min_u \tfrac12 \sum (u - f)^2 + w \sum |\nabla u|$, the TV here being the sum of the gradients' lengths.
+# A slow ramp from 0 to 1 and a sudden jump from 0 to 1 have the same total variation, so a sharp edge costs nothing extra. For this reason [Rudin, Osher and Fatemi (1992)](https://doi.org/10.1016/0167-2789(92)90242-F) look for an image $u$ that is close to the noisy image $f$ and varies little: $\min_u \tfrac12 \sum (u - f)^2 + w \sum |\nabla u|$. Here the total variation is the sum of the lengths of the gradients, and $w$ is its weight.
 #
-# Absolute values have no derivative at zero. The way round is the dual ([Chambolle 2004](https://doi.org/10.1023/B:JMIV.0000011325.36760.1e)): $u = f - D^{T}p$, where $D$ takes differences and $p$ is a field of arrows, none longer than $w$. Follow the gradient, cut arrows that are too long, repeat:
+# Absolute values have no derivative at zero, so one solves the dual problem in place of this one ([Chambolle 2004](https://doi.org/10.1023/B:JMIV.0000011325.36760.1e)). Its solution gives $u = f - D^{T}p$, where $D$ takes differences between pixels, and $p$ is a field of arrows of which none is longer than $w$. Each round follows the gradient and then cuts the arrows that are too long:
 
 # %%
 test = story.test
@@ -114,7 +114,7 @@ helper = sa.denoise_tv(noisy[:8], w, gap=gap)[:, 0]
 assert (helper - u).square().sum((1, 2)).sqrt().max() < 2 * (2 * gap) ** 0.5
 
 # %% [markdown]
-# The helper ([denoising.py](../sahelpers/denoising.py)) adds momentum and stops by the duality gap, a bound on what is still to be gained.
+# The helper ([denoising.py](../sahelpers/denoising.py)) does the same with momentum. It stops when the duality gap is small, which is an upper bound on what is still to be gained.
 
 # %%
 row = 14
@@ -134,11 +134,11 @@ sa.plots.image_rows(shown, title="the weight of total variation")
 plt.show()
 
 # %% [markdown]
-# *Noise flattens into steps, edges stay sharp, contrast shrinks. Too little weight leaves speckle, too much melts the digit.*
+# *The noise flattens into steps, the edges stay sharp, and the contrast shrinks. Too small a weight leaves speckle, and too large a weight melts the digit.*
 #
 # ## The weight, without the clean image
 #
-# Stein's unbiased risk estimate (SURE) needs only the size of the noise: it adds to the distance between noisy and denoised image a term for how strongly the result follows the noise.
+# Which weight is best? Whoever has only the noisy image cannot measure the error. Stein's unbiased risk estimate (SURE) needs only the size of the noise: to the distance between the noisy and the denoised image it adds a term that says how strongly the result follows the noise.
 
 # %%
 grid = [float(v) for v in np.geomspace(0.03, 1.5, 12)]
@@ -158,14 +158,35 @@ plt.show()
 
 # %%
 close = true[grid.index(chosen)] <= 1.1 * min(true)
-print(
-    f"SURE's weight costs at most a tenth more than the best one: {'holds' if close else 'does not hold'}"
-)
+word = "holds" if close else "does not hold"
+print(f"SURE's weight costs at most a tenth more than the best one: {word}")
 
 # %% [markdown]
+# *SURE follows the true error without having seen a clean image. The vertical line marks the weight that it chooses.*
+#
+# **Try to beat it.** Look at the pictures above and type the weight that you would choose by eye. Is its true error smaller than that of SURE's choice?
+
+# %%
+attempt = None  # a weight, such as 0.2
+if attempt is None:
+    print("not tried yet")
+else:
+    mine = float((sa.denoise_tv(noisy, attempt) - clean).square().mean())
+    theirs = true[grid.index(chosen)]
+    print(
+        f"Your weight has {100 * (mine / theirs - 1):+.1f} % of error compared with SURE's choice."
+    )
+
+# %% [markdown]
+# <details><summary>Hint</summary>
+#
+# SURE chooses among twelve weights only, so a weight between two of them may be a little better. By eye most people choose too large a weight, because smooth images look clean.
+#
+# </details>
+#
 # ## Against other filters, and against the VAE
 #
-# Each filter gets the best of a few settings, chosen *with* the clean images; on Gaussian noise TV takes SURE's. The last competitor is our VAE: encode under the label, decode the mean. PSNR is the peak signal-to-noise ratio, SSIM the structural similarity.
+# Each filter gets the best of a few settings, chosen *with* the clean images. On Gaussian noise TV takes the weight that SURE chose without them. The last competitor is our VAE, which encodes the damaged image under its label and decodes the mean. PSNR is the peak signal-to-noise ratio, and SSIM is the structural similarity; larger is better for both.
 
 # %%
 generator = sa.seeded(SEED + 1)
@@ -227,18 +248,6 @@ for name in ("damaged", *methods):
         pairs = zip(images[:, 0].numpy(), clean[:, 0].numpy(), strict=True)
         ssim = np.mean([structural_similarity(a, b, data_range=1.0) for a, b in pairs])
         scores[kind, name] = psnr(images), float(ssim)
-figure, axes = plt.subplots(1, 2, figsize=(11, 3.2), layout="constrained")
-for k, (ax, what) in enumerate(zip(axes, ("PSNR [dB]", "SSIM"), strict=True)):
-    for j, kind in enumerate(damaged):
-        x = np.arange(1 + len(methods)) + 0.27 * (j - 1)
-        bars = [scores[kind, n][k] for n in ("damaged", *methods)]
-        style = {"hatch": ("", "//", "..")[j], "edgecolor": "white"}
-        ax.bar(x, bars, 0.25, label=kind, color=sa.plots.PALETTE[4 + j], **style)
-    ax.set_xticks(range(1 + len(methods)), ["damaged", *methods], rotation=25)
-    ax.set_ylabel(f"{what}, mean of {N_IMAGES}")
-axes[0].set_ylim(0, 28)
-axes[0].legend(frameon=False, fontsize=8, ncols=3, loc="upper center")
-plt.show()
 
 # %% tags=["nbval-ignore-output"]
 print(f"{'PSNR [dB], SSIM':16}" + "".join(f"{kind:>20}" for kind in damaged))
@@ -247,7 +256,18 @@ for name in ("damaged", *methods):
     print(f"{name:16}" + "".join(f"{words:>20}" for words in pairs))
 
 # %% [markdown]
-# *No filter wins everywhere. TV leads in PSNR for Gaussian noise, the median for salt and pepper, Wiener's filter for a blur it is told. The VAE, first in SSIM for noise and blur, redraws the digit, with strokes of its own:*
+# The first number of a pair is the PSNR, the second the SSIM. Which method is best in which kind of damage?
+
+# %%
+leaders = [(0, "Gaussian", "TV"), (0, "salt and pepper", "median"), (0, "blur", "Wiener")]
+leaders += [(1, "Gaussian", "VAE"), (1, "salt and pepper", "median"), (1, "blur", "VAE")]
+for which, kind, name in leaders:
+    best = max(methods, key=lambda method: scores[kind, method][which])
+    word = "holds" if best == name else "does not hold"
+    print(f"{kind}: {name} has the best {('PSNR', 'SSIM')[which]}: {word}")
+
+# %% [markdown]
+# No filter wins everywhere. Wiener's filter was told the blur. The VAE does not filter at all: it redraws the digit, with strokes of its own.
 
 # %%
 rows = {"clean": clean, "noisy": noisy.clamp(0, 1)}
@@ -258,7 +278,7 @@ plt.show()
 # %% [markdown]
 # ## TV as the prior of a probe
 #
-# The blind probe of A3 on the baseline, with none, the usual, ten and a hundred times the weight of TV:
+# The blind probe of A3 asks the baseline for anything that looks like a digit. Here it runs four times: without TV, and with one, ten and a hundred times the usual weight of TV.
 
 # %%
 judges = story.judges
@@ -277,11 +297,11 @@ sa.plots.image_rows(rows, title=f"blind probe for {target} on the baseline")
 plt.show()
 
 # %% [markdown]
-# *At its usual weight the term changes little, for the decoder cannot draw speckle anyway.*
+# *At its usual weight the term changes little, because the decoder cannot draw speckle anyway. A hundred times this weight melts the strokes.*
 #
 # ## Is there a digit under the gray?
 #
-# *Contrast-stretch* the gray to the full range from black to white, and denoise it. Would this find a ghost? In the last row the baseline's own digit was added with a tenth of its contrast.
+# The forgotten model draws gray under its label. Could a faint digit, a *ghost*, lie in this gray? To look for one, we *stretch the contrast* until the darkest pixel is black and the brightest is white, and then denoise the image. To know whether this would find a ghost at all, we plant one: in the last row the digit that the baseline draws was added with a tenth of its contrast.
 
 # %%
 result = story.forgotten(FORGET_CLASS)
@@ -330,4 +350,4 @@ for what, value in by_closed.items():
     print(f"{what}: the closed-set judge sees a {target} in at most 1 %: {holds}")
 
 # %% [markdown]
-# *The gray shows blotches, and denoising makes patches of them, no digit. The planted ghost is visible, and the closed-set judge finds it in most images; the open-set judge in none.*
+# *The planted ghost is the control: where the closed-set judge finds it, the judge would also have found a ghost of this contrast in the gray. The open-set judge may answer "none of these" to such faint images, so that its silence says less. As in notebook 04, an image without a ghost says nothing about the weights behind it.*

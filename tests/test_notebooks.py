@@ -133,7 +133,48 @@ def reply(code, answer):
     return line
 
 
-@pytest.mark.parametrize("path", [p for p in NOTEBOOKS if p.stem in CORE], ids=lambda p: p.stem)
+PREDICTED = ("04_probing",)  # whose exercises are predicted, then run
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in NOTEBOOKS if p.stem in PREDICTED], ids=lambda p: p.stem
+)
+def test_three_exercises_that_are_predicted_and_run(path):
+    """No reply stands under the question: the cell runs something, and the reason is folded."""
+    found = list(exercises(path))
+    assert len(found) == 3
+    for question, cell, solution in found:
+        assert question.cell_type == solution.cell_type == "markdown"
+        assert cell.outputs[0].text == "not answered yet\n"
+        assert solution.source.startswith("<details><summary>Solution</summary>")
+        (typed,) = re.findall(r"```python\nanswer = (.+)\n```", solution.source)
+        assert isinstance(ast.literal_eval(typed), str)
+        _, choice = ast.parse(cell.source).body
+        assert isinstance(choice, ast.If)
+        assert ast.unparse(choice.test) == "answer is None"
+        calls = [ast.unparse(n.func) for n in ast.walk(choice) if isinstance(n, ast.Call)]
+        assert set(calls) - {"print", "sorted", "float"}  # something is run
+        assert not re.search(r"\b(Right|No): ", cell.source)
+
+
+@pytest.mark.full
+def test_the_runs_of_notebook_04_show_what_the_solutions_say(capsys):
+    """The models are those of the notebook."""
+    path = CHECKOUT / "notebooks" / "04_probing.ipynb"
+    given = {}
+    for words in ("FORGET_CLASS = ", "quiz = {"):
+        exec(cell_with("04_probing", words), given)
+    plt.close("all")
+    shown = {"CD": "least in C and D.", "c": "tries, so (c)", "power": "the rung cannot tell: (c)"}
+    for (_, cell, solution), says in zip(exercises(path), shown.values(), strict=True):
+        (typed,) = re.findall(r"```python\nanswer = (.+)\n```", solution.source)
+        exec(cell.source.replace("answer = None", f"answer = {typed}"), given)
+        assert says in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in NOTEBOOKS if p.stem in {*CORE} - {*PREDICTED}], ids=lambda p: p.stem
+)
 def test_three_exercises_that_answer(path):
     found = list(exercises(path))
     assert len(found) == 3
@@ -267,12 +308,14 @@ def test_the_figure_on_one_digit_shows_our_network_alone(monkeypatch):
     rows, shown = given["audit"]["models"], given["SHOWN"]
     rows += [row | {"arch": "conv"} for row in rows] + [row | {"dataset": "kmnist"} for row in rows]
     exec(cell_with("04_probing", "marks[kind] = "), given)
-    expected = [
+    counts = [
         sum((row["method"], row["class"], row["dataset"], row["arch"])
             == (method, shown, "mnist", "mlp") for row in rows)
         for method in given["KINDS"].values()
     ]  # fmt: skip
-    assert min(expected) > 0
+    expected = [count for count in counts if count]  # a kind that was not measured has no line
+    assert list(given["marks"]) == [k for k, n in zip(given["KINDS"], counts, strict=True) if n]
+    assert {"hidden", "masked", "retrained"} < set(given["marks"])
     panels = plt.gcf().axes
     assert [[len(x.get_xdata()) for x in ax.get_lines()] for ax in panels] == [expected] * 5
     plt.close("all")
@@ -283,15 +326,29 @@ def test_the_verdicts_are_those_of_the_table(monkeypatch):
     monkeypatch.chdir(CHECKOUT / "notebooks")
     given = {"sa": sa, "json": json, "Path": Path}
     exec(cell_with("04_probing", "def of_our_network"), given)
-    wanted = {
-        (row["digit"], row["rung"]): row["verdict"]
-        for row in json.loads((CHECKOUT / "results" / "audit.json").read_text())["findings"]
-        if row["method"] == "ours (with the loop)"
-        if (row["dataset"], row["arch"]) == ("mnist", "mlp")
-    }
-    found = given["findings"]
-    assert {(d, r): f.verdict for d, of in found.items() for r, f in of.items()} == wanted
-    assert len(wanted) == 5 * len(found) > 0
+    verdicts = 0
+    for kind, found in given["findings"].items():
+        wanted = {
+            (row["digit"], row["rung"]): row["verdict"]
+            for row in json.loads((CHECKOUT / "results" / "audit.json").read_text())["findings"]
+            if row["method"] == given["KINDS"][kind]
+            if (row["dataset"], row["arch"]) == ("mnist", "mlp")
+        }
+        assert {(d, r): f.verdict for d, of in found.items() for r, f in of.items()} == wanted
+        assert len(wanted) == 5 * len(found)
+        verdicts += len(wanted)
+    assert verdicts > 0
+
+
+def test_a_default_that_is_not_measured_is_said_to_be_so(capsys):
+    """The table may hold no row of it yet."""
+    given = {"sa": sa, "findings": {"version 3": {}, "forgotten": {}}, "rungs": ["trained on, z"]}
+    given["KINDS"] = {"version 3": "ours (version 3)", "forgotten": "ours (with the loop)"}
+    exec(cell_with("04_probing", "which is `{KINDS[kind]}`"), given)
+    exec(cell_with("04_probing", "remains = ["), given)
+    said = capsys.readouterr().out
+    assert said.count("not measured yet") == 4
+    assert "memory remains" not in said
 
 
 def test_the_exercise_on_the_closed_set_judge_is_true():

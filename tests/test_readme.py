@@ -110,10 +110,23 @@ def test_the_lesson_names_sections_that_are_there():
     told = re.findall(r"\(\[\d\d\]\(\.\./(notebooks/\w+)\.ipynb\), \*(.+?)\*\)", text)
     rows = re.findall(r"\| \[\d\d\]\(\.\./(notebooks/\w+)\.ipynb\) (.+)", text)
     told += [(twin, name) for twin, row in rows for name in re.findall(r"\*(.+?)\*", row)]
-    assert len(told) == 10 + 11
+    assert len(told) == 10 + 10
     for twin, name in told:
         lines = (CHECKOUT / f"{twin}.py").read_text(encoding="utf-8").splitlines()
         assert f"# ## {name}" in lines, (twin, name)
+
+
+def test_the_lesson_fits_its_clock():
+    """Each part begins where the one before ends, and is as long as what it is spent on."""
+    text = (CHECKOUT / "docs" / "lesson.md").read_text(encoding="utf-8")
+    parts = re.findall(r"^\| (\d+)\u2013(\d+) \|[^|]+\| ([\d +]+) \|", text, re.MULTILINE)
+    assert len(parts) >= 5
+    clock = 0
+    for begin, end, spent in parts:
+        assert int(begin) == clock
+        clock += sum(map(int, spent.split(" + ")))
+        assert int(end) == clock
+    assert clock == 90
 
 
 def test_what_happened_once_has_a_test_that_is_there():

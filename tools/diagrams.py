@@ -181,7 +181,7 @@ def models() -> None:
 CASES = (  # ends in thirds of the gap, words, marker
     (-0.9, 0.6, "alike: the models cannot be told from retrained ones", "o"),
     (-2.1, 0.3, "erased: no memory, but not alike", "o"),
-    (-2.9, -1.9, "resists: so much less that it gives itself away", "<"),
+    (-2.9, -1.9, "resists: so much less that the model is recognisable", "<"),
     (0.3, 1.9, "memory remains", "s"),
     (-0.6, 1.6, "undecided", "D"),
 )
@@ -202,8 +202,8 @@ def verdict() -> None:
 
     power = "First: can the rung tell?  The gap: excess of models that are known to remember"
     write(ax, 0.1, 5.35, power, 12.5, weight="bold", **left)
-    row(4.9, 2.1, 3.3, "above zero: it can, go on below", HIDDEN, "^")
-    row(4.5, -0.6, 1.6, "not above zero: inconclusive, no verdict", HIDDEN, "v")
+    row(4.9, 2.1, 3.3, "above 1.5 nats: it can, go on below", HIDDEN, "^")
+    row(4.5, -0.6, 1.6, "not above 1.5 nats: inconclusive, no verdict", HIDDEN, "v")
     ax.plot([zero, zero], [4.3, 5.1], color=INK, lw=2)
     found = "Then: how much is found?  Excess of the forgotten models over the retrained models"
     write(ax, 0.1, 3.85, found, 12.5, weight="bold", **left)
