@@ -94,7 +94,7 @@ def told_defaults():
 
 def test_the_page_of_the_knobs_gives_the_defaults():
     told = list(told_defaults())
-    assert len(told) == 36
+    assert len(told) == 37
     for name, value in told:
         defaults = [f.default for c in CONFIGS for f in fields(c) if f.name == name]
         assert value in defaults or name == "forget_class", (name, value, defaults)
