@@ -302,6 +302,9 @@ for title, outcome in {"EWC alone": alone, "with replay": replayed}.items():
             ax.annotate(text, (value, name), (6, -3), textcoords="offset points", fontsize=8)
         ax.set(xlabel=what)
         ax.margins(0.25, 0.15)
+        ax.locator_params(axis="x", nbins=4)
+        if "%" in what:
+            ax.set_xlim(min(80, min(values) - 5), 108)
         ax.grid(axis="y", alpha=0.4)
     axes[0].invert_yaxis()
 
@@ -313,7 +316,7 @@ slowest = max(replayed, key=lambda n: replayed[n]["distance of c_f to gray"])
 print(f"The label is farthest from gray after these steps with {slowest}.")
 
 # %% [markdown]
-# *The axes do not begin at 0; the number stands beside each dot. Upper row, without replay: compare the exact Fisher with the batch mean, and that with 128 times the batch mean, whose size is mended and whose pattern is the same. Lower row, with replay and with the strengths of others (the reference's 500 is 77 with this Fisher): see how little the kept digits depend on the strength. It is one digit and one seed, so this is an illustration.*
+# *Not every axis begins at 0; the number stands beside each dot. Upper row, without replay: compare the exact Fisher with the batch mean, and that with 128 times the batch mean, whose size is mended and whose pattern is the same. Lower row, with replay and with the strengths of others (the reference's 500 is 77 with this Fisher): see how little the kept digits depend on the strength. It is one digit and one seed, so this is an illustration.*
 
 # %%
 what = "kept classes recognised, %"
