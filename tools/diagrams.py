@@ -102,7 +102,7 @@ def objective() -> None:
 
     box(ax, 0.15, 3.65, 3.5, 1.7)
     write(ax, 1.9, 5.08, "1  forget: draw the surrogate", weight="bold")
-    write(ax, 0.95, 4.3, "label 3,\nany $z$")
+    write(ax, 0.93, 4.3, "label 3 and\nmixtures,\nany $z$", 11)
     picture(ax, 2.6, 3.85, 0.85)
     arrow(ax, (1.65, 4.3), (2.5, 4.3))
 
@@ -124,7 +124,7 @@ def objective() -> None:
     box(ax, 6.35, 0.15, 3.5, 1.7, linestyle="--")
     write(ax, 8.1, 1.58, "4  attacker in the loop", weight="bold")
     picture(ax, 6.5, 0.35, 0.85, ("3", 1))
-    write(ax, 8.62, 0.8, "an old image: moves $z$\nand a label of its own\nuntil it is cheap", 11.5)
+    write(ax, 8.62, 0.8, "moves $z$ and a label\nuntil the shadow draws\nan old image cheaply", 11)
 
     arrow(ax, (3.65, 3.85), (4.15, 3.45))
     arrow(ax, (6.35, 3.85), (5.85, 3.45), BEFORE)
