@@ -57,7 +57,7 @@ from .story import Story
 from .surrogates import make_surrogate
 from .training import TrainedCVAE, from_official, to_official, train_baseline, train_judge
 
-__version__ = "0.3.0"
+__version__ = "1.0.0"
 __all__ = [
     "CVAE",
     "AmnesiaConfig",
