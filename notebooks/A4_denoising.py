@@ -76,7 +76,7 @@ PROBE = sa.ProbeConfig(  # the blind one
 SIGMA = 0.25  # standard deviation of the Gaussian noise, gray levels
 FLIPPED = 0.1  # share of pixels hit by salt and pepper
 N_IMAGES = 50  # test images in the comparison
-GHOST = 0.1  # contrast of the ghost that is planted into the gray
+GHOST = 0.15  # contrast of the ghost that is planted into the gray
 
 # %% [markdown]
 # ## What total variation is
@@ -301,7 +301,7 @@ plt.show()
 #
 # ## Is there a digit under the gray?
 #
-# The forgotten model draws gray under its label. Could a faint digit, a *ghost*, lie in this gray? To look for one, we *stretch the contrast* until the darkest pixel is black and the brightest is white, and then denoise the image. To know whether this would find a ghost at all, we plant one: in the last row the digit that the baseline draws was added with a tenth of its contrast.
+# The forgotten model draws gray under its label. Could a faint digit, a *ghost*, lie in this gray? To look for one, we *stretch the contrast* until the darkest pixel is black and the brightest is white, and then denoise the image. To know whether this would find a ghost at all, we plant one: in the last row the digit that the baseline draws was added with 15 % of its contrast.
 
 # %%
 result = story.forgotten(FORGET_CLASS)

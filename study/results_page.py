@@ -110,7 +110,7 @@ def cost_lines(records: Sequence[Record]) -> list[str]:
     return [
         f'Under the forgotten label, a classifier that may answer "none of these" calls '
         f"{round(n * worst[scores.ARGMAX] / 100)} of {n:,} samples the digit, in the worst of "
-        f"{len(rows)} runs ({digits} digits, {seeds} seeds).",
+        f"{len(rows)} runs ({digits} digits, {seeds} seed{'s' if seeds > 1 else ''}).",
         f"A kept digit is recognised {worst['worst class lost, points']:.2f} points less often "
         f"in the worst run ({standard:.2f} with z from N(0, I)), the kept negative ELBO rises by "
         f"{worst['kept ELBO lost, nats']:.2f} nats at most, and the Fréchet distance of the "
