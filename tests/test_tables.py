@@ -425,7 +425,7 @@ def test_readmes_figures_are_the_worst_and_the_mean_of_ours(tmp_path):
     assert told.startswith(f"before\n{results_page.BEGIN}\n* ")
     assert told.endswith(f"\n{results_page.END}\nafter\n")
     assert "old" not in told
-    assert "calls 2 of 2,000 samples the digit, in the worst of 2 runs (2 digits, 1 seeds)" in told
+    assert "calls 2 of 2,000 samples the digit, in the worst of 2 runs (2 digits, 1 seed)" in told
     assert "* Digits that count: 3. Not measured yet: 0 1 2 4 5 6 7 8 9.\n" in told
     assert "\n* By all rungs together no memory is found on 1 of 1 digits (3).\n" in told
     assert "\n* Other labels: alike on 1 (3) of 1.\n" in told
