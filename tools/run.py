@@ -142,9 +142,9 @@ def print_table(summary: Mapping[str, Any]) -> None:
     c, n = summary["forget_class"], summary["n"]
     print(f"\nForgotten: {c}.  P(label asked for), {n} samples per class, same z before and after")
     judges = summary["judges"]
-    print("class  " + "".join(f"{role + ' before':>14}{'after':>8}" for role in judges))
+    print("class  " + "".join(f"{role + ' before':>20}{'after':>8}" for role in judges))
     for k in range(len(next(iter(judges.values()))["p_before"])):
-        row = "".join(f"{v['p_before'][k]:14.3f}{v['p_after'][k]:8.3f}" for v in judges.values())
+        row = "".join(f"{v['p_before'][k]:20.3f}{v['p_after'][k]:8.3f}" for v in judges.values())
         print(f"{k:>5}{'*' if k == c else ' '} {row}")
     for role, v in judges.items():
         print(

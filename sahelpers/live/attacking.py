@@ -68,7 +68,7 @@ TRAIN_ON = (
     400,
 )  # steps of training on before the attack; the second is the ladder's first stage
 COUNT, SIDE = 8, 56  # restarts shown, the best first, and the pixels of each
-FORGETTING = 1.4  # a step of forgetting, in steps of training (docs/benchmarks.md)
+FORGETTING = 2.8  # a step of forgetting, in steps of training
 Models = Mapping[str, CVAE] | None
 
 
