@@ -19,7 +19,7 @@ EXPERIMENTS = {
     "encoder": (encoder, "what the encoder gives away: results/encoder.md, half an hour"),
     "power": (power, "how often the audit errs, a simulation: docs/protocol.md, minutes"),
     "published": (published, "from the published recipe's baseline: results/published.md, hours"),
-    "sealed": (sealed, "healings that are not in the loop: results/sealed.md, an hour"),
+    "sealed": (sealed, "healings that are not in the loop: results/sealed.md, an hour and a half"),
     "your_data": (your_data, "the chain on other images: results/your_data.md, an hour"),
 }
 

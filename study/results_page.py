@@ -116,7 +116,8 @@ def cost_lines(records: Sequence[Record]) -> list[str]:
         f"{worst['kept ELBO lost, nats']:.2f} nats at most, and the Fréchet distance of the "
         f"samples by {worst['kept Frechet, % worse']:.1f} %.",
         f"Forgetting takes {fmean(row['steps'] for row in rows):.0f} steps on average, "
-        f"{min(seconds):.1f} to {max(seconds):.1f} processor seconds on one thread, beside other work.",
+        f"{min(seconds):.1f} to {max(seconds):.1f} processor seconds on one thread, beside other "
+        "work.",
     ]
 
 

@@ -1,4 +1,6 @@
-"""Healings that are not in the loop: `python -m study sealed` writes results/sealed.md, an hour.
+"""Healings that are not in the loop: `python -m study sealed` writes results/sealed.md.
+
+It takes an hour and a half of one core, and goes on where it was stopped.
 
 The default of `forget` was made with one way of training on in mind, that of its shadow, and the
 ladder trains on in the same way for longer.  Here an attacker goes other ways.  They were named
