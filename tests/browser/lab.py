@@ -159,7 +159,7 @@ def idle(page: Page, seconds: float = PATIENCE / 1000) -> None:
 def start_all(page: Page) -> None:
     """Run > Run All Cells."""
     page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_text("Run All Cells", exact=True).click()
+    page.locator("#jp-mainmenu-run").get_by_text("Run All Cells", exact=True).click()
 
 
 def run_all(page: Page, cells: int, seconds: float = 1200) -> None:
