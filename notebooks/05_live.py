@@ -47,6 +47,8 @@ if "google.colab" in sys.modules and not Path("../sahelpers").is_dir():
     sys.path.insert(0, str(home))
 
 # %%
+from pathlib import Path
+
 from IPython.display import Image
 
 import sahelpers as sa
@@ -70,10 +72,11 @@ name = story.train.class_names[first]
 _ = sa.plots.image_rows(rows, 8, title=f"label {name}, the same z in every row")
 
 # %% [markdown]
-# **Forget** lets a model forget before your eyes. This is what it looks like after a run; the picture was taken with an earlier version, so its knobs and numbers differ a little:
+# **Forget** lets a model forget before your eyes. This is what it looks like after a run:
 
 # %%
-Image("../results/live_amnesia.png", width=560)
+picture = Path(sa.__file__).parents[1] / "results" / "live_amnesia.png"
+Image(str(picture), width=560)
 
 # %% [markdown]
 # *Left: the digits to forget and the knobs. Right: what the models draw under the forgotten label, all digits before and now, the terms of the loss, and what the run cost each kept digit.*
