@@ -10,6 +10,7 @@ from scipy import stats
 import sahelpers as sa
 from sahelpers.amnesia import HELD_OUT
 from sahelpers.objective import EWC_SCALE
+from sahelpers.shadow import Shadow
 
 QUICK = sa.AmnesiaConfig(epochs_unl=1, replay_samples=640, batch_size=32, cooldown=5, tolerance=0.0)
 
@@ -234,19 +235,27 @@ def test_gradients_by_finite_differences(fishers, form):
     assert slope == pytest.approx(numeric, rel=1e-4, abs=1e-5)
 
 
-def test_three_steps_are_adam_on_the_sum_of_the_terms(model, fishers):
-    config = replace(QUICK, replay_samples=96, cooldown=0)
+@pytest.mark.parametrize("heal_every", [0, 2])
+def test_three_steps_are_adam_on_the_sum_of_the_terms(model, fishers, heal_every):
+    config = replace(QUICK, replay_samples=96, cooldown=0, heal_every=heal_every)
     result = sa.forget(model, fishers.without(3), 3, config)
     goal, generator = objective(model, fishers.without(3), config), sa.seeded(config.seed)
     goal.latents(goal.labels((3,), HELD_OUT, generator), generator)  # held out, drawn first
     new = sa.CVAE.from_state(model.to_state())
     adam = torch.optim.Adam(new.parameters(), lr=config.lr_unl)
+    shadow = Shadow(new, heal_every, config.heal_rate) if heal_every else None
     for _ in range(3):
         adam.zero_grad()
-        torch.stack(list(goal.terms(new, goal.draw(32, generator)).values())).sum().backward()
+        batch = goal.draw(32, generator)
+        attacked = new if shadow is None else shadow.model
+        torch.stack(list(goal.terms(new, batch, attacked).values())).sum().backward()
+        if shadow is not None:
+            shadow.hand_over(new)
         adam.step()
         goal.ewc.step(adam, new)
-        goal.attacker.step(new)
+        goal.attacker.step(attacked)
+        if shadow is not None:
+            shadow.heal(new, goal.replay_loss(shadow.model, batch))
     assert result.steps == 3
     for found, right in zip(result.model.parameters(), new.parameters(), strict=True):
         torch.testing.assert_close(found, right, rtol=1e-4, atol=1e-6)

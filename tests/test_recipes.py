@@ -26,6 +26,7 @@ FIGURES = {  # (maker, version): losses of the last step or pass, `shift` of the
     ("Fisher, product", 1): [2.2069, 1117.5],
     ("Fisher, decoder", 1): [0.0, 1920.3],
     ("forget", 3): [1.5174, 544.77, 7.8053, 0.4995, 3.8637, 0.039496],
+    ("forget, shadow", 3): [1.5174, 544.77, 7.9918, 0.4995, 3.944, 0.03913],
     ("forget, elbo", 3): [2.133, 705.6, -0.1087, 0.016988, 8.9765, 0.064496],
     ("forget, penalties", 3): [
         1.6361,

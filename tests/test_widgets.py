@@ -660,7 +660,7 @@ def test_what_an_attack_makes_first_is_said(story, tiny, monkeypatch):
     prober = live.ProbeDashboard(story)
     steps = 20 * (len(story.train.without(3)) // 128)  # of this story's data and network
     retrained = f"the one retrained without it ({steps} steps, about 14 min)"
-    first = f"the forgotten model (at most 20 steps, 20 s) and {retrained}"
+    first = f"the forgotten model (at most 20 steps, 30 s) and {retrained}"
     assert f"It first makes {first}." in prober.status.value
     story.forgotten(3)
     prober.label.value = 5
