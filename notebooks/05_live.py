@@ -47,7 +47,7 @@ if "google.colab" in sys.modules and not Path("../sahelpers").is_dir():
     sys.path.insert(0, str(home))
 
 # %%
-from pathlib import Path
+from importlib.resources import files
 
 from IPython.display import Image
 
@@ -75,7 +75,7 @@ _ = sa.plots.image_rows(rows, 8, title=f"label {name}, the same z in every row")
 # **Forget** lets a model forget before your eyes. This is what it looks like after a run:
 
 # %%
-picture = Path(sa.__file__).parents[1] / "results" / "live_amnesia.png"
+picture = files("sahelpers").parent / "results" / "live_amnesia.png"
 Image(str(picture), width=560)
 
 # %% [markdown]
