@@ -27,7 +27,7 @@ from .claims import COUNTED, claim, counted, digits_as_text
 from .grid import RESULTS
 from .journal import Record
 from .measures import MeasureConfig
-from .methods import OURS
+from .methods import OURS, RETRAINED
 from .tables import Findings, Place
 
 Cells = dict[str, str]  # column -> text, of one method
@@ -97,8 +97,10 @@ def ladder_lines(findings: Findings) -> list[str]:
 
 def cost_lines(records: Sequence[Record]) -> list[str]:
     """What the scoreboard says of ours: outputs, what the kept digits pay, and time."""
-    chosen = [r for r in tables.newest(records, "scoreboard") if r["method"] == OURS]
-    rows = [tables.as_row(r) for r in chosen if (r["dataset"], r["arch"]) == USUAL]
+    newest = [tables.as_row(r) for r in tables.newest(records, "scoreboard")]
+    newest = [row for row in newest if (row["dataset"], row["arch"]) == USUAL]
+    rows = [row for row in newest if row["method"] == OURS]
+    again = [row["seconds"] for row in newest if row["method"] == RETRAINED]
     if not rows:
         return [NOT_YET]
     figures = scores.summarise(rows)[OURS]
@@ -117,7 +119,7 @@ def cost_lines(records: Sequence[Record]) -> list[str]:
         f"samples by {worst['kept Frechet, % worse']:.1f} %.",
         f"Forgetting takes {fmean(row['steps'] for row in rows):.0f} steps on average, "
         f"{min(seconds):.1f} to {max(seconds):.1f} processor seconds on one thread, beside other "
-        "work.",
+        "work" + (f"; to train again took {min(again):.1f} to {max(again):.1f}." if again else "."),
     ]
 
 

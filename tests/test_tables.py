@@ -417,6 +417,7 @@ def test_readmes_figures_are_the_worst_and_the_mean_of_ours(tmp_path):
         record(3, OURS, 42, measured | {"steps": 200, "seconds": 8.0}, "scoreboard"),
         record(4, OURS, 42, worse, "scoreboard"),
         record(4, HIDDEN, 42, dict.fromkeys(measured, 0.9), "scoreboard"),
+        record(4, RETRAINED, 42, measured | {"seconds": 80.0}, "scoreboard"),
         record(4, OURS, 43, dict.fromkeys(measured, 0.9), "scoreboard", code="0ldway"),
         record(4, OURS, 44, dict.fromkeys(measured, 0.9), "scoreboard", dataset="fashion_mnist"),
     ]
@@ -433,6 +434,7 @@ def test_readmes_figures_are_the_worst_and_the_mean_of_ours(tmp_path):
     assert "by 0.40 nats at most" in told
     assert "by 5.0 %" in told
     assert "250 steps on average, 8.0 to 9.0 processor seconds" in told
+    assert "beside other work; to train again took 80.0 to 80.0." in told
     assert results_page.with_figures(told, [*rows, *lines()]) == told
     empty = results_page.with_figures(told, rows[2:])  # of an earlier default alone
     assert empty.count(f"* {results_page.NOT_YET}\n") == 2
