@@ -179,11 +179,10 @@ def forget(
 
     # The attacker meets a copy that is trained on with the replayed images meanwhile.
     shadow: Shadow | None = None
+    attacked = new
     if objective.attacker is not None and config.heal_every:
         shadow = Shadow(new, config.heal_every, config.heal_rate)
-
-    def attacked() -> CVAE:
-        return new if shadow is None else shadow.model
+        attacked = shadow.model
 
     # Latents that are never trained on: there the distance to the surrogate is measured.
     generator = seeded(config.seed)
@@ -204,7 +203,7 @@ def forget(
         # Draw examples to forget and to keep, and go down the sum of the terms by Adam.
         batch = objective.draw(config.batch_size, generator)
         with torch.enable_grad():
-            terms = objective.terms(new, batch, attacked=attacked())
+            terms = objective.terms(new, batch, attacked=attacked)
             loss = torch.stack(list(terms.values())).sum()
             optimizer.zero_grad()
             loss.backward()
@@ -218,7 +217,7 @@ def forget(
 
         # The attacker's turn: it makes the class cheaper again.
         if objective.attacker is not None:
-            objective.attacker.step(attacked())
+            objective.attacker.step(attacked)
         if shadow is not None:
             with torch.enable_grad():
                 shadow.heal(new, objective.replay_loss(shadow.model, batch))

@@ -32,12 +32,13 @@ class Shadow:
         self.every = every
         self.rate = rate
         self.steps = 0
-        self._copy(model)
-
-    def _copy(self, model: CVAE) -> None:
-        """Begin anew at the model as it is."""
         self.model = copy.deepcopy(model).requires_grad_(False)
         self.model.decoder.requires_grad_(True)
+        self._begin(model)
+
+    def _begin(self, model: CVAE) -> None:
+        """Begin anew at the model as it is, with an optimiser that remembers nothing."""
+        self.model.load_state_dict(model.state_dict())
         self.model.zero_grad()
         weights = self.model.decoder.parameters()
         self.optimizer = torch.optim.Adam(weights, lr=self.rate, fused=True)
@@ -71,4 +72,4 @@ class Shadow:
         self.optimizer.zero_grad()
         self.steps += 1
         if self.steps % self.every == 0:
-            self._copy(model)
+            self._begin(model)

@@ -12,9 +12,9 @@ from sahelpers.attacker import FITS, IMAGES_PER_FIT, LEAK, STEPS_PER_FIT, Attack
 from sahelpers.surrogates import make_surrogate
 
 
-def make(model, forget_class=(3,), weight=0.5, push=10.0, seed=0):
-    gray = make_surrogate("gray", model, (0,))
-    return Attacker(model.requires_grad_(False), forget_class, gray, weight, push, sa.seeded(seed))
+def make(model, forget_class=(3,), weight=0.5, push=10.0, seed=0, z_fits=0):
+    model, gray = model.requires_grad_(False), make_surrogate("gray", model, (0,))
+    return Attacker(model, forget_class, gray, weight, push, sa.seeded(seed), z_fits)
 
 
 @pytest.fixture
@@ -151,9 +151,7 @@ def test_forgetting_attacks_unless_it_is_told_not_to(model, fishers):
 
 
 def test_some_fits_may_keep_their_label(frozen):
-    gray = make_surrogate("gray", frozen, (0,))
-    model = frozen.requires_grad_(False)
-    made = Attacker(model, (3,), gray, 0.5, 10.0, sa.seeded(0), z_fits=5)
+    made = make(frozen, z_fits=5)
     before = made.labels.clone()
     move(made, frozen, 3)
     assert torch.equal(made.labels[:5], before[:5])

@@ -63,10 +63,8 @@ ATTACKS = {
     "guided": Attack(guided_attack, {"guide": "guide"}, ("l2z",)),
 }
 ALWAYS = ("n_restarts", "steps")  # knobs of every attack
-TRAIN_ON = (
-    0,
-    400,
-)  # steps of training on before the attack; the second is the ladder's first stage
+# Steps of training on before the attack; the second is as long as the ladder's first stage.
+TRAIN_ON = (0, 400)
 COUNT, SIDE = 8, 56  # restarts shown, the best first, and the pixels of each
 FORGETTING = 2.8  # a step of forgetting, in steps of training
 Models = Mapping[str, CVAE] | None

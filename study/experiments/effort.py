@@ -20,6 +20,7 @@ from sahelpers.config import CHECKOUT
 from sahelpers.store.files import replace_text
 
 from ..grid import RESULTS
+from ..methods import version3
 from ..results_page import between_marks
 
 DIGIT = 3
@@ -29,17 +30,10 @@ HEAL_STEPS = (0, 100, 400, 1600)  # of 256 kept images each
 BEGIN, END = "<!-- by `python -m study effort` -->", "<!-- end -->"  # in README
 
 
-def version3(story: sa.Story, digit: int) -> sa.CVAE:
-    """The digit forgotten by version 3 of the default."""
-    fisher = story.fishers.without(digit)
-    config = sa.AmnesiaConfig.version3(seed=story.config.amnesia.seed)
-    return sa.forget(story.baseline.model, fisher, digit, config).model
-
-
 MODELS: dict[str, Callable[[sa.Story, int], sa.CVAE]] = {
     "hidden": lambda story, digit: story.hidden(digit),
     "masked": lambda story, digit: sa.masked_model(story.baseline.model, digit),
-    "version 3": version3,
+    "version 3": lambda story, digit: version3(story, (digit,)).model,
     "ours": lambda story, digit: story.forgotten(digit).model,
     "retrained": lambda story, digit: story.retrained(digit).model,
 }

@@ -9,7 +9,6 @@ with the seeds and the digits in docs/protocol.md before the default met any of 
 
 import argparse
 import copy
-import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -25,6 +24,7 @@ from sahelpers.elbo import negative_elbo
 from sahelpers.models import draw_normal
 from sahelpers.store.files import replace_text
 
+from .. import journal
 from ..grid import RESULTS
 from ..methods import MASKED, METHODS
 from ..results_page import table
@@ -114,19 +114,18 @@ def make(kind: str, seed: int, digit: int) -> sa.CVAE:
     return (story.forgotten(digit) if kind == "ours" else story.retrained(digit)).model
 
 
-def measure(journal: Path, config: LadderConfig | None = None) -> list[dict[str, Any]]:
+def measure(path: Path, config: LadderConfig | None = None) -> list[dict[str, Any]]:
     """Heal and attack every model that the journal lacks; all lines of the journal.
 
     Args:
-        journal: A line of JSON for each model: digit, kind, seed, and healing -> nats under a
-            fitted label.
+        path: The journal, with a line for each model: digit, kind, seed, and healing -> nats
+            under a fitted label.
         config: How much the ladder tries.
 
     Returns:
         The lines.
     """
-    written = journal.read_text(encoding="utf-8") if journal.exists() else ""
-    found = [json.loads(line) for line in written.splitlines()]
+    found = [line for _, line in journal.lines(path)]
     known = {(line["digit"], line["kind"], line["seed"]) for line in found}
     story = sa.Story()
     for digit in DIGITS:
@@ -142,7 +141,7 @@ def measure(journal: Path, config: LadderConfig | None = None) -> list[dict[str,
                 nats[name] = round(cost, 2)
             found.append({"digit": digit, "kind": kind, "seed": seed, "nats": nats})
             print(*found[-1].values(), flush=True)
-            replace_text(journal, "".join(json.dumps(line) + "\n" for line in found))
+            journal.append(path, found[-1])
     return found
 
 
