@@ -131,6 +131,13 @@ def read(path: Path) -> list[Record]:
     return list(found.values())
 
 
+def of_models(path: Path, models: Iterable[Any]) -> dict[Any, Record]:
+    """The lines of those models, each with a `key`, that were measured by today's settings."""
+    known = {key_of(record): record for record in read(path) if "values" in record}
+    keys = {model: key_of(model.key) for model in models}
+    return {model: known[key] for model, key in keys.items() if key in known}
+
+
 def append(path: Path, record: Mapping[str, Any]) -> None:
     """Add one line and have it on the disk when this returns."""
     path.parent.mkdir(parents=True, exist_ok=True)

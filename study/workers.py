@@ -21,6 +21,8 @@ import torch
 
 import sahelpers
 
+from . import journal
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -72,6 +74,26 @@ def do_all(
         parallel = Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch="n_jobs")
         for k, result in parallel(calls):
             yield items[k], result
+
+
+def measure_missing(
+    work: Callable[[Any], dict[str, Any]], models: Sequence[Any], path: Path, jobs: int
+) -> None:
+    """Do the work for every model that the journal lacks, in processes here; a line of it each.
+
+    Raises:
+        BaseException: The first that a model's work raised, at the end; the others are done before.
+    """
+    done = journal.of_models(path, models)
+    failed = list[BaseException]()
+    for model, found in do_all(work, [m for m in models if m not in done], "loky", jobs):
+        if isinstance(found, BaseException):
+            failed.append(found)
+        else:
+            journal.append(path, {**model.key, **found})
+        print(*model, "failed" if isinstance(found, BaseException) else "", flush=True)
+    if failed:
+        raise failed[0]
 
 
 def check_backend(backend: str, jobs: int, scheduler: str | None) -> None:

@@ -8,7 +8,7 @@ import torch
 import sahelpers as sa
 from sahelpers import training
 from sahelpers.attacks.ladder import FITTED, KEPT, OTHER, RUNGS, UNFINISHED
-from study import journal, measures
+from study import journal, measures, workers
 from study.experiments import published
 from study.grid import RESULTS
 from study.methods import HIDDEN, MASKED, OURS, PAPER, RETRAINED
@@ -163,7 +163,7 @@ def test_a_command_goes_on_from_the_journal(path, monkeypatch):
                 yield item, error
 
     monkeypatch.setattr(published, "measure", measured)
-    monkeypatch.setattr(published, "do_all", each)
+    monkeypatch.setattr(workers, "do_all", each)
     monkeypatch.setattr(published, "write", lambda: written.append(len(published.read())))
     options = argparse.Namespace(tables=False, jobs=7)
     with pytest.raises(OSError, match="no disk"):

@@ -1,75 +1,124 @@
 """The sealed examination: every healing trains on kept images alone, and the page says verdicts."""
 
-import json
+import argparse
+from dataclasses import replace
 
 import pytest
 import torch
 
-import sahelpers as sa
+from sahelpers.elbo import negative_elbo
+from study import journal, workers
 from study.experiments import sealed
 
 
-@pytest.fixture
-def quick(monkeypatch):
-    for name in ("LAST_LAYER_STEPS", "AFTER_DAMAGE", "BOTH_STEPS"):
-        monkeypatch.setattr(sealed, name, 2)
-    monkeypatch.setattr(sealed, "PASSES", 1)
+def quickly(healing):
+    return replace(healing, steps=4)
 
 
 @pytest.mark.parametrize("name", sealed.HEALINGS)
-def test_a_healing_changes_the_weights_that_it_names_and_never_sees_the_digit(
-    name, model, mnist, quick, monkeypatch
-):
-    data, seen = mnist.take(400), []
-    real = sa.LabelledImages.without
-
-    def without(self, classes):
-        seen.append(classes)
-        return real(self, classes)
-
-    monkeypatch.setattr(sa.LabelledImages, "without", without)
-    healed = sealed.HEALINGS[name](model, 3, data)
-    assert seen
-    assert all(3 in (classes if isinstance(classes, tuple) else (classes,)) for classes in seen)
-    moved = {
-        key.split(".")[0]
+def test_a_healing_changes_the_weights_that_it_names(name, model, mnist):
+    healing = quickly(sealed.HEALINGS[name])
+    damaged = sealed.prepared(model, healing)
+    healed = sealed.trained_on(damaged, mnist.take(400).without(3), healing, 4)
+    moved = [
+        key
         for key, weight in healed.named_parameters()
         if not torch.equal(weight, model.get_parameter(key))
-    }
-    both = name in ("baseline's recipe", "encoder and decoder")
-    assert moved == ({"encoder", "decoder"} if both else {"decoder"})
-
-
-def test_the_last_layer_alone_is_made_anew(model, mnist, quick):
-    healed = sealed.last_layer(model, 3, mnist.take(400))
-    same = [torch.equal(a, b) for a, b in zip(healed.parameters(), model.parameters(), strict=True)]
-    assert same[-2:] == [False, False]
-    assert all(same[:-2])
-
-
-def lines():
-    nats = {"ours": (20.0, 21.0), "masked": (10.0, 11.0), "retrained": (20.0, 21.0, 20.5)}
-    return [
-        {"digit": digit, "kind": kind, "seed": seed, "nats": dict.fromkeys(sealed.HEALINGS, cost)}
-        for digit in (0, 5)
-        for kind, costs in nats.items()
-        for seed, cost in enumerate(costs)
     ]
+    halves = {key.split(".")[0] for key in moved}
+    assert halves == ({"encoder", "decoder"} if healing.weights == "all" else {"decoder"})
+    assert len(moved) == (2 if healing.weights == "last layer" else len(moved))
+    assert all(weight.requires_grad for weight in healed.parameters())
+    assert all(weight.isfinite().all() for weight in healed.parameters())
 
 
-def test_the_page_compares_ours_with_models_that_remember_and_models_that_never_knew():
-    found = sealed.findings(lines())
-    assert list(found) == list(sealed.HEALINGS)
+def test_a_last_layer_is_made_anew_and_damage_is_done_before_training_on(model):
+    for name, healing in sealed.HEALINGS.items():
+        before = sealed.prepared(model, healing)
+        same = [
+            torch.equal(a, b) for a, b in zip(before.parameters(), model.parameters(), strict=True)
+        ]
+        if healing.damage == "new":
+            assert same[-2:] == [False, False]
+            assert all(same[:-2])
+        else:
+            assert all(same) == (not healing.damage), name
+
+
+def test_the_attacker_keeps_the_state_that_pays_most_and_never_sees_the_digit(
+    model, mnist, monkeypatch
+):
+    monkeypatch.setattr(sealed, "HEALINGS", {"all": quickly(sealed.HEALINGS["all weights"])})
+    labels, costs = set(), iter([9.0, 4.0, float("nan")])
+
+    class Attack:
+        kept_train = mnist.take(400).without(3)
+
+        def try_out(self, model):
+            return argparse.Namespace(model=model, fitted=next(costs))
+
+        def fitted_label(self, tried):
+            return [tried.fitted]
+
+        def kept_costs(self, model):
+            return [1.0, 2.0]
+
+    monkeypatch.setattr(
+        sealed,
+        "negative_elbo",
+        lambda model, images, of, noise: (
+            labels.update(of.tolist()) or negative_elbo(model, images, of, noise)
+        ),
+    )
+    found = sealed.climb(Attack(), model)
+    assert found == {"as it is": 9.0, "all": 4.0, "kept, as it is": 1.5, "kept, all": 1.5}
+    assert labels == set(range(10)) - {3}
+
+
+@pytest.fixture
+def done(tmp_path, monkeypatch):
+    """A journal in which all models have been measured, and what is read from it."""
+    nats = {sealed.OURS: (20.0, 21.0, 20.5), sealed.MASKED: (10.0, 11.0, 10.5)}
+    nats[sealed.RETRAINED] = (20.0, 21.0, 20.5, 20.5)
+    monkeypatch.setattr(sealed, "JOURNAL", tmp_path / "journal.jsonl")
+    for model in sealed.models():
+        cost = nats[model.method][sealed.SEEDS[model.method].index(model.seed)]
+        names = (sealed.AS_IT_IS, *sealed.HEALINGS)
+        values = dict.fromkeys(names, cost) | {sealed.KEPT + name: 0.0 for name in names}
+        journal.append(sealed.JOURNAL, {**model.key, "values": values})
+    return sealed.read()
+
+
+def test_the_page_compares_ours_with_models_that_remember_and_models_that_never_knew(done):
+    found = sealed.findings(done)
+    assert list(found) == [sealed.AS_IT_IS, *sealed.HEALINGS]
     assert {f.verdict for of in found.values() for f in of.values()} == {"alike"}
-    page = sealed.page(lines())
-    assert page.count("| alike |") == 2 * len(sealed.HEALINGS)
-    assert "| baseline's recipe | 5 | 20.5 | 10.5 | 20.5 |" in page
+    page = sealed.page(done)
+    assert page.count("| alike |") == len(sealed.DIGITS) * len(sealed.HEALINGS)
+    assert "| all weights | 5 | 20.5 | 10.5 | 20.5 |" in page
+    assert "Still to be measured" not in page
 
 
-def test_models_that_are_in_the_journal_are_not_measured_again(tmp_path, monkeypatch):
-    journal = tmp_path / "sealed.jsonl"
-    journal.write_text("".join(json.dumps(line) + "\n" for line in lines()))
-    monkeypatch.setattr(sealed, "DIGITS", (0, 5))
-    models = [(of["kind"], of["seed"]) for of in lines() if of["digit"] == 0]
-    monkeypatch.setattr(sealed, "MODELS", models)
-    assert sealed.measure(journal) == lines()
+def test_models_that_kept_images_pay_for_are_damaged(done):
+    for model, line in done.items():
+        if model.method == sealed.OURS:
+            line["values"] |= {sealed.KEPT + name: 5.0 for name in sealed.HEALINGS}
+    found = sealed.findings(done)
+    assert {found[name][8].verdict for name in sealed.HEALINGS} == {"damaged"}
+
+
+def test_the_page_says_how_many_models_are_missing_and_judges_no_digit_by_halves(done):
+    del done[sealed.models()[0]]
+    page = sealed.page(done)
+    assert "Still to be measured: 1 of 20 models." in page
+    assert page.count("| alike |") == len(sealed.HEALINGS)
+
+
+def test_models_that_are_in_the_journal_are_not_measured_again(done, monkeypatch):
+    asked = []
+    monkeypatch.setattr(workers, "do_all", lambda work, items, *rest: asked.extend(items) or [])
+    workers.measure_missing(sealed.measure, sealed.models(), sealed.JOURNAL, 1)
+    assert not asked
+    monkeypatch.setattr(sealed, "DAMAGE", 0.4)
+    workers.measure_missing(sealed.measure, sealed.models(), sealed.JOURNAL, 1)
+    assert asked == sealed.models()

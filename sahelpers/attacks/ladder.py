@@ -233,9 +233,9 @@ class Ladder:
         relearned = self.relearned(model)
         return {
             OTHER: self._other_labels(as_is.model),
-            FITTED: self._fitted_label(as_is),
+            FITTED: self.fitted_label(as_is),
             HEALED_OTHER: self._other_labels(healed[OTHER].model),
-            HEALED_FITTED: self._fitted_label(healed[FITTED]),
+            HEALED_FITTED: self.fitted_label(healed[FITTED]),
             WEIGHTS: [relearned.bound],
             "kept, as is": self.kept_costs(as_is.model),
             "kept, trained on": self.kept_costs(healed[FITTED].model),
@@ -253,7 +253,7 @@ class Ladder:
         Returns:
             Nats per image above the baseline's price, the mean over the sets.
         """
-        costs = self._fitted_label(self.try_out(model, fit_steps))
+        costs = self.fitted_label(self.try_out(model, fit_steps))
         return sum(costs) / len(costs)
 
     def healed(self, model: CVAE, as_is: Tried | None = None) -> dict[str, Tried]:
@@ -319,8 +319,15 @@ class Ladder:
         above: list[float] = (cost.min(1).values - self.scored.price).tolist()
         return above
 
-    def _fitted_label(self, tried: Tried) -> list[float]:
-        """What scored images cost under the labels that were fitted, one number for each set."""
+    def fitted_label(self, tried: Tried) -> list[float]:
+        """What scored images cost under the labels that were fitted.
+
+        Args:
+            tried: What `try_out` found.
+
+        Returns:
+            Nats per image above the baseline's price, one number for each set.
+        """
         return [self._mean_cost(tried.model, self.scored, label) for label in tried.labels]
 
     def kept_costs(self, model: CVAE) -> list[float]:

@@ -35,7 +35,7 @@ from ..grid import FURTHER_SEEDS, RESULTS, SEEDS
 from ..journal import Record, digest
 from ..measures import Baseline, MeasureConfig
 from ..methods import HIDDEN, MASKED, METHODS, OURS, PAPER, RETRAINED, as_method
-from ..workers import do_all
+from ..workers import measure_missing
 
 PART = "published"  # of the journal
 DIGITS = (0, 3, 7)
@@ -175,9 +175,7 @@ def measure(model: Model) -> dict[str, Any]:
 
 def read() -> dict[Model, Record]:
     """What the journal holds of today's models."""
-    lines = {journal.key_of(r): r for r in journal.read(JOURNAL) if r["part"] == PART}
-    found = {model: lines.get(journal.key_of(model.key)) for model in models()}
-    return {model: line for model, line in found.items() if line and "values" in line}
+    return journal.of_models(JOURNAL, models())
 
 
 def gathered(done: dict[Model, Record], method: str) -> dict[int, Climbed]:
@@ -261,17 +259,8 @@ def main(options: argparse.Namespace) -> None:
 
     Raises the first error at the end; the other models are measured before.
     """
-    done = read()
-    missing = [] if options.tables else [model for model in models() if model not in done]
-    failed = list[BaseException]()
     try:
-        for model, found in do_all(measure, missing, "loky", options.jobs):
-            if isinstance(found, BaseException):
-                failed.append(found)
-            else:
-                journal.append(JOURNAL, {**model.key, **found})
-            print(*model, "failed" if isinstance(found, BaseException) else "", flush=True)
+        if not options.tables:
+            measure_missing(measure, models(), JOURNAL, options.jobs)
     finally:
         write()
-    if failed:
-        raise failed[0]
