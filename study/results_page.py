@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from scipy.stats import binomtest
 
 from sahelpers.attacks import verdicts
-from sahelpers.attacks.ladder import RUNGS
+from sahelpers.attacks.ladder import HEALED_FITTED, RUNGS
 from sahelpers.attacks.verdicts import MIN_RETRAINED, REMAINS, Climbed, Finding
 from sahelpers.config import CHECKOUT
 from sahelpers.judges import SCORING
@@ -56,43 +56,55 @@ def between_marks(page: str, begin: str, lines: Sequence[str], end: str) -> str:
     _, found, after = rest.partition(end)
     if not found:
         raise ValueError(f"the page lacks {begin} ... {end}: put both marks where the lines belong")
-    joint = "\n" if "\n" in page[len(before) :].partition(end)[0] else ""
-    return before + joint.join([begin, *lines, end]) + after
+    return before + "\n".join([begin, *lines, end]) + after
 
 
 def with_figures(readme: str, records: Sequence[Record]) -> str:
     """README with its figures of ours, between the two marks, anew from the journal's lines."""
     findings = tables.audit(records).get((USUAL, OURS), {})
-    lines = [f"* {line}" for line in [*ladder_lines(findings), *cost_lines(records)]]
+    first, *_ = ladder_lines(findings)
+    lines = [first, "", word_table(findings), *(f"* {line}" for line in cost_lines(records))]
     return between_marks(readme, BEGIN, lines, END)
 
 
+def word_table(findings: Findings) -> str:
+    """A line for each digit: the verdict of every rung."""
+    rows = [[digit, *(of[rung].verdict for rung in RUNGS)] for digit, of in findings.items()]
+    return table(["digit", *RUNGS], rows)
+
+
 def ladder_lines(findings: Findings) -> list[str]:
-    """What the ladder says of ours: the digits that count, all rungs together, and each rung."""
+    """What the ladder says of ours: all rungs together, and each rung."""
     if not findings:
         return [NOT_YET]
     digits = counted(findings)
-    left_out = tuple(digit for digit in findings if digit not in digits)
-    first = f"Digits that count: {digits_as_text(digits)}."
-    absent = [digit for digit in range(10) if digit not in findings]
-    if absent:
-        first += f" Not measured yet: {digits_as_text(absent)}."
-    if left_out:
-        first += (
-            f" On the others ({digits_as_text(left_out)}) a model that hides the digit and one "
-            f"that never saw it differ by less than {COUNTED:.0f} nats under a fitted label, too "
-            "little to tell them apart."
-        )
     of_counted = {digit: findings[digit] for digit in digits}
-    if not of_counted:
-        return [first]
     passed = [digit for digit, of in of_counted.items() if all(f.passed for f in of.values())]
-    every = (
-        f"By all rungs together no memory is found on {len(passed)} of {len(digits)} digits"
-        f"{f' ({digits_as_text(passed)})' if passed else ''}."
+    failed = [d for d, of in of_counted.items() if any(f.verdict == REMAINS for f in of.values())]
+    open_ones = [digit for digit in digits if digit not in (*passed, *failed)]
+    parts = {
+        "every attack finds less than a third of what it finds in models that remember": passed,
+        "an attack finds that memory remains": failed,
+        "an attack cannot tell yet, with so few models": open_ones,
+    }
+    found = "; ".join(
+        f"on {len(of)} ({digits_as_text(of)}) {what}" for what, of in parts.items() if of
     )
+    total = f"Of {len(digits)} digits: {found}." if digits else "No digit counts yet."
+    left_out = tuple(digit for digit in findings if digit not in digits)
+    absent = [digit for digit in range(10) if digit not in findings]
+    if left_out:
+        total += (
+            f" The others ({digits_as_text(left_out)}) do not count: a model that hides the digit "
+            f"and one that never saw it differ by less than {COUNTED:.0f} nats under a fitted "
+            "label, too little to tell them apart."
+        )
+    if absent:
+        total += f" These attacks were not made yet on the digits {digits_as_text(absent)}."
+    if not of_counted:
+        return [total]
     of_rungs = verdicts.in_words(of_counted).rstrip(".").split(". ")
-    return [first, every, *(f"{words}." for words in of_rungs)]
+    return [total, *(f"{words}." for words in of_rungs)]
 
 
 def cost_lines(records: Sequence[Record]) -> list[str]:
@@ -109,14 +121,26 @@ def cost_lines(records: Sequence[Record]) -> list[str]:
     seconds = figures["seconds"].values()
     n = MeasureConfig().samples
     digits, seeds = (len({row[name] for row in rows}) for name in ("class", "seed"))
+    runs = f"{len(rows)} runs ({digits} digits, {seeds} seed{'s' if seeds > 1 else ''})"
+
+    def limit(name: str, unit: str) -> str:
+        """In words whether the limit of the protocol holds, and on which digits it does not."""
+        allowed = scores.BARS[name][2]
+        beyond = sorted({digit for (digit, _), cost in figures[name].items() if cost > allowed})
+        if not beyond:
+            return f"(allowed: {allowed:g}{unit})"
+        return f"(allowed: {allowed:g}{unit}, which is exceeded on digit {digits_as_text(beyond)})"
+
     return [
         f'Under the forgotten label, a classifier that may answer "none of these" calls '
         f"{round(n * worst[scores.ARGMAX] / 100)} of {n:,} samples the digit, in the worst of "
-        f"{len(rows)} runs ({digits} digits, {seeds} seed{'s' if seeds > 1 else ''}).",
-        f"A kept digit is recognised {worst['worst class lost, points']:.2f} points less often "
-        f"in the worst run ({standard:.2f} with z from N(0, I)), the kept negative ELBO rises by "
-        f"{worst['kept ELBO lost, nats']:.2f} nats at most, and the Fréchet distance of the "
-        f"samples by {worst['kept Frechet, % worse']:.1f} %.",
+        f"{runs}.",
+        f"In the worst of these runs the worst kept digit is recognised "
+        f"{worst['worst class lost, points']:.2f} points less often with z from the class's own "
+        f"Gaussian {limit('worst class lost, points', '')} and {standard:.2f} with z from N(0, I); "
+        f"the kept negative ELBO rises by {worst['kept ELBO lost, nats']:.2f} nats "
+        f"{limit('kept ELBO lost, nats', '')}, the Fréchet distance of the samples by "
+        f"{worst['kept Frechet, % worse']:.1f} % {limit('kept Frechet, % worse', ' %')}.",
         f"Forgetting takes {fmean(row['steps'] for row in rows):.0f} steps on average, "
         f"{min(seconds):.1f} to {max(seconds):.1f} processor seconds on one thread, beside other "
         "work" + (f"; to train again took {min(again):.1f} to {max(again):.1f}." if again else "."),
@@ -161,6 +185,8 @@ def page(records: Sequence[Record]) -> str:
             ),
             left_out=left_out_words(models),
             unfinished=unfinished_words(models),
+            of_seed=seed_words(records),
+            adjusted=adjusted_words(findings),
             **numbers,
             elsewhere="".join(elsewhere(audits)),
         )
@@ -335,12 +361,57 @@ def left_out(digits: Mapping[int, Climbed]) -> dict[str, tuple[int, int]]:
     }
 
 
+def seed_words(records: Sequence[Record]) -> str:
+    """How much of what separates ours of a digit is the seed's, and what the seed tuned on costs.
+
+    The share is that of the seeds' variance in the sum of theirs and of what is left, in a table of
+    digits and seeds (the mean squares of a two-way analysis of variance without replication).
+    """
+    costs: dict[tuple[int, int], float] = {
+        (r["class"], r["seed"]): fmean(r["values"][HEALED_FITTED])
+        for r in tables.newest(records, "ladder")
+        if r["method"] == OURS and (r["dataset"], r["arch"]) == USUAL
+    }
+    seeds = sorted({seed for _, seed in costs})
+    digits = sorted({d for d, _ in costs if all((d, seed) in costs for seed in seeds)})
+    if len(seeds) < 2 or len(digits) < 2:
+        return "not asked, for it takes two digits with two models each"
+    of_digit = {d: fmean(costs[d, seed] for seed in seeds) for d in digits}
+    of_seed = {seed: fmean(costs[d, seed] - of_digit[d] for d in digits) for seed in seeds}
+    rest = [(costs[d, seed] - of_digit[d] - of_seed[seed]) ** 2 for d in digits for seed in seeds]
+    left = sum(rest) / (len(digits) - 1) / (len(seeds) - 1)
+    of_seeds = len(digits) * sum(x**2 for x in of_seed.values()) / (len(seeds) - 1)
+    variance = max(0.0, of_seeds - left) / len(digits)
+    share = 100 * variance / (variance + left)
+    tuned, *others = of_seed.values()
+    return (
+        f"{share:.0f} % (digits {digits_as_text(digits)}, seeds {digits_as_text(seeds)}); models "
+        f"of seed {seeds[0]}, on which the knobs were tuned, cost "
+        f"{abs(tuned - fmean(others)):.1f} nats {'more' if tuned > fmean(others) else 'less'} "
+        "there than the others"
+    )
+
+
+def adjusted_words(findings: Findings) -> str:
+    """On how many digits each rung still finds no memory after adjustment for their number."""
+    of_counted = {digit: findings[digit] for digit in counted(findings)}
+    return "; ".join(
+        f"{of.rung}: {len(of.after_holm['passed'])} of {len(of.powered)}"
+        for of in claim(of_counted)
+    )
+
+
 def left_out_words(digits: Mapping[int, Climbed]) -> str:
-    """How many retrained models each rung convicts, where every digit has four or more."""
+    """How many retrained models each rung convicts, of the digits with four or more."""
     enough = {d: of for d, of in digits.items() if len(of.retrained) > MIN_RETRAINED}
     if not enough:
-        return "not asked, for it takes four retrained models of a digit"
-    return "; ".join(
+        return "How often these rules convict a retrained model is not measured yet."
+    found = "; ".join(
         f"{rung}: {convicted} of {powered}"
         for rung, (convicted, powered) in left_out(enough).items()
+    )
+    return (
+        f"Each retrained model of the digits {digits_as_text(sorted(enough))} was left out in turn "
+        "and played the model under test. So often was memory said to remain, of those on which "
+        f"the rung had power: {found}."
     )

@@ -66,7 +66,7 @@ def test_the_figures_are_what_the_journal_says():
 def test_what_training_on_brings_back_is_what_the_curves_say():
     """`python -m study effort` writes both."""
     curves = json.loads(effort.FILE.read_text(encoding="utf-8"))["curves"]
-    assert effort.with_sentence(README, curves) == README
+    assert effort.with_table(README, curves) == README
 
 
 @each

@@ -1,10 +1,11 @@
-"""Cost against effort: `python -m study effort` writes results/effort.json, twenty minutes.
+"""Cost against effort: `python -m study effort` writes results/effort.json, half an hour.
 
-Models of the 3 climb the ladder with more and more effort: steps of fitting a label, of training on
-with the nine kept digits before that, and of relearning with all weights.  The hidden and the
-masked model know the 3 by construction, ours forgot it by the default of `forget` and another by
-version 3 of it, and the retrained one never saw it.  Notebook 04 draws the curves, and README has a
-sentence.  `--models ours` measures one kind anew and keeps the curves of the others.
+Models of the 3 climb the ladder with more and more effort: steps of fitting a label, of training
+further with the nine kept digits before that, and of relearning with all weights.  The hidden and
+the masked model know the 3 by construction, ours forgot it by the default of `forget` and another
+by version 3 of it, and the retrained one never saw it.  Notebook 04 draws the curves, and README
+has a table.  `--models ours` measures one kind anew and keeps the curves of the
+others.
 """
 
 import argparse
@@ -20,19 +21,19 @@ from sahelpers.config import CHECKOUT
 from sahelpers.store.files import replace_text
 
 from ..grid import RESULTS
-from ..methods import version3
-from ..results_page import between_marks
+from ..methods import MASKED, METHODS, version3
+from ..results_page import between_marks, table
 
 DIGIT = 3
 FILE = RESULTS / "effort.json"
 FIT_STEPS = (25, 100, 400, 800)
-HEAL_STEPS = (0, 100, 400, 1600)  # of 256 kept images each
+HEAL_STEPS = (0, 100, 400, 1600, 6400)  # of 256 kept images each
 BEGIN, END = "<!-- by `python -m study effort` -->", "<!-- end -->"  # in README
 
 
 MODELS: dict[str, Callable[[sa.Story, int], sa.CVAE]] = {
     "hidden": lambda story, digit: story.hidden(digit),
-    "masked": lambda story, digit: sa.masked_model(story.baseline.model, digit),
+    "masked": lambda story, digit: METHODS[MASKED](story, (digit,)).model,
     "version 3": lambda story, digit: version3(story, (digit,)).model,
     "ours": lambda story, digit: story.forgotten(digit).model,
     "retrained": lambda story, digit: story.retrained(digit).model,
@@ -63,29 +64,26 @@ def curves(
         yield {"model": name, "rung": WEIGHTS, "steps": [*curve], "cost": [*curve.values()]}
 
 
-def sentence(found: list[dict[str, Any]]) -> str:
-    """What README says of the curves."""
+def shown(found: list[dict[str, Any]]) -> str:
+    """What README shows of the curves: each model before it is trained further, and afterwards."""
     cost = {
         of["model"]: dict(zip(of["steps"], of["cost"], strict=True))
         for of in found
         if of["rung"] == HEALED_FITTED
     }
-    first, *_, last = cost["ours"]
-
-    def change(name: str) -> str:
-        return f"from {cost[name][first]:.1f} to {cost[name][last]:.1f}"
-
-    others = ", ".join(f"{name} {change(name)}" for name in cost if name != "ours")
+    steps = list(cost["ours"])
+    rows = [[name, *(f"{of[n]:.1f}" for n in steps)] for name, of in cost.items()]
     return (
-        f"When the model is trained on with {last:,} steps of 256 real images of the nine kept "
-        f"digits, without one {DIGIT}, what a real {DIGIT} costs it under a fitted label goes "
-        f"{change('ours')} nats above the baseline's own price. Beside it: {others}."
+        "Each model is trained further with real images of the nine kept digits, 256 a step and "
+        f"not one {DIGIT} among them. Then real images of the {DIGIT} cost it so many nats under a "
+        "fitted label, above the baseline's own price; less is more memory:\n\n"
+        + table(["steps", *(f"{n:,}" for n in steps)], rows).rstrip()
     )
 
 
-def with_sentence(readme: str, found: list[dict[str, Any]]) -> str:
-    """README with this sentence between its two marks."""
-    return between_marks(readme, BEGIN, [sentence(found)], END)
+def with_table(readme: str, found: list[dict[str, Any]]) -> str:
+    """README with these lines between its two marks."""
+    return between_marks(readme, BEGIN, [shown(found)], END)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -97,7 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> None:
-    """Measure the models that are asked for and write the file and README's sentence."""
+    """Measure the models that are asked for and write the file and README's table."""
     torch.set_num_threads(1)
     kept = [] if not FILE.exists() else json.loads(FILE.read_text(encoding="utf-8"))["curves"]
     found: list[dict[str, Any]] = [of for of in kept if of["model"] not in options.models]
@@ -109,4 +107,4 @@ def main(options: argparse.Namespace) -> None:
     lines = ",\n".join(json.dumps(curve) for curve in found)
     replace_text(FILE, f'{{"digit": {DIGIT}, "curves": [\n{lines}\n]}}\n')
     readme = CHECKOUT / "README.md"
-    replace_text(readme, with_sentence(readme.read_text(encoding="utf-8"), found))
+    replace_text(readme, with_table(readme.read_text(encoding="utf-8"), found))
