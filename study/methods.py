@@ -48,6 +48,7 @@ VARIANTS = (
     "ours (without the healing)",
     "ours (without EWC)",
     "ours (without replay)",
+    "ours (twice the attack)",
 )
 STEPS = 380  # of those that descend by `_descend`
 FORGET_WEIGHT = 0.005  # of the forget term at the label itself, where these steps suffice with it
@@ -267,6 +268,7 @@ METHODS: dict[str, Function] = {
     "ours (without the healing)": _changed(heal_every=0),
     "ours (without EWC)": _changed(ewc_lambda=0.0),
     "ours (without replay)": _changed(gamma=0.0),
+    "ours (twice the attack)": _changed(w_attack=2 * AmnesiaConfig().w_attack),
     PAPER: _paper(),
     f"{PAPER}, 1,000 steps": _paper(passes=10, fisher_images=5_000),
     REFERENCE: _reference(),
