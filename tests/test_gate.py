@@ -47,6 +47,7 @@ def test_a_class_that_was_learned_can_be_judged(known):
     assert found.own_label > 0.9
     assert found.word("holds") == "holds"
     assert str(found) == "Class middle can be judged."
+    assert gate(known, "middle") == found
 
 
 def test_a_class_that_was_never_drawn_cannot_be_judged(known):

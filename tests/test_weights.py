@@ -39,7 +39,7 @@ def test_relearning_is_plain_training(monkeypatch):
     before = copy.deepcopy(model.state_dict())
     monkeypatch.setattr("sahelpers.attacks.weights.BATCH", 4)
     given = {"data": data, "judges": judges, "steps": 5}
-    found = sa.relearn(model, 2, **given, seed=3)
+    found = sa.relearn(model, "c", **given, seed=3)  # the class by its name
     twin, generator = copy.deepcopy(model), sa.seeded(3)
     adam = torch.optim.Adam(twin.parameters(), lr=1e-3)
     z = torch.randn((16, 3), generator=sa.seeded(4))
@@ -258,7 +258,7 @@ def test_healing_is_plain_training_of_the_decoder_on_kept_images(arch, n, held):
     """The state after three steps: of few steps each one is looked at."""
     model, steps, data = tiny_model(arch), 3, of_all_classes(n)
     before = copy.deepcopy(model.state_dict())
-    healed = heal(model, 2, data, steps, rate=0.001, batch_size=5, seed=3)
+    healed = heal(model, "c", data, steps, rate=0.001, batch_size=5, seed=3)  # by its name
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
     byhand, kept, generator = copy.deepcopy(model), data.without(2), sa.seeded(3)

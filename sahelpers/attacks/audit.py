@@ -19,7 +19,7 @@ from .verdicts import MIN_RETRAINED, AuditReport, Climbed, compare_all
 
 def audit(
     model: CVAE,
-    forget_class: int,
+    forget_class: int | str,
     config: LadderConfig | None = None,
     *,
     baseline: CVAE,
@@ -37,7 +37,7 @@ def audit(
 
     Args:
         model: The model that has forgotten the class.
-        forget_class: The class.
+        forget_class: The class, by number or name.
         config: How much is tried; `LadderConfig()` when left out.
         baseline: The model before it forgot.
         retrained: Models retrained without the class, three or more, by different seeds.
@@ -55,10 +55,12 @@ def audit(
     """
     check_model(model)
     check_model(baseline, "baseline", model.num_classes)
-    (c,) = check_classes((forget_class,), model.num_classes)
     check_is(data, tuple, "data", ": give a pair (train, test)")
     if len(data) != 2:
         raise ValueError(f"data has {len(data)} parts: give a pair (train, test)")
+    for name, part in zip(("train", "test"), data, strict=True):
+        check_is(part, LabelledImages, name)
+    (c,) = check_classes((forget_class,), model.num_classes, names=data[1].class_names)
     _check_retrained(model, c, retrained)
     train, test = data
     ladder = Ladder(baseline, c, train, test, config)

@@ -89,7 +89,7 @@ class Gate:
 @torch.no_grad()
 def can_be_judged(
     baseline: CVAE,
-    forget_class: int,
+    forget_class: int | str,
     *,
     test: LabelledImages,
     train: LabelledImages | None = None,
@@ -100,7 +100,7 @@ def can_be_judged(
 
     Args:
         baseline: The model before it forgot.
-        forget_class: The class that is or will be forgotten.
+        forget_class: The class that is or will be forgotten, by number or name.
         test: Real images that neither baseline nor judges were trained on.
         train: The images that the baseline was trained on.  If left out, they are not counted; that
             the class has no Gaussian, where others have one, is still seen in the baseline.
@@ -115,8 +115,8 @@ def can_be_judged(
         ValueError: There is no such class, or the arguments do not fit to each other.
     """
     check_model(baseline, "baseline")
-    (c,) = check_classes((forget_class,), baseline.num_classes)
     check_is(test, LabelledImages, "test")
+    (c,) = check_classes((forget_class,), baseline.num_classes, names=test.class_names)
     check_is(train, (LabelledImages, NoneType), "train")
     for name, data in {"test": test, "train": train}.items():
         if data is not None:

@@ -144,7 +144,7 @@ class Ladder:
 
     Args:
         baseline: The model whose price is subtracted.
-        forget_class: The class that is looked for.
+        forget_class: The class that is looked for, by number or name.
         train: Real images of all classes, those that the model was trained on; the ones of kept
             classes are what an attacker trains on with.
         test: Real images of all classes that no model was trained on.
@@ -159,7 +159,7 @@ class Ladder:
     def __init__(
         self,
         baseline: CVAE,
-        forget_class: int,
+        forget_class: int | str,
         train: LabelledImages,
         test: LabelledImages,
         config: LadderConfig | None = None,
@@ -170,7 +170,8 @@ class Ladder:
         check_is(config, LadderConfig, "config")
         check_model(baseline, "baseline", test.num_classes)
         baseline = copy.deepcopy(baseline).eval()
-        (self.forget_class,) = check_classes((forget_class,), baseline.num_classes)
+        names = test.class_names
+        (self.forget_class,) = check_classes((forget_class,), baseline.num_classes, names=names)
         kept = []
         for name, data in {"train": train, "test": test}.items():
             if (data.num_classes, data.image_shape) != (baseline.num_classes, baseline.image_shape):

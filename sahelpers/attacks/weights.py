@@ -163,7 +163,7 @@ def descend(
 @torch.enable_grad()
 def heal(
     model: CVAE,
-    forget_class: int | Iterable[int],
+    forget_class: int | str | Iterable[int | str],
     data: LabelledImages,
     steps: int = 3200,
     *,
@@ -181,7 +181,7 @@ def heal(
 
     Args:
         model: The model to train on; it is not changed.
-        forget_class: Class number or numbers whose images are left out of `data`.
+        forget_class: One class or several, by number or name, left out of `data`.
         data: Real images of all classes, (N, *image_shape) float in [0, 1].
         steps: Steps of Adam.
         rate: Learning rate of the first step.
@@ -197,8 +197,8 @@ def heal(
             train on, and when the loss is never finite at too large a rate.
     """
     check_model(model)
-    gone = check_classes(forget_class, model.num_classes)
     _check_data(data, model)
+    gone = data.class_numbers(forget_class)
     check_whole(steps, "steps")
     check_number(rate, "rate", 1e-9, 10)
     check_whole(batch_size, "batch_size")
@@ -254,7 +254,7 @@ def _encode_all(model: CVAE, data: LabelledImages) -> tuple[Tensor, Tensor]:
 @torch.enable_grad()
 def relearn(
     model: CVAE,
-    forget_class: int,
+    forget_class: int | str,
     *,
     data: LabelledImages,
     judges: Mapping[str, Judge],
@@ -271,7 +271,7 @@ def relearn(
     Args:
         model: The model; it is not changed.  The copy is in evaluation mode, so that dropout in
             networks of your own rests and the seed decides all.
-        forget_class: The class that is watched.
+        forget_class: The class that is watched, by number or name.
         data: A few images of the class (relearning), or with over="all" of kept classes only (does
             the class come back by itself?).
         judges: Judges that score, by role.
@@ -292,10 +292,10 @@ def relearn(
             class, for over="label"), and when the weights become NaN at too large a rate.
     """
     check_model(model)
-    (c,) = check_classes((forget_class,), model.num_classes)
     check_judges(judges, model.num_classes)
     check_whole(steps, "steps")
     _check_data(data, model)
+    (c,) = data.class_numbers((forget_class,))
     if not len(data):
         raise ValueError("data holds no image to train on: give at least one")
     if over not in RELEARN_RATES:
