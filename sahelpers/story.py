@@ -63,7 +63,8 @@ class Story:
         baseline: The baseline's configuration; or a trained model to begin with, which is moved to
             the device and set to evaluation mode.
         fisher: The configuration of the Fisher; the default one when left out.
-        amnesia: The configuration of forgetting; the default one when left out.
+        amnesia: The configuration of forgetting; the default one when left out.  The surrogate
+            "class:ring" is what the baseline draws for the class of that name.
         judge: The configuration of the judges; the default one when left out.
         device: Where data and models live; "auto" takes the best that is there.
 
@@ -103,10 +104,15 @@ class Story:
             baseline.to(self.device).eval()
             arch = baseline.arch if baseline.is_built_in else BaselineConfig().arch
             baseline = BaselineConfig(arch=arch, latent_dim=baseline.latent_dim)
+        amnesia = amnesia or AmnesiaConfig()
+        named = amnesia.surrogate.removeprefix("class:")
+        if named != amnesia.surrogate and named in train.class_names:  # a text is always a name
+            number = train.class_names.index(named)
+            amnesia = replace(amnesia, surrogate=f"class:{number}")
         self.config = Configs(
             baseline=baseline or BaselineConfig(),
             fisher=fisher or FisherConfig(),
-            amnesia=amnesia or AmnesiaConfig(),
+            amnesia=amnesia,
             judge=judge or JudgeConfig(),
         )
         check_classes(self.config.baseline.exclude, train.num_classes, allow_empty=True)

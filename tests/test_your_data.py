@@ -234,6 +234,22 @@ def test_a_name_of_digits_is_a_name():
         data.class_numbers("0")
 
 
+@pytest.mark.parametrize(
+    ("names", "surrogate", "found"),
+    [
+        (("bar", "disc", "ring"), "class:ring", "class:2"),
+        (("bar", "disc", "ring"), "class:1", "class:1"),
+        (("2", "5", "7"), "class:5", "class:1"),  # a text is always a name
+        (("bar", "disc", "ring"), "gray", "gray"),
+    ],
+)
+def test_a_surrogate_may_be_a_class_by_its_name(names, surrogate, found):
+    data = labelled(3, 12)
+    data = LabelledImages(data.images, data.labels, names)
+    story = sa.Story((data, data), amnesia=sa.AmnesiaConfig(surrogate=surrogate))
+    assert story.config.amnesia.surrogate == found
+
+
 def test_the_report_lists_numbers_and_names():
     assert "classes: 0 bar, 1 disc, 2 ring" in three_shapes().report()
     assert "classes: 0, 1, 2" in labelled(3, 12).report()
