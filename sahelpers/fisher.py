@@ -230,7 +230,10 @@ def class_fishers(
     config = _checked(model, data, config)
     found = _by_class(model, data, config, tuple(range(model.num_classes)))
     if missing := [c for c in range(model.num_classes) if c not in found]:
-        raise ValueError(f"class {missing[0]} has no image to estimate its Fisher from")
+        raise ValueError(
+            f"class {missing[0]} has no image to estimate its Fisher from: give some, or data "
+            "whose class_names do not name it"
+        )
     return ClassFishers(tuple(found.values()))
 
 

@@ -8,6 +8,7 @@ label enters, so that nobody else has to ask of which kind they are.
 
 import copy
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -179,7 +180,8 @@ def check_network(
     """Refuse a network of the caller's own that a conditional VAE cannot be made of.
 
     Two examples go through a copy in evaluation mode.  If the network has a method
-    `label_weights`, what it says is tried out on a copy as well.
+    `label_weights`, what it says is tried out on a copy as well.  A decoder whose outputs all lie
+    between 0 and 1 is warned of: it should return logits.
 
     Args:
         half: What was given as encoder or decoder.
@@ -190,8 +192,8 @@ def check_network(
 
     Raises:
         TypeError: It is no module.
-        ValueError: It fails, its output has another shape, or `label_weights` names weights
-            through which the label does not enter.
+        ValueError: It fails, its output has another shape, it changes its inputs in place, or
+            `label_weights` names weights through which the label does not enter.
     """
     check_is(half, nn.Module, name, ": give both networks or none")
     values, labels = _examples(half, shape, num_classes, torch.get_default_dtype())
@@ -201,13 +203,26 @@ def check_network(
             f"{name} is on the device meta, which holds no numbers: make it outside of "
             "torch.device('meta')"
         )
+    before = values.clone(), labels.clone()
     try:
-        found = tuple(copy.deepcopy(half).eval()(values, labels).shape)
+        output = copy.deepcopy(half).eval()(values, labels)
+        found = tuple(output.shape)
     except Exception as error:  # whatever a module of the caller's raises
         shapes += _types(half, values)
         raise ValueError(f"{name} fails on inputs {shapes}: {error}") from error
     if found not in wanted:
         raise ValueError(f"{name} makes {found} of inputs {shapes}, not {wanted[0]}")
+    if not all(map(torch.equal, before, (values, labels))):
+        raise ValueError(
+            f"{name} changes its inputs in place, which are the caller's images: write x = x * 2 "
+            "in place of x.mul_(2)"
+        )
+    if name == "decoder" and ((output > 0) & (output < 1)).all():
+        warnings.warn(
+            "all outputs of the decoder lie between 0 and 1, and it should return logits, of which "
+            "the model takes the sigmoid: if it ends in a sigmoid, leave that out",
+            stacklevel=3,
+        )
     if hasattr(half, "label_weights"):
         _try_out(copy.deepcopy(half).eval(), name, values, labels)
 

@@ -13,6 +13,7 @@ from types import NoneType
 from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
 from . import amnesia, fisher, training
 from .amnesia import AmnesiaResult, forget
@@ -21,7 +22,7 @@ from .config import AmnesiaConfig, BaselineConfig, Config, FisherConfig, JudgeCo
 from .data import FEWEST, MNIST_DIGEST, LabelledImages, load_dataset
 from .fisher import ClassFishers, class_fishers
 from .judges import FORMER_ROLES, SCORING, Judge
-from .models import CVAE, check_model, default_device, reset_label
+from .models import CVAE, check_model, default_device, ordinary_torch, reset_label
 from .store.files import Recipe, Stateful, digest, load_or_make, part_path
 from .training import TrainedCVAE, too_few_images, train_baseline, train_judge
 
@@ -116,12 +117,20 @@ class Story:
             judge=judge or JudgeConfig(),
         )
         check_classes(self.config.baseline.exclude, train.num_classes, allow_empty=True)
+        there = set(train.labels.unique().tolist())
+        if absent := [name for c, name in enumerate(train.class_names) if c not in there]:
+            raise ValueError(
+                f"train has no image of the classes {shown(tuple(absent))}: a story needs some of "
+                "every class that class_names has; give images of these, or LabelledImages with "
+                "the other names alone"
+            )
         for name, other in {"test": test, "baseline": self._given}.items():
             if other is not None and other.image_shape != train.image_shape:
                 shapes = f"{other.image_shape}, those of train {train.image_shape}"
                 raise ValueError(f"images of {name} have the shape {shapes}: give one shape")
         self.train, self.test = train.to(self.device), test.to(self.device)
-        self._made: dict[tuple[Any, ...], Any] = {}
+        # What was made: the object, and the digest of its weights then.
+        self._made: dict[tuple[Any, ...], tuple[Any, str]] = {}
         self._digests: dict[str, str] = {}  # of data, baseline and Fisher, when first used
 
     def with_own_baseline(self) -> "Story":
@@ -428,6 +437,7 @@ class Story:
         if "fishers" in vars(self):
             self._fisher_digest  # noqa: B018
 
+    @ordinary_torch()
     def _load_or_make(self, recipe: Recipe, make: Callable[[], S], kind: type[S]) -> S:
         """`load_or_make`, but nothing is made of what was changed in place."""
 
@@ -492,16 +502,29 @@ class Story:
         return trained
 
     def _once(self, key: tuple[Any, ...], make: Callable[[], T]) -> T:
-        """What this story has made under the key already, or else is made now."""
-        if key not in self._made:
-            self._made[key] = make()
-        made: T = self._made[key]
+        """What this story has made under the key already, or else is made now.
+
+        Weights that somebody has changed in place are not handed out again: it is made anew.
+        """
+        if key in self._made:
+            found, before = self._made[key]
+            if _digest_of_weights(found) == before:
+                made: T = found
+                return made
+        made = make()
+        self._made[key] = made, _digest_of_weights(made)
         return made
 
 
 def _digest_of_model(model: CVAE) -> str:
     """The digest of a model's weights, and of how it was built where that can be said."""
     return digest(model.to_state() if model.is_built_in else dict(model.state_dict()))
+
+
+def _digest_of_weights(made: Any) -> str:
+    """The digest of the weights of a model or a judge, or of a result that holds a model."""
+    model = made if isinstance(made, nn.Module) else made.model
+    return digest(dict(model.state_dict()))
 
 
 def _images_of(dataset: str | Pair) -> Pair:

@@ -380,6 +380,29 @@ def test_networks_of_another_type_are_refused_with_their_type(kind):
         sa.CVAE("mlp", 2, 3, (1, 8, 8), **halves)
 
 
+class InPlace(Half):
+    """A network that scales its images where they lie."""
+
+    def forward(self, values, y):
+        return super().forward(values.mul_(2).sub_(1), y)
+
+
+def test_a_network_that_changes_its_inputs_in_place_is_refused():
+    for halves in ((InPlace(64, 4), Half(2, 64)), (Half(64, 4), InPlace(2, 64))):
+        with pytest.raises(ValueError, match=r"coder changes its inputs in place.*write x = x"):
+            sa.CVAE("mlp", 2, 3, (1, 8, 8), encoder=halves[0], decoder=halves[1])
+
+
+class Sigmoid(Half):
+    def forward(self, values, y):
+        return super().forward(values, y).sigmoid()
+
+
+def test_a_decoder_that_ends_in_a_sigmoid_is_warned_of():
+    with pytest.warns(UserWarning, match="outputs of the decoder lie between 0 and 1.*logits"):
+        sa.CVAE("mlp", 2, 3, (1, 8, 8), encoder=Half(64, 4), decoder=Sigmoid(2, 64))
+
+
 def test_networks_on_the_device_meta_are_refused():
     with torch.device("meta"):
         halves = {"encoder": Half(64, 4), "decoder": Half(2, 64)}

@@ -58,6 +58,38 @@ def test_every_link_is_made_once_and_then_loaded(folder, pair, monkeypatch):
     assert first[1].without(3).n == again[1].without(3).n == 45
 
 
+@pytest.mark.parametrize("made", ["forgotten", "hidden", "retrained"])
+def test_weights_that_were_changed_in_place_are_not_handed_out_again(folder, pair, made):
+    found = getattr(story(pair), made)
+    before = copy.deepcopy(model_of(found(1)).state_dict())
+    with torch.no_grad():
+        for weight in model_of(found(1)).parameters():
+            weight.zero_()
+    again = found(1)
+    assert all(torch.equal(v, before[k]) for k, v in model_of(again).state_dict().items())
+    assert found(1) is again
+
+
+def model_of(found):
+    return getattr(found, "model", found)
+
+
+def test_a_story_is_the_same_under_inference_mode(folder, pair):
+    expected = story(pair).forgotten(1).model.state_dict()
+    for path in folder.glob("*.pt"):
+        path.unlink()
+    with torch.inference_mode():
+        found = story(pair).forgotten(1).model
+    assert all(torch.equal(v, expected[k]) for k, v in found.state_dict().items())
+    assert all(weight.requires_grad for weight in found.parameters())
+
+
+def test_a_class_without_images_to_train_on_is_named_at_once(pair):
+    train, test = pair
+    with pytest.raises(ValueError, match=r"train has no image of the classes \('1',\): a story"):
+        sa.Story((train.without(1), test))
+
+
 def test_in_one_story_a_link_is_read_once(folder, pair):
     s = story(pair)
     assert s.baseline is s.baseline

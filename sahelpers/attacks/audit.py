@@ -10,13 +10,14 @@ from torch.nn.utils import parameters_to_vector
 from ..checks import check_is
 from ..config import check_classes
 from ..data import LabelledImages
-from ..models import CVAE, check_model, reset_label
+from ..models import CVAE, check_model, ordinary_torch, reset_label
 from .gate import can_be_judged
-from .ladder import FITTED, OTHER, Costs, Ladder, LadderConfig
+from .ladder import FEWEST, FITTED, OTHER, Costs, Ladder, LadderConfig
 from .masked import PUSH, masked_model
 from .verdicts import MIN_RETRAINED, AuditReport, Climbed, compare_all
 
 
+@ordinary_torch()
 def audit(
     model: CVAE,
     forget_class: int | str,
@@ -28,8 +29,9 @@ def audit(
 ) -> AuditReport:
     """Send the model up the ladder, beside models that remember and models that never knew.
 
-    First `can_be_judged` asks whether the baseline knows the class at all; where it does not,
-    nothing is attacked, and the report says what is missing.
+    First `can_be_judged` asks whether the baseline knows the class at all; where it does not, or
+    where there are fewer than 30 test images of it, nothing is attacked, and the report says what
+    is missing.
 
     Two models that remember are made from the baseline: the hidden one, whose label is reset, and
     the masked one (`masked_model`).  Where networks of your own do not say where their label's
@@ -42,7 +44,7 @@ def audit(
         baseline: The model before it forgot.
         retrained: Models retrained without the class, three or more, by different seeds.
         data: Real images of all classes, those that the baseline was trained on and those that it
-            was not, as a pair (train, test); 30 or more of the class among the latter.
+            was not, as a pair (train, test).
 
     Returns:
         The findings, one for each rung, with their verdicts; printed as a table.  None where the
@@ -51,7 +53,7 @@ def audit(
     Raises:
         TypeError: For an argument of another kind.
         ValueError: For fewer than three retrained models, for one of another shape, that was
-            trained with the class or that is given twice, and for too few real images.
+            trained with the class or that is given twice, and for data of another shape.
     """
     check_model(model)
     check_model(baseline, "baseline", model.num_classes)
@@ -63,10 +65,10 @@ def audit(
     (c,) = check_classes((forget_class,), model.num_classes, names=data[1].class_names)
     _check_retrained(model, c, retrained)
     train, test = data
-    ladder = Ladder(baseline, c, train, test, config)
     gate = can_be_judged(baseline, c, test=test, train=train)
-    if not gate.passed:
+    if not gate.passed or gate.test_images < FEWEST:
         return AuditReport(c, (), {}, (str(gate),))
+    ladder = Ladder(baseline, c, train, test, config)
     notes = []
     hidden = baseline
     if baseline.says_label:

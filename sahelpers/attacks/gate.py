@@ -21,6 +21,7 @@ from ..elbo import label_bounds
 from ..judges import Judge, check_judges
 from ..models import CVAE, check_model, seeded
 from ..training import too_few_images
+from .ladder import FEWEST
 
 CANNOT = "cannot be judged"  # the word for a verdict below the gate
 ACCURACY = 0.8  # of each judge on test images, at the least
@@ -82,7 +83,10 @@ class Gate:
 
     def __str__(self) -> str:
         if self.passed:
-            return f"Class {self.name} can be judged."
+            few = (
+                f" An audit asks for {FEWEST} test images of it, and there are {self.test_images}."
+            )
+            return f"Class {self.name} can be judged." + few * (self.test_images < FEWEST)
         return "\n".join([f"Class {self.name} {CANNOT}.", *self.lacking])
 
 

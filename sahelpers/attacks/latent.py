@@ -26,7 +26,7 @@ from ..checks import (
 from ..config import ProbeConfig, check_classes
 from ..elbo import latent_cost
 from ..judges import Judge, check_guide, check_judges
-from ..models import CVAE, check_model, draw_normal, seeded
+from ..models import CVAE, check_model, draw_normal, ordinary_torch, seeded
 from ..penalties import contrast, ink, orientation_entropy, total_variation
 from ..progress import progress
 
@@ -202,7 +202,7 @@ def guided_attack(
     return _search(model, forget_class, config, loss, seeded(config.seed), start, on_step, over)
 
 
-@torch.enable_grad()
+@ordinary_torch()
 def image_cost(
     model: CVAE, images: Tensor, labels: Tensor, steps: int = 100
 ) -> tuple[Tensor, Tensor]:
@@ -242,7 +242,7 @@ def image_cost(
     return lowest.view(n, k), best.view(n, k, -1)
 
 
-@torch.enable_grad()
+@ordinary_torch()
 def search_latents(
     decode: Callable[[Tensor], Tensor], z: Tensor, images: Tensor, steps: int
 ) -> tuple[Tensor, Tensor]:
@@ -288,7 +288,7 @@ def _check_search(
     return check_classes((forget_class,), model.num_classes)[0]
 
 
-@torch.enable_grad()
+@ordinary_torch()
 def _search(
     model: CVAE,
     forget_class: int,

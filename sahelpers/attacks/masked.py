@@ -13,7 +13,7 @@ import torch
 from ..checks import check_number, check_whole
 from ..config import AmnesiaConfig, check_classes, kept_classes
 from ..fisher import Fisher
-from ..models import CVAE, check_model, reset_label, seeded
+from ..models import CVAE, check_model, ordinary_torch, reset_label, seeded
 from ..objective import Objective
 from ..progress import progress
 from ..surrogates import make_surrogate
@@ -23,6 +23,7 @@ RATE = 1e-2  # of Adam at first
 COOLDOWN = 150  # steps at the end in which the rate falls to zero
 
 
+@ordinary_torch()
 def masked_model(
     baseline: CVAE,
     forget_class: int,

@@ -18,7 +18,7 @@ from ..config import check_classes, kept_classes
 from ..data import LabelledImages
 from ..elbo import bernoulli_nats, latent_cost, negative_elbo
 from ..judges import Judge, check_judges
-from ..models import CVAE, check_model, draw_normal, reset_label, seeded
+from ..models import CVAE, check_model, draw_normal, ordinary_torch, reset_label, seeded
 from ..progress import progress
 
 # Adam's learning rate for what is relearned; 1e-3 is the reference's
@@ -55,7 +55,7 @@ class RecoveryCurve:
         return float(torch.trapezoid(p, t) / t[-1])
 
 
-@torch.enable_grad()
+@ordinary_torch()
 def fit_label(
     model: CVAE, forget_class: int, images: Tensor, steps: int = 600
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -94,7 +94,7 @@ def fit_label(
     return fit_from(model, mean.repeat(fits, 1), images, steps, silent=False)
 
 
-@torch.enable_grad()
+@ordinary_torch()
 def fit_from(
     model: CVAE, starts: Tensor, images: Tensor, steps: int, silent: bool = True
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -160,7 +160,7 @@ def descend(
         fall.step()
 
 
-@torch.enable_grad()
+@ordinary_torch()
 def heal(
     model: CVAE,
     forget_class: int | str | Iterable[int | str],
@@ -251,7 +251,7 @@ def _encode_all(model: CVAE, data: LabelledImages) -> tuple[Tensor, Tensor]:
     return torch.cat(mean), torch.cat(log_var)
 
 
-@torch.enable_grad()
+@ordinary_torch()
 def relearn(
     model: CVAE,
     forget_class: int | str,
