@@ -237,7 +237,7 @@ def numbered(ax, places):
     spots = {words: pixel * ax.transData.transform(at) for words, (at, _) in places.items()}
     taken = [(x, y, 8) for x, y in spots.values()]  # middle and width of what stands there
     for words, (x, y) in spots.items():
-        width, place = 6 * len(words) + 5, (x, y + 14)
+        width, place = 6 * len(words), (x, y + 14)
         for reach, turn in ((r, t) for r in range(16, 90, 6) for t in range(30, 390, 30)):
             u = x + (reach + width / 2) * math.cos(math.radians(turn))
             v = y + reach * math.sin(math.radians(turn))
@@ -364,11 +364,10 @@ for method, of in audited.items():
 # %%
 for rung in rungs:
     passed = [digit for digit, of in audited.get(MASKED, {}).items() if of[rung].passed]
-    words = f"digits {digits_as_text(passed)}" if passed else "no digit"
-    print(f"{rung}: no memory found in masked models on {words}")
+    print(f"{rung}: no memory found in masked models on the digits {digits_as_text(passed)}")
 
 # %% [markdown]
-# The first two rungs are what these models were made to pass: they show what an attack misses that leaves the weights as they are. A digit in one of the other lines is a false acquittal, for nothing was erased there. So one rung that finds nothing proves nothing, and a digit passes only if it passes on all of them.
+# The first two rungs are what these models were made to pass: they show what an attack misses that leaves the weights as they are. A dash stands for no digit. A digit in one of the other lines is a false acquittal, for nothing was erased there. So one rung that finds nothing proves nothing, and a digit passes only if it passes on all of them.
 #
 # ## Clothes in place of digits
 #
