@@ -361,4 +361,4 @@ for what, value in by_closed.items():
         print(f"{what}: the closed-set judge sees a {target} in at most 1 %: {holds}")
 
 # %% [markdown]
-# *The planted ghosts are the control: where the closed-set judge finds them, it would also have found a ghost of this contrast in the gray. The weak ghost is seen only where the common figure is taken away, so the row to compare it with is "less the common figure". Where the figure is still there, the open-set judge sees none of the planted ghosts, so its silence says nothing. As in notebook 04, an image without a ghost says nothing about the weights behind it.*
+# *The planted ghosts are the control: where the closed-set judge finds them, it would also have found a ghost of this contrast in the gray. The weak ghost is seen only where the common figure is taken away, so the row to compare it with is "less the common figure". The open-set judge sees none of the planted ghosts, so its silence says nothing. As in notebook 04, an image without a ghost says nothing about the weights behind it.*
