@@ -183,7 +183,7 @@ plt.show()
 # %% [markdown]
 # <details><summary>Solution</summary>
 #
-# More steps and larger ones help the search in both models, and most of what they add is the attacker's own work: in the retrained model he draws a digit that it never saw. This is why the search is no rung of the ladder: on gray it fails because there is no slope to follow, and not because there is nothing to find. The attacks of notebook 04 follow the cost of real images, which has a slope everywhere.
+# More steps and larger ones help the search most in the retrained model, and what they add there is the attacker's own work: he draws a digit that this model never saw. This is why the search is no rung of the ladder: on gray it fails because there is no slope to follow, and not because there is nothing to find. The attacks of notebook 04 follow the cost of real images, which has a slope everywhere.
 #
 # </details>
 #
