@@ -143,11 +143,12 @@ plt.show()
 shown = {}
 for name, model in models.items():
     probe = sa.guided_attack(model, target, GUIDED, guide=story.guide)
-    found[name]["guided both"] = sa.attack_success(probe.images, judges, target)
-    found[name]["its reachable finds"] = found[name]["guided both"] & sa.reachable(probe.z)
+    seen = sa.attack_success(probe.images, judges, target)
+    found[name]["guided,\nz and label"] = seen
+    found[name]["guided, z and label:\nreachable finds"] = seen & sa.reachable(probe.z)
     shown[name] = probe.images
     over_y = sa.guided_attack(model, target, GUIDED, guide=story.guide, over="y")
-    found[name]["guided y"] = sa.attack_success(over_y.images, judges, target)
+    found[name]["guided,\nlabel alone"] = sa.attack_success(over_y.images, judges, target)
 probe = sa.guided_attack(models["forgotten"], kept, GUIDED, guide=story.guide)
 check = float(sa.attack_success(probe.images, judges, kept).float().mean())
 sa.plots.image_rows(shown, title="guided search over z and y, best restarts")
@@ -198,11 +199,11 @@ figure, axes = plt.subplots(1, 2, figsize=(11, 3.2), layout="constrained", share
 for ax, data, words in zip(axes, (ten, harmless), ("10 images", "kept digits only"), strict=True):
     again = {"data": data, "judges": judges, "steps": 40, "seed": SEED}
     curves = {n: sa.relearn(m, target, **again) for n, m in models.items()}
-    sa.plots.recovery_curves(curves, ax, f"training on {words}; areas")
+    sa.plots.recovery_curves(curves, ax, f"training with {words}; areas")
 plt.show()
 
 # %%
-claims = {}  # the last curves are those of training on kept digits only
+claims = {}  # the last curves are those of training with kept digits only
 for name in ("hidden", "forgotten", "retrained"):
     stays = curves[name].probability[-1] < 0.5
     claims[f"kept digits only: under its label {name} does not draw the digit again"] = stays
