@@ -21,7 +21,7 @@
 #
 # This appendix checks the estimate of [02_fisher](02_fisher.ipynb) against a loop, measures its noise, and sets six other estimates of the same name beside it.
 #
-# Reading: 15 minutes; running: 40 seconds on two CPU cores.
+# Reading: 16 minutes; running: 40 seconds on two CPU cores.
 
 # %%
 # Colab gets the repository here; elsewhere, and the second time, this cell does nothing.
@@ -107,6 +107,24 @@ for s in range(0, len(many), 100):
 pieces = torch.tensor(pieces)  # (60, layers)
 error_at = {key: fisher.sums()[key][1] / fisher.sums()[key][0] * fisher.n**0.5 for key in weights}
 
+# %% [markdown]
+# **Exercise.** With 100 images the least certain of the layers' sums has a standard error of about a tenth. How many images make it a hundredth? Predict, then run the next cell.<br>(a) About 1,000.<br>(b) About 10,000.<br>(c) About 100,000.
+
+# %% tags=["nbval-ignore-output"]
+least_certain = max(error_at, key=error_at.get)
+for n_images in (100, 1000, fisher.n):
+    error = 100 * error_at[least_certain] / n_images**0.5
+    print(f"{n_images:6} images: {error:4.1f} % of the sum over {least_certain}")
+enough = (error_at[least_certain] / 0.01) ** 2
+print(f"this run says: {round(enough, -2):.0f} images for 1 %")
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# (b). The error falls with the root of the number, so a tenth of the error takes a hundred times the images. This is why 6,000 images, the default, are enough for a penalty, and why more of them hardly change it.
+#
+# </details>
+
 # %%
 ax = sa.plots.new_axes(None, 6.5, 3.6)
 grid = [30, 20000]
@@ -117,14 +135,15 @@ for k, key in enumerate(weights):
         means = pieces[:, k].view(-1, group).mean(1)
         scatter = 100 * means.std() / means.mean()
         spread = scatter / (2 * (len(means) - 1)) ** 0.5  # standard error of a standard deviation
-        ax.errorbar(100 * group, scatter, spread, color=color, marker=marker, ms=5, capsize=2)
+        beside = 100 * group * 1.045 ** (k - 2.5)  # none hides another
+        ax.errorbar(beside, scatter, spread, color=color, marker=marker, ms=4, capsize=2)
 for level in (5, 1):
     ax.axhline(level, color="black", lw=0.8, ls=":")
 ax.set(xlabel="images N", ylabel="standard error of the layer's sum, %")
 _ = ax.legend(fontsize=8, framealpha=1, edgecolor="white")
 
 # %% [markdown]
-# *Lines: the standard error that the helper gives, one line for each layer. Markers: the scatter that was measured, with its own uncertainty. See whether the markers lie on the lines, and where the lines cross the dotted ones at 5 % and at 1 %.*
+# *Lines: the standard error that the helper gives, one line for each layer; most of them lie close together. Markers: the scatter that was measured at 100, 200 and 400 images, drawn side by side so that none hides another. The bar is the marker's own uncertainty, one standard error, so about a third of the markers may lie farther from their line than their bar reaches. At 400 images there are fewest estimates to compare, and the markers of the layers move up and down together, because they were measured on the same images. See where the lines cross the dotted ones at 5 % and at 1 %.*
 #
 # ## How far do classes overlap?
 #
@@ -275,6 +294,10 @@ def try_out(estimate, **changes):
     }
 
 
+# %% tags=["nbval-ignore-output"]
+untrained = float((sa.draw_images(model, latents)[~kept_rows] - 0.5).square().mean().sqrt())
+print(f"before any training the distance of c_f to gray is {untrained:.3f}")
+
 # %%
 alone = {n: try_out(estimates[n]) for n in ("exact, kept", "decoder", "batch mean", "Adam")}
 alone["128 x batch mean"] = try_out(estimates["batch mean"], ewc_lambda=128 * SHORT.ewc_lambda)
@@ -316,7 +339,7 @@ slowest = max(replayed, key=lambda n: replayed[n]["distance of c_f to gray"])
 print(f"The label is farthest from gray after these steps with {slowest}.")
 
 # %% [markdown]
-# *Not every axis begins at 0; the number stands beside each dot. Upper row, without replay: compare the exact Fisher with the batch mean, and that with 128 times the batch mean, whose size is mended and whose pattern is the same. Lower row, with replay and with the strengths of others (the reference's 500 is 77 with this Fisher): see how little the kept digits depend on the strength. It is one digit and one seed, so this is an illustration.*
+# *Not every axis begins at 0; the number stands beside each dot. Upper row, without replay: compare the exact Fisher with the batch mean, and that with 128 times the batch mean, whose size is mended and whose pattern is the same. Read the first panel with the last one, and the last one with the line above the figure, which says how far the label is from gray before any training. The runs that keep the digits stop close to that distance: they keep the nine because they have hardly begun to forget the tenth, and that is no success. Lower row, with replay and with the strengths of others (the reference's 500 is 77 on our scale with squared batch means, which is 77/128 = 0.6 with the exact Fisher): see how little the kept digits depend on the strength. It is one digit and one seed, so this is an illustration.*
 
 # %%
 what = "kept classes recognised, %"

@@ -190,6 +190,22 @@ def test_three_exercises_whose_answer_is_a_run(name):
     assert sum("Try to beat" in question for question, _, _ in found) == 1
 
 
+@pytest.mark.parametrize("name", CHAIN[len(CORE) :])
+def test_the_other_notebooks_try_something_and_say_what_comes_out(name):
+    """After the question a cell runs with a value that is there, and the reason is folded."""
+    cells = read(CHECKOUT / "notebooks" / f"{name}.ipynb").cells
+    asked = [
+        k for k, c in enumerate(cells) if re.search(r"\*\*(Exercise|Try to beat it)", c.source)
+    ]
+    assert asked
+    for k in asked:
+        after = cells[k + 1 :]
+        folded = [SOLUTION in c.source for c in after].index(True)
+        run = [c for c in after[:folded] if c.cell_type == "code"]
+        assert any(c.outputs for c in run)
+        assert "not tried yet" not in json.dumps([c.outputs for c in run])
+
+
 @each
 def test_nothing_of_one_machine(path):
     text = json.dumps([[c.source, c.get("outputs", [])] for c in read(path).cells])

@@ -125,6 +125,18 @@ def test_the_table_needs_all_groups_of_a_digit(path):
     assert f"| 3 | {published.OFFICIAL} | 0.100 | 2.000 | 100.00 |" in page
 
 
+def test_no_heading_stands_above_a_table_that_is_not_measured_yet(path):
+    *_, last = "\n".join(published.tables()).strip().splitlines()
+    assert last == "Still to be measured: 25 of 25 models."
+    for model in published.models():
+        if model.method == RETRAINED:
+            journal.append(path, line(model))
+    page = "\n".join(published.tables())
+    assert "The largest of the runs" not in page  # no method under test has been run
+    assert f"| {RETRAINED} | 0.100 | 2.000 | 100.00 |" in page
+    assert "\n\n\n" not in page
+
+
 def test_a_digit_that_lacks_a_control_or_a_third_retrained_model_has_no_verdict(path):
     lacking = {(0, MASKED, 42), (3, RETRAINED, 43), (3, RETRAINED, 44)}
     for model in published.models():

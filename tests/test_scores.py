@@ -73,7 +73,7 @@ def test_dominance_counts_only_what_both_have():
     }
     audit = {OURS: excess(-3.0), PAPER: excess(-3.0), HIDDEN: excess(25.0)}
     found = scores.summarise(rows_of(figures), audit)
-    assert found[OURS][scores.MEMORY] == {(3, 1): pytest.approx(-3)}
+    assert found[HIDDEN][scores.MEMORY] == {(3, 1): pytest.approx(25)}
     assert scores.dominance(found) == {
         OURS: [PAPER],  # of retraining neither argmax nor memory was measured
         PAPER: [],
@@ -90,11 +90,19 @@ def test_paying_more_than_a_retrained_model_is_no_merit():
     assert above[HIDDEN] == above[OURS] == []
 
 
+def test_a_digit_that_costs_more_than_in_retrained_models_does_not_hide_anothers_memory():
+    (row,) = rows_of({OURS: (0.0, 0.2, 4.0)})
+    audit = {OURS: excess(4.0) | {5: excess(-20.0)[3]}}
+    figure = scores.summarise([row, row | {"class": 5}], audit)[OURS][scores.MEMORY]
+    assert figure == {(3, 1): pytest.approx(4), (5, 1): 0.0}
+    assert interval(figure)[0] == pytest.approx(2)
+
+
 def test_memory_counts_once_for_each_digit():
     (row,) = rows_of({OURS: (0.0, 0.2, 4.0)})
     rows = [row | {"seed": seed} for seed in (2, 1, 3)] + [row | {"class": 5}]
-    figure = scores.summarise(rows, {OURS: excess(-4.0)})[OURS][scores.MEMORY]
-    assert figure.pop((3, 1)) == pytest.approx(-4)
+    figure = scores.summarise(rows, {OURS: excess(4.0)})[OURS][scores.MEMORY]
+    assert figure.pop((3, 1)) == pytest.approx(4)
     assert set(figure) == {(3, 2), (3, 3), (5, 1)}
     assert all(map(math.isnan, figure.values()))
 

@@ -218,20 +218,22 @@ Written by `python -m study published`: {DESCRIPTION}
         rows.append([rung, digit, *cells, theirs.verdict, ours.verdict])
     heads = ["rung", "digit", "known to remember", "Heng & Soh", "ours", "retrained", OFFICIAL]
     heads += ["verdict: Heng & Soh", "verdict: ours"]
-    yield "\n" + results_page.table(heads, rows)
+    if rows:
+        yield "\n" + results_page.table(heads, rows)
     rows = []
     for name, digit in product(KEPT, both):
         paid = [reports[method][digit].kept[name] for method in TESTED]
         rows.append([name, digit, *(f"{x:.1f}" for x in (paid[0][0], *paid[1]))])
     heads = ["beside", "digit", "Heng & Soh", "ours", "hidden", "masked", "retrained"]
-    yield results_page.table(heads, rows)
+    if rows:
+        yield results_page.table(heads, rows)
     runs = [
         {**model.key, **of["measures"]} for model, of in done.items() if "seconds" in of["measures"]
     ]
-    yield "The largest of the runs; bold is beyond what is asked for.\n"
-    columns = [*scores.BARS, "seconds"]
-    texts = results_page.cells(scores.summarise(runs), largest=True)
-    yield results_page.by_method(texts, columns)
+    if runs:
+        yield "The largest of the runs; bold is beyond what is asked for.\n"
+        texts = results_page.cells(scores.summarise(runs), largest=True)
+        yield results_page.by_method(texts, [*scores.BARS, "seconds"])
     rows = []
     for digit, method in product(DIGITS, (*REMEMBERING, *TESTED, RETRAINED, OFFICIAL)):
         of = [line["measures"] for m, line in done.items() if m[:2] == (digit, method)]
@@ -239,7 +241,8 @@ Written by `python -m study published`: {DESCRIPTION}
             p, entropy, nats = (fmean(v[k] for v in of) for k in ("p", "entropy", "held_out"))
             rows.append([digit, method, f"{p:.3f}", f"{entropy:.3f}", f"{nats:.2f}"])
     heads = ["digit", "method", "plain judge's P(c_f)", "its entropy", "kept ELBO, nats"]
-    yield results_page.table(heads, rows)
+    if rows:
+        yield results_page.table(heads, rows)
 
 
 def write() -> None:
