@@ -118,6 +118,7 @@ mutants: $(READY)        # 300 wrong lines: do the tests notice?  40 minutes, re
 # The notebooks' claims for each capability and number of threads; eight minutes each, resumable.
 # A processor without AVX-512: make portability CAPABILITIES="default avx2"
 CAPABILITIES := default avx2 avx512
+portability: $(READY)    # the notebooks' claims on other instruction sets and threads: 50 minutes
 portability: $(foreach c,$(CAPABILITIES),results/run/portable-$(c)-1 results/run/portable-$(c)-2)
 
 results/run/portable-%: $(READY) $(wildcard sahelpers/*.py sahelpers/*/*.py notebooks/*.ipynb)

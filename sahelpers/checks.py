@@ -8,7 +8,9 @@ what came and what is allowed.  Those that read a tensor's numbers (`check_value
 `check_labels`, `check_finite`) never stand inside a training step.
 """
 
+import inspect
 import operator
+import unicodedata
 from dataclasses import is_dataclass
 from numbers import Real
 from typing import Any
@@ -56,19 +58,88 @@ def shown(value: object) -> str:
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
 
 
-def check_callable(value: object, name: str, signature: str) -> None:
-    """Refuse what cannot be called.
+def composed(text: str) -> str:
+    """Write a text in Unicode's composed form (NFC), in which most keyboards write it.
+
+    Some file systems keep names in the decomposed form, which looks the same.
+
+    Args:
+        text: A name.
+
+    Returns:
+        The name, with each letter and its accents as one character where there is one.
+    """
+    return unicodedata.normalize("NFC", text)
+
+
+def check_ordered(value: object, name: str) -> None:
+    """Refuse a set, whose entries come in another order in another process.
 
     Args:
         value: The value.
         name: The argument's name, for the message.
-        signature: How it will be called, for the message.
 
     Raises:
-        TypeError: The value is no function.
+        TypeError: The value is a set.
+    """
+    if isinstance(value, set | frozenset):
+        kind = type(value).__name__
+        raise TypeError(f"{name} is a {kind}, which has no order: give a list")
+
+
+def check_device(device: Any, *others: str) -> torch.device:
+    """Refuse a device that this machine does not have.
+
+    Args:
+        device: The device, such as "cpu" or "cuda".
+        *others: Words that the caller takes besides, for the message.
+
+    Returns:
+        The device.
+
+    Raises:
+        ValueError: Torch knows no such device, or cannot make a tensor there.
+    """
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except Exception as error:  # whatever torch raises without the device, its driver or its build
+        there = [*others, "cpu"]
+        if torch.cuda.is_available():
+            there.append("cuda")
+        if torch.backends.mps.is_available():
+            there.append("mps")
+        why = str(error).split("\n")[0]
+        raise ValueError(
+            f"device={shown(device)} cannot be used here: give {' or '.join(there)} ({why})"
+        ) from None
+    return found
+
+
+def check_callable(value: object, name: str, signature: str) -> None:
+    """Refuse what cannot be called, or not with these arguments.
+
+    Args:
+        value: The value.
+        name: The argument's name, for the message.
+        signature: How it will be called, such as "(step, model) -> bool".
+
+    Raises:
+        TypeError: The value is no function, or takes other arguments.
     """
     if not callable(value):
         raise TypeError(f"{name}={shown(value)} is not a function {signature}")
+    arguments = signature[1 : signature.index(")")].split(", ")
+    if any(argument.startswith("*") for argument in arguments):
+        return  # of any number
+    try:
+        takes = inspect.signature(value)
+    except ValueError:  # some functions that are written in C do not say
+        return
+    try:
+        takes.bind(*arguments)
+    except TypeError:
+        raise TypeError(f"{name} takes {takes}: give a function {signature}") from None
 
 
 def is_whole(value: Any) -> bool:
@@ -220,21 +291,24 @@ def check_shape(shape: object, name: str = "image_shape") -> Shape:
     """Refuse what is no shape of images that the networks here can work on.
 
     Args:
-        shape: (C, H, W): one or three channels, 8 to 64 pixels a side.
+        shape: (C, H, W), a tuple or list: one or three channels, 8 to 64 pixels a side.
         name: The argument's name, for the message.
 
     Returns:
-        The shape in Python's own whole numbers.
+        The shape as a tuple of Python's own whole numbers.
 
     Raises:
         ValueError: It is something else.
     """
-    if not (isinstance(shape, tuple) and _is_shape(shape)):
+    sizes = tuple(shape) if isinstance(shape, tuple | list) else ()
+    if not _is_shape(sizes):
         wanted = (
             f"(channels, height, width): 1 or 3 channels, {SIDES[0]} to {SIDES[1]} pixels a side"
         )
-        raise ValueError(f"{name}={shown(shape)} must be {wanted}")
-    channels, height, width = map(operator.index, shape)
+        turned = (*sizes[2:], *sizes[:2])
+        hint = f"; the channels stand first: {turned}" if _is_shape(turned) else ""
+        raise ValueError(f"{name}={shown(shape)} must be {wanted}{hint}")
+    channels, height, width = map(operator.index, sizes)
     return channels, height, width
 
 

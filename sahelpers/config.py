@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from .checks import check_number, check_whole, is_whole, shown
+from .checks import check_number, check_whole, composed, is_whole, shown
 
 _ROOT = Path(__file__).resolve().parents[1]
 # Else installed as a package, without the repository, and perhaps beside another's notebooks/.
@@ -24,6 +24,7 @@ ARCHITECTURES = ("mlp", "conv")
 DATASETS = ("mnist", "fashion_mnist", "kmnist", "qmnist")
 FORMS = ("decoder", "elbo")  # of the losses of images; `objective._loss` has the formulas
 FORGET_FORMS = (*FORMS, "l1")
+SURROGATES = ("gray", "noise", "blank", "mixture")  # and "class:k"
 MAX_CLASSES = 1000
 
 
@@ -135,15 +136,15 @@ def check_classes(
     """
     check_whole(num_classes, "num_classes")
     allowed = f"whole numbers from 0 to {num_classes - 1}"
-    numbers = {name: number for number, name in enumerate(names)}
-    is_text = isinstance(forget_class, str)
+    numbers = {composed(name): number for number, name in enumerate(names)}
+    is_text = isinstance(forget_class, str | bytes | bytearray)
     is_scalar = getattr(forget_class, "ndim", None) == 0  # an array or tensor of one number
     found: list[Any] = [forget_class]
     if isinstance(forget_class, Iterable) and not is_text and not is_scalar:
         found = list(forget_class)
     elif not is_whole(forget_class):
         allowed += ", or a tuple of them"
-    found = [numbers.get(c, c) if isinstance(c, str) else c for c in found]
+    found = [numbers.get(composed(c), c) if isinstance(c, str) else c for c in found]
     for c in found:
         if not is_whole(c) or not 0 <= int(c) < num_classes:
             if names:
@@ -297,6 +298,13 @@ class AmnesiaConfig(Config):
     tolerance: float = knob(0.04, 0.0, 1.0, help="begin to end this close to the surrogate")
     cooldown: int = knob(450, 0, 100_000, help="steps in which the rate falls to zero at the end")
     seed: int = knob(42, 0, 2**31 - 1, help="latents, labels, noise")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        kind, _, name = self.surrogate.partition(":")
+        if self.surrogate not in SURROGATES and not (kind == "class" and name):
+            allowed = f"{', '.join(SURROGATES)} or class:k, where k is a class that is kept"
+            raise ValueError(f"surrogate={shown(self.surrogate)} is not one of {allowed}")
 
     def max_steps(self, real_images: int = 0) -> int:
         """Count the steps of the whole budget.

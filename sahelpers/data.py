@@ -5,6 +5,7 @@ import hashlib
 import io
 import os
 import re
+import warnings
 import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,9 +26,11 @@ from .checks import (
     check_images,
     check_is,
     check_number,
+    check_ordered,
     check_shape,
     check_values,
     check_whole,
+    composed,
     shown,
 )
 from .config import DATASETS, check_classes, user_folder
@@ -61,6 +64,7 @@ _UNPACKED = {
     ),
 }
 FEWEST = 10  # images that a class needs
+DARK = 0.25  # where the largest value of all is below this, the scale is wrong more often than not
 # What Pillow may open: the formats whose endings torchvision knows.  Others run programs of their
 # own: an EPS file starts Ghostscript, whatever the file is called.
 _FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP")
@@ -78,12 +82,14 @@ class LabelledImages:
 
     Attributes:
         images: (N, C, H, W) float32 in [0, 1]: one or three channels, 8 to 64 pixels a side.
+            Half precision becomes float32, and gradients are left behind; float64 stays, for
+            models in float64.
         labels: Class numbers (N,) int64, on the images' device.
-        class_names: The names of the classes, in the order of their numbers; the ten digits when
-            left out.
+        class_names: The names of the classes, in the order of their numbers and in Unicode's
+            composed form; the ten digits when left out.
 
     Raises:
-        TypeError: images is no tensor.
+        TypeError: images or labels is no tensor, or class_names is a set.
         ValueError: The images have another shape, type or range, there is not one int64 label for
             each, a label has no name, or two classes have one name.
     """
@@ -93,15 +99,24 @@ class LabelledImages:
     class_names: tuple[str, ...] = tuple("0123456789")
 
     def __post_init__(self) -> None:
-        check_images(self.images)
-        object.__setattr__(self, "class_names", tuple(self.class_names))
+        images = self.images
+        check_is(images, Tensor, "images")
+        check_is(self.labels, Tensor, "labels")
+        if images.requires_grad:
+            images = images.detach()
+        if images.dtype in (torch.float16, torch.bfloat16):
+            images = images.float()
+        object.__setattr__(self, "images", check_images(images))
+        check_ordered(self.class_names, "class_names")
+        names = tuple(composed(str(name)) for name in self.class_names)
+        object.__setattr__(self, "class_names", names)
         if self.labels.shape != self.images.shape[:1] or self.labels.dtype != torch.int64:
             found = f"labels of shape {tuple(self.labels.shape)} and type {self.labels.dtype}"
             raise ValueError(f"{found} must be ({len(self.images)},) int64, one for each image")
         if len(set(self.class_names)) != self.num_classes:
             raise ValueError(f"class_names={shown(self.class_names)}: give different ones")
-        names = f": class_names has {self.num_classes} names"
-        check_values(self.labels, "labels", 0, self.num_classes - 1, names)
+        hint = f": class_names has {self.num_classes} names"
+        check_values(self.labels, "labels", 0, self.num_classes - 1, hint)
 
     @classmethod
     def from_arrays(
@@ -112,24 +127,27 @@ class LabelledImages:
         Args:
             images: (N, H, W), (N, C, H, W) or (N, H, W, C): one or three channels, 8 to 64 pixels a
                 side; uint8 from 0 to 255, or float in [0, 1].  A list of Pillow's images is read as
-                it looks, a palette as its colours.
+                it looks, a palette as its colours, and turned as an EXIF note says.
             labels: Class numbers (N,), whole numbers from 0 on; none may be skipped.
             names: The names of the classes, in the order of their numbers, or number -> name; the
                 numbers themselves when left out.
 
         Returns:
-            The images as (N, C, H, W) float32, with labels and names.
+            The images as (N, C, H, W) float32, with labels and names: a copy, which does not change
+            with the arrays.  A warning tells if bytes are so small that all would be almost black.
 
         Raises:
             DataError: One of Pillow's images has transparent pixels.
-            TypeError: The images are not made of numbers.
+            TypeError: The images are not made of numbers, an array is masked, or images or names
+                are a set.
             ValueError: The images have different sizes or another shape, type or range, the labels
                 or names do not fit, there is only one class, or a class has fewer than ten images.
         """
         hint = ": give an array, a tensor or a list of images"
         check_is(images, (np.ndarray, Tensor, Iterable), "images", hint)
+        check_ordered(images, "images")
         if isinstance(images, np.ndarray | Tensor):
-            pixels = _as_array(images)
+            pixels = np.array(_as_array(images), order="C")  # a copy in the usual order
         else:
             found = [_as_array(image, f"images[{k}]") for k, image in enumerate(images)]
             try:
@@ -144,15 +162,22 @@ class LabelledImages:
         if x.ndim == 4 and x.shape[1] not in (1, 3) and x.shape[3] in (1, 3):
             x = x.permute(0, 3, 1, 2)  # the channels stood last
         if x.dtype == torch.uint8:
+            largest = int(pixels.max(initial=0))
+            if 0 < largest < DARK * 255:
+                warnings.warn(
+                    f"The largest value of the images is {largest} of 255, so that all are almost "
+                    f"black: if {largest} is white, divide them by {largest} yourself.",
+                    stacklevel=2,
+                )
             x = x / 255
         elif not x.is_floating_point():
             raise ValueError(f"images of type {x.dtype}: give uint8, or float in [0, 1]")
         x = x.float().contiguous()
 
-        given = _as_array(labels)
+        given = _as_array(labels, "labels")
         if given.dtype.kind not in "iu" or given.shape != x.shape[:1]:
             raise ValueError(f"labels {given.shape} of {given.dtype}: give {len(x)} whole numbers")
-        y = torch.as_tensor(given.astype(np.int64))
+        y = torch.as_tensor(np.array(given, np.int64, order="C"))
         numbers, number_of_images = y.unique(return_counts=True)
         classes, counts = numbers.tolist(), number_of_images.tolist()
         if classes != list(range(len(classes))) or len(classes) < 2:
@@ -190,11 +215,14 @@ class LabelledImages:
 
         Raises:
             DataError: There is no folder for each class with pictures in it; the folders are splits
-                such as train and test; or a file, which the message names, is no picture, cannot be
-                read, has transparent pixels or has more than 8 bits a channel.
+                such as train and test; or a file, which the message names, is no picture, lies
+                beside the folders, cannot be read, has transparent pixels or has more than 8 bits a
+                channel.
+            TypeError: path is no path.
             ValueError: image_shape is not a shape as above, most pictures lie the other way, there
                 is only one class, or a class has fewer than ten images.
         """
+        check_is(path, (str, os.PathLike), "path", ": give the folder")
         channels, height, width = image_shape = check_shape(image_shape)
         folders = _class_folders(Path(path))
         images: list[PIL.Image.Image] = []
@@ -263,7 +291,8 @@ class LabelledImages:
 
         Returns:
             A few lines: the number of images and of classes, the smallest and the largest class,
-            each class by number and name, and how many images are equal to an earlier one.
+            each class by number and name, and how many images are equal to an earlier one.  Where
+            all are almost black, a line says from where to where the values run.
         """
         counts = self.labels.bincount(minlength=self.num_classes).tolist()
         sizes = [f"{name} ({n})" for name, n in zip(self.class_names, counts, strict=True)]
@@ -283,6 +312,12 @@ class LabelledImages:
             f"equal to an earlier image: {repeated}; "
             f"of them with different labels: {contradictory}",
         ]
+        brightest = float(self.images.max()) if len(self) else 0.0
+        if 0 < brightest < DARK:
+            lines.append(
+                f"values from {float(self.images.min()):.3g} to {brightest:.3g}, almost black: "
+                "divide the images by the largest value that there can be"
+            )
         if test is not None:
             in_both = sum(content in labels_of for content in test._contents())
             lines.append(f"test: {len(test)} images, {in_both} of them also in training")
@@ -319,7 +354,7 @@ class LabelledImages:
         """The SHA-256 sum of images, labels and class names, in hexadecimal digits.
 
         Equal data have an equal digest, on any device.  It is computed once, and anew after torch
-        has changed a tensor in place.
+        has changed a tensor in place; a change by NumPy is seen in a new object (`replace`).
         """
         stamp = [(t.data_ptr(), -1 if t.is_inference() else t._version) for t in self._tensors]
         known: tuple[Any, str] | None = self.__dict__.get("_known_digest")
@@ -430,10 +465,15 @@ class LabelledImages:
 def _as_array(value: Any, name: str = "images") -> np.ndarray[Any, Any]:
     """An array, a tensor or one of Pillow's images as an array that torch can read.
 
-    name: Of the image, in the DataError of one with transparent pixels.
+    name: Of the image, in the DataError of one with transparent pixels and the TypeError of a
+        masked array.
     """
-    if isinstance(value, PIL.Image.Image) and value.mode[0] not in "IF":
-        value = _opaque(value, name, "L" if value.mode in ("1", "L", "LA") else "RGB")
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array, whose mask would be lost: give .filled(...)")
+    if isinstance(value, PIL.Image.Image):
+        value = PIL.ImageOps.exif_transpose(value)
+        if value.mode[0] not in "IF":
+            value = _opaque(value, name, "L" if value.mode in ("1", "L", "LA") else "RGB")
     if isinstance(value, Tensor):
         value = value.detach().cpu()
         if value.is_floating_point():
@@ -451,6 +491,7 @@ def _in_order(names: Iterable[Any] | Mapping[int, str], count: int) -> tuple[str
             numbers = f"number -> name, for the numbers 0 to {count - 1}"
             raise ValueError(f"names={shown(names)}: give {count} different ones as {numbers}")
         names = [names[number] for number in range(count)]
+    check_ordered(names, "names")
     named = tuple(str(name) for name in names)
     if len(named) != count or len(set(named)) != count:
         raise ValueError(f"names={shown(named)}: give {count} different ones")
@@ -470,7 +511,10 @@ def _class_folders(path: Path) -> list[Path]:
     if not folders:
         raise DataError(f"{path} has no folder of pictures per class: put one there for each")
     for file in _shown(path):
-        _check_is_picture(file)
+        if _check_is_picture(file) and not file.is_dir():
+            raise DataError(
+                f"{file} lies beside the folders of the classes: move it into one, or away"
+            )
     splits = sorted(f for f in folders if f.name.lower() in _SPLITS)
     if len(splits) == len(folders) or any(map(_holds_folders_only, splits)):
         names = " and ".join(f.name for f in splits)
@@ -479,7 +523,7 @@ def _class_folders(path: Path) -> list[Path]:
             f"{path} has {names}, which are splits and no classes: read each by itself, by "
             f"{calls}, or move the folders of the classes into one"
         )
-    return sorted(folders, key=lambda folder: _counted(folder.name))
+    return sorted(folders, key=lambda folder: _counted(composed(folder.name)))
 
 
 def _holds_folders_only(folder: Path) -> bool:
@@ -614,7 +658,10 @@ def load_dataset(
         ValueError: If there is no such name or split.
     """
     if name not in (*_CLASSES, "digits8"):
-        raise ValueError(f"name={name!r} is not one of {', '.join(_CLASSES)}, digits8")
+        raise ValueError(
+            f"name={name!r} is not one of {', '.join(_CLASSES)}, digits8; pictures of your own are "
+            "read by LabelledImages.from_folder(path)"
+        )
     if split not in ("train", "test"):
         raise ValueError(f"split={split!r} is not train or test")
     if name == "digits8":

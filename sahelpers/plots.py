@@ -13,7 +13,7 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from .checks import check_is, check_same_length, check_tensor, check_whole
+from .checks import check_is, check_same_length, check_tensor, check_whole, shown
 from .fisher import Fisher
 
 # Okabe and Ito's colours: told apart by the colour-blind and, by lightness, in a grey print.
@@ -211,13 +211,16 @@ def class_columns(
 
     Raises:
         TypeError: For an argument of another kind.
-        ValueError: For another shape, and a class with fewer images than rows.
+        ValueError: For another shape, a class with fewer images than rows, and one without a name.
     """
     check_tensor(images, ("N", "C", "H", "W"), "images")
     check_is(labels, Tensor, "labels")
     check_same_length(images, labels, "images")
     rows = check_whole(rows, "rows")
     classes = labels.unique().tolist()
+    most = max(classes, default=-1)
+    if names is not None and len(names) <= most:
+        raise ValueError(f"names={shown(names)}: give {most + 1}, one for each class 0 to {most}")
     columns = []
     for c in classes:
         of_class = images[labels == c]

@@ -17,7 +17,7 @@ from torch import nn
 
 from . import amnesia, fisher, training
 from .amnesia import AmnesiaResult, forget
-from .checks import check_is, shown
+from .checks import check_device, check_is, composed, shown
 from .config import AmnesiaConfig, BaselineConfig, Config, FisherConfig, JudgeConfig, check_classes
 from .data import FEWEST, MNIST_DIGEST, LabelledImages, load_dataset
 from .fisher import ClassFishers, class_fishers
@@ -78,8 +78,9 @@ class Story:
 
     Raises:
         TypeError: An argument is of another kind.
-        ValueError: The model or the test images do not fit to the images to train on, or there is
-            no such data set.
+        ValueError: The model or the test images do not fit to the images to train on, images or
+            weights are no float32, or there is no such data set, no such class for the surrogate,
+            or no such device on this machine.
     """
 
     def __init__(
@@ -96,7 +97,7 @@ class Story:
         check_is(fisher, (FisherConfig, NoneType), "fisher")
         check_is(amnesia, (AmnesiaConfig, NoneType), "amnesia")
         check_is(judge, (JudgeConfig, NoneType), "judge")
-        self.device = default_device() if device == "auto" else torch.device(device)
+        self.device = default_device() if device == "auto" else check_device(device, "auto")
         self.dataset = dataset if isinstance(dataset, str) else None
         train, test = _images_of(dataset)
         self._given = baseline if isinstance(baseline, CVAE) else None
@@ -105,11 +106,9 @@ class Story:
             baseline.to(self.device).eval()
             arch = baseline.arch if baseline.is_built_in else BaselineConfig().arch
             baseline = BaselineConfig(arch=arch, latent_dim=baseline.latent_dim)
+        _check_single(train, test, self._given)
         amnesia = amnesia or AmnesiaConfig()
-        named = amnesia.surrogate.removeprefix("class:")
-        if named != amnesia.surrogate and named in train.class_names:  # a text is always a name
-            number = train.class_names.index(named)
-            amnesia = replace(amnesia, surrogate=f"class:{number}")
+        amnesia = replace(amnesia, surrogate=_by_number(amnesia.surrogate, train))
         self.config = Configs(
             baseline=baseline or BaselineConfig(),
             fisher=fisher or FisherConfig(),
@@ -128,7 +127,8 @@ class Story:
             if other is not None and other.image_shape != train.image_shape:
                 shapes = f"{other.image_shape}, those of train {train.image_shape}"
                 raise ValueError(f"images of {name} have the shape {shapes}: give one shape")
-        self.train, self.test = train.to(self.device), test.to(self.device)
+        # New objects, which take their digest anew: NumPy may have changed the pixels since.
+        self.train, self.test = (replace(part).to(self.device) for part in (train, test))
         # What was made: the object, and the digest of its weights then.
         self._made: dict[tuple[Any, ...], tuple[Any, str]] = {}
         self._digests: dict[str, str] = {}  # of data, baseline and Fisher, when first used
@@ -527,6 +527,43 @@ def _digest_of_weights(made: Any) -> str:
     return digest(dict(model.state_dict()))
 
 
+def _check_single(train: LabelledImages, test: LabelledImages, baseline: CVAE | None) -> None:
+    """ValueError if images or weights are no float32, in which a story makes all its models."""
+    for name, data in {"train": train, "test": test}.items():
+        if data.images.dtype != torch.float32:
+            raise ValueError(
+                f"images of {name} are of type {data.images.dtype}, not torch.float32: convert "
+                "them, by images.float()"
+            )
+    if baseline is None:
+        return
+    for name, weights in baseline.named_parameters():
+        if weights.dtype != torch.float32:
+            raise ValueError(
+                f"baseline has weights of type {weights.dtype} ({name}), not torch.float32: "
+                "convert them, by baseline.float()"
+            )
+
+
+def _by_number(surrogate: str, train: LabelledImages) -> str:
+    """The surrogate, with the number of a class in place of its name.
+
+    Raises ValueError when there is no such class.
+    """
+    _, _, text = surrogate.partition(":")
+    name, names = composed(text), train.class_names
+    if not text:
+        return surrogate  # no class
+    if name in names:  # a text is always a name
+        return f"class:{names.index(name)}"
+    if text not in map(str, range(len(names))):
+        raise ValueError(
+            f"surrogate={shown(surrogate)}: {shown(text)} is no class: give a number from 0 to "
+            f"{len(names) - 1}, or a name: {shown(names)}"
+        )
+    return surrogate
+
+
 def _images_of(dataset: str | Pair) -> Pair:
     """Train and test images of a name or of a pair."""
     if isinstance(dataset, str):
@@ -539,7 +576,8 @@ def _images_of(dataset: str | Pair) -> Pair:
     if not (isinstance(dataset, tuple | list) and len(dataset) == 2):
         raise TypeError(
             f"dataset is of type {type(dataset).__name__}: give a name such as 'mnist', or a pair "
-            "(train, test) of LabelledImages, which images.split() makes"
+            "(train, test) of LabelledImages, which images.split() makes; "
+            "LabelledImages.from_folder(path) reads pictures"
         )
     train, test = dataset
     check_is(train, LabelledImages, "dataset[0]")

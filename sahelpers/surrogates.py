@@ -4,14 +4,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .checks import Shape, check_callable, check_images, check_is, check_number, shown
+from .config import SURROGATES
 from .models import CVAE, seeded
 
 MakeImages = Callable[[int, torch.Generator], Tensor]
-NAMES = ("gray", "noise", "blank", "mixture", "class:k (k a kept class)")
+NAMES = (*SURROGATES, "class:k (k a kept class)")
 AVERAGED = 512  # images of a user's function whose mean stands for its expectation
 
 
@@ -55,7 +57,7 @@ def make_surrogate(
         The surrogate.
 
     Raises:
-        TypeError: frozen is no CVAE.
+        TypeError: frozen is no CVAE, or the function takes other arguments.
         ValueError: There is no such surrogate, no kept class or no such gray level, or the function
             returns images of another shape or range.
     """
@@ -68,11 +70,13 @@ def make_surrogate(
         if named is not None:
             return named
     elif callable(what):
+        check_callable(what, "surrogate", "(n, generator) -> images")
         return _from_function(what, frozen.image_shape)
     wrong = f"surrogate={shown(what)} is not one of {', '.join(NAMES)}, nor a function"
-    if isinstance(what, Tensor):
+    if isinstance(what, Tensor | np.ndarray):
+        kind = "a tensor" if isinstance(what, Tensor) else "an array"
         wrong = (
-            f"surrogate is a tensor of shape {tuple(what.shape)}: give a name ({', '.join(NAMES)}) "
+            f"surrogate is {kind} of shape {tuple(what.shape)}: give a name ({', '.join(NAMES)}) "
             "or a function, such as lambda n, generator: image.expand(n, -1, -1, -1)"
         )
     raise ValueError(wrong)
@@ -89,7 +93,7 @@ def _by_name(name: str, frozen: CVAE, kept: tuple[int, ...], gray_value: float) 
     if name == "mixture":
         return _of_classes(frozen, kept)
     number = name.removeprefix("class:")
-    if number == name or not number.isdecimal():
+    if number == name or not (number.isascii() and number.isdecimal()):
         return None
     if int(number) not in kept:
         raise ValueError(f"surrogate={name!r}: {number} is not a kept class; kept are {kept}")

@@ -4,6 +4,7 @@ import argparse
 import os
 from typing import Any
 
+from sahelpers.checks import check_device
 from sahelpers.config import DATASETS
 
 from . import results_page
@@ -27,6 +28,8 @@ EXPERIMENTS = {
 def from_options(part: str, options: argparse.Namespace) -> Grid:
     """The grid that the command line asks for; ValueError for what is not there."""
     check_backend(options.backend, options.jobs, options.scheduler)
+    if options.backend != "dask":  # whose workers are other machines
+        check_device(options.device)
     usual: tuple[str, ...] = CLIMBED
     if part == "scoreboard":
         usual = tuple(method for method in METHODS if method != MASKED)
@@ -67,8 +70,10 @@ def main(arguments: list[str] | None = None) -> None:
         "scoreboard": "every method: outputs, kept digits, cost",
         "ladder": "four attacks on every digit (docs/protocol.md)",
     }
+    parsers = {}
     for part, words in grids.items():
-        add: Any = commands.add_parser(part, help=words).add_argument
+        parsers[part] = commands.add_parser(part, help=words)
+        add: Any = parsers[part].add_argument
         usual = (
             f"{ALL} of them, those of minutes on three digits" if part == "scoreboard" else "four"
         )
@@ -94,7 +99,7 @@ def main(arguments: list[str] | None = None) -> None:
         try:
             grid = from_options(options.command, options)
         except ValueError as error:
-            parser.error(str(error))
+            parsers[options.command].error(str(error))
         if options.plan:
             print(grid.plan(options.jobs, options.again))
             return

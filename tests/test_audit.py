@@ -92,6 +92,12 @@ def test_all_models_climb_the_same_ladder():
     assert other.findings != report.findings
 
 
+def test_data_may_be_a_list_as_in_a_story():
+    given = GIVEN | {"data": list(GIVEN["data"])}
+    with pytest.raises(ValueError, match="1 retrained models: give 3"):
+        audit(tiny_model(2), CLASS, SMALL, retrained=three_retrained()[:1], **given)
+
+
 def test_where_the_baseline_does_not_know_the_class_nothing_is_attacked(monkeypatch):
     monkeypatch.setattr("sahelpers.attacks.gate.OWN_LABEL", 1.1)
     monkeypatch.setattr(Ladder, "climb", lambda ladder, model: pytest.fail("it was attacked"))
@@ -162,7 +168,7 @@ def test_the_baseline_stands_for_the_hidden_model_where_networks_do_not_say_thei
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [
-        ({"data": GIVEN["data"][1]}, TypeError, "data is of type LabelledImages, not tuple: give"),
+        ({"data": GIVEN["data"][1]}, TypeError, "data is of type LabelledImages, not tuple"),
         ({"data": GIVEN["data"][:1]}, ValueError, r"data has 1 parts: give a pair \(train, test\)"),
         ({"data": (None, made_up(30))}, TypeError, "train is of type NoneType"),
         ({"data": (made_up(30), made_up(40, 0))}, ValueError, "test has 0 images of kept classes"),

@@ -253,3 +253,11 @@ def test_numbers_of_numpy_are_numbers():
 def test_what_is_no_whole_number_is_refused(value):
     with pytest.raises(ValueError, match=r"epochs=.* must be a whole number from 1 to 10000"):
         sa.BaselineConfig(epochs=value)
+
+
+@pytest.mark.parametrize("surrogate", ["grey", "", "class:", "class", "Gray", "classes:3"])
+def test_a_surrogate_that_does_not_exist_is_refused_at_once(surrogate):
+    """It was found only after baseline and Fisher had been made."""
+    with pytest.raises(ValueError, match=r"surrogate=.* is not one of gray, .* or class:k"):
+        sa.AmnesiaConfig(surrogate=surrogate)
+    assert sa.AmnesiaConfig(surrogate="class:ring").surrogate == "class:ring"

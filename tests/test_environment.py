@@ -106,6 +106,14 @@ def test_the_package_leaves_the_environment_alone():
 
 
 @needs_make
+def test_help_lists_every_target(makefile):
+    code, said = call("make", "help", cwd=makefile)
+    listed = set(re.findall(r"^ +make ([a-z-]+) ", said, re.MULTILINE))
+    lines = re.findall(r"^\.PHONY: (.*)", (makefile / "Makefile").read_text(), re.MULTILINE)
+    assert (code, listed) == (0, set(" ".join(lines).split()))
+
+
+@needs_make
 def test_make_sets_what_its_commands_inherit(makefile):
     (makefile / "show.mk").write_text(
         "show:\n\t@echo $$OMP_WAIT_POLICY,$$GOMP_SPINCOUNT,$$MPLBACKEND\n"

@@ -112,6 +112,20 @@ def test_too_few_test_images_are_named(known):
     assert math.isnan(found.class_accuracy)
 
 
+def test_without_test_images_of_the_class_no_share_of_them_is_named(monkeypatch):
+    """The sentence said "they recognise nan%"."""
+    monkeypatch.setattr("sahelpers.attacks.gate.RECOGNISED", 1.1)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        baseline = sa.CVAE("mlp", 3, 3, (1, 8, 8)).eval()
+        judges = {"closed_set": sa.Judge("closed_set", 3, (1, 8, 8)).eval()}
+    for test, named in ((shapes(20).without(1), False), (shapes(20), True)):
+        found = str(can_be_judged(baseline, 1, test=test, judges=judges))
+        assert "of the baseline's samples of the class, and 110% are asked" in found
+        assert ("of its real test images they recognise" in found) == named
+        assert "nan" not in found
+
+
 def test_without_judges_the_baseline_itself_is_asked(known):
     found = gate(known, judges=None)
     assert found.passed

@@ -233,6 +233,11 @@ def test_the_axes_given_are_used():
             "rows=0 must be a whole number from 1",
         ),
         (
+            lambda: plots.class_columns(flat(0.1, 0.2), torch.tensor([0, 3]), 1, names=("a",)),
+            ValueError,
+            r"names=\('a',\): give 4, one for each class 0 to 3",
+        ),
+        (
             lambda: sa.excess_intervals({"a": 0.5}),
             TypeError,
             r"findings\['a'\] is of type float, not Finding",

@@ -12,6 +12,7 @@ import sahelpers as sa
 import study
 from sahelpers.config import CHECKOUT
 from study import journal, results_page
+from study.__main__ import EXPERIMENTS
 from study.experiments import effort
 from study.grid import RESULTS
 
@@ -102,6 +103,12 @@ def test_commands_are_there(page):
     for script in re.findall(r"python ((?:benchmarks|tools|tests)/[\w/.]+\.py)", text):
         missing |= set() if (CHECKOUT / script).is_file() else {script}
     assert not missing
+
+
+def test_every_experiment_of_the_study_is_among_the_commands():
+    text = (CHECKOUT / "docs" / "commands.md").read_text(encoding="utf-8")
+    for name in EXPERIMENTS:
+        assert f"`python -m study {name}`" in text
 
 
 def test_the_lesson_names_sections_that_are_there():

@@ -5,6 +5,7 @@ import sys
 from itertools import product
 
 import pytest
+import torch
 
 import sahelpers as sa
 from sahelpers.attacks.ladder import FITTED, KEPT, OTHER, RUNGS, UNFINISHED
@@ -114,8 +115,21 @@ def test_options_that_cannot_be_are_refused(part, words, said, written, capsys):
     with pytest.raises(SystemExit) as ended:
         call(part, *words)
     assert ended.value.code == 2
-    assert said in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert said in error
+    assert f"usage: python -m study {part} " in error
     assert written == []
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+@pytest.mark.parametrize("part", PARTS)
+def test_a_plan_notices_that_there_is_no_cuda(part, capsys):
+    with pytest.raises(SystemExit):
+        call(part, "--device", "cuda", "--plan")
+    assert "device='cuda' cannot be used here: give cpu" in capsys.readouterr().err
+    where = "--backend", "dask", "--scheduler", "tcp://10.0.0.1:8786"  # whose workers may have it
+    call(part, "--device", "cuda", "--plan", *where)
+    assert "runs are missing" in capsys.readouterr().out
 
 
 def test_a_command_of_which_every_run_failed_says_so(tmp_path, monkeypatch, written):

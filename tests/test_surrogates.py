@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -50,7 +51,9 @@ def test_any_function_will_do(tiny):
         ("grey", "surrogate='grey' is not one of gray, noise"),
         ("class:3", "3 is not a kept class"),
         ("class:x", "surrogate='class:x'"),
+        ("class:\u0662", "surrogate='class:\u0662' is not one of"),  # a two, but no number here
         (7, "surrogate=7"),
+        (np.zeros((5, 28)), r"surrogate is an array of shape \(5, 28\): give a name .* function"),
         (torch.rand(5, 1, 28, 28), r"surrogate is a tensor of shape \(5, 1, 28, 28\): give a name"),
         (lambda n, g: torch.zeros(n, 28, 28), r"returned .*not \(512, 1, 28, 28\)"),
         (lambda n, g: torch.full((n, 1, 28, 28), 2.0), "run from 2 to 2"),
@@ -74,3 +77,12 @@ def test_a_tensor_is_refused_as_a_surrogate_where_a_model_forgets(tiny):
     for images in (torch.zeros(1), torch.rand(1, 28, 28)):
         with pytest.raises(ValueError, match=r"surrogate is a tensor .* or a function, such as"):
             sa.forget(tiny, None, 3, config, surrogate=images)
+
+
+@pytest.mark.parametrize("make", [lambda n: torch.zeros(n, 1, 28, 28), lambda: 0])
+def test_a_function_of_other_arguments_is_refused_with_its_signature(tiny, make):
+    with pytest.raises(TypeError, match=r"surrogate takes \(n?\): give .* \(n, generator\) -> im"):
+        sa.make_surrogate(make, tiny, KEPT)
+    config = sa.AmnesiaConfig(epochs_unl=1, replay_samples=320, batch_size=32)
+    with pytest.raises(TypeError, match=r"on_step takes \(a, b\): give .* \(step, model, terms\)"):
+        sa.forget(tiny, None, 3, config, on_step=lambda a, b: None)

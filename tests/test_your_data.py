@@ -260,6 +260,173 @@ def test_a_model_which_knows_no_names_says_who_does():
         sa.reset_label(sa.CVAE("mlp", 3, 3, (1, 8, 8)), "ring")
 
 
+def small_story(data, **changes):
+    """A story of untrained models, of which only what is said at once is of interest."""
+    given = {"baseline": sa.CVAE("mlp", 3, data.num_classes, data.image_shape)}
+    return sa.Story((data, data), **(given | changes))
+
+
+def test_arrays_changed_afterwards_do_not_change_the_data():
+    pixels, numbers = noise(20).numpy(), np.array([0, 1] * 10)
+    for given in (pixels, torch.from_numpy(pixels)):
+        data = LabelledImages.from_arrays(given, numbers)
+        before = data.images.clone()
+        pixels[0] = 1 - pixels[0]
+        numbers[:] = 1 - numbers
+        assert torch.equal(data.images, before)
+        assert data.labels.tolist() != numbers.tolist()
+
+
+def test_data_changed_through_numpy_are_other_data_in_a_new_story():
+    """The file of the old data was loaded, for torch does not count what NumPy writes."""
+    data = labelled(3, 12)
+    first = small_story(data).retrained_recipe(1)
+    assert data.digest == first.data["train"]
+    data.images.numpy()[:] *= 0.5
+    second = small_story(data).retrained_recipe(1)
+    assert second.path != first.path
+    assert second.data["train"] == LabelledImages(data.images, data.labels, tuple("012")).digest
+
+
+def test_pillows_images_are_turned_as_their_note_says():
+    stored = np.zeros((8, 8), np.uint8)
+    stored[:4] = 255
+    pictures = []
+    for orientation in (1, 3):  # upright, and upside down
+        file = io.BytesIO()
+        note = Image.Exif()
+        note[0x112] = orientation
+        Image.fromarray(stored if orientation == 1 else stored[::-1]).save(file, "PNG", exif=note)
+        pictures.append(Image.open(file))
+    found = LabelledImages.from_arrays(pictures * 10, [0, 1] * 10).images
+    assert torch.equal(found[0], found[1])
+
+
+def test_what_has_no_order_is_refused():
+    """Names went to the classes in the order of their hashes, another one in each process."""
+    for names in ({"bar", "disc"}, frozenset(("bar", "disc"))):
+        with pytest.raises(TypeError, match=r"names is a .*set, which has no order: give a list"):
+            LabelledImages.from_arrays(noise(20), [0, 1] * 10, names)
+        with pytest.raises(TypeError, match=r"class_names is a .*set, which has no order"):
+            LabelledImages(noise(20), torch.tensor([0, 1] * 10), names)
+    with pytest.raises(TypeError, match="images is a set, which has no order"):
+        LabelledImages.from_arrays(set(noise(20)), [0, 1] * 10)
+
+
+def test_bytes_of_a_few_levels_bring_a_warning():
+    """Images of 0 and 1 among 255 levels became almost black without a word."""
+    for largest in (1, 16):
+        pixels = (noise(20) > 0.5).to(torch.uint8) * largest
+        with pytest.warns(UserWarning, match=rf"largest value .* {largest} of 255.*divide them"):
+            data = LabelledImages.from_arrays(pixels, [0, 1] * 10)
+        assert f"values from 0 to {largest / 255:.3g}, almost black: divide" in data.report()
+    LabelledImages.from_arrays((255 * noise(20)).byte(), [0, 1] * 10)
+    assert "values from" not in labelled().report()
+
+
+def test_a_masked_array_is_refused():
+    """Its mask was lost."""
+    pixels = np.ma.masked_less(noise(20).numpy(), 0.5)
+    for images, name in ((pixels, "images"), (list(pixels), r"images\[0\]")):
+        with pytest.raises(TypeError, match=rf"{name} is a masked array.*give \.filled"):
+            LabelledImages.from_arrays(images, [0, 1] * 10)
+    labels = np.ma.masked_equal([0, 1] * 10, 1)
+    with pytest.raises(TypeError, match="labels is a masked array"):
+        LabelledImages.from_arrays(noise(20), labels)
+
+
+def test_arrays_with_negative_strides_and_read_only_ones_are_read():
+    x, y = noise(20).numpy(), np.array([0, 1] * 10)
+    found = LabelledImages.from_arrays(x[::-1, :, ::-1], y[::-1])
+    assert np.array_equal(found.images.numpy(), x[::-1, :, ::-1])
+    assert found.labels.tolist() == y[::-1].tolist()
+    x.flags.writeable = y.flags.writeable = False
+    assert np.array_equal(LabelledImages.from_arrays(x, y).images.numpy(), x)
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_half_precision_becomes_single(kind):
+    """NumPy has no bfloat16, so that digest and report failed."""
+    data = LabelledImages((8 * noise(20)).round().div(8).to(kind), torch.tensor([0, 1] * 10))
+    assert data.images.dtype == torch.float32
+    assert data.digest
+    assert "20 images" in data.report()
+
+
+def test_gradients_are_left_behind():
+    data = LabelledImages(noise(20).requires_grad_(), torch.tensor([0, 1] * 10))
+    assert not data.images.requires_grad
+    assert data.digest
+    assert "20 images" in data.report()
+
+
+def test_labels_that_are_no_tensor_are_named():
+    with pytest.raises(TypeError, match="labels is of type list, not Tensor"):
+        LabelledImages(noise(20), [0, 1] * 10)
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float64])
+def test_a_story_works_in_single_precision(kind):
+    """Double images blamed the model, and a baseline in bfloat16 failed at its digest."""
+    data = labelled(3, 12)
+    with pytest.raises(ValueError, match=rf"weights of type {kind} .*by baseline\.float\(\)"):
+        small_story(data, baseline=sa.CVAE("mlp", 3, 3, (1, 8, 8)).to(kind))
+    double = LabelledImages(data.images.double(), data.labels, data.class_names)
+    for pair, name in (((double, data), "train"), ((data, double), "test")):
+        with pytest.raises(ValueError, match=rf"images of {name} are .*64.* by images\.float\(\)"):
+            sa.Story(pair)
+
+
+def test_a_device_that_is_not_there_is_refused_at_once():
+    data = labelled(3, 12)
+    for device in ("gpu", "cuda:99", None):
+        with pytest.raises(ValueError, match=rf"device='?{device}'? cannot be .*give auto or cpu"):
+            small_story(data, device=device)
+
+
+@pytest.mark.parametrize("surrogate", ["class:rin", "class:3", "class:-1", "class:\u0661"])
+def test_a_surrogate_of_no_class_is_refused_before_anything_is_made(surrogate):
+    """\\u0661 is a decimal digit, and no number of a class."""
+    with pytest.raises(ValueError, match=r"is no class: give a number from 0 to 2, or a name: \('"):
+        small_story(three_shapes(), amnesia=sa.AmnesiaConfig(surrogate=surrogate))
+
+
+def test_names_are_the_same_however_their_accents_are_kept(tmp_path):
+    """A folder's name in the decomposed form was no class when it was typed in the composed."""
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    for name in (decomposed, "tea"):
+        (tmp_path / name).mkdir()
+        for k in range(10):
+            Image.new("L", (8, 8), 200 + k).save(tmp_path / name / f"{k}.png")
+    data = LabelledImages.from_folder(tmp_path, (1, 8, 8))
+    assert data.class_names == (composed, "tea")
+    assert data.class_numbers(composed) == data.class_numbers(decomposed) == (0,)
+    given = sa.check_classes(composed, 2, names=(decomposed, "tea"))
+    assert given == (0,)
+    story = small_story(data, amnesia=sa.AmnesiaConfig(surrogate=f"class:{decomposed}"))
+    assert story.config.amnesia.surrogate == "class:0"
+    with pytest.raises(ValueError, match=r"class_names=.*give different ones"):
+        LabelledImages(noise(20), torch.tensor([0, 1] * 10), (composed, decomposed))
+
+
+def test_classes_may_come_from_an_iterator():
+    story = small_story(labelled(3, 12))
+    assert story.retrained_recipe(iter([1])).path == story.retrained_recipe(1).path
+    assert story.hidden(iter([1])) is story.hidden(1)
+
+
+def test_bytes_are_no_class():
+    """b"1" was taken for the number of its letter, 49."""
+    with pytest.raises(ValueError, match="class b'1' is not a class: use whole numbers"):
+        labelled(3, 12).class_numbers(b"1")
+
+
+@pytest.mark.parametrize("dataset", ["/path/to/folder", Path("/path/to/folder")])
+def test_a_story_of_a_folder_says_what_reads_one(dataset):
+    with pytest.raises((TypeError, ValueError), match=r"LabelledImages\.from_folder\(path\)"):
+        sa.Story(dataset)
+
+
 # Folders
 
 
@@ -279,6 +446,29 @@ def test_a_folder_of_folders_is_read_and_resized(folder):
     red, green, _ = found.only(1).images.mean((0, 2, 3)).tolist()
     assert (red, green) == pytest.approx((185.5 / 255, 180 / 255), abs=1e-3)
     assert LabelledImages.from_folder(folder, (1, 8, 8)).image_shape == (1, 8, 8)
+
+
+@pytest.mark.parametrize("path", [None, 3, b"folder"])
+def test_a_path_that_is_none_is_named(path):
+    with pytest.raises(TypeError, match=r"path is of type .*not str or PathLike: give the folder"):
+        LabelledImages.from_folder(path)
+
+
+def test_a_picture_beside_the_folders_is_named(folder):
+    """It was passed over, though any other file there was refused."""
+    Image.new("L", (14, 10)).save(folder / "12.png")
+    with pytest.raises(DataError, match=r"12\.png lies beside the folders of the classes: move it"):
+        LabelledImages.from_folder(folder)
+    (folder / "12.png").unlink()
+    (folder / "cats").rename(folder / "cats.png")  # a folder may have any name
+    assert LabelledImages.from_folder(folder).class_names == ("cats.png", "dogs")
+
+
+def test_a_shape_may_be_a_list(folder):
+    assert LabelledImages.from_folder(folder, [3, 20, 28]).image_shape == (3, 20, 28)
+    assert sa.CVAE("mlp", 3, 3, [1, 8, 8]).image_shape == (1, 8, 8)
+    with pytest.raises(ValueError, match=r"the channels stand first: \(3, 14, 20\)"):
+        LabelledImages.from_folder(folder, (14, 20, 3))
 
 
 def test_a_class_may_have_a_point_in_its_name(folder):

@@ -57,7 +57,7 @@ def audit(
     """
     check_model(model)
     check_model(baseline, "baseline", model.num_classes)
-    check_is(data, tuple, "data", ": give a pair (train, test)")
+    check_is(data, (tuple, list), "data", ": give a pair (train, test)")
     if len(data) != 2:
         raise ValueError(f"data has {len(data)} parts: give a pair (train, test)")
     for name, part in zip(("train", "test"), data, strict=True):

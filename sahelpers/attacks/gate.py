@@ -169,10 +169,13 @@ def can_be_judged(
                 f"{ACCURACY:.0%} are asked: train them longer (JudgeConfig), or give more images."
             )
         if recognised < RECOGNISED:
+            of_real = ""
+            if len(of_class):
+                of_real = f" (of its real test images they recognise {class_accuracy:.0%})"
             lacking.append(
                 f"The judges recognise {recognised:.0%} of the baseline's samples of the class, "
-                f"and {RECOGNISED:.0%} are asked (of its real test images they recognise "
-                f"{class_accuracy:.0%}): train the baseline longer (epochs), or give more images."
+                f"and {RECOGNISED:.0%} are asked{of_real}: train the baseline longer (epochs), or "
+                "give more images."
             )
     return Gate(
         forget_class=c,
