@@ -368,7 +368,7 @@ def test_a_class_of_few_images_is_enough_for_the_fishers_batches(tiny, tiny_fish
     """Nine digits forgotten: the one that stays has fewer than 6,000 images."""
     given = {"sa": sa, "torch": torch, "SEED": 42, "device": "cpu", "model": tiny, "train": mnist}
     given |= {"forgotten": tuple(range(9)), "fisher": tiny_fishers.without(range(9))}
-    exec(cell_with("02_fisher", "batch_mean = "), given)
+    exec(cell_with("02_fisher", "def squared_batch_means"), given)
     assert len(given["data"]) == int((mnist.labels == 9).sum()) < 6000
     assert given["wrong_sum"] > 0
     given |= {"kept_images": mnist.only(9), "weights": ["decoder.0.weight"]}
