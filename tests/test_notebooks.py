@@ -166,10 +166,11 @@ def test_the_key_of_the_quiz_is_not_shown_before_the_answer():
 
 def test_a_mark_means_the_same_in_legend_diagram_and_figure():
     """A verdict's mark is that of `excess_intervals`, and erased alone is an open one."""
-    (line,) = re.findall(
-        r"LOOKS = (\{.+\})\nLOOKS \|= (\{.+\})", cell_with("04_probing", "LOOKS =")
-    )
-    looks = ast.literal_eval(line[0]) | ast.literal_eval(line[1])
+    cell = cell_with("04_probing", "LOOKS =")
+    parts = re.findall(r"^LOOKS \|?= (\{.+\})$", cell, re.MULTILINE)
+    looks = {word: mark for part in parts for word, mark in ast.literal_eval(part).items()}
+    drawn = {text.partition(":")[0]: marker for _, _, text, marker in diagrams.CASES}
+    assert drawn == {word: looks[word] for word in VERDICTS if word != "inconclusive"}
     rows = json.loads((CHECKOUT / "results" / "audit.json").read_text())["findings"]
     known = {name: rows[0][name] for name in sa.Finding.__dataclass_fields__}
     for verdict in VERDICTS:
