@@ -177,6 +177,7 @@ of_ladder = [  # the rung on which models are trained further and then a label i
     -row["excess"]
     for row in findings
     if (row["method"], row["digit"]) == ("ours (with the loop)", FIRST)
+    and (row["dataset"], row["arch"]) == ("mnist", "mlp")
     and row["rung"].startswith("trained")
     and row["rung"].endswith("fitted label")
 ]

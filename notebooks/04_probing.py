@@ -390,19 +390,19 @@ Image("../docs/diagram_verdict.png", width=640)
 # %% [markdown]
 # *Above, the two cases of power. Below, one example of each verdict; the bar is the interval of the excess, and the gray band reaches from minus half of the gap to a third of it.*
 #
-# The excess is known from a few models only, so it has an interval. Its ends are one-sided 5 % each, by *Student's t*, the usual way to say how well the mean of a few numbers is known. The gap is estimated as well. So the rules do not compare the interval with fixed lines; they ask for the ends of two sums, excess − gap/3 and excess + gap/2 ([verdicts.py](../sahelpers/attacks/verdicts.py)):
+# The excess is known from a few models only, so it has an interval. Its ends are one-sided 5 % each (a 90 % interval), by *Student's t*, the usual way to say how well the mean of a few numbers is known. The gap is estimated as well. So the rules do not compare the interval with fixed lines; they ask for the ends of two sums, excess − gap/3 and excess + gap/2 ([verdicts.py](../sahelpers/attacks/verdicts.py)):
 #
 # | word | rule |
 # |---|---|
-# | *inconclusive* | the lower end of the gap does not lie above 1.5 nats: the rung has no power and acquits nobody |
-# | *erased* | the upper end of excess − gap/3 lies below zero |
-# | *alike* | erased, and the lower end of excess + gap/2 lies above zero. So the models lie within a third of the gap above the retrained ones and half of it below them, which is not the same as equal. This is the best verdict |
-# | *resists* | erased, and the upper end of excess + gap/2 lies below zero. The digit costs so much more than in a model that never saw it that the model is recognisable. This is a trace of forgetting, not a merit: whoever sees it knows that something was removed here |
-# | *damaged* | it would be erased, but by its upper end kept images pay a third of the gap or more beyond what they pay in retrained models, so that the model may just draw badly |
+# | *inconclusive* | the lower end of the gap does not lie above 1.5 nats (or, on the third rung, the masked models do not hide from the first two): the rung has no power and acquits nobody |
+# | *erased* | the upper end of excess − gap/3 lies below zero, and none of the next three |
+# | *alike* | as erased, and the lower end of excess + gap/2 lies above zero. So the models lie within a third of the gap above the retrained ones and half of it below them, which is not the same as equal. This is the best verdict |
+# | *resists* | as erased, and the upper end of excess + gap/2 lies below zero. The digit costs so much more than in a model that never saw it that the model is recognisable. This is a trace of forgetting, not a merit: whoever sees it knows that something was removed here |
+# | *damaged* | as erased, but by its upper end kept images pay a third of the gap or more beyond what they pay in retrained models, so that the model may just draw badly |
 # | *memory remains* | not erased, and the lower end of the excess lies above zero (above 1.5 nats where the rung has no power) |
 # | *undecided* | none of these; or, on the rung of all weights, a pass where relearning might have gone further |
 #
-# [audit.json](../results/audit.json) holds the number of every model that was measured and the verdicts on the digits. The next cells read what it has of MNIST and the network of this notebook. First the models of one digit; the knobs were tuned on 3 and 7, and this digit had no part in it:
+# [audit.json](../results/audit.json) holds the number of every model that was measured and the verdicts on the digits. The next cells read what it has of MNIST and the network of this notebook. First the models of one digit; the knobs were tuned on 3 and 7, an early form was also measured on 0, 2 and 4, and this digit had no part in either:
 
 
 # %%
