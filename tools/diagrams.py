@@ -33,7 +33,7 @@ def canvas(width: float, height: float) -> Axes:
 def save(ax: Axes, name: str) -> None:
     """Write docs/diagram_<name>.png, the same bytes each time."""
     figure: Any = ax.figure
-    figure.savefig(FOLDER / f"diagram_{name}.png", dpi=130, metadata={"Software": None})
+    figure.savefig(FOLDER / f"diagram_{name}.png", dpi=100, metadata={"Software": None})
     plt.close(figure)
 
 
