@@ -344,6 +344,7 @@ for ax, rung, words in zip(axes, dict.fromkeys(rung for rung, _ in costs), WORDS
         ax.set_xscale("symlog", linthresh=100, linscale=0.4)
     else:
         ax.set_xscale("log")
+        ax.xaxis.set_minor_formatter("")  # the labels of minor ticks would overlap
 axes[0].set_ylabel(f"excess on the {effort['digit']}, nats")
 lines = axes[0].get_legend_handles_labels()
 figure.legend(*lines, ncols=5, loc="outside lower center", frameon=False)
