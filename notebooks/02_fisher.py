@@ -1,7 +1,7 @@
 # ---
 # jupyter:
 #   jupytext:
-#     cell_metadata_filter: tags,-all
+#     cell_metadata_filter: tags,jupyter,-all
 #     formats: ipynb,py:percent
 #     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
 #     text_representation:
@@ -47,14 +47,17 @@ if "google.colab" in sys.modules and not Path("../sahelpers").is_dir():
     sys.path.insert(0, str(home))
 
 # %%
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
 
 import sahelpers as sa
 
-SEED = 42  # of everything random; 42 in the reference, from which this collection set out
+# "reference": the notebook that accompanies the paper's code (docs/knobs.md)
+SEED = 42  # of everything random; reference 42
 FORGET_CLASS = 3  # a class, or a tuple of classes; reference 3
 story = sa.Story.from_knobs(
     DATASET="mnist",  # or fashion_mnist, kmnist, qmnist
@@ -113,6 +116,12 @@ out = layer(A)  # (B, out)
 one_by_one = sum(torch.outer(g, a) ** 2 for g, a in zip(G, A, strict=True))
 assert torch.allclose((G * G).T @ (A * A), one_by_one, rtol=1e-4)
 
+# %% tags=["nbval-ignore-output"]
+timed = json.loads(Path("../results/benchmarks.json").read_text())["fisher"]["rows"]
+(ratio,) = [row["time / plain pass"]["median"] for row in timed if row["arch"] == "mlp"]
+print(f"For this network the exact Fisher takes {ratio:.2f} times as long as a plain pass")
+print("(measured by `python benchmarks/fisher.py`).")
+
 # %% [markdown]
 # ## One Fisher per class
 #
@@ -127,16 +136,11 @@ for key, values in fisher.diagonal.items():
 # %% [markdown]
 # ## The shortcut, and what it costs
 #
-# Many scripts call `loss.mean().backward()` on batches and square what comes out. For batches of $B$ images that estimates something else:
+# Many scripts call `loss.mean().backward()` on batches and square what comes out.
 #
-# $$
-# \mathbb E\left[\Big(\tfrac1B\sum_b g_b\Big)^{2}\right] = m^2 + \frac VB \qquad\text{instead of}\qquad \mathbb E\,[g^2] = m^2 + V .
-# $$
-#
-# In a mean, the gradients of single images cancel. Where $m$ is small, the result is too small by a factor of nearly $B$:
+# **Exercise 1.** Such a script weighs its squared batch gradients by a factor $\lambda$, which was tuned with batches of 128. Now it runs with batches of 32. By which factor must $\lambda$ be multiplied, so that $\lambda F$ stays the same?<br>(a) By 4.<br>(b) By 1: a mean over images does not depend on the batch size.<br>(c) By a quarter.<br>Predict first; then run the cell, or unfold its stored output.
 
-
-# %%
+# %% jupyter={"outputs_hidden": true}
 B, rest = 128, train.without(forgotten)
 data = rest.take(min(6000, len(rest)), SEED)
 noise = torch.randn((len(data), model.latent_dim), generator=sa.seeded(SEED)).to(device)
@@ -154,28 +158,33 @@ def squared_batch_means(size):
     return sa.Fisher(squares, len(data), dict.fromkeys(squares, 0.0), "squared batch means")
 
 
-batch_mean = squared_batch_means(B)
-exact_sum, wrong_sum = (sum(v for v, _ in f.sums().values()) for f in (fisher, batch_mean))
+batch_mean, smaller = squared_batch_means(B), squared_batch_means(B // 4)
+exact_sum, wrong_sum, smaller_sum = (
+    sum(v for v, _ in f.sums().values()) for f in (fisher, batch_mean, smaller)
+)
+factor = min((4.0, 1.0, 0.25), key=lambda k: abs(k - wrong_sum / smaller_sum))
+print(f"this run says: a factor near {factor:g}")
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# (c). The estimate is nearly $V/B$, as the next formula shows, so with a quarter of the batch it is four times as large, and $\lambda$ must become a quarter. Published values of $\lambda$ can be compared only after such divisions. (b) would be right for the exact Fisher.
+#
+# </details>
+#
+# For batches of $B$ images the shortcut estimates something else than the Fisher:
+#
+# $$
+# \mathbb E\left[\Big(\tfrac1B\sum_b g_b\Big)^{2}\right] = m^2 + \frac VB \qquad\text{instead of}\qquad \mathbb E\,[g^2] = m^2 + V .
+# $$
+#
+# In a mean, the gradients of single images cancel. Where $m$ is small, the result is too small by a factor of nearly $B$. The factor that is measured here may also come out a little above $B$, because the two sums are estimates from different images:
 
 # %% tags=["nbval-ignore-output"]
 print(f"Squared means of batches of {B} are {exact_sum / wrong_sum:.0f} times too small")
 print(f"(n = {len(data)} images).")
 
 # %% [markdown]
-# **Exercise 1.** A script weighs squared batch gradients by a factor $\lambda$, which was tuned with batches of 128. Now it runs with batches of 32. By which factor must $\lambda$ be multiplied, so that $\lambda F$ stays the same? Predict, then run the next cell.<br>(a) By 4.<br>(b) By 1: a mean over images does not depend on the batch size.<br>(c) By a quarter.
-
-# %%
-ratio = wrong_sum / sum(v for v, _ in squared_batch_means(B // 4).sums().values())
-nearest = min((4.0, 1.0, 0.25), key=lambda factor: abs(factor - ratio))
-print(f"this run says: a factor near {nearest:g}")
-
-# %% [markdown]
-# <details><summary>Solution</summary>
-#
-# (c). The estimate is nearly $V/B$, so with a quarter of the batch it is four times as large, and $\lambda$ must become a quarter. Published values of $\lambda$ can be compared only after such divisions. (b) would be right for the exact Fisher.
-#
-# </details>
-#
 # ## Where it lies
 
 # %%
@@ -191,15 +200,11 @@ ax.grid(axis="x", alpha=0.4)
 _ = ax.set(xlabel=f"percent of the Fisher's total (n = {fisher.n} images)", xscale="log")
 
 # %%
-columns = [f.diagonal["decoder.0.weight"].transpose(0, 1) for f in fishers.by_class]
-gates = torch.stack([rows[-model.num_classes :].flatten(1).sum(1) for rows in columns]).cpu()
-off = ~torch.eye(model.num_classes, dtype=torch.bool)  # the gates of other labels
 largest = max(totals, key=lambda name: totals[name][0])
 print(f"the largest share lies in {largest}")
-print(f"largest Fisher of another label's gate: {float(gates[off].max()):g}")
 
 # %% [markdown]
-# *Each dot is the share of one weight matrix or bias; mind the log scale, on which one step to the right is ten times as much.* The last layer of the encoder gives the mean and the log-variance of $z$. The *gate* of a label, the weights of the decoder that read it, matters to the images of its own class alone: for all other images its Fisher is exactly 0, because their label never lets anything through it.
+# *Each dot is the share of one weight matrix or bias; mind the log scale, on which one step to the right is ten times as much.* The last layer of the encoder gives the mean and the log-variance of $z$.
 #
 # ## What consolidation does with it
 #
@@ -209,16 +214,16 @@ print(f"largest Fisher of another label's gate: {float(gates[off].max()):g}")
 # \frac{\lambda}{2\cdot 10^4}\sum_i F_i\,(\theta_i-\theta^*_i)^2
 # $$
 #
-# The ½ comes from the logarithm of a Gaussian density; $10^4$ is a fixed normaliser, and $\lambda$ says how much the penalty weighs. Selective Amnesia ([Heng & Soh 2023](https://arxiv.org/abs/2305.10120)) trains the decoder to draw flat gray under the label $c_f$, while the springs hold the rest. Here these two stand alone. Notebook 03 adds the other two terms; the cell below switches them off.
+# The ½ comes from the logarithm of a Gaussian density; $10^4$ is a fixed normaliser, and $\lambda$ says how much the penalty weighs. Selective Amnesia ([Heng & Soh 2023](https://arxiv.org/abs/2305.10120)) trains the decoder to draw flat gray under the label $c_f$, while the springs hold the rest. Here these two stand alone. Notebook 03 adds two more terms, which the cell below switches off: *replay*, which asks for the pictures of kept digits that the model drew before, and an *attacker*, who looks for other ways to the digit while the model forgets.
 #
-# **Exercise 2.** At $\lambda = 10^{12}$ nothing with $F_i > 0$ can move. What happens to the digit $c_f$, which was left out of the Fisher? Predict, then run the next three cells.<br>(a) Nothing happens, for its weights are held as well.<br>(b) It changes through its gate, and what lies behind the gate stays.<br>(c) It is erased from all weights.
+# **Exercise 2.** At $\lambda = 10^{12}$ (the run *huge weight*) no weight with $F_i > 0$ can move. What happens to the digit $c_f$, which was left out of the Fisher? The label's *gate*, the weights of the decoder that read this one label, and *the rest* may change. The last two rows exchange them between the model before and the one after, so that they show which of the two did it.<br>(a) Nothing happens, for all its weights are held.<br>(b) The label no longer shows the digit, and the change lies in the gate.<br>(c) The label no longer shows the digit, and the change lies in the rest.<br>Predict first; then run the next four cells, or unfold their stored outputs.
 
-# %%
+# %% jupyter={"outputs_hidden": true}
 SHORT = sa.AmnesiaConfig(
     ewc_lambda=1e6,  # lambda
     neg_loss_weight=0.005,  # weight of drawing gray under the label
-    lr_unl=1e-3,  # learning rate of Adam, which in the last `cooldown` steps falls to zero
-    cooldown=20,
+    lr_unl=1e-3,  # learning rate of Adam
+    cooldown=20,  # steps at the end, in which the rate falls to zero
     replay_samples=5120,  # with one pass these are 40 steps of 128
     epochs_unl=1,
     gamma=0.0,  # switches replay off
@@ -233,20 +238,28 @@ RUNS = {
     "huge weight": (fisher, HUGE),
 }
 after = {name: sa.forget(model, f, forgotten, config).model for name, (f, config) in RUNS.items()}
-reopened = sa.CVAE.from_state(after["huge weight"].to_state()).to(device)
 gate = [model.latent_dim + c for c in forgotten]  # columns of the decoder's first layer
-with torch.no_grad():
-    key = "decoder.0.weight"
-    reopened.get_parameter(key)[:, gate] = model.get_parameter(key)[:, gate]
-after["and the old gate"] = reopened
 
-# %%
+
+def with_gate_of(other, rest):
+    """The model `rest` with the gate of the model `other` in the place of its own."""
+    mixed = sa.CVAE.from_state(rest.to_state()).to(device)
+    with torch.no_grad():
+        key = "decoder.0.weight"
+        mixed.get_parameter(key)[:, gate] = other.get_parameter(key)[:, gate]
+    return mixed
+
+
+after["new gate, old rest"] = with_gate_of(after["huge weight"], model)
+after["old gate, new rest"] = with_gate_of(model, after["huge weight"])
+
+# %% jupyter={"outputs_hidden": true}
 latents = sa.fixed_latents(model, 50)  # 50 of each class, the same z for all models
 images = {"before": sa.draw_images(model, latents)}
 images |= {name: sa.draw_images(m, latents) for name, m in after.items() if name != "batch mean"}
 _ = sa.plots.image_rows({name: drawn[::25].cpu() for name, drawn in images.items()}, 20)
 
-# %%
+# %% jupyter={"outputs_hidden": true}
 judge = story.judges["open_set"]
 
 
@@ -257,32 +270,33 @@ def recognised(new):
 
 
 still, shows = {}, {}
-for name, new in after.items():
+for name, new in {"before": model, **after}.items():
     still[name], shows[name] = recognised(new)
-gone, back = shows["huge weight"] <= 0.1, shows["and the old gate"] >= 0.8
-print(f"this run says: {'(a)' if not gone else '(b)' if back else '(c)'}")
+gone = shows["huge weight"] <= 0.1
+by_the_gate = shows["new gate, old rest"] <= 0.1 and shows["old gate, new rest"] >= 0.8
+print(f"this run says: {'(a)' if not gone else '(b)' if by_the_gate else '(c)'}")
 
-# %% tags=["nbval-ignore-output"]
+# %% jupyter={"outputs_hidden": true} tags=["nbval-ignore-output"]
 print(f"{'recognised, %':20}{'kept digits':>12}{'forgotten':>12}")
-for name in after:
+for name in still:
     print(f"{name:20}{100 * still[name]:12.0f}{100 * shows[name]:12.0f}")
 
 # %% [markdown]
-# *Compare each row with the first. Without EWC look at the kept digits; with the exact Fisher look at the forgotten one as well, which uses the same weights. In the last two rows only the gate of the forgotten label differs. The table adds the run with squared batch means, whose springs are too soft.*
+# *Compare each row with the first. Without EWC look at the kept digits; with the exact Fisher look at the forgotten one as well, which uses the same weights. The last two rows each have the gate of one model and the rest of the other. The table adds the run with squared batch means, whose springs are too soft.*
 #
 # <details><summary>Solution</summary>
 #
-# (b). The gate of $c_f$ has $F = 0$, so that no spring of any stiffness holds it, and it is all that can move. The nine digits are untouched, and the forgotten one is gone from its label. It is only hidden: when the old gate is put back, the model draws it as before.
+# (b). A gate matters to the images of its own class alone: for all other images its Fisher is exactly 0, because their label never lets anything through it (the last cell checks this). So no spring of any stiffness holds the gate of $c_f$, and it is all that can move. The nine digits stay as they were, and the forgotten one is gone from its label. It is only hidden: with the old gate the model draws it as before.
 #
 # </details>
 #
-# **Exercise 3.** Try to beat these runs: choose settings with which more kept digits are recognised *and* the label shows its digit less often. Say which of the two your change will help before you run.
+# **Exercise 3.** Try to beat these runs: choose settings with which more kept digits are recognised *and* the label shows its digit less often than in one of the runs above. Say which of the two your change will help before you run. Predict first; then run the two cells, or unfold their stored outputs.
 
-# %%
+# %% jupyter={"outputs_hidden": true}
 MINE = replace(SHORT, ewc_lambda=1e8)
 still["mine"], shows["mine"] = recognised(sa.forget(model, fisher, forgotten, MINE).model)
 ax = sa.plots.new_axes(None, 5.5, 3.2)
-compared = [name for name in still if name not in ("batch mean", "and the old gate")]
+compared = [name for name in still if name in RUNS and name != "batch mean"] + ["mine"]
 for k, name in enumerate(compared):
     x, y = 100 * shows[name], 100 * still[name]
     ax.plot(x, y, sa.plots.MARKERS[k], color=sa.plots.PALETTE[k], ms=8, clip_on=False, label=name)
@@ -290,7 +304,7 @@ ax.set(xlabel="the label still shows its digit, %", ylabel="kept digits recognis
 ax.set(xlim=(-3, 103), ylim=(-3, 103))
 _ = ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
 
-# %% tags=["nbval-ignore-output"]
+# %% jupyter={"outputs_hidden": true} tags=["nbval-ignore-output"]
 beaten = [n for n in compared[:-1] if still["mine"] > still[n] and shows["mine"] < shows[n]]
 print(f"mine is better in both than: {', '.join(beaten) or 'none of them'}")
 
@@ -304,6 +318,9 @@ print(f"mine is better in both than: {', '.join(beaten) or 'none of them'}")
 # </details>
 
 # %%
+columns = [f.diagonal["decoder.0.weight"].transpose(0, 1) for f in fishers.by_class]
+gates = torch.stack([rows[-model.num_classes :].flatten(1).sum(1) for rows in columns]).cpu()
+off = ~torch.eye(model.num_classes, dtype=torch.bool)  # the gates of other labels
 claims = {
     "the batch mean of 128 is 64 to 256 times too small": 64 < exact_sum / wrong_sum < 256,
     "another label's gate has F = 0 exactly, its own F > 0": not gates[off].any()
@@ -313,7 +330,7 @@ claims = {
     "at least 80 % with the exact Fisher": still["exact"] >= 0.8,
     "at least 95 % at a huge weight": still["huge weight"] >= 0.95,
     "there the label shows its digit in 10 % at most": shows["huge weight"] <= 0.1,
-    "with the old gate, in 80 % at least": shows["and the old gate"] >= 0.8,
+    "with the old gate, in 80 % at least": shows["old gate, new rest"] >= 0.8,
 }
 for claim, true in claims.items():
     print(f"{claim}: {'holds' if true else 'does not hold'}")
@@ -321,7 +338,7 @@ for claim, true in claims.items():
 # %% [markdown]
 # ## What we saw
 #
-# * The exact Fisher takes one pass, which for this network hardly costs more than a plain one. Squared batch means are too small by about the batch size.
+# * The exact Fisher takes one pass, and the cell under *Exact, in one matrix product* says how it compares with a plain one ([benchmarks](../docs/benchmarks.md)). Squared batch means are too small by about the batch size.
 # * The springs protect what the kept classes use. They do not choose *how* the class is forgotten: the only unprotected weights are the gate, and changing the gate only hides the digit. Notebook 03 adds an attacker, and notebook 04 asks what is left.
 #
 # **Next:** [03_amnesia](03_amnesia.ipynb): the whole objective, and a digit disappears. **Aside:** [A1_fisher_in_depth](A1_fisher_in_depth.ipynb).

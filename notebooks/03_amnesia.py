@@ -1,7 +1,7 @@
 # ---
 # jupyter:
 #   jupytext:
-#     cell_metadata_filter: tags,-all
+#     cell_metadata_filter: tags,jupyter,-all
 #     formats: ipynb,py:percent
 #     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
 #     text_representation:
@@ -19,9 +19,9 @@
 #
 # [Colab](../README.md#set-your-address)
 #
-# The model of [notebook 01](01_baseline.ipynb) forgets one digit in a few hundred steps, and no real image of that digit is used. You see first what goes wrong when this is done carelessly, then take the loss apart, run its loop by hand, and look at what the other nine digits pay.
+# The model of [notebook 01](01_baseline.ipynb) forgets one digit in less than a thousand steps, and no real image of that digit is used. You see first what goes wrong when this is done carelessly, then take the loss apart, run its loop by hand, and look at what the other nine digits pay.
 #
-# Reading: what goes wrong 6 minutes, the loss and its loop 10, one run 4, what it costs 8. Running: one and a half minutes on two CPU cores; for another digit than the 3, two models are trained first, which takes some minutes once.
+# Reading: what goes wrong 6 minutes, the loss and its loop 10, one run 4, what it costs 8. Running: two and a half minutes on two CPU cores; for another digit than the 3, two models are trained first, which takes some minutes once.
 
 # %%
 # Colab gets the repository here; elsewhere, and the second time, this cell does nothing.
@@ -69,7 +69,8 @@ Image("../results/before_after.png")
 # ## Parameters
 
 # %%
-SEED = 42  # of everything random; 42 in the reference, from which this collection set out
+# "reference": the notebook that accompanies the paper's code (docs/knobs.md)
+SEED = 42  # of everything random; reference 42
 FORGET_CLASS = 3  # a class, or a tuple of classes; reference 3
 story = sa.Story.from_knobs(
     DATASET="mnist",  # or fashion_mnist, kmnist, qmnist
@@ -100,72 +101,95 @@ def forgotten_with(amnesia):
 # %% [markdown]
 # ## 1. The idea
 #
-# Before any formula, here is what goes wrong without an attacker in the loop.
+# Before any formula, here is what goes wrong when there is no attacker in the loop, and when there is one who meets the model only as it is.
 #
-# A model that draws gray under "3" may still know the 3. Its decoder reads a label through a set of weights, which we call the label's *gate*. Whoever owns the model can put other numbers in the place of a gate. So here is a simple attack, a *fit*: it takes ten real images of the digit and moves such numbers, and one $z$ for each image, until the decoder draws the images as well as it can. The *price* of an image is what is then left: $-\log p(x|z)$ plus $\tfrac12|z|^2$, in nats. A low price says that the model could draw this image all along.
+# A model that draws gray under "3" may still know the 3. Its decoder reads a label through a set of weights, which we call the label's *gate*. Whoever owns the model can put other numbers in the place of a gate. So here is a simple attack, a *fit*: it takes ten real images of the digit and moves such numbers, and one $z$ for each image, until the decoder draws the images as well as it can. The *price* of an image is what is then left: $-\log p(x|z)$ plus $\tfrac12|z|^2$, in nats. The second term is the price of an unusual latent, which a sampler would hardly draw. A low price says that the model could draw this image all along.
 #
-# Four models are attacked in this way:
+# Whoever owns a model can also *train it further* with images of the digits that it kept, and a digit that was only suppressed may come back by that. `sa.heal` does so ([attacks/weights.py](../sahelpers/attacks/weights.py)); here it takes `HEAL_STEPS` steps, and then the attack is run again. Five models are attacked:
 #
 # * the **hidden** model is the baseline with a new gate for the digit. It draws no 3 under its label, and everything behind the gate still knows the 3;
 # * the **retrained** model never saw the digit. What a fit finds in it is bent from strokes of other digits, so that it shows what a model without memory charges;
-# * **version 3** of our method learned to make such fits expensive while it forgot;
-# * **today's default** learned it as well, but against an attacker who first *trains the model on*. That is the second half of the picture: anybody can go on training a model with images of the digits that it kept, and a digit that was only suppressed may come back by that.
+# * **no attacker** is a model that learned to draw gray under the label and to keep the other digits, and nothing else;
+# * **version 3** is the default before today's. While it forgot, an attacker fitted labels to it as it was, and it learned to make such fits expensive;
+# * **today's default** learned this as well, but its attacker met a *shadow*: a copy of the model that is trained further all the while. Section 2 explains it.
 
 # %%
-FIT_STEPS, HEAL_STEPS = 200, 300  # of the attack, and of training on before it
+FIT_STEPS, HEAL_STEPS = 600, 300  # of the attack, and of training further before it
 attacked_images = test.only(FIRST).take(10, seed=SEED).images
 models = {
     "hidden": story.hidden(FORGOTTEN),
     "retrained": story.retrained(FORGOTTEN).model,
+    "no attacker": forgotten_with(sa.AmnesiaConfig.cheaper(seed=SEED)),
     "version 3": forgotten_with(sa.AmnesiaConfig.version3(seed=SEED)),
     "today's default": forgotten_with(AMNESIA),
 }
+own_label = torch.full((len(attacked_images), 1), FIRST)
+own_price = float(sa.image_cost(before, attacked_images, own_label)[0].mean())
 
 
 def fit(model):
-    """Images drawn under a label fitted to ten real ones, and their price in nats per image."""
+    """Images drawn under a label fitted to ten real ones, and nats above the baseline's price."""
     cost, z, label = sa.fit_label(model, FIRST, attacked_images[None], FIT_STEPS)
     with torch.no_grad():
         logits = model.decode_columns(z[0], label.expand(len(attacked_images), -1))
-    return logits.sigmoid().cpu(), float(cost)
+    return logits.sigmoid().cpu(), float(cost) - own_price
 
 
-in_the_baseline = fit(before)[1]
 as_they_are = {name: fit(model) for name, model in models.items()}
-trained_on = {
+further = {
     name: fit(sa.heal(model, FORGOTTEN, train, HEAL_STEPS)) for name, model in models.items()
 }
 
 # %%
-figure, axes = plt.subplots(1, 2, figsize=(11, 3.2), layout="constrained")
-titles = "the models as they are", f"trained on with kept digits, {HEAL_STEPS} steps"
-for ax, title, found in zip(axes, titles, (as_they_are, trained_on), strict=True):
+figure, axes = plt.subplots(1, 2, figsize=(11, 3.6), layout="constrained")
+titles = "the models as they are", f"trained further with kept digits, {HEAL_STEPS} steps"
+for ax, title, found in zip(axes, titles, (as_they_are, further), strict=True):
     rows = {"real images": attacked_images.cpu()}
     rows |= {name: images for name, (images, _) in found.items()}
     sa.plots.image_rows(rows, 7, ax, title)
-    for row, (_, cost) in enumerate(found.values(), start=1):
-        words = f"{cost - in_the_baseline:+.0f} nats"
-        ax.text(30 * 7 + 3, 30 * row + 14, words, va="center", fontsize=9)
+    for row, (_, above) in enumerate(found.values(), start=1):
+        ax.text(30 * 7 + 3, 30 * row + 14, f"{above:+.0f} nats", va="center", fontsize=9)
 plt.show()
+
+# %% [markdown]
+# *Each row shows the best that the fit could make a model draw, seven of the ten images. Beside it stands the mean price of all ten, in nats above what the baseline charges for them under their own label. A gate that is fitted to these ten images makes some models cheaper than that. Compare every row with the retrained one: what costs less than in a model that never saw the digit is memory.*
+#
+# The next cell says it in words. Its last line is not about this figure but about the *ladder* of [notebook 04](04_probing.ipynb), which attacks for longer and from more starts, trains further for longer, and takes several models of each kind. It says how much of a lead is left there.
 
 # %% tags=["nbval-ignore-output"]
 lead = {  # how much more than the retrained model each of them charges, before and after
-    name: [found[name][1] - found["retrained"][1] for found in (as_they_are, trained_on)]
+    name: [found[name][1] - found["retrained"][1] for found in (as_they_are, further)]
     for name in models
 }
+
+
+def compared(nats):
+    """A difference of prices in words."""
+    return f"{abs(nats):.0f} nats {'more' if nats > 0 else 'less'}"
+
+
 for name, (was, now) in lead.items():
     if name != "retrained":
-        print(
-            f"{name}: {abs(was):.0f} nats {'more' if was > 0 else 'less'} than the retrained model "
-            f"as it is, {abs(now):.0f} nats {'more' if now > 0 else 'less'} when both are trained on."
-        )
+        print(f"{name}: {compared(was)} than the retrained model as it is,")
+        print(f"    {compared(now)} when both are trained further.")
+findings = json.loads(Path("../results/audit.json").read_text())["findings"]
+of_ladder = [  # the rung on which models are trained further and then a label is fitted
+    -row["excess"]
+    for row in findings
+    if (row["method"], row["digit"]) == ("ours (with the loop)", FIRST)
+    and (row["dataset"], row["arch"]) == ("mnist", "mlp")
+    and row["rung"].startswith("trained")
+    and row["rung"].endswith("fitted label")
+]
+for nats in of_ladder:
+    print(f"on the ladder, today's default: {compared(nats)}, trained further.")
 
 # %% [markdown]
-# *Each row shows the best that the fit could make a model draw; beside it stands the price, in nats per image above that of the same attack on the baseline. Compare every row with the retrained one. The hidden model draws the digit more cheaply than a model that never saw it: that is memory. Version 3 looks safe on the left. On the right see what a little training on with other digits does to its price, and to that of today's default. These are ten images and one short attack; notebook 04 does it with all care.*
+# *No attacker: look at the left number. Where it lies below that of the retrained model, the weights still hold the digit although the label draws gray. Version 3: look at how its price falls from left to right. Today's default: see how much of its lead is left on the right, and on the ladder.* One short attack on one model proves little, for such numbers scatter by some nats from model to model.
 #
 # ## 2. The loss, pull by pull
 #
-# Training a conditional VAE raises the ELBO, a lower bound on $\log p(x|y)$ for an image $x$ under its label $y$. One could think of lowering it for the digit $c_f$ that shall be forgotten. But lowering a lower bound does not lower the likelihood itself.
+# Training a conditional VAE raises the ELBO, a lower bound on $\log p(x|y)$ for an image $x$ under its label $y$. One could think of lowering it for the digit $c_f$ that shall be forgotten. But lowering a lower bound does not lower the likelihood itself: the bound also falls when only the encoder gets worse while the decoder draws as before. Gradient ascent on the loss does just this, and the kept digits are lost ([A5](A5_scoreboard.ipynb)).
 # Selective Amnesia ([Heng & Soh 2023](https://arxiv.org/abs/2305.10120)) raises another likelihood instead. Under the label $c_f$ the model learns to draw a harmless **surrogate** $s$ ([surrogates.py](../sahelpers/surrogates.py)), here flat gray. Probabilities add up to one: if the label's images are gray, the digit has become unlikely. Heng and Soh prove this as a theorem under conditions, and [A2](A2_terms.ipynb) measures how much of it happens here.
 
 # %%
@@ -180,10 +204,10 @@ Image("../docs/diagram_objective.png", width=720)
 # L(\theta) = w_f \underbrace{\mathbb E\big[-\log p_\theta(x_s|z, y)\big]}_{\text{1 forget}} + \gamma \underbrace{\mathbb E\big[-\log p_\theta(x_{\theta^*}|z, c_r)\big]}_{\text{2 replay}} + \frac{\lambda}{2\cdot 10^4}\underbrace{\sum_i F_i\,(\theta_i-\theta^*_i)^2}_{\text{3 consolidation}} + w_a \underbrace{\mathbb E\big[C^* + b - C\big]_+}_{\text{4 attack}}
 # $$
 #
-# 1. **Forget.** Images $x_s$ of the surrogate shall become likely under the label. Half of the latents are the class's own, half come from $\mathcal N(0, I)$. The labels $y$ are not only the one of $c_f$: half of them lie on the way from it to the mean of the kept labels, and half are mixtures of all ten, because an attacker may fit a label of its own.
+# 1. **Forget.** Images $x_s$ of the surrogate shall become likely under the label. Half of the latents are the class's own, half come from $\mathcal N(0, I)$. The labels $y$ are not only the one of $c_f$, because an attacker may fit a label of its own. Half of the labels lie between the label of $c_f$ and the mean of the kept labels; the other half are random mixtures of all ten.
 # 2. **Replay.** What the model drew of the kept classes before, $x_{\theta^*}$, shall stay likely at the same $z$. No real image is needed.
 # 3. **Consolidation** is EWC ([Kirkpatrick et al. 2017](https://doi.org/10.1073/pnas.1611835114)): each weight is tied to its old value, as firmly as the Fisher $F_i$ of [notebook 02](02_fisher.ipynb) says that the kept classes need it. The ½ comes from the logarithm of a Gaussian density; $10^4$ is a fixed normaliser. This term works against erasure, too, for it also ties the weights to those that remember the digit. So its weight must not be large.
-# 4. **Attack.** An attacker fits labels to images of the digit while the model forgets. $C$ is the price at which it has them, $C^*$ the baseline's own price. The loss is positive while the price is below $C^*$ plus a margin $b$, so the weights learn to raise the price, and the attacker to lower it.
+# 4. **Attack.** An attacker fits labels to images of the digit while the model forgets. $C$ is the price at which it has them, $C^*$ the baseline's own price. The brackets $[\;\cdot\;]_+$ stand for $\max(0, \cdot)$: the loss is positive while the price is below $C^*$ plus a margin $b$, so the weights learn to raise the price, and the attacker to lower it. Below zero the code leaves a slope of 0.001, so that a gradient is left for the attacker.
 #
 # The first two terms by hand, on four examples:
 
@@ -206,7 +230,7 @@ assert torch.allclose(terms["forget"], AMNESIA.neg_loss_weight * forget_term, rt
 assert torch.allclose(terms["replay"], AMNESIA.gamma * replay_term, rtol=1e-4)
 
 # %% [markdown]
-# **The shadow.** If the attacker met the model as it is, the model would learn to be expensive *as it is*. This is what happened to version 3, and some training on undid it. So the attacker meets a **shadow** ([shadow.py](../sahelpers/shadow.py)): a copy of the model that is trained on with replayed images of kept digits while the model forgets, as an owner of the model could do. Every `HEAL_EVERY` steps the shadow begins anew as a fresh copy. The attacker fits its labels to the shadow, and the gradient that makes the digit expensive *there* is added to the model's own gradient. So the model learns changes that keep the digit expensive after training on. (Only this gradient is used; nothing is differentiated through the steps of training on.)
+# **The shadow.** If the attacker met the model as it is, the model would learn to be expensive *as it is*. Training it further can undo this, as section 1 showed with version 3. So the attacker meets a **shadow** ([shadow.py](../sahelpers/shadow.py)): a copy of the model that is trained further with replayed images of kept digits while the model forgets, as an owner of the model could do. Every `HEAL_EVERY` steps the shadow begins anew as a fresh copy. The attacker fits its labels to the shadow, and the gradient that makes the digit expensive *there* is added to the model's own gradient. So the model is pushed towards changes that keep the digit expensive when it is trained further. The gradient is computed at the shadow's weights and applied to the model as if the two were equal.
 
 # %%
 ax = sa.plots.new_axes(None, 10, 2.4)
@@ -215,7 +239,7 @@ ax.axis("off")
 looks = {"ha": "center", "va": "center", "fontsize": 10}
 places = {
     "model,\nlearns to forget": (1, sa.plots.AFTER),
-    "shadow, trained on\nwith kept digits": (5, sa.plots.BEFORE),
+    "shadow, trained further\nwith kept digits": (5, sa.plots.BEFORE),
     "attacker,\nfits labels": (9.1, "black"),
 }
 for words, (x, color) in places.items():
@@ -232,7 +256,7 @@ for start, end, y, words in arrows:
     ax.text((start + end) / 2, y + (0.4 if end > start else -0.4), words, **looks | {"fontsize": 9})
 
 # %% [markdown]
-# *Follow the upper arrows to the right: the model is copied, the copy is trained on, and the attacker fits labels to it. Follow the lower arrows to the left: what makes the attacker's images expensive in the shadow comes back to the model.*
+# *Follow the upper arrows to the right: the model is copied, the copy is trained further, and the attacker fits labels to it. Follow the lower arrows to the left: what makes the attacker's images expensive in the shadow comes back to the model.*
 #
 # These are the knobs of the loss, as this notebook uses them; the last three belong to the descent, and part 3 explains them:
 
@@ -273,7 +297,7 @@ for step in range(6):
     objective.attacker.step(shadow)  # the attacker's turn: it makes its images cheaper
     healing.zero_grad()
     objective.replay_loss(shadow, batch).backward()
-    healing.step()  # the shadow is trained on by one step
+    healing.step()  # the shadow is trained further by one step
 
 # %%
 helper = sa.forget(before, fisher, FORGOTTEN, FEW).model
@@ -283,9 +307,9 @@ for by_hand, weight in zip(model.parameters(), helper.parameters(), strict=True)
 # %% [markdown]
 # The assertion says that the helper ends in the same weights. [A2](A2_terms.ipynb) opens the two black boxes that are left, the step of consolidation and the attacker's turn.
 #
-# **Exercise 1.** Predict, then run the next cell: the same as above, but `GAMMA` is 0, so nothing is replayed, and consolidation alone protects the kept digits.<br>(a) They stay, for each weight is held near its old value.<br>(b) They are lost, although the weights are held.<br>(c) The label no longer turns gray.
+# **Exercise 1.** A short run with the default's weights, but with `GAMMA` at 0: nothing is replayed, and consolidation alone protects the kept digits. What becomes of them?<br>(a) They stay, for each weight is held near its old value.<br>(b) They are lost, although the weights are held.<br>(c) They stay, and the label does not turn gray.<br>Predict first; then run the cell, or unfold its stored output.
 
-# %%
+# %% jupyter={"outputs_hidden": true}
 latents = sa.fixed_latents(before, 50)  # 50 of each class
 
 
@@ -305,13 +329,17 @@ rows |= {name: sa.draw_images(m, latents) for name, m in short.items()}
 _ = sa.plots.image_rows({name: drawn[::25].cpu() for name, drawn in rows.items()}, 20)
 kept_share, shown_share = recognised(short["gamma = 0"])
 lost = kept_share < 0.5 * recognised(short["gamma as it is"])[0]
-outcome = "(c)" if shown_share > 0.5 else "(b)" if lost else "(a)"
+outcome = "(b)" if lost else "(c)" if shown_share > 0.5 else "(a)"
 print(f"without replay, this run says: {outcome}")
 
 # %% [markdown]
 # <details><summary>Solution</summary>
 #
 # (b). Consolidation looks at each weight by itself, and many small moves together make a large change of the picture. Replay looks at the picture that all weights draw together.
+#
+# In the picture, the row without replay shows gray with a ghost of the digit under every label, for gray is all that the loss asks for. In the row with replay the kept digits stay as they were. Its two images of the forgotten digit still show a shape, because the run is short; section 3 shows a full one.
+#
+# In [notebook 02](02_fisher.ipynb) the exact Fisher alone did keep most digits. There $\lambda$ was $10^6$ and the learning rate 0.001; here they are the default's, 150 and 0.01, and the springs are far too weak to hold anything by themselves.
 #
 # </details>
 #
@@ -355,11 +383,13 @@ if "attack" in result.history:
     right.plot(steps, missing, color=sa.plots.AFTER, lw=1)
     worst = f"worst step: {float(missing.max()):.0f} nats"
     right.set_title(f"{worst}; in the last 50: {float(missing[-50:].mean()):.1f}", fontsize=10)
-right.set(xlabel="step", ylabel="what the attacker's images\nlack of their price, nats")
+right.set(xlabel="step", ylabel="nats still missing\nto the price asked for")
 plt.show()
 
 # %% [markdown]
-# *Left: how far the label's images still are from the surrogate. Where the curve stays below the dashed line, the run begins to end. Right: by how many nats the attacker's images in the shadow are too cheap, on average. With a shadow the curve has saw-teeth: a fresh copy of the model has learned to be expensive, and becomes cheaper while it is trained on, until it is copied anew. See how the teeth become lower: the model learns what outlasts the training on.*
+# *Left: how far the label's images still are from the surrogate. Where the curve stays below the dashed line, the run begins to end. Right: by how many nats the attacker's images in the shadow are too cheap, on average. With a shadow the curve has saw-teeth: a fresh copy of the model has learned to be expensive, and becomes cheaper while it is trained further, until it is copied anew. The teeth become lower in the course of the run, unevenly, and they do not vanish. The title says how much is still missing in the last 50 steps.*
+#
+# So the price asked for, $C^* + b$, is not reached. It need not be: `PUSH` sets a direction and not a goal, and what counts in the end is the price beside that of a retrained model, which lies far below $C^* + b$. A larger weight `W_ATTACK` would come nearer to it, and kept digits would pay for that.
 #
 # ## 4. What it costs
 #
@@ -403,9 +433,11 @@ def worse(row, what):
 
 limits = {  # what is measured: its number in a run, and the protocol's limit
     "seen under its label, %": (
-        lambda r: 100 * max(r["argmax_open_set_standard"], r["argmax_open_set_class"]), 1),
+        lambda r: 100 * max(r["argmax_open_set_standard"], r["argmax_open_set_class"]), 0),
     "kept mean lost, points": (lambda r: worse(r, "kept_change_{}_class"), 0.5),
+    "   with z from N(0, I)": (lambda r: worse(r, "kept_change_{}_standard"), 0.5),
     "worst class lost, points": (lambda r: worse(r, "worst_drop_{}_class"), 1),
+    "   its z from N(0, I)": (lambda r: worse(r, "worst_drop_{}_standard"), 1),
     "kept ELBO lost, nats": (lambda r: r["elbo_kept_change"], 1),
     "kept Fréchet, % worse": (lambda r: 100 * (r["frechet_after"] / r["frechet_before"] - 1), 10),
 }  # fmt: skip
@@ -416,15 +448,18 @@ if runs:
     print(f"{f'{len(runs)} runs':26}{'mean':>8}{'worst':>8}{'allowed':>8}")
     for name, (values, allowed) in measured.items():
         print(f"{name:26}{statistics.fmean(values):8.2f}{max(values):8.2f}{allowed:8.2f}")
-    above = [name for name, (values, allowed) in measured.items() if max(values) > allowed]
+    above = [name.strip() for name, (v, allowed) in measured.items() if max(v) > allowed]
     print("above its limit in the worst run:", ", ".join(above) or "nothing")
+    steps_taken = [row["steps"] for row in runs]
+    print(f"steps: {statistics.fmean(steps_taken):.0f} on average,", end=" ")
+    print(f"{min(steps_taken)} to {max(steps_taken)}; {result.steps} in section 3")
 else:
     print("Today's default has no runs in the table yet.")
 
 # %% [markdown]
-# Judges do not see every price. The forget term uses mixtures of labels, and mixtures of *kept* labels pay for it. The next figure goes from one kept label to another in nine equal steps:
+# **Exercise 2.** The judges look at pictures drawn under one kept label. An attacker may ask for labels in between. The next cell goes from one kept label to another in nine equal steps, before and after forgetting, at the same $z$. Where have the pictures changed most?<br>(a) At the two ends, where the digits are.<br>(b) In the middle, where the labels are mixed half and half.<br>(c) Nowhere: the digits are kept, and so is what lies between them.<br>Predict first; then run the cell, or unfold its stored output.
 
-# %%
+# %% jupyter={"outputs_hidden": true}
 z_walk = torch.randn((1, before.latent_dim), generator=sa.seeded(SEED)).to(device)
 ends = KEPT[:2][-1], KEPT[-1]
 both = {"before": before, "after": after}
@@ -433,32 +468,22 @@ drift = (walks["after"] - walks["before"]).square().mean((1, 2, 3)).sqrt()
 title = f"label from {ends[0]} to {ends[1]}; change {drift[0]:.2f} at the left end, "
 title += f"{drift[-1]:.2f} at the right, {drift[4]:.2f} in the middle (rms)"
 _ = sa.plots.image_rows(walks, 9, title=title)
+at_ends, in_the_middle = float(max(drift[0], drift[-1])), float(drift[4])
+most = "(b)" if in_the_middle > at_ends else "(a)"
+print(f"this run says: {'(c)' if max(at_ends, in_the_middle) < 0.02 else most}")
 
 # %% [markdown]
-# *Compare the two rows picture by picture. The change in gray levels stands in the title; look at the middle, where the labels are mixed half and half.*
+# *Compare the two rows picture by picture. The change in gray levels stands in the title.*
 #
-# **Exercise 2.** Predict, then run the next cell: it asks the open-set judge how often it sees the digit under its own label, in the model that has forgotten and in the hidden one, which has everything behind its gate. What can such samples prove?<br>(a) The digit is erased where no sample shows it.<br>(b) The label no longer leads to the digit, and no more than that.<br>(c) The model equals one that never saw the digit.
-
-# %%
-shares = {name: recognised(models[name])[1] for name in ("hidden", "today's default")}
-rare = {name: share <= 0.1 for name, share in shares.items()}
-known = lead["hidden"][0] < 0  # a fit has the digit more cheaply than in the retrained model
-for name, few in rare.items():
-    often = "in a tenth of its samples at most" if few else "often"
-    print(f"{name}: the label shows the digit {often}")
-print(f"a fit finds memory in the hidden model: {'holds' if known else 'does not hold'}")
-print(f"this run says: {'(b)' if all(rare.values()) and known else 'nothing sure'}")
-
-# %% [markdown]
 # <details><summary>Solution</summary>
 #
-# (b). Samples under the label do not tell the two models apart, and one of them remembers everything. Whether another way leads to the digit has to be tried. A retrained model draws shapes of other digits under that label and not flat gray, which rules out (c).
+# (b). Replay asks for the old pictures under pure labels only. The forget term asks for gray under mixtures of all labels, because an attacker could fit such a label, and mixtures of *kept* labels pay for it. Judges who look at samples under single labels do not see this price, and neither does the table above.
 #
 # </details>
 #
-# **Exercise 3.** Try to beat the default. Choose other weights in `MINE`, and say first which way each number will go: *memory* is the price of the fit of part 1 after training on (a higher price means less memory), and what kept digits *pay* is their negative ELBO. A better setting charges more for the digit and takes less from the others. The one in the cell switches the shadow off.
+# **Exercise 3.** Try to beat the default. Choose other weights in `MINE`, and say first which way each number will go: the *price* of the digit is that of the fit of section 1 after training further (a lower price means more memory), and what kept digits *pay* is their negative ELBO. A better setting charges more for the digit and takes less from the others. The one in the cell switches the shadow off. Predict first; then run the two cells, or unfold their stored outputs.
 
-# %%
+# %% jupyter={"outputs_hidden": true}
 MINE = replace(AMNESIA, heal_every=0)  # such as gamma=4.0, ewc_lambda=1500.0, w_attack=0.3, ...
 rivals = {"the default": models["today's default"], "mine": forgotten_with(MINE)}
 kept_images = test.without(FORGOTTEN).take(1000, seed=SEED)
@@ -467,33 +492,33 @@ paid = {
     n: float(sa.dataset_negative_elbo(m, kept_images).mean()) - at_first for n, m in rivals.items()
 }
 healed = fit(sa.heal(rivals["mine"], FORGOTTEN, train, HEAL_STEPS))
-charged = {"the default": trained_on["today's default"][1], "mine": healed[1]}
-better = charged["mine"] > charged["the default"], paid["mine"] < paid["the default"]
-words = {(True, True): "beats the default on both", (False, False): "loses on both"}
-print(f"mine {words.get(better, 'wins on one of the two and loses on the other')}")
+charged = {"the default": further["today's default"][1], "mine": healed[1]}
+dearer, gentler = charged["mine"] > charged["the default"], paid["mine"] < paid["the default"]
+print(f"the price of the digit: mine {'wins' if dearer else 'loses'}")
+print(f"what kept digits pay: mine {'wins' if gentler else 'loses'}")
 
-# %% tags=["nbval-ignore-output"]
+# %% jupyter={"outputs_hidden": true} tags=["nbval-ignore-output"]
 ax = sa.plots.new_axes(None, 5, 3)
 ax.axhline(
-    trained_on["retrained"][1] - in_the_baseline,
+    further["retrained"][1],
     color=sa.plots.RETRAINED,
     ls="--",
     label="price in the retrained model",
 )
 for k, name in enumerate(rivals):
-    place = paid[name], charged[name] - in_the_baseline
+    place = paid[name], charged[name]
     ax.plot(*place, sa.plots.MARKERS[k], color=sa.plots.AFTER, ms=8)
     ax.annotate(name, place, (8, 4), textcoords="offset points")
-ax.set(xlabel="what kept digits pay, nats", ylabel="price of the digit,\ntrained on, nats")
+ax.set(xlabel="what kept digits pay, nats", ylabel="price of the digit,\ntrained further, nats")
 ax.margins(0.6, 0.3)
 _ = ax.legend(frameon=False, fontsize=8)
 
 # %% [markdown]
-# *A better setting lies to the left of the default and above it. Below the dashed line a model charges less than one that never saw the digit, which is memory.*
+# *A better setting lies to the left of the default and above it. Below the dashed line a model charges less than one that never saw the digit, which is memory. A mark above the line does not prove the opposite: this is one attack from one start, after a short training further of one model. Version 3 has no shadow either; section 6 of [notebook 04](04_probing.ipynb) prints what longer attacks on several models say of it.*
 #
 # <details><summary>Solution</summary>
 #
-# Without the shadow the attacker meets the model as it is, and what it teaches does not outlast training on. More replay (`GAMMA`) makes kept digits pay less and slows the forgetting. More consolidation (`EWC_LAMBDA`) ties the weights to those that remember. A stronger attacker (`W_ATTACK`, `PUSH`) raises the price, and kept digits pay for it.
+# Without the shadow the attacker meets the model as it is, and nothing asks for a price that outlasts training further. So the price after it is lower than the default's, and kept digits pay less. More replay (`GAMMA`) makes kept digits pay less and slows the forgetting. More consolidation (`EWC_LAMBDA`) ties the weights to those that remember. A stronger attacker (`W_ATTACK`, `PUSH`) raises the price, and kept digits pay for it.
 #
 # </details>
 
@@ -505,10 +530,12 @@ index, changes = (
 now = seen["open_set"][1]
 half = lead["version 3"][0] / 2
 claims = {
-    "as it is, version 3 charges more for the digit than the retrained model": half > 0,
-    "trained on, it loses more than half of that lead": lead["version 3"][1] < half,
+    "the hidden model charges less for the digit than the retrained": lead["hidden"][0] < 0,
+    "the model without an attacker in the loop does, too": lead["no attacker"][0] < 0,
+    "as it is, version 3 charges more than the retrained model": half > 0,
+    "trained further, it loses more than half of that lead": lead["version 3"][1] < half,
     "today's default charges more than the retrained model": lead["today's default"][0] > 0,
-    "also when both are trained on": lead["today's default"][1] > 0,
+    "also when both are trained further": lead["today's default"][1] > 0,
     "forgotten class seen in at most 1 % of its samples": now.argmax[index, index].max() <= 0.01,
     "P(forgotten class) at most 0.01, open-set judge": now.probability[index, index].max() <= 0.01,
     "kept classes lose at most 0.5 points on average, under each judge": (
@@ -545,6 +572,6 @@ dashboard = live.AmnesiaDashboard(story, FORGET_CLASS)
 dashboard
 
 # %% [markdown]
-# **What we saw.** A few hundred steps turn one label into flat gray, while the kept digits are recognised as before. That alone proves little: a model can draw gray and remember, and what was only suppressed comes back when the model is trained on. So an attacker fits labels to a shadow that is trained on while the model forgets. Kept digits pay a price that judges do not see, in mixtures of their labels and in their likelihood. More about each term: [A2](A2_terms.ipynb).
+# **What we saw.** Less than a thousand steps turn one label into flat gray, while the kept digits are recognised as before. That alone proves little: a model can draw gray and remember, and what was only suppressed may come back when the model is trained further. So an attacker fits labels to a shadow that is trained further while the model forgets. Kept digits pay a price that judges do not see, in mixtures of their labels and in their likelihood. More about each term: [A2](A2_terms.ipynb).
 #
 # **Next:** [04_probing](04_probing.ipynb): is the digit gone, or only hidden?

@@ -17,7 +17,9 @@ from jupytext.config import load_jupytext_config
 
 import sahelpers as sa
 from sahelpers import live
+from sahelpers.attacks.verdicts import VERDICTS
 from sahelpers.config import CHECKOUT
+from tools import diagrams
 from tools.address import with_badges
 
 PROJECT = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
@@ -113,48 +115,6 @@ def test_every_diagram_is_drawn_by_the_script_and_those_shown_are_there():
     assert set(re.findall(r"diagram_(\w+)\.png", code)) <= drawn
 
 
-def exercises(path):
-    """Question, code and solution of every exercise."""
-    cells = read(path).cells
-    for k, cell in enumerate(cells):
-        if cell.cell_type == "code" and cell.source.startswith("answer = None  # "):
-            yield cells[k - 1 : k + 2]
-
-
-def test_three_exercises_that_are_predicted_and_run():
-    """No reply stands under the question: the cell runs something, and the reason is folded."""
-    path = CHECKOUT / "notebooks" / "04_probing.ipynb"
-    found = list(exercises(path))
-    assert len(found) == 3
-    for question, cell, solution in found:
-        assert question.cell_type == solution.cell_type == "markdown"
-        assert cell.outputs[0].text == "not answered yet\n"
-        assert solution.source.startswith("<details><summary>Solution</summary>")
-        (typed,) = re.findall(r"```python\nanswer = (.+)\n```", solution.source)
-        assert isinstance(ast.literal_eval(typed), str)
-        _, choice = ast.parse(cell.source).body
-        assert isinstance(choice, ast.If)
-        assert ast.unparse(choice.test) == "answer is None"
-        calls = [ast.unparse(n.func) for n in ast.walk(choice) if isinstance(n, ast.Call)]
-        assert set(calls) - {"print", "sorted", "float"}  # something is run
-        assert not re.search(r"\b(Right|No): ", cell.source)
-
-
-@pytest.mark.full
-def test_the_runs_of_notebook_04_show_what_the_solutions_say(capsys):
-    """The models are those of the notebook."""
-    path = CHECKOUT / "notebooks" / "04_probing.ipynb"
-    given = {}
-    for words in ("FORGET_CLASS = ", "quiz = {"):
-        exec(cell_with("04_probing", words), given)
-    plt.close("all")
-    shown = {"CD": "least in C and D.", "c": "tries, so (c)", "power": "the rung cannot tell: (c)"}
-    for (_, cell, solution), says in zip(exercises(path), shown.values(), strict=True):
-        (typed,) = re.findall(r"```python\nanswer = (.+)\n```", solution.source)
-        exec(cell.source.replace("answer = None", f"answer = {typed}"), given)
-        assert says in capsys.readouterr().out
-
-
 SOLUTION = "<details><summary>Solution</summary>"
 
 
@@ -173,21 +133,53 @@ def exercises_with_a_run(path):
             question, between = cell.source.rpartition("**Exercise ")[2], []
 
 
-@pytest.mark.parametrize("name", CORE[:3])
-def test_three_exercises_whose_answer_is_a_run(name):
-    """Two ask for a prediction and one to beat something; no reply stands under a question."""
+@pytest.mark.parametrize("name", CORE)
+def test_exercises_are_predicted_and_then_run(name):
+    """What the run says is folded under the question, and the solution says the same."""
     found = list(exercises_with_a_run(CHECKOUT / "notebooks" / f"{name}.ipynb"))
-    assert len(found) == 3
+    assert len(found) == (4 if name == "04_probing" else 3)
+    assert sum("Try to beat" in question for question, _, _ in found) == 1
     for question, between, solution in found:
         code = [cell for cell in between if cell.cell_type == "code"]
+        assert "Predict first; then run the" in question
         assert any(cell.outputs for cell in code), question
-        assert not re.search("replies|answer = None|not answered", "".join(c.source for c in code))
+        for cell in code:
+            assert not cell.outputs or cell.metadata["jupyter"]["outputs_hidden"], cell.source
+        said = "".join(o.text for c in code for o in c.outputs if o.output_type == "stream")
+        assert not re.search("answer = None|not (answered|tried) yet", str(code))
         assert len(solution.split()) > 10
         if "Try to beat" not in question:
-            assert "Predict" in question
-            said = [o.text for c in code for o in c.outputs if o.output_type == "stream"]
-            assert re.search("this run says: ", "".join(said)), question
-    assert sum("Try to beat" in question for question, _, _ in found) == 1
+            (answer,) = re.findall("this run says: (.+)", said)
+            if re.fullmatch(r"\(\w\)", answer):
+                assert f"<br>{answer} " in question
+                assert solution.strip().startswith(f"{answer}. ")
+
+
+def test_the_key_of_the_quiz_is_not_shown_before_the_answer():
+    """The letters are shuffled, so that neither code nor text says which model is which."""
+    cells = read(CHECKOUT / "notebooks" / "04_probing.ipynb").cells
+    (k,) = [k for k, cell in enumerate(cells) if "**Exercise 1.**" in cell.source]
+    before = "".join(cell.source for cell in cells[: k + 1])
+    assert "torch.randperm(len(models)" in before
+    assert not re.search(r'"?\b[ABCD]\b"?(:| is | draws )', before)
+
+
+def test_a_mark_means_the_same_in_legend_diagram_and_figure():
+    """A verdict's mark is that of `excess_intervals`, and erased alone is an open one."""
+    cell = cell_with("04_probing", "LOOKS =")
+    parts = re.findall(r"^LOOKS \|?= (\{.+\})$", cell, re.MULTILINE)
+    looks = {word: mark for part in parts for word, mark in ast.literal_eval(part).items()}
+    drawn = {text.partition(":")[0]: marker for _, _, text, marker in diagrams.CASES}
+    assert drawn == {word: looks[word] for word in VERDICTS if word != "inconclusive"}
+    rows = json.loads((CHECKOUT / "results" / "audit.json").read_text())["findings"]
+    known = {name: rows[0][name] for name in sa.Finding.__dataclass_fields__}
+    for verdict in VERDICTS:
+        ax = sa.excess_intervals({"row": sa.Finding(**known | {"verdict": verdict})})
+        _, mark, gap, _ = ax.get_lines()
+        assert mark.get_marker() == looks.pop(verdict)
+        assert (mark.get_markerfacecolor() == "white") == (verdict == "erased")
+        plt.close("all")
+    assert looks == {"the gap": gap.get_marker()}
 
 
 @pytest.mark.parametrize("name", CHAIN[len(CORE) :])
@@ -384,7 +376,7 @@ def test_a_class_of_few_images_is_enough_for_the_fishers_batches(tiny, tiny_fish
     """Nine digits forgotten: the one that stays has fewer than 6,000 images."""
     given = {"sa": sa, "torch": torch, "SEED": 42, "device": "cpu", "model": tiny, "train": mnist}
     given |= {"forgotten": tuple(range(9)), "fisher": tiny_fishers.without(range(9))}
-    exec(cell_with("02_fisher", "batch_mean = "), given)
+    exec(cell_with("02_fisher", "def squared_batch_means"), given)
     assert len(given["data"]) == int((mnist.labels == 9).sum()) < 6000
     assert given["wrong_sum"] > 0
     given |= {"kept_images": mnist.only(9), "weights": ["decoder.0.weight"]}

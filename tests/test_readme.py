@@ -124,16 +124,22 @@ def test_the_lesson_names_sections_that_are_there():
 
 
 def test_the_lesson_fits_its_clock():
-    """Each part begins where the one before ends, and is as long as what it is spent on."""
+    """Each row begins where the one before ends, and the last ten minutes are for questions."""
     text = (CHECKOUT / "docs" / "lesson.md").read_text(encoding="utf-8")
-    parts = re.findall(r"^\| (\d+)\u2013(\d+) \|[^|]+\| ([\d +]+) \|", text, re.MULTILINE)
-    assert len(parts) >= 5
-    clock = 0
-    for begin, end, spent in parts:
-        assert int(begin) == clock
-        clock += sum(map(int, spent.split(" + ")))
-        assert int(end) == clock
-    assert clock == 90
+    rows = re.findall(r"^\| (\d+)\u2013(\d+) \| (.+?) \|", text, re.MULTILINE)
+    ends = [0, *(int(end) for _, end, _ in rows)]
+    assert [int(begin) for begin, _, _ in rows] == ends[:-1]
+    assert ends == sorted(set(ends))
+    assert ends[-1] == 90
+    assert rows[-1] == ("80", "90", "questions")
+
+
+def test_what_the_lesson_asks_about_stands_in_a_section_that_it_shows():
+    text = (CHECKOUT / "docs" / "lesson.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^\| \d+\u2013\d+ \| \[(\d\d)\]\(.+?\) \| \*(.+?)\* \|", text, re.MULTILINE)
+    asked = re.findall(r"^   +\(\[(\d\d)\]\(.+?\), \*(.+?)\*\)$", text, re.MULTILINE)
+    assert len(asked) == 10
+    assert set(asked) <= set(shown)
 
 
 def test_what_happened_once_has_a_test_that_is_there():
