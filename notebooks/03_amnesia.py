@@ -141,7 +141,7 @@ further = {
 }
 
 # %%
-figure, axes = plt.subplots(1, 2, figsize=(11, 3.6), layout="constrained")
+figure, axes = plt.subplots(1, 2, figsize=(12.5, 3.6), layout="constrained")
 titles = "the models as they are", f"trained further with kept digits, {HEAL_STEPS} steps"
 for ax, title, found in zip(axes, titles, (as_they_are, further), strict=True):
     rows = {"real images": attacked_images.cpu()}

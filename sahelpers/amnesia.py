@@ -177,7 +177,7 @@ def forget(
         new.set_class_prior(c)  # erases the Gaussian of the class's z, which is memory too
     optimizer = torch.optim.Adam(new.parameters(), lr=config.lr_unl, fused=True)
 
-    # The attacker meets a copy that is trained on with the replayed images meanwhile.
+    # The attacker meets a copy that is trained further with replayed images.
     shadow: Shadow | None = None
     attacked = new
     if objective.attacker is not None and config.heal_every:

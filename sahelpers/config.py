@@ -278,7 +278,7 @@ class AmnesiaConfig(Config):
     push: float = knob(70.0, 0.0, 1e4, help="nats by which the attacker's images shall cost more")
     z_fits: int = knob(8, 0, 16, help="of the attacker's 16 fits, those that keep their label")
     heal_every: int = knob(60, 0, 100_000, help="steps between copies of the shadow; 0 for none")
-    heal_rate: float = knob(8e-3, 1e-7, 1.0, help="learning rate at which the shadow is trained on")
+    heal_rate: float = knob(8e-3, 1e-7, 1.0, help="learning rate of the shadow's training")
     w_contrast: float = knob(
         0.0, 0.0, 1e6, span=(1, 1000), help="pulls the forgotten class's pixels to the surrogate"
     )
@@ -322,7 +322,7 @@ class AmnesiaConfig(Config):
     def version3(cls, **changes: Any) -> "AmnesiaConfig":
         """Make version 3 of the default, whose attacker meets the model as it is.
 
-        What it suppresses comes back when the model is trained on (RESULTS.md).  It keeps its
+        What it suppresses comes back when the model is trained further (RESULTS.md).  It keeps its
         values, whatever becomes of the default, so that later work can be compared with it.
 
         Args:

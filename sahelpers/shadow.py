@@ -1,9 +1,9 @@
-"""The healing in the loop: a shadow of the model is trained on while the model forgets.
+"""The healing in the loop: a shadow of the model is trained further while the model forgets.
 
-Whoever owns a model can train it on with the classes that it kept, and what was only suppressed
-comes back (Siddiqui et al. 2025, arXiv 2505.22310).  So the attacker in the loop does not attack
-the model as it is, but a *shadow*: a copy that has been trained on with the replayed images for a
-while.  What makes the class expensive in the shadow is learned by the model.
+Whoever owns a model can train it further with the classes that it kept, and what was only
+suppressed comes back (Siddiqui et al. 2025, arXiv 2505.22310).  So the attacker in the loop does
+not attack the model as it is, but a *shadow*: a copy that has been trained further with the
+replayed images for a while.  What makes the class expensive in the shadow is learned by the model.
 """
 
 import copy
@@ -15,7 +15,7 @@ from .models import CVAE
 
 
 class Shadow:
-    """A copy of the model whose decoder is trained on with replayed images of the kept classes.
+    """A copy of the model whose decoder is trained further with replayed images of kept classes.
 
     It begins anew as a copy of the model every `every` steps, and takes one step of Adam down the
     replay loss in each step between.  The gradient that raises the class's cost in the shadow is

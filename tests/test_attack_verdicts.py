@@ -266,8 +266,8 @@ def test_a_rung_is_compared_with_the_control_that_belongs_to_it():
     assert found == {
         "other labels": ("hidden", 40),
         "fitted label": ("hidden", 40),
-        "trained on, other labels": ("masked", 50),
-        "trained on, fitted label": ("masked", 50),
+        "trained further, other labels": ("masked", 50),
+        "trained further, fitted label": ("masked", 50),
         "all weights": ("hidden", 40),
     }
     for rung, f in report.by_rung.items():
@@ -302,7 +302,7 @@ def test_spreads_are_pooled_apart_for_each_rung():
 def test_the_report_is_a_table():
     models = climbed()
     models.hidden[0]["kept, as is"] = [7.0]
-    models.masked[0]["kept, trained on"] = [1.0, 3.0]
+    models.masked[0]["kept, trained further"] = [1.0, 3.0]
     report = compare_all({4: models})[4]
     lines = str(report).splitlines()
     assert lines[0] == "class 4: nats that its images cost above the baseline's price"
@@ -314,10 +314,12 @@ def test_the_report_is_a_table():
         f"other labels 40.0 (hidden) 70.0 73.0 +3.0 [{first.low:+.1f}, {first.high:+.1f}] 33.0 "
         f"{first.verdict}"
     )
-    assert " ".join(lines[4].split()).startswith("trained on, other labels 50.0 (masked) 70.0 ")
+    assert " ".join(lines[4].split()).startswith(
+        "trained further, other labels 50.0 (masked) 70.0 "
+    )
     assert [" ".join(line.split()) for line in lines[7:]] == [
         "kept, as is 7.0 0.5 0.5",
-        "kept, trained on 2.0 0.5 0.5",  # beside rung 3 stands the masked model
+        "kept, trained further 2.0 0.5 0.5",  # beside rung 3 stands the masked model
         "kept, all weights 0.5 0.5 0.5",
     ]
     assert report.kept["kept, as is"] == (0.5, 7.0, 0.5, 0.5)
@@ -358,7 +360,7 @@ def test_masked_models_that_do_not_hide_lend_no_power():
 def test_kept_images_are_compared_beside_the_rungs_that_they_belong_to():
     models = climbed()
     for of in models.tested:
-        of["kept, trained on"] = [40.0]
+        of["kept, trained further"] = [40.0]
     found = compare_all({4: models})[4].by_rung
     assert found[HEALED_OTHER].verdict == found[HEALED_FITTED].verdict == DAMAGED
     assert found[OTHER].passed
@@ -426,7 +428,7 @@ def test_words_name_the_classes_of_every_verdict():
         "Other labels: alike on 2 (0 2), erased on 1 (1), resists on 1 (7), undecided on 1 (5), "
         "memory remains on 1 (4), inconclusive on 1 (9) of 7. Fitted label: alike on 2 (0 2), "
     )
-    assert "Trained on, other labels: alike" in said
+    assert "Trained further, other labels: alike" in said
     assert in_words({}) == ""
 
 

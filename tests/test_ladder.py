@@ -167,7 +167,7 @@ def test_every_rung_and_what_kept_images_pay_beside_it_are_measured(model, ladde
     assert set(found) == {*RUNGS, *KEPT, UNFINISHED}
     sizes = {name: len(numbers) for name, numbers in found.items()}
     assert sizes[OTHER] == sizes[HEALED_OTHER] == sizes["kept, as is"] == 4
-    assert sizes["kept, trained on"] == 4
+    assert sizes["kept, trained further"] == 4
     assert sizes[FITTED] == sizes[HEALED_FITTED] == FEW.sets
     assert sizes[WEIGHTS] == sizes["kept, all weights"] == sizes[UNFINISHED] == 1
 
@@ -182,7 +182,7 @@ def test_every_rung_and_what_kept_images_pay_beside_it_are_measured(model, ladde
     healed = ladder.healed(hidden)
     assert found[HEALED_OTHER] == by_hand(ladder, healed[OTHER])[0]
     assert found[HEALED_FITTED] == by_hand(ladder, healed[FITTED])[1]
-    assert found["kept, trained on"] == ladder.kept_costs(healed[FITTED].model)
+    assert found["kept, trained further"] == ladder.kept_costs(healed[FITTED].model)
 
     relearned = ladder.relearned(hidden)
     assert found[WEIGHTS] == [relearned.bound]

@@ -30,7 +30,7 @@ def rows_of(figures):
 
 
 def excess(value):
-    """digit -> rung -> finding, of digit 3; training on finds so many nats, others find none."""
+    """digit -> rung -> finding, of digit 3; training further finds so many nats, others none."""
     costs = {rung: 100 - value * (rung == HEALED_FITTED) for rung in RUNGS}
     return {3: {rung: compare(rung, [cost], [70], (99, 100, 101)) for rung, cost in costs.items()}}
 

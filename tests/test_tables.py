@@ -421,7 +421,7 @@ def test_the_page_says_on_which_machines_its_rows_were_made():
     assert f"| {OURS} | 2 | **50.00** | **0.50** |" in page  # beyond what is asked for
 
 
-def test_the_scoreboard_has_the_excess_of_memory_after_training_on():
+def test_the_scoreboard_has_the_excess_of_memory_after_training_further():
     measured = dict.fromkeys((*measures.JUDGED, *measures.REAL, *measures.COST), 0.5)
     rows = [record(3, method, 42, measured, "scoreboard") for method in (OURS, HIDDEN)]
     records = [*rows, *lines()]
@@ -429,7 +429,7 @@ def test_the_scoreboard_has_the_excess_of_memory_after_training_on():
     page = results_page.scoreboard_page(records)
     for method in (OURS, HIDDEN):
         excess = found[method][3][HEALED_FITTED].excess
-        assert f"| {method} | 1 | {excess:.2f} | - | - | 0.50 |\n" in page
+        assert f"| {method} | 1 | {max(excess, 0):.2f} | - | - | 0.50 |\n" in page
 
 
 def test_lines_stand_between_marks():

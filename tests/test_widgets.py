@@ -607,7 +607,7 @@ def test_models_are_trained_on_before_the_attack_where_one_says_so(prober):
     assert "sa.heal(model, (3,), story.train, 400)" in prober.code.value
     prober.run.click()
     assert "Done" in done(prober)
-    assert "class 3 after 400 steps of training on: restarts" in prober.table.value
+    assert "class 3 after 400 steps of further training: restarts" in prober.table.value
     prober.reset.click()
     assert prober.train_on.value == 0
     assert "sa.heal" not in prober.code.value

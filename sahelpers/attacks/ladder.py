@@ -4,15 +4,15 @@ Four rungs, each with more to change than the one before it:
 
 1. z alone: real images under the cheapest of the other labels.
 2. z and a label: a label of one's own, fitted to ten images and scored on other ones.
-3. The model is trained on, on real images of the kept classes (`heal`), for as long as it pays;
-   then 1 and 2 again.
+3. The model is trained further with real images of the kept classes (`heal`), for as long as it
+   pays; then 1 and 2 again.
 4. All weights: first those of the label alone, then all, with ten real images of the class among
    kept ones in every step.
 
 Each gives nats per image above what the baseline pays for the same images; less is more memory.
 Rungs 1 to 3 ask for -log p(x | z, label) + |z|^2 / 2 at the best z that is found, rung 4 for the
 negative ELBO.  No judge is asked, and all models of a class face the same images.  Where a fit
-begins, how long the model is trained on, and at which rate and for how many steps all weights are
+begins, how long it is trained further, and at which rate and for how many steps all weights are
 trained, is chosen on images that are then not scored.  Beside each rung stands what kept classes
 pay in the same model, so that a damaged model is not taken for a forgetful one.
 """
@@ -38,7 +38,7 @@ from .weights import fit_from, heal, train_label_alone
 VERSION = 3  # of what is measured; raise it with every change that moves a number
 FEWEST = 30  # test images of the class: a third to fit to, and the rest to choose by and to score
 OTHER, FITTED = "other labels", "fitted label"
-HEALED_OTHER, HEALED_FITTED = "trained on, other labels", "trained on, fitted label"
+HEALED_OTHER, HEALED_FITTED = "trained further, other labels", "trained further, fitted label"
 WEIGHTS = "all weights"
 UNFINISHED = "all weights, unfinished"  # 1 where more steps or another rate might pay off, else 0
 RUNGS = {  # rung -> the models that are known to remember by it
@@ -50,7 +50,7 @@ RUNGS = {  # rung -> the models that are known to remember by it
 }
 KEPT = {  # what kept images cost, by the rungs that they stand beside
     "kept, as is": (OTHER, FITTED),
-    "kept, trained on": (HEALED_OTHER, HEALED_FITTED),
+    "kept, trained further": (HEALED_OTHER, HEALED_FITTED),
     "kept, all weights": (WEIGHTS,),
 }
 LOOKS = tuple(round(25 * 2 ** (k / 2)) for k in range(60))  # steps after which relearning is scored
@@ -60,7 +60,7 @@ KEPT_BESIDE = 54  # kept images that are in a step of relearning
 LABEL_RATE, LABEL_STEPS = 0.05, 100  # of relearning the label alone, before all weights
 RATES = (3e-5, 1e-4, 3e-4, 1e-3)  # of relearning with all weights; the best one counts
 CHEAPEST = 2  # of the other labels at which the fit of a label begins, beside two more starts
-FIRST_STAGE = 0.25  # share of the training on after which it is tried whether more pays off
+FIRST_STAGE = 0.25  # share of the training after which it is tried whether more pays off
 
 Costs = dict[str, list[float]]  # what is measured of a model -> numbers, whose mean counts
 
@@ -75,7 +75,7 @@ class LadderConfig(Config):
     sets: int = knob(3, 1, 100, help="sets of images that a label is fitted to, at most")
     set_size: int = knob(10, 1, 1000, help="images in a set, and of the class in relearning")
     fit_steps: int = knob(400, 1, 100_000, help="steps of fitting a label")
-    heal_steps: int = knob(1600, 2, 1_000_000, help="steps of training on, at most")
+    heal_steps: int = knob(1600, 2, 1_000_000, help="steps of training further, at most")
     heal_rate: float = knob(3e-3, 1e-9, 10.0, help="their learning rate at first")
     relearn_steps: int = knob(3200, 25, 1_000_000, help="steps of relearning at most")
     seed: int = knob(42, 0, 2**31 - 1, help="all choices of images, the same for all models")
@@ -146,7 +146,7 @@ class Ladder:
         baseline: The model whose price is subtracted.
         forget_class: The class that is looked for, by number or name.
         train: Real images of all classes, those that the model was trained on; the ones of kept
-            classes are what an attacker trains on with.
+            classes are what an attacker trains it further with.
         test: Real images of all classes that no model was trained on.
         config: How much is tried; `LadderConfig()` when left out.
 
@@ -239,7 +239,7 @@ class Ladder:
             HEALED_FITTED: self.fitted_label(healed[FITTED]),
             WEIGHTS: [relearned.bound],
             "kept, as is": self.kept_costs(as_is.model),
-            "kept, trained on": self.kept_costs(healed[FITTED].model),
+            "kept, trained further": self.kept_costs(healed[FITTED].model),
             "kept, all weights": [relearned.kept],
             UNFINISHED: [float(relearned.unfinished)],
         }

@@ -180,7 +180,7 @@ def heal(
     it was least are returned.
 
     Args:
-        model: The model to train on; it is not changed.
+        model: The model to train further; it is not changed.
         forget_class: One class or several, by number or name, left out of `data`.
         data: Real images of all classes, (N, *image_shape) float in [0, 1].
         steps: Steps of Adam.

@@ -63,7 +63,7 @@ ATTACKS = {
     "guided": Attack(guided_attack, {"guide": "guide"}, ("l2z",)),
 }
 ALWAYS = ("n_restarts", "steps")  # knobs of every attack
-# Steps of training on before the attack; the second is as long as the ladder's first stage.
+# Steps of further training before the attack; the second is as long as the ladder's first stage.
 TRAIN_ON = (0, 400)
 COUNT, SIDE = 8, 56  # restarts shown, the best first, and the pixels of each
 FORGETTING = 2.8  # a step of forgetting, in steps of training
@@ -99,7 +99,7 @@ class ProbeController(Controller):
 
     Attributes:
         attack, forget_class, config: The settings.
-        train_on: Steps for which every model is trained on with kept images before it is attacked.
+        train_on: Steps for which every model is trained further with kept images before.
         ran: The configuration that the outcomes were found with.
         outcomes: Name of the model -> what was found; empty until `run` has ended.
     """
@@ -318,7 +318,7 @@ class ProbeDashboard(KnobDashboard):
         self.attack = self.menu("ATTACK", ATTACKS, c.attack, lambda _: self._choose())
         self.label = self.menu("FORGET_CLASS", named, c.forget_class, lambda _: self._choose())
         named = [(f"{n} steps, on what is kept" if n else "no", n) for n in TRAIN_ON]
-        self.train_on = self.menu("TRAIN ON FIRST", named, 0, lambda _: self._choose())
+        self.train_on = self.menu("TRAIN FURTHER FIRST", named, 0, lambda _: self._choose())
         submit = partial(self.worker.submit, self._run)
         self.run = self.button("Attack", "attack every model", submit, "primary")
         self.reset = self.button("Reset", "back to the first settings", self._reset)
@@ -400,7 +400,7 @@ class ProbeDashboard(KnobDashboard):
         for name, found in outcomes.items():
             shares = [f"{100 * share:.0f} %" for share in found.shares.values()]
             lines.append((name, *shares, f"{found.result.loss[0]:.4f}"))
-        before = f" after {c.train_on} steps of training on" if c.train_on else ""
+        before = f" after {c.train_on} steps of further training" if c.train_on else ""
         caption = (
             f"Attack {c.attack}, class {c.names[c.forget_class]}{before}: restarts out of {count} "
             "that a judge calls the class (P of 0.5 or more)"

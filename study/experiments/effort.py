@@ -72,7 +72,9 @@ def shown(found: list[dict[str, Any]]) -> str:
         if of["rung"] == HEALED_FITTED
     }
     steps = list(cost["ours"])
-    rows = [[name, *(f"{of[n]:.1f}" for n in steps)] for name, of in cost.items()]
+    rows = [
+        [name, *(f"{of[n]:.1f}" if n in of else "" for n in steps)] for name, of in cost.items()
+    ]
     return (
         "Each model is trained further with real images of the nine kept digits, 256 a step and "
         f"not one {DIGIT} among them. Then real images of the {DIGIT} cost it so many nats under a "

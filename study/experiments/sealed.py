@@ -2,9 +2,9 @@
 
 It takes an hour and a half of one core, and goes on where it was stopped.
 
-The default of `forget` was made with one way of training on in mind, that of its shadow, and the
-ladder trains on in the same way for longer.  Here an attacker goes other ways.  They were named
-with the seeds and the digits in docs/protocol.md before the default met any of them.
+The default of `forget` was made with one way of training further in mind, that of its shadow, and
+the ladder trains further in the same way for longer.  Here an attacker goes other ways.  They were
+named with the seeds and the digits in docs/protocol.md before the default met any of them.
 """
 
 import argparse
@@ -45,7 +45,7 @@ JOURNAL = RESULTS / "journal.jsonl"
 
 @dataclass(frozen=True)
 class Healing:
-    """What is done to a model before it is trained on, and how it is trained on.
+    """What is done to a model before it is trained further, and how it is trained.
 
     Attributes:
         weights: Which are trained: "last layer" of the decoder, "decoder" or "all".
