@@ -312,10 +312,10 @@ class LabelledImages:
             f"equal to an earlier image: {repeated}; "
             f"of them with different labels: {contradictory}",
         ]
-        largest = float(self.images.max()) if len(self) else 0.0
-        if 0 < largest < DARK:
+        brightest = float(self.images.max()) if len(self) else 0.0
+        if 0 < brightest < DARK:
             lines.append(
-                f"values from {float(self.images.min()):.3g} to {largest:.3g}, almost black: "
+                f"values from {float(self.images.min()):.3g} to {brightest:.3g}, almost black: "
                 "divide the images by the largest value that there can be"
             )
         if test is not None:
