@@ -168,7 +168,7 @@ def test_the_baseline_stands_for_the_hidden_model_where_networks_do_not_say_thei
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [
-        ({"data": GIVEN["data"][1]}, TypeError, "data is of type LabelledImages, not tuple"),
+        ({"data": GIVEN["data"][1]}, TypeError, "LabelledImages, not tuple or list: give"),
         ({"data": GIVEN["data"][:1]}, ValueError, r"data has 1 parts: give a pair \(train, test\)"),
         ({"data": (None, made_up(30))}, TypeError, "train is of type NoneType"),
         ({"data": (made_up(30), made_up(40, 0))}, ValueError, "test has 0 images of kept classes"),
