@@ -85,7 +85,7 @@ def ladder_lines(findings: Findings) -> list[str]:
     parts = {
         "every attack finds less than a third of what it finds in models that remember": passed,
         "an attack finds that memory remains": failed,
-        "an attack cannot tell yet, with so few models": open_ones,
+        "an attack cannot tell yet": open_ones,
     }
     found = "; ".join(
         f"on {len(of)} ({digits_as_text(of)}) {what}" for what, of in parts.items() if of

@@ -87,7 +87,10 @@ the baseline's own price; less is more memory:
 |---|---|---|---|
 | hidden | 7.0 | 9.9 | 7.8 |
 | ours | 26.6 | 0.0 | 20.4 |
-| retrained | 22.9 | 1.0 | 22.3 |"""
+| retrained | 22.9 | 1.0 | 22.3 |
+
+From 400 to 6,400 steps the price goes from 0.0 to 20.4 nats in ours and from 1.0 to 22.3 nats in \
+the retrained model. The ladder stops at 1,600."""
 
 
 def test_the_table_shows_every_length_of_training_further():

@@ -320,7 +320,7 @@ def test_the_ladder_in_lines_speaks_of_the_digits_that_count():
     first, *others = results_page.ladder_lines(findings)
     assert first == (
         f"Of 3 digits: on 1 (3) {passed}; on 1 (4) an attack finds that memory remains; on 1 (6) "
-        "an attack cannot tell yet, with so few models. These attacks were not made yet on the "
+        "an attack cannot tell yet. These attacks were not made yet on the "
         "digits 0 1 2 5 7 8 9."
     )
     assert others[0] == "Other labels: alike on 3 (3 4 6) of 3."

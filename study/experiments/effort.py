@@ -79,7 +79,13 @@ def shown(found: list[dict[str, Any]]) -> str:
         "Each model is trained further with real images of the nine kept digits, 256 a step and "
         f"not one {DIGIT} among them. Then real images of the {DIGIT} cost it so many nats under a "
         "fitted label, above the baseline's own price; less is more memory:\n\n"
-        + table(["steps", *(f"{n:,}" for n in steps)], rows).rstrip()
+        + table(["steps", *(f"{n:,}" for n in steps)], rows)
+        + f"\nFrom {steps[-2]:,} to {steps[-1]:,} steps the price goes "
+        + " and ".join(
+            f"from {cost[name][steps[-2]]:.1f} to {cost[name][steps[-1]]:.1f} nats in {words}"
+            for name, words in {"ours": "ours", "retrained": "the retrained model"}.items()
+        )
+        + f". The ladder stops at {LadderConfig().heal_steps:,}."
     )
 
 
