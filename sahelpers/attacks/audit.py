@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from statistics import fmean
+from types import NoneType
 
 import torch
 from torch.nn.utils import parameters_to_vector
@@ -56,6 +57,7 @@ def audit(
             trained with the class or that is given twice, and for data of another shape.
     """
     check_model(model)
+    check_is(config, (LadderConfig, NoneType), "config")
     check_model(baseline, "baseline", model.num_classes)
     check_is(data, (tuple, list), "data", ": give a pair (train, test)")
     if len(data) != 2:
