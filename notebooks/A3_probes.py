@@ -144,11 +144,11 @@ shown = {}
 for name, model in models.items():
     probe = sa.guided_attack(model, target, GUIDED, guide=story.guide)
     seen = sa.attack_success(probe.images, judges, target)
-    found[name]["guided,\nz and label"] = seen
-    found[name]["guided, z and label:\nreachable finds"] = seen & sa.reachable(probe.z)
+    found[name]["guided: z and label"] = seen
+    found[name]["of these, reachable"] = seen & sa.reachable(probe.z)
     shown[name] = probe.images
     over_y = sa.guided_attack(model, target, GUIDED, guide=story.guide, over="y")
-    found[name]["guided,\nlabel alone"] = sa.attack_success(over_y.images, judges, target)
+    found[name]["guided: label alone"] = sa.attack_success(over_y.images, judges, target)
 probe = sa.guided_attack(models["forgotten"], kept, GUIDED, guide=story.guide)
 check = float(sa.attack_success(probe.images, judges, kept).float().mean())
 sa.plots.image_rows(shown, title="guided search over z and y, best restarts")
