@@ -342,6 +342,7 @@ for ax, rung, words in zip(axes, dict.fromkeys(rung for rung, _ in costs), WORDS
     ax.set(title=rung, xlabel=words)
     if 0 in nats:
         ax.set_xscale("symlog", linthresh=100, linscale=0.4)
+        ax.set_xlim(-20, None)
     else:
         ax.set_xscale("log")
         ax.xaxis.set_minor_formatter("")  # the labels of minor ticks would overlap

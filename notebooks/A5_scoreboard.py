@@ -302,9 +302,9 @@ if OURS not in audited:
     command = f"python -m study ladder --dataset {DATASET} --arch {ARCH}"
     raise ValueError(f"no audit of {OURS}, {DATASET}, {ARCH}: `{command}` makes one")
 rungs = [tally.rung for tally in claim(audited[OURS])]
-LOOKS = {
+LOOKS = {  # as everywhere: an open circle is erased
     "alike": "o",
-    "erased": "v",
+    "erased": "o",
     "resists": "<",
     "damaged": "P",
     "memory remains": "s",
@@ -318,7 +318,10 @@ def digits_of_rung(ax, rung):
     for k, (method, by_digit) in enumerate(audited.items()):
         color = sa.plots.AFTER if method == OURS else sa.plots.BEFORE
         for of in by_digit.values():
-            ax.plot(of[rung].excess, k, LOOKS[of[rung].verdict], color=color, ms=4, alpha=0.6)
+            look = {"color": color, "ms": 4, "alpha": 0.6}
+            if of[rung].verdict == "erased":
+                look["markerfacecolor"] = "white"
+            ax.plot(of[rung].excess, k, LOOKS[of[rung].verdict], **look)
     ax.axvline(0, color="black", lw=1)
     ax.set_title(rung, fontsize=10)
     ax.set_xlabel("excess of memory, nats")
@@ -333,7 +336,8 @@ for ax, rung in zip(axes, rungs, strict=True):
 axes[0].set_yticks(range(len(audited)), list(audited))
 axes[0].set_ylim(len(audited) - 0.5, -0.5)
 for verdict, look in LOOKS.items():
-    axes[0].plot([], [], look, color="black", ms=4, label=verdict)
+    fill = "white" if verdict == "erased" else "black"
+    axes[0].plot([], [], look, color="black", markerfacecolor=fill, ms=4, label=verdict)
 figure.legend(frameon=False, ncols=len(LOOKS), loc="outside lower center")
 plt.show()
 

@@ -10,11 +10,13 @@ import torch
 
 import sahelpers as sa
 import study
+from sahelpers.attacks.verdicts import REMAINS
 from sahelpers.config import CHECKOUT
-from study import journal, results_page
+from study import journal, results_page, tables
 from study.__main__ import EXPERIMENTS
 from study.experiments import effort
 from study.grid import RESULTS
+from study.methods import VERSION3
 
 README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -64,7 +66,16 @@ def test_the_figures_are_what_the_journal_says():
     assert results_page.with_figures(README, journal.read(RESULTS / "journal.jsonl")) == README
 
 
-def test_what_training_on_brings_back_is_what_the_curves_say():
+def test_version_3_fails_on_the_third_rung_alone():
+    """What README says of it in words."""
+    records = journal.read(RESULTS / "journal.jsonl")
+    found = tables.audit(records)[("mnist", "mlp"), VERSION3]
+    assert found
+    for finding in (finding for of in found.values() for finding in of.values()):
+        assert (finding.verdict == REMAINS) == (finding.control == "masked")
+
+
+def test_what_training_further_brings_back_is_what_the_curves_say():
     """`python -m study effort` writes both."""
     curves = json.loads(effort.FILE.read_text(encoding="utf-8"))["curves"]
     assert effort.with_table(README, curves) == README

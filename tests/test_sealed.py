@@ -97,6 +97,7 @@ def test_the_page_compares_ours_with_models_that_remember_and_models_that_never_
     assert page.count("| alike |") == len(sealed.DIGITS) * len(sealed.HEALINGS)
     assert "| all weights | 5 | 20.5 | 10.5 | 20.5 |" in page
     assert "Still to be measured" not in page
+    assert "the examination is *passed*: alike 8." in page
 
 
 def test_models_that_kept_images_pay_for_are_damaged(done):
@@ -105,6 +106,10 @@ def test_models_that_kept_images_pay_for_are_damaged(done):
             line["values"] |= {sealed.KEPT + name: 5.0 for name in sealed.HEALINGS}
     found = sealed.findings(done)
     assert {found[name][8].verdict for name in sealed.HEALINGS} == {"damaged"}
+    assert sealed.outcome(found).endswith("*failed*: damaged 8.")
+    one = {"all weights": {8: replace(found["all weights"][8], verdict="undecided")}}
+    assert sealed.outcome(one).endswith("*open*: undecided 1.")
+    assert sealed.outcome({}) == ""
 
 
 def test_the_page_says_how_many_models_are_missing_and_judges_no_digit_by_halves(done):

@@ -9,6 +9,7 @@ named with the seeds and the digits in docs/protocol.md before the default met a
 
 import argparse
 import copy
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -21,7 +22,7 @@ import sahelpers as sa
 from sahelpers import training
 from sahelpers.attacks import ladder
 from sahelpers.attacks.ladder import HEALED_FITTED, Ladder, LadderConfig
-from sahelpers.attacks.verdicts import Finding, compare, difference, pooled
+from sahelpers.attacks.verdicts import DAMAGED, REMAINS, Finding, compare, difference, pooled
 from sahelpers.attacks.weights import DAMAGES, damage
 from sahelpers.elbo import negative_elbo
 from sahelpers.models import draw_normal
@@ -228,15 +229,29 @@ def findings(done: Mapping[Model, Record]) -> dict[str, dict[int, Finding]]:
     return found
 
 
+def outcome(found: Mapping[str, Mapping[int, Finding]]) -> str:
+    """Passed, failed or open, by the rule of the protocol, and how often each verdict stands."""
+    of_healings = [f for name, of in found.items() if name != AS_IT_IS for f in of.values()]
+    counts = Counter(f.verdict for f in of_healings)
+    word = "open"
+    if counts[REMAINS] or counts[DAMAGED]:
+        word = "failed"
+    elif of_healings and all(f.passed for f in of_healings):
+        word = "passed"
+    said = ", ".join(f"{verdict} {n}" for verdict, n in counts.items())
+    return f"By the rule of the protocol the examination is *{word}*: {said}." if said else ""
+
+
 def page(done: Mapping[Model, Record]) -> str:
     """The findings as a page of Markdown."""
+    found = findings(done)
     rows = [
         [
             healing, digit, f"{f.model:.1f}", f"{f.known:.1f}", f"{f.retrained:.1f}",
             f"{f.excess:+.1f} ({f.low:+.1f} to {f.high:+.1f}) of {f.gap:.1f}", f"{f.kept_high:.1f}",
             "" if healing == AS_IT_IS else f.verdict,
         ]
-        for healing, of in findings(done).items()
+        for healing, of in found.items()
         for digit, f in of.items()
     ]  # fmt: skip
     head = ["healing", "digit", "ours", "masked", "retrained", "excess of memory"]
@@ -253,7 +268,9 @@ second rung. Nats per image above what the baseline of seed 42 pays; less is mor
 most*: upper end of what they cost in ours beyond what they cost in retrained models. Seeds of
 {kinds}. What the words mean: [RESULTS.md](../RESULTS.md).
 
-{missing}{table(head, rows)}"""
+{missing}{outcome(found)}
+
+{table(head, rows)}"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
