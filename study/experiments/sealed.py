@@ -266,7 +266,8 @@ model is healed in ways that the loop does not use. Then a label is fitted and s
 second rung. Nats per image above what the baseline of seed 42 pays; less is more memory. The row
 *{AS_IT_IS}* shows that masked models hide the digit before they are healed. *Kept images pay at
 most*: upper end of what they cost in ours beyond what they cost in retrained models. Seeds of
-{kinds}. What the words mean: [RESULTS.md](../RESULTS.md).
+{kinds}.
+What the words mean: [RESULTS.md](../RESULTS.md).
 
 {missing}{outcome(found)}
 
