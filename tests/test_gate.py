@@ -46,7 +46,9 @@ def test_a_class_that_was_learned_can_be_judged(known):
     assert min(found.judge_accuracy, found.class_accuracy, found.recognised) > 0.9
     assert found.own_label > 0.9
     assert found.word("holds") == "holds"
-    assert str(found) == "Class middle can be judged."
+    few = "An audit asks for 30 test images of it, and there are 20."
+    assert str(found) == f"Class middle can be judged. {few}"
+    assert str(replace(found, test_images=30)) == "Class middle can be judged."
     assert gate(known, "middle") == found
 
 
