@@ -318,7 +318,7 @@ class ProbeDashboard(KnobDashboard):
         self.attack = self.menu("ATTACK", ATTACKS, c.attack, lambda _: self._choose())
         self.label = self.menu("FORGET_CLASS", named, c.forget_class, lambda _: self._choose())
         named = [(f"{n} steps, on what is kept" if n else "no", n) for n in TRAIN_ON]
-        self.train_on = self.menu("TRAIN FURTHER FIRST", named, 0, lambda _: self._choose())
+        self.train_on = self.menu("TRAIN FURTHER", named, 0, lambda _: self._choose())
         submit = partial(self.worker.submit, self._run)
         self.run = self.button("Attack", "attack every model", submit, "primary")
         self.reset = self.button("Reset", "back to the first settings", self._reset)
