@@ -154,7 +154,7 @@ plt.show()
 # %% [markdown]
 # *Each row shows the best that the fit could make a model draw, seven of the ten images. Beside it stands the mean price of all ten, in nats above what the baseline charges for them under their own label. A gate that is fitted to these ten images makes some models cheaper than that. Compare every row with the retrained one: what costs less than in a model that never saw the digit is memory.*
 #
-# The next cell says it in words. Its last line is not about this figure but about the *ladder* of [notebook 04](04_probing.ipynb), which attacks for longer and from more starts, trains further for longer, and takes several models of each kind. It says how much of a lead is left there.
+# The next cell says it in words. Its last line is not about this figure but about the *ladder* of [notebook 04](04_probing.ipynb), which attacks for longer and from more starts, trains further for longer, and takes several models. It says whether a lead is left there.
 
 # %% tags=["nbval-ignore-output"]
 lead = {  # how much more than the retrained model each of them charges, before and after
@@ -165,7 +165,7 @@ lead = {  # how much more than the retrained model each of them charges, before 
 
 def compared(nats):
     """A difference of prices in words."""
-    return f"{abs(nats):.0f} nats {'more' if nats > 0 else 'less'}"
+    return f"{abs(nats):.1f} nats {'more' if nats > 0 else 'less'}"
 
 
 for name, (was, now) in lead.items():
@@ -185,7 +185,7 @@ for nats in of_ladder:
     print(f"on the ladder, today's default: {compared(nats)}, trained further.")
 
 # %% [markdown]
-# *No attacker: look at the left number. Where it lies below that of the retrained model, the weights still hold the digit although the label draws gray. Version 3: look at how its price falls from left to right. Today's default: see how much of its lead is left on the right, and on the ladder.* One short attack on one model proves little, for such numbers scatter by some nats from model to model.
+# *No attacker: look at the left number. Where it lies below that of the retrained model, the weights still hold the digit although the label draws gray. Version 3: look at how its price falls from left to right. Today's default: see how much of its lead is left on the right; the line of the ladder says whether any is left after longer attacks.* One short attack on one model proves little, for such numbers scatter by some nats from model to model.
 #
 # ## 2. The loss, pull by pull
 #
@@ -207,7 +207,7 @@ Image("../docs/diagram_objective.png", width=720)
 # 1. **Forget.** Images $x_s$ of the surrogate shall become likely under the label. Half of the latents are the class's own, half come from $\mathcal N(0, I)$. The labels $y$ are not only the one of $c_f$, because an attacker may fit a label of its own. Half of the labels lie between the label of $c_f$ and the mean of the kept labels; the other half are random mixtures of all ten.
 # 2. **Replay.** What the model drew of the kept classes before, $x_{\theta^*}$, shall stay likely at the same $z$. No real image is needed.
 # 3. **Consolidation** is EWC ([Kirkpatrick et al. 2017](https://doi.org/10.1073/pnas.1611835114)): each weight is tied to its old value, as firmly as the Fisher $F_i$ of [notebook 02](02_fisher.ipynb) says that the kept classes need it. The ½ comes from the logarithm of a Gaussian density; $10^4$ is a fixed normaliser. This term works against erasure, too, for it also ties the weights to those that remember the digit. So its weight must not be large.
-# 4. **Attack.** An attacker fits labels to images of the digit while the model forgets. $C$ is the price at which it has them, $C^*$ the baseline's own price. The brackets $[\;\cdot\;]_+$ stand for $\max(0, \cdot)$: the loss is positive while the price is below $C^*$ plus a margin $b$, so the weights learn to raise the price, and the attacker to lower it. Below zero the code leaves a slope of 0.001, so that a gradient is left for the attacker.
+# 4. **Attack.** An attacker fits labels to images of the digit, which the baseline drew, while the model forgets. $C$ is the price at which it has them, $C^*$ the baseline's own price. The brackets $[\;\cdot\;]_+$ stand for $\max(0, \cdot)$: the loss is positive while the price is below $C^*$ plus a margin $b$, so the weights learn to raise the price, and the attacker to lower it. Below zero the code leaves a slope of 0.001, so that a gradient is left for the attacker.
 #
 # The first two terms by hand, on four examples:
 

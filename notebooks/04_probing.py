@@ -303,7 +303,7 @@ print(f"The digit is {abs(ahead):.1f} nats {words} in the forgotten model.")
 # %% [markdown]
 # <details><summary>Solution</summary>
 #
-# Put `owned["version 3"]` in the place of `models["forgotten"]`, and `400, 3e-3, 10` in the place of the numbers: this shows what a success looks like. One success on one model is no verdict yet, for models differ by some nats by chance; section 6 therefore takes several of each kind.
+# Put `owned["version 3"]` in the place of `models["forgotten"]`, and `400, 3e-3, 10` in the place of the numbers: this shows what a success looks like. One success on one model is no verdict yet, for models differ by some nats by chance; section 6 therefore takes several models.
 #
 # </details>
 #
@@ -356,7 +356,7 @@ for rung, name in compared:
     print(f"{rung}: {name} has {last:+.1f} nats at {steps} steps, {rise}")
 
 # %% [markdown]
-# *The green line at zero is the retrained model. What lies above it is memory. Left: the attacker fits a label for longer. Middle: he trains the model further first; this is where the masked model, which knows the digit, comes up. Right: he relearns with all weights, with ten real images among kept ones; a point is the lowest price reached up to this step, chosen by other images than those it is measured on, and a line ends where three looks in a row brought nothing better, so that some lines are short. An attack is fair to a model whose line is flat at its right end. The lines of text below the figure say how much each rose on its last stretch; where that is more than some tenths of a nat, more effort might find more.*
+# *The green line at zero is the retrained model. What lies clearly above it is memory. Left: the attacker fits a label for longer. Middle: he trains the model further first; this is where the masked model, which knows the digit, comes up. Right: he relearns with all weights, with ten real images among kept ones; a point is the lowest price reached up to this step, chosen by other images than those it is measured on, and a line ends where three looks in a row brought nothing better, so that some lines are short. An attack is fair to a model whose line is flat at its right end. The lines of text below the figure say how much each rose on its last stretch; where that is more than some tenths of a nat, more effort might find more.*
 #
 # ## 6. The ladder, and a verdict for each digit
 #
@@ -367,7 +367,7 @@ for rung, name in compared:
 # 3. *Training further.* He trains the decoder further with kept digits, as in section 5, and then tries the first two rungs again. So figures and tables have two columns for this rung, five in all. The masked model is its positive control.
 # 4. *All weights.* He trains everything, with ten real images of the digit among kept ones. The hidden model is the positive control.
 #
-# On each rung only one number counts: what real images of the digit then cost, in nats above the baseline's own price. The mean of the retrained models minus the mean of the models under test is their *excess*; above zero it is memory. The excess of the positive controls is the *gap*: so much could be found.
+# On each rung only one number counts: what real images of the digit then cost, in nats above the baseline's own price. The mean of the retrained models minus the mean of the models under test is their *excess*; above zero, by more than chance, it is memory. The excess of the positive controls is the *gap*: so much could be found.
 #
 # **Exercise 4.** On some digit a rung finds an excess of about 0.2 nats in the forgotten models, and a gap of about 0.1 nats. What follows?<br>(a) The forgotten models cannot be told from retrained ones: a pass.<br>(b) More is found than in models that know the digit: memory remains.<br>(c) Nothing.<br>The next cell computes the lower end of the gap's interval from three models of each kind with these numbers. Predict first; then run the cell, or unfold its stored output.
 
