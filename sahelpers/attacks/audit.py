@@ -62,11 +62,11 @@ def audit(
     check_is(data, (tuple, list), "data", ": give a pair (train, test)")
     if len(data) != 2:
         raise ValueError(f"data has {len(data)} parts: give a pair (train, test)")
-    for name, part in zip(("train", "test"), data, strict=True):
-        check_is(part, LabelledImages, name)
-    (c,) = check_classes((forget_class,), model.num_classes, names=data[1].class_names)
-    _check_retrained(model, c, retrained)
     train, test = data
+    check_is(train, LabelledImages, "train")
+    check_is(test, LabelledImages, "test")
+    (c,) = check_classes((forget_class,), model.num_classes, names=test.class_names)
+    _check_retrained(model, c, retrained)
     gate = can_be_judged(baseline, c, test=test, train=train)
     if not gate.passed or gate.test_images < FEWEST:
         return AuditReport(c, (), {}, (str(gate),))

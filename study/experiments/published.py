@@ -32,7 +32,7 @@ from sahelpers.training import TrainedCVAE, fit, fit_class_priors
 
 from .. import journal, results_page, scores
 from ..grid import FURTHER_SEEDS, RESULTS, SEEDS
-from ..journal import Record, digest
+from ..journal import Record
 from ..measures import Baseline, MeasureConfig
 from ..methods import HIDDEN, MASKED, METHODS, OURS, PAPER, RETRAINED, as_method
 from ..workers import measure_missing
@@ -80,16 +80,8 @@ class Model(NamedTuple):
             ladder.VERSION,
         ]
         method = METHODS[RETRAINED if self.method == OFFICIAL else self.method]
-        return {
-            "part": PART,
-            "method": self.method,
-            "class": self.digit,
-            "seed": self.seed,
-            "dataset": "mnist",
-            "arch": "mlp",
-            "shared": digest(shared),
-            **as_method(method).digests(sa.AmnesiaConfig()),
-        }
+        digests = as_method(method).digests(sa.AmnesiaConfig())
+        return journal.model_key(PART, self, shared, digests)
 
 
 def models() -> list[Model]:

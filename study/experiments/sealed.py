@@ -159,16 +159,8 @@ class Model(NamedTuple):
         healings = [DAMAGE, *map(asdict, HEALINGS.values())]
         recipe = {**asdict(sa.BaselineConfig()), "seed": None}
         climbing = [asdict(LadderConfig()), ladder.VERSION, training.VERSION]
-        return {
-            "part": PART,
-            "method": self.method,
-            "class": self.digit,
-            "seed": self.seed,
-            "dataset": "mnist",
-            "arch": "mlp",
-            "shared": journal.digest([recipe, climbing, healings]),
-            **as_method(METHODS[self.method]).digests(sa.AmnesiaConfig()),
-        }
+        digests = as_method(METHODS[self.method]).digests(sa.AmnesiaConfig())
+        return journal.model_key(PART, self, [recipe, climbing, healings], digests)
 
 
 def models() -> list[Model]:
