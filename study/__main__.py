@@ -9,7 +9,7 @@ from sahelpers.config import DATASETS
 
 from . import results_page
 from .convert import convert
-from .experiments import effort, encoder, power, published, sealed, your_data
+from .experiments import effort, encoder, frontier, power, published, sealed, your_data
 from .grid import CLIMBED, CONFIGS, FURTHER_SEEDS, ONLY, RESULTS, SEEDS, Grid
 from .methods import MASKED, METHODS
 from .workers import BACKENDS, check_backend
@@ -18,6 +18,7 @@ ALL = "all"  # in the place of the methods' names
 EXPERIMENTS = {
     "effort": (effort, "cost against effort on the 3: results/effort.json, half an hour"),
     "encoder": (encoder, "what the encoder gives away: results/encoder.md, half an hour"),
+    "frontier": (frontier, "memory against what kept digits pay: results/frontier.md, an hour"),
     "power": (power, "how often the audit errs, a simulation: docs/protocol.md, minutes"),
     "published": (published, "from the published recipe's baseline: results/published.md, hours"),
     "sealed": (sealed, "healings that are not in the loop: results/sealed.md, an hour and a half"),

@@ -1,0 +1,71 @@
+"""The exchange of memory against kept digits: what is measured of a model, and what is shown."""
+
+import pytest
+
+import sahelpers as sa
+from study import journal
+from study.experiments import frontier
+from study.measures import MeasureConfig
+
+LITTLE = sa.LadderConfig(z_steps=2, sets=1, fit_steps=2, heal_steps=2)
+
+
+@pytest.fixture
+def done(tmp_path, monkeypatch):
+    """A journal in which all models but one have been measured, and what is read from it."""
+    monkeypatch.setattr(frontier, "JOURNAL", tmp_path / "journal.jsonl")
+    monkeypatch.setattr(frontier, "prices", lambda digit: {"retrained": 20.0, "masked": 10.0})
+    names = (frontier.FITTED, frontier.HEALED_FITTED, frontier.ELBO, frontier.FRECHET)
+    for model in frontier.models()[1:]:
+        values = dict.fromkeys((*names, "steps", "seconds"), 100 * model.weight + model.seed)
+        journal.append(frontier.JOURNAL, {**model.key, "values": values})
+    return frontier.read()
+
+
+def test_every_model_has_a_key_of_its_own():
+    keys = {journal.key_of(model.key) for model in frontier.models()}
+    assert len(keys) == len(frontier.models())
+
+
+def test_the_default_is_among_the_runs():
+    usual = frontier.Model(3, "ours", 0.06, 42)
+    assert usual.config == sa.AmnesiaConfig()
+
+
+def test_a_mean_stands_where_all_seeds_are_there(done):
+    first = frontier.models()[0]
+    found = frontier.points(done)
+    assert first.weight not in found[first.digit][first.run]
+    of = found[8]["longer"][0.12]
+    assert of[frontier.ELBO] == pytest.approx(12 + sum(frontier.SEEDS) / len(frontier.SEEDS))
+
+
+def test_page_and_figure_show_every_run(done):
+    page = frontier.page(done)
+    n = len(frontier.DIGITS) * len(frontier.RUNS) * len(frontier.WEIGHTS)
+    assert page.count("\n| ") == 1 + n - 1
+    assert "Still to be measured: 1 of" in page
+    assert "*longer*: `HEAL_EVERY` 120, `COOLDOWN` 900" in page
+    assert "the 3: retrained 20.0, masked 10.0; the 8: " in page
+    assert frontier.picture(done).startswith(b"\x89PNG")
+
+
+def test_the_exchange_is_measured_of_the_model_that_this_configuration_gives(
+    model, fishers, mnist, scoring
+):
+    def found(cooldown):
+        quick = {"epochs_unl": 1, "replay_samples": 320, "batch_size": 32, "cooldown": cooldown}
+        story = sa.Story(
+            (mnist.take(500), mnist.take(200, seed=1)), amnesia=sa.AmnesiaConfig(**quick)
+        )
+        vars(story).update(baseline=sa.TrainedCVAE(model, {}), fishers=fishers, judges=scoring)
+        attack = sa.Ladder(model, 3, story.train, mnist.take(400), LITTLE)
+        return frontier.exchange(story, 3, attack, MeasureConfig(frechet_samples=20))
+
+    once = found(cooldown=1)
+    assert once["steps"] == 10
+    assert once["seconds"] > 0
+    assert once[frontier.ELBO] != 0
+    assert once[frontier.FRECHET] > -100
+    assert once == {**found(cooldown=1), "seconds": once["seconds"]}
+    assert once[frontier.FITTED] != found(cooldown=9)[frontier.FITTED]
