@@ -26,6 +26,7 @@ from sahelpers.attacks.ladder import FITTED, HEALED_FITTED, Ladder, LadderConfig
 from sahelpers.store.files import replace_bytes, replace_text
 
 from .. import journal, tables
+from ..claims import digits_as_text
 from ..grid import RESULTS
 from ..journal import Record
 from ..measures import Baseline, MeasureConfig
@@ -138,17 +139,22 @@ def read() -> dict[Model, Record]:
     return journal.of_models(JOURNAL, models())
 
 
+def complete(done: Mapping[Model, Record]) -> list[int]:
+    """The seeds of which all models are there."""
+    return [
+        seed for seed in SEEDS if all(model in done for model in models() if model.seed == seed)
+    ]
+
+
 def points(done: Mapping[Model, Record]) -> dict[int, dict[str, dict[float, dict[str, float]]]]:
-    """Digit -> run -> weight of the attacker -> means over the seeds, where all seeds are there."""
+    """Digit -> run -> weight of the attacker -> means over the seeds that are complete."""
+    seeds = complete(done)
     found: dict[int, dict[str, dict[float, dict[str, float]]]] = {}
     for digit in DIGITS:
         found[digit] = {run: {} for run in RUNS}
         for run in RUNS:
-            for weight in WEIGHTS:
-                several = [Model(digit, run, weight, seed) for seed in SEEDS]
-                if not all(model in done for model in several):
-                    continue
-                values = [done[model]["values"] for model in several]
+            for weight in WEIGHTS if seeds else ():
+                values = [done[Model(digit, run, weight, seed)]["values"] for seed in seeds]
                 found[digit][run][weight] = {
                     name: fmean(of[name] for of in values) for name in values[0]
                 }
@@ -217,7 +223,7 @@ default; the other runs differ from it in what stands here. {changed}. Costs of 
 per image above what the baseline of seed 42 pays, under a fitted label, before and after the model
 was trained further with kept digits, as on [the ladder](../RESULTS.md); less is more memory.
 Models that never saw the digit, and masked ones, which remember it, cost after training further:
-{known}. Means over the seeds {" and ".join(map(str, SEEDS))}.
+{known}. Means over the seeds {digits_as_text(complete(done))}.
 
 ![Price of the digit after further training, against what kept digits pay](frontier.png)
 
