@@ -6,6 +6,7 @@ command; the journal has what was done before, and the same command goes on from
 Dask gives the piece to another worker.
 """
 
+import argparse
 import hashlib
 import os
 import platform
@@ -94,6 +95,31 @@ def measure_missing(
         print(*model, "failed" if isinstance(found, BaseException) else "", flush=True)
     if failed:
         raise failed[0]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of a command that measures models and writes a page about them."""
+    parser.add_argument("--jobs", type=int, default=2, help="processes")
+    parser.add_argument("--tables", action="store_true", help="write what is there, measure none")
+
+
+def measure_and_write(
+    options: argparse.Namespace,
+    work: Callable[[Any], dict[str, Any]],
+    models: Sequence[Any],
+    path: Path,
+    write: Callable[[], None],
+) -> None:
+    """Measure what the journal lacks, unless `--tables` is there, and write what is known by then.
+
+    Raises:
+        BaseException: The first error, at the end; the other models are measured before.
+    """
+    try:
+        if not options.tables:
+            measure_missing(work, models, path, options.jobs)
+    finally:
+        write()
 
 
 def check_backend(backend: str, jobs: int, scheduler: str | None) -> None:

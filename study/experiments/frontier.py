@@ -32,7 +32,8 @@ from ..journal import Record
 from ..measures import Baseline, MeasureConfig
 from ..methods import METHODS, OURS, as_method
 from ..results_page import USUAL, table
-from ..workers import measure_missing
+from ..workers import add_arguments as add_arguments  # the options of this command
+from ..workers import measure_and_write
 
 PART = "frontier"  # of the journal
 DIGITS = (3, 8)  # one on which the knobs were tuned, and one on which memory remains
@@ -230,21 +231,13 @@ Models that never saw the digit, and masked ones, which remember it, cost after 
 {missing}{table(head, rows)}"""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of the command."""
-    parser.add_argument("--jobs", type=int, default=2, help="processes")
-    parser.add_argument("--tables", action="store_true", help="write the page only")
+def write() -> None:
+    """Page and figure, of what the journal holds."""
+    done = read()
+    replace_bytes(RESULTS / "frontier.png", picture(done))
+    replace_text(RESULTS / "frontier.md", page(done))
 
 
 def main(options: argparse.Namespace) -> None:
-    """Measure what is missing, a line of the journal each, and write page and figure.
-
-    Raises the first error at the end; the other models are measured before.
-    """
-    try:
-        if not options.tables:
-            measure_missing(measure, models(), JOURNAL, options.jobs)
-    finally:
-        done = read()
-        replace_bytes(RESULTS / "frontier.png", picture(done))
-        replace_text(RESULTS / "frontier.md", page(done))
+    """Measure what is missing, a line of the journal each, and write page and figure."""
+    measure_and_write(options, measure, models(), JOURNAL, write)

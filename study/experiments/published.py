@@ -35,7 +35,8 @@ from ..grid import FURTHER_SEEDS, RESULTS, SEEDS
 from ..journal import Record
 from ..measures import Baseline, MeasureConfig
 from ..methods import HIDDEN, MASKED, METHODS, OURS, PAPER, RETRAINED, as_method
-from ..workers import measure_missing
+from ..workers import add_arguments as add_arguments  # the options of this command
+from ..workers import measure_and_write
 
 PART = "published"  # of the journal
 DIGITS = (0, 3, 7)
@@ -243,19 +244,6 @@ def write() -> None:
     replace_text(RESULTS / "published.md", text)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of the command."""
-    parser.add_argument("--jobs", type=int, default=2, help="processes")
-    parser.add_argument("--tables", action="store_true", help="write the tables only")
-
-
 def main(options: argparse.Namespace) -> None:
-    """Measure what is missing, a line of the journal each, and write the tables.
-
-    Raises the first error at the end; the other models are measured before.
-    """
-    try:
-        if not options.tables:
-            measure_missing(measure, models(), JOURNAL, options.jobs)
-    finally:
-        write()
+    """Measure what is missing, a line of the journal each, and write the tables."""
+    measure_and_write(options, measure, models(), JOURNAL, write)

@@ -33,7 +33,8 @@ from ..grid import RESULTS
 from ..journal import Record
 from ..methods import MASKED, METHODS, OURS, RETRAINED, as_method
 from ..results_page import table
-from ..workers import measure_missing
+from ..workers import add_arguments as add_arguments  # the options of this command
+from ..workers import measure_and_write
 
 PART = "sealed"  # of the journal
 DIGITS = (8, 5)
@@ -266,19 +267,11 @@ What the words mean: [RESULTS.md](../RESULTS.md).
 {table(head, rows)}"""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of the command."""
-    parser.add_argument("--jobs", type=int, default=2, help="processes")
-    parser.add_argument("--tables", action="store_true", help="write the page only")
+def write() -> None:
+    """The page, of what the journal holds."""
+    replace_text(RESULTS / "sealed.md", page(read()))
 
 
 def main(options: argparse.Namespace) -> None:
-    """Measure what is missing, a line of the journal each, and write the page.
-
-    Raises the first error at the end; the other models are measured before.
-    """
-    try:
-        if not options.tables:
-            measure_missing(measure, models(), JOURNAL, options.jobs)
-    finally:
-        replace_text(RESULTS / "sealed.md", page(read()))
+    """Measure what is missing, a line of the journal each, and write the page."""
+    measure_and_write(options, measure, models(), JOURNAL, write)
