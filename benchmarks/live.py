@@ -6,7 +6,7 @@
 Needs Chromium and the extra `browser`.  JupyterLab and Voila show the live notebook; the clock is
 the page's own, from the mouse button or the key going down to the change on screen.  Writes
 results/benchmarks/live.json and, after a run with the default settings, the picture
-results/live_amnesia.png; with --picture only this, after one run.
+results/live_amnesia.png; with --picture only pictures, this one and results/live_attack.png.
 """
 
 import itertools
@@ -97,7 +97,7 @@ def measure(page):
         said = board.locator("[role=status]").inner_text()
         alone.append(float(re.search(r"steps in ([\d.]+) s", said)[1]))
         lab.expect(stop).to_be_disabled()
-    keep_picture(board)
+    keep_picture(board, "amnesia")
     for _ in range(CLICKS):
         timed(page, board, "pointerdown", forget.click, "step 1")
         stopped.append(timed(page, board, "pointerdown", stop.click, "Stopped"))
@@ -110,9 +110,22 @@ def measure(page):
     }  # fmt: skip
 
 
-def keep_picture(board):
-    """The dashboard as it is, for README."""
-    board.screenshot(path=CHECKOUT / "results" / "live_amnesia.png")
+def keep_picture(board, name):
+    """The dashboard as it is, for README and notebook 05."""
+    board.screenshot(path=CHECKOUT / "results" / f"live_{name}.png")
+
+
+def keep_pictures(page):
+    """The dashboards after one run each."""
+    board = lab.open_tab(page, "Forget")
+    board.get_by_role("button", name="Forget", exact=True).click()
+    board.get_by_text("class 3 is in the table").wait_for()
+    keep_picture(board, "amnesia")
+    probe = lab.open_tab(page, "Attack")
+    probe.get_by_role("button", name="Attack", exact=True).click()
+    probe.get_by_text("Done").wait_for()
+    lab.idle(page)
+    keep_picture(probe, "attack")
 
 
 def first_answer(page, begin):
@@ -139,10 +152,7 @@ def main():
             begin = time.perf_counter()
             lab.start_all(page)
             if "--picture" in sys.argv:
-                board = lab.open_tab(page, "Forget")
-                board.get_by_role("button", name="Forget", exact=True).click()
-                board.get_by_text("class 3 is in the table").wait_for()
-                keep_picture(board)
+                keep_pictures(page)
                 return
             shown, answered = first_answer(page, begin)
             found = {"Run All to dashboard": [shown], "Run All to a click's answer": [answered]}

@@ -21,7 +21,7 @@
 #
 # In this notebook you turn the knobs of notebooks 01 to 04 yourself: you explore the latent space, let a model forget a digit, and attack what is left.
 #
-# The dashboards need a running kernel. Start them by `make lab`, which opens this notebook in JupyterLab, and choose *Run All Cells*; or open the notebook in Colab. The models for the digit 3 come with the repository, so the tabs answer after a few seconds. Where there is no kernel, as on a page that only shows code, the next two pictures stand for two of the three tabs, *Explore* and *Forget*; what *Attack* finds is in [notebook 04](04_probing.ipynb) and [A3](A3_probes.ipynb).
+# The dashboards need a running kernel. Start them by `make lab`, which opens this notebook in JupyterLab, and choose *Run All Cells*; or open the notebook in Colab. The models for the digit 3 come with the repository, so the tabs answer after a few seconds. Where there is no kernel, as on a page that only shows code, the next three pictures stand for the three tabs; more of what attacks find is in [notebook 04](04_probing.ipynb) and [A3](A3_probes.ipynb).
 
 # %%
 # Colab gets the repository here; elsewhere, and the second time, this cell does nothing.
@@ -75,11 +75,19 @@ _ = sa.plots.image_rows(rows, 8, title=f"label {name}, the same z in every row")
 # **Forget** lets a model forget before your eyes. This is what it looks like after a run:
 
 # %%
-picture = files("sahelpers").parent / "results" / "live_amnesia.png"
-Image(str(picture), width=560)
+pictures = files("sahelpers").parent / "results"
+Image(str(pictures / "live_amnesia.png"), width=560)
 
 # %% [markdown]
 # *Left: the digits to forget and the knobs. Right: what the models draw under the forgotten label, all digits before and now, the terms of the loss, and what the run cost each kept digit. The dashboard draws 200 samples of each class, so a bar of 1 to 2 points may be chance: the exercise below shows how far they move.*
+#
+# **Attack** searches for a latent that draws the digit, in three models side by side, here for the 3:
+
+# %%
+Image(str(pictures / "live_attack.png"), width=560)
+
+# %% [markdown]
+# *Left: the attack and its knobs. Right: what six restarts drew under the forgotten label, and how many of them each judge calls the digit. The retrained model never saw it, and the attack, which a judge guides, draws it there, too. So only what it draws beyond that can be memory; in this picture fewer restarts draw the digit in the forgotten model than in the retrained one.*
 #
 # ## The tabs
 #

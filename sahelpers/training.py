@@ -503,6 +503,8 @@ def _shuffled_patches(images: Tensor, generator: torch.Generator) -> Tensor:
 def from_official(state: Mapping[str, Tensor] | str | Path) -> CVAE:
     """Build the model that a state dict of the official code (Heng & Soh 2023) describes.
 
+    The official network is made for MNIST: images have one channel of 28 x 28 pixels.
+
     Args:
         state: The state dict, or the path of a file that `torch.save` wrote of one: fc1
             (512, 784 + K), fc2 (256, 512), fc31 and fc32 (Z, 256), fc4 (256, Z + K), fc5
