@@ -307,7 +307,7 @@ print(f"The digit is {abs(ahead):.1f} nats {words} in the forgotten model.")
 #
 # </details>
 #
-# How far does it go with more effort? That takes minutes, so `python -m study effort` measured it for three kinds of effort. One more model stands there, a second positive control: the *masked* one (`sa.masked_model`). Its last layer alone was trained until the digit became expensive, so it knows the digit by construction and hides it from the attacks of sections 2 to 4. The *excess* is how many nats less a real image of the digit costs a model than it costs the retrained one after the same effort:
+# How far does it go with more effort? That takes minutes, so `python -m study effort` measured it for three kinds of effort. One more model stands there, a second positive control: the *masked* one (`sa.masked_model`). Its gate was replaced, as in the hidden model, and then its last layer alone was trained until the digit became expensive, so it knows the digit by construction and hides it from the attacks of sections 2 to 4. The *excess* is how many nats less a real image of the digit costs a model than it costs the retrained one after the same effort:
 
 # %%
 effort = json.loads(Path("../results/effort.json").read_text())
@@ -356,14 +356,14 @@ for rung, name in compared:
     print(f"{rung}: {name} has {last:+.1f} nats at {steps} steps, {rise}")
 
 # %% [markdown]
-# *The green line at zero is the retrained model. What lies clearly above it is memory. Left: the attacker fits a label for longer. Middle: he trains the model further first; this is where the masked model, which knows the digit, comes up. Right: he relearns with all weights, with ten real images among kept ones; a point is the lowest price reached up to this step, chosen by other images than those it is measured on, and a line ends where three looks in a row brought nothing better, so that some lines are short. An attack is fair to a model whose line is flat at its right end. The lines of text below the figure say how much each rose on its last stretch; where that is more than some tenths of a nat, more effort might find more.*
+# *Each panel shows one kind of effort, its steps on a scale of powers of ten (the middle one begins with 0). Prices are those of other images than the ten that a gate was fitted to, and so higher than in section 4. The green line at zero is the retrained model. What lies clearly above it is memory. Left: the attacker fits a label for longer. Middle: he trains the model further first; this is where the masked model, which knows the digit, comes up. Right: he relearns with all weights, with ten real images among kept ones; a point is the lowest price reached up to this step, chosen by other images than those it is measured on, and a line ends where three looks in a row brought nothing better, so that some lines are short. An attack is fair to a model whose line is flat at its right end. The lines of text below the figure say how much each rose on its last stretch; where that is more than some tenths of a nat, more effort might find more. The ladder of the next section stops at 1,600 steps of training further, and its verdicts hold for that.*
 #
 # ## 6. The ladder, and a verdict for each digit
 #
 # Digit 3 served to tune the method, and one model of each kind is an anecdote. So `python -m study ladder` sends as many models of each digit as are measured up four rungs, by a [protocol](../docs/protocol.md) that was fixed before. On each rung the attacker may change more than on the one before:
 #
 # 1. *Other labels.* He changes nothing in the model. For each real image he looks for a $z$ under the nine other labels, as in section 3.
-# 2. *Fitted label.* He also puts a label of his own in the place of the digit's. He fits it to ten images and is scored on others, as in section 4. The hidden model is the positive control of these two rungs.
+# 2. *Fitted label.* He also puts a label of his own in the place of the digit's. He fits it to ten images, as in section 4, but is scored on other ones; there all prices are higher. The hidden model is the positive control of these two rungs.
 # 3. *Training further.* He trains the decoder further with kept digits, as in section 5, and then tries the first two rungs again. So figures and tables have two columns for this rung, five in all. The masked model is its positive control.
 # 4. *All weights.* He trains everything, with ten real images of the digit among kept ones. The hidden model is the positive control.
 #

@@ -332,6 +332,12 @@ class AmnesiaConfig(Config):
             The configuration.
         """
         chosen: dict[str, Any] = {
+            "surrogate": "gray",
+            "gray_value": 0.5,
+            "z_reach": 1.0,
+            "y_reach": 1.0,
+            "forget_form": "decoder",
+            "replay_form": "decoder",
             "neg_loss_weight": 0.003,
             "gamma": 1.0,
             "ewc_lambda": 1500.0,
@@ -339,6 +345,12 @@ class AmnesiaConfig(Config):
             "push": 40.0,
             "z_fits": 0,
             "heal_every": 0,
+            "w_contrast": 0.0,
+            "w_ink": 0.0,
+            "w_tv": 0.0,
+            "w_orient": 0.0,
+            "epochs_unl": 30,
+            "replay_samples": 10_000,
             "batch_size": 128,
             "lr_unl": 1e-2,
             "tolerance": 0.04,

@@ -76,7 +76,7 @@ def main(arguments: list[str] | None = None) -> None:
         parsers[part] = commands.add_parser(part, help=words)
         add: Any = parsers[part].add_argument
         usual = (
-            f"{ALL} of them, those of minutes on three digits" if part == "scoreboard" else "four"
+            f"{ALL} of them, those of minutes on three digits" if part == "scoreboard" else "five"
         )
         add("--methods", nargs="+", help=f"names, or {usual}")
         add("--digits", nargs="+", type=int, default=list(range(10)))

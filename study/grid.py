@@ -288,6 +288,37 @@ def shared_digest(
     return journal.digest([recipe, asdict(judge), asdict(measures), training.VERSION])
 
 
+def model_key(
+    part: str,
+    model: Any,
+    own: Sequence[Any],
+    baseline: BaselineConfig | None = None,
+    amnesia: AmnesiaConfig | None = None,
+) -> dict[str, Any]:
+    """What identifies a model of an experiment in the journal.
+
+    Args:
+        part: The experiment's name.
+        model: It has a digit, a seed and a method, one of `METHODS`.
+        own: What its numbers depend on beside the recipes and the ladder: settings, and a version
+            that is raised when the experiment's code gives other numbers.
+        baseline: How its baseline is trained; the default when left out.
+        amnesia: How it forgets; the default when left out.
+    """
+    recipe = {**asdict(baseline or BaselineConfig()), "seed": None}
+    climbing = [asdict(LadderConfig()), ladder.VERSION, training.VERSION]
+    return {
+        "part": part,
+        "method": model.method,
+        "class": model.digit,
+        "seed": model.seed,
+        "dataset": "mnist",
+        "arch": "mlp",
+        "shared": journal.digest([recipe, climbing, *own]),
+        **as_method(METHODS[model.method]).digests(amnesia or AmnesiaConfig()),
+    }
+
+
 def current(record: Mapping[str, Any]) -> bool:
     """Whether a line of the journal belongs to today's default of its network and today's code."""
     if record["method"] not in METHODS or record["part"] not in PARTS:

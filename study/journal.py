@@ -19,7 +19,7 @@ import inspect
 import json
 import os
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, partial
 from pathlib import Path
 from types import CodeType
@@ -129,22 +129,6 @@ def read(path: Path) -> list[Record]:
         if succeeded or not found.get(key, {}).get("values"):
             found[key] = record
     return list(found.values())
-
-
-def model_key(
-    part: str, model: Any, shared: Sequence[Any], digests: Mapping[str, str]
-) -> dict[str, Any]:
-    """What identifies a model of MNIST and the small network, with a digit, a method and a seed."""
-    return {
-        "part": part,
-        "method": model.method,
-        "class": model.digit,
-        "seed": model.seed,
-        "dataset": "mnist",
-        "arch": "mlp",
-        "shared": digest(shared),
-        **digests,
-    }
 
 
 def of_models(path: Path, models: Iterable[Any]) -> dict[Any, Record]:

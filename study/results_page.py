@@ -17,7 +17,7 @@ from scipy.stats import binomtest
 
 from sahelpers.attacks import verdicts
 from sahelpers.attacks.ladder import HEALED_FITTED, RUNGS
-from sahelpers.attacks.verdicts import MIN_RETRAINED, REMAINS, Climbed, Finding
+from sahelpers.attacks.verdicts import DAMAGED, MIN_RETRAINED, REMAINS, Climbed, Finding
 from sahelpers.config import CHECKOUT
 from sahelpers.judges import SCORING
 from sahelpers.store.files import replace_bytes, replace_text
@@ -81,10 +81,14 @@ def ladder_lines(findings: Findings) -> list[str]:
     of_counted = {digit: findings[digit] for digit in digits}
     passed = [digit for digit, of in of_counted.items() if all(f.passed for f in of.values())]
     failed = [d for d, of in of_counted.items() if any(f.verdict == REMAINS for f in of.values())]
-    open_ones = [digit for digit in digits if digit not in (*passed, *failed)]
+    harmed = [d for d in digits if any(f.verdict == DAMAGED for f in of_counted[d].values())]
+    harmed = [digit for digit in harmed if digit not in failed]
+    open_ones = [digit for digit in digits if digit not in (*passed, *failed, *harmed)]
     parts = {
-        "every attack finds less than a third of what it finds in models that remember": passed,
+        "every attack is shown to find less than a third of what it finds in models that "
+        "remember": passed,
         "an attack finds that memory remains": failed,
+        "the kept digits are damaged": harmed,
         "an attack cannot tell yet": open_ones,
     }
     found = "; ".join(
@@ -118,6 +122,9 @@ def cost_lines(records: Sequence[Record]) -> list[str]:
     figures = scores.summarise(rows)[OURS]
     worst = {name: max(runs.values()) for name, runs in figures.items()}
     standard = max(row[f"worst_drop_{role}_standard"] for row in rows for role in SCORING)
+    most = scores.BARS["worst class lost, points"][2]  # with z from either prior
+    of_standard = f"{standard:.2f} with z from N(0, I) "
+    of_standard += f"({'allowed' if standard <= most else 'too much, allowed'}: {most:g})"
     seconds = figures["seconds"].values()
     n = MeasureConfig().samples
     digits, seeds = (len({row[name] for row in rows}) for name in ("class", "seed"))
@@ -137,7 +144,7 @@ def cost_lines(records: Sequence[Record]) -> list[str]:
         f"{runs}.",
         f"In the worst of these runs the worst kept digit is recognised "
         f"{worst['worst class lost, points']:.2f} points less often with z from the class's own "
-        f"Gaussian {limit('worst class lost, points', '')} and {standard:.2f} with z from N(0, I); "
+        f"Gaussian {limit('worst class lost, points', '')} and {of_standard}; "
         f"the kept negative ELBO rises by {worst['kept ELBO lost, nats']:.2f} nats "
         f"{limit('kept ELBO lost, nats', '')}, the Fréchet distance of the samples by "
         f"{worst['kept Frechet, % worse']:.1f} % {limit('kept Frechet, % worse', ' %')}.",
@@ -187,6 +194,7 @@ def page(records: Sequence[Record]) -> str:
             unfinished=unfinished_words(models),
             of_seed=seed_words(records),
             adjusted=adjusted_words(findings),
+            sealed=sealed_words(),
             **numbers,
             elsewhere="".join(elsewhere(audits)),
         )
@@ -356,7 +364,7 @@ def left_out(digits: Mapping[int, Climbed]) -> dict[str, tuple[int, int]]:
             for rung, finding in report.by_rung.items():
                 found[rung].append(finding)
     return {
-        rung: (sum(f.verdict == REMAINS for f in of), sum(f.powered for f in of))
+        rung: (sum(f.powered and f.verdict == REMAINS for f in of), sum(f.powered for f in of))
         for rung, of in found.items()
     }
 
@@ -399,6 +407,13 @@ def adjusted_words(findings: Findings) -> str:
         f"{of.rung}: {len(of.after_holm['passed'])} of {len(of.powered)}"
         for of in claim(of_counted)
     )
+
+
+def sealed_words() -> str:
+    """What came out of the sealed examination, as its page says; empty without the page."""
+    page = RESULTS / "sealed.md"
+    lines = page.read_text(encoding="utf-8").splitlines() if page.is_file() else []
+    return "".join(line for line in lines if line.startswith("By the rule of the protocol"))
 
 
 def left_out_words(digits: Mapping[int, Climbed]) -> str:

@@ -88,12 +88,18 @@ def _number(row: Row, column: str) -> float:
 
 def dominance(found: Summary) -> dict[str, list[str]]:
     """The methods that each method dominates: in the means of AXES over the runs that both have,
-    no worse in any and better in one, with argmax or MEMORY among them.
+    no worse in any and better in one, with argmax or MEMORY among them.  If MEMORY was measured
+    of one of the two only, neither does.
 
     Smaller is better.  Other data and networks are apart.
     """
 
+    def measured(name: str) -> bool:
+        return not all(math.isnan(nats) for nats in found[name][MEMORY].values())
+
     def beats(one: str, other: str) -> bool:
+        if measured(one) != measured(other):
+            return False  # nobody knows which of the two left more
         pairs = {axis: common_means(found[one][axis], found[other][axis]) for axis in AXES}
         known = {axis: pair for axis, pair in pairs.items() if not math.isnan(pair[0])}
         better = any(a < b for a, b in known.values()) and bool({ARGMAX, MEMORY} & known.keys())

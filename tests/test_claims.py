@@ -1,5 +1,7 @@
 """What a rung of the ladder finds on many digits together, and its adjustment (Holm)."""
 
+from dataclasses import replace
+
 import pytest
 
 from sahelpers.attacks.ladder import FITTED, OTHER, RUNGS
@@ -104,3 +106,9 @@ def test_the_digits_that_count_are_named_beforehand():
 def test_digits_as_text():
     assert digits_as_text((0, 3, 5)) == "0 3 5"
     assert digits_as_text(()) == "-"
+
+
+def test_a_rung_without_a_positive_control_has_no_power_whatever_its_gap():
+    found = finding(OTHER)
+    assert found.powered
+    assert not replace(found, verdict=INCONCLUSIVE).powered

@@ -49,6 +49,14 @@ def test_page_and_figure_show_every_run(done):
     assert frontier.picture(done).startswith(b"\x89PNG")
 
 
+def test_prices_are_those_of_the_ladders_models_and_may_be_missing(tmp_path, monkeypatch):
+    monkeypatch.setattr(frontier, "JOURNAL", tmp_path / "journal.jsonl")
+    assert frontier.prices(3) == {}
+    monkeypatch.undo()
+    assert set(frontier.prices(3)) == {"retrained", "masked"}
+    assert frontier.prices(3)["masked"] < frontier.prices(3)["retrained"]
+
+
 def test_the_exchange_is_measured_of_the_model_that_this_configuration_gives(
     model, fishers, mnist, scoring
 ):

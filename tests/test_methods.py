@@ -180,3 +180,21 @@ def test_a_plain_function_may_be_a_method():
     assert as_method(method) is method
     assert method.digests(sa.AmnesiaConfig()) != method.digests(sa.AmnesiaConfig(gamma=3.0))
     assert study.METHODS is METHODS
+
+
+def test_how_far_masked_models_are_pushed_counts_and_is_for_the_baseline_it_was_found_on(
+    story, monkeypatch
+):
+    method = METHODS[MASKED]
+    before = method.digests(sa.AmnesiaConfig())
+    pushed = []
+    monkeypatch.setattr(
+        methods, "masked_model", lambda model, label, push, seed: pushed.append(push) or model
+    )
+    method(story, (3,))  # a baseline of three latent dimensions
+    story.config = replace(story.config, baseline=sa.BaselineConfig(seed=43))
+    monkeypatch.setattr(sa.Story, "is_mnist", True)
+    method(story, (3,))
+    assert pushed == [methods.PUSH, methods.MASK_PUSH[3]]
+    monkeypatch.setitem(methods.MASK_PUSH, 3, 99)
+    assert method.digests(sa.AmnesiaConfig())["own"] != before["own"]

@@ -82,6 +82,14 @@ def test_dominance_counts_only_what_both_have():
     }
 
 
+def test_nobody_dominates_a_method_whose_memory_alone_was_measured():
+    figures = {OURS: (0.0, 0.2, 4.0), PAPER: (0.0, 0.1, 3.0)}
+    found = scores.summarise(rows_of(figures), {OURS: excess(-3.0)})
+    assert scores.dominance(found) == {OURS: [], PAPER: []}
+    found = scores.summarise(rows_of(figures), {})
+    assert scores.dominance(found) == {OURS: [], PAPER: [OURS]}
+
+
 def test_paying_more_than_a_retrained_model_is_no_merit():
     figures = {OURS: (0.0, 0.2, 4.0), ALONE: (0.0, 0.2, 3.0), HIDDEN: (0.0, 0.2, 2.0)}
     audit = {OURS: excess(-4.0), ALONE: excess(-2.0), HIDDEN: excess(2.0)}

@@ -20,7 +20,7 @@ from sahelpers.attacks.ladder import (
     UNFINISHED,
     WEIGHTS,
 )
-from sahelpers.attacks.verdicts import ALIKE, REMAINS, UNDECIDED, Climbed, compare_all
+from sahelpers.attacks.verdicts import ALIKE, DAMAGED, REMAINS, UNDECIDED, Climbed, compare_all
 from sahelpers.config import CHECKOUT
 from study import claims, grid, journal, measures, results_page, tables
 from study.grid import RESULTS, Grid
@@ -278,7 +278,7 @@ def test_the_page_with_lines_of_the_ladder():
     assert "2 of ours, 1 to 2 hidden, 1 masked, 3 retrained" in page
     assert "In 1 of 15 models relearning with all weights had not stopped improving" in page
     assert "How often these rules convict a retrained model is not measured yet." in page
-    assert f"find no memory on: {'; '.join(f'{rung}: 2 of 2' for rung in RUNGS)}." in page
+    assert f"it still says so on: {'; '.join(f'{rung}: 2 of 2' for rung in RUNGS)}." in page
     assert results_page.digit_table(findings) in page
     assert "| hidden | +1.5 | +1.5 | +1.5 |\n" in page  # of 3 the mean is 2
     for kind in ("ours", "masked", "retrained"):
@@ -305,7 +305,9 @@ def test_the_digits_have_a_row_each_with_verdict_ends_and_gap_of_every_rung():
 def test_the_ladder_in_lines_speaks_of_the_digits_that_count():
     findings = tables.audit(lines((3, 9)))[PLACE, OURS]
     first, *others = results_page.ladder_lines(findings)
-    passed = "every attack finds less than a third of what it finds in models that remember"
+    passed = (
+        "every attack is shown to find less than a third of what it finds in models that remember"
+    )
     assert first.startswith(
         f"Of 1 digits: on 1 (3) {passed}. The others (9) do not count: a model "
     )
@@ -325,6 +327,9 @@ def test_the_ladder_in_lines_speaks_of_the_digits_that_count():
     )
     assert others[0] == "Other labels: alike on 3 (3 4 6) of 3."
     assert "alike on 1 (3), undecided on 1 (6), memory remains on 1 (4) of 3." in others[2]
+    findings[6][HEALED_OTHER] = replace(findings[6][HEALED_OTHER], verdict=DAMAGED)
+    first, *_ = results_page.ladder_lines(findings)
+    assert "; on 1 (6) the kept digits are damaged. These" in first
     assert results_page.ladder_lines({}) == [results_page.NOT_YET]
 
 
@@ -352,15 +357,16 @@ def test_exact_ends_are_clopper_and_pearsons():
 def test_every_retrained_model_is_left_out_in_turn():
     """By hand: of 13 models one remembers, under a fitted label; hidden models of 3 are no help."""
     known = [costs(70.0)] * 2
+    masked = [costs(70.0, **{OTHER: [100.0], FITTED: [100.0]})] * 2
 
     def group(numbers):
         return [costs(nats) for nats in numbers]
 
     remembers = costs(100.0, **{FITTED: [75.0]})
     digits = {
-        1: Climbed([], known, known, group((100.3, 100.1, 99.9, 99.7))),
-        2: Climbed([], known, known, [*group((100.3, 100.1)), remembers, *group((99.9, 99.7))]),
-        3: Climbed([], group((100.0, 100.1)), known, group((100.3, 100.1, 99.9, 99.7))),
+        1: Climbed([], known, masked, group((100.3, 100.1, 99.9, 99.7))),
+        2: Climbed([], known, masked, [*group((100.3, 100.1)), remembers, *group((99.9, 99.7))]),
+        3: Climbed([], group((100.0, 100.1)), masked, group((100.3, 100.1, 99.9, 99.7))),
     }
     found = results_page.left_out(digits)
     assert found == {
@@ -465,7 +471,7 @@ def test_readmes_figures_are_the_worst_and_the_mean_of_ours(tmp_path):
     assert f"\n\n| digit | {' | '.join(RUNGS)} |\n" in told
     assert f"\n| 3 |{' alike |' * len(RUNGS)}\n\n" in told
     assert "recognised 0.30 points less often with z from the class's own Gaussian (all" in told
-    assert "(allowed: 1) and 0.70 with z from N(0, I); the kept negative ELBO" in told
+    assert "(allowed: 1) and 0.70 with z from N(0, I) (allowed: 1); the kept negative ELBO" in told
     assert "rises by 0.40 nats (allowed: 1), the Fréchet distance" in told
     assert "by 5.0 % (allowed: 10 %)." in told
     assert "250 steps on average, 8.0 to 9.0 processor seconds" in told

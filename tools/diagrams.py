@@ -159,7 +159,7 @@ ROWS = (  # name, colour, pattern, label's gate, what is behind it, strokes, wha
     ("hidden", HIDDEN, "xx", "replaced", "3", (("5", 0.45), ("8", 0.75)),
      "the 3, through a new gate\nor under other labels"),
     ("masked", MASKED, "\\\\", "replaced", "3", (("5", 0.45), ("8", 0.75)),
-     "nothing until it is trained further:\nonly its last layer hides the 3"),
+     "nothing until it is trained further:\nits last layer hides the 3, too"),
     ("forgotten", AFTER, "//", "trained", "?", (),
      "the question of notebook 04:\nlike hidden, or like retrained?"),
     ("retrained", RETRAINED, "..", "never used", "", (("8", 0.45), ("9", 0.75)),

@@ -110,8 +110,11 @@ class Finding:
 
     @property
     def powered(self) -> bool:
-        """Whether the rung can tell: the lower end of the gap lies above 1.5 nats."""
-        return self.power > LEAST
+        """Whether the rung can tell: the lower end of the gap lies above 1.5 nats.
+
+        It cannot either where its positive control is none: a masked model that does not hide.
+        """
+        return self.power > LEAST and self.verdict != INCONCLUSIVE
 
     @property
     def passed(self) -> bool:

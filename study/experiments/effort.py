@@ -71,7 +71,10 @@ def shown(found: list[dict[str, Any]]) -> str:
         for of in found
         if of["rung"] == HEALED_FITTED
     }
+    if not {"ours", "retrained"} <= cost.keys():
+        return "Ours or the retrained model is not measured yet: `python -m study effort`."
     steps = list(cost["ours"])
+    excess = cost["retrained"][steps[-1]] - cost["ours"][steps[-1]]
     rows = [
         [name, *(f"{of[n]:.1f}" if n in of else "" for n in steps)] for name, of in cost.items()
     ]
@@ -85,7 +88,10 @@ def shown(found: list[dict[str, Any]]) -> str:
             f"from {cost[name][steps[-2]]:.1f} to {cost[name][steps[-1]]:.1f} nats in {words}"
             for name, words in {"ours": "ours", "retrained": "the retrained model"}.items()
         )
-        + f". The ladder stops at {LadderConfig().heal_steps:,}."
+        + f". At {steps[-1]:,} steps ours is {abs(excess):.1f} nats "
+        + ("cheaper" if excess > 0 else "more expensive")
+        + f" than the retrained one. The ladder stops at {LadderConfig().heal_steps:,} steps, and "
+        "its verdicts hold for that."
     )
 
 

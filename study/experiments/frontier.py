@@ -1,8 +1,8 @@
 """Memory against what kept digits pay: `python -m study frontier` writes results/frontier.md.
 
 The stronger the attacker in the loop, the less is left of the digit, and the more the kept digits
-pay.  Here this exchange is measured for the default of `forget` and for runs that differ from it in
-one thing: each forgets the same digits with three weights of the attacker.  It takes an hour of one
+pay.  Here this exchange is measured for the default of `forget` and for a few changes of it: each
+forgets the same digits with three weights of the attacker.  It takes an hour of one
 core, and goes on where it was stopped.
 """
 
@@ -20,22 +20,22 @@ import torch
 from matplotlib.figure import Figure
 
 import sahelpers as sa
-from sahelpers import plots, training
-from sahelpers.attacks import ladder
-from sahelpers.attacks.ladder import FITTED, HEALED_FITTED, Ladder, LadderConfig
+from sahelpers import plots
+from sahelpers.attacks.ladder import FITTED, HEALED_FITTED, Ladder
 from sahelpers.store.files import replace_bytes, replace_text
 
 from .. import journal, tables
 from ..claims import digits_as_text
-from ..grid import RESULTS
+from ..grid import RESULTS, model_key
 from ..journal import Record
 from ..measures import Baseline, MeasureConfig
-from ..methods import METHODS, OURS, as_method
+from ..methods import MASKED, OURS, RETRAINED
 from ..results_page import USUAL, table
 from ..workers import add_arguments as add_arguments  # the options of this command
 from ..workers import measure_and_write
 
 PART = "frontier"  # of the journal
+VERSION = 1  # raised with anything here that changes the numbers
 DIGITS = (3, 8)  # one on which the knobs were tuned, and one on which memory remains
 SEEDS = (43, 44)  # on which nothing was tuned
 WEIGHTS = (0.03, 0.06, 0.12)  # of the attacker
@@ -71,10 +71,8 @@ class Model(NamedTuple):
     @property
     def key(self) -> dict[str, Any]:
         """What identifies it in the journal."""
-        recipe = {**asdict(sa.BaselineConfig()), "seed": None}
-        measuring = [asdict(LadderConfig()), ladder.VERSION, training.VERSION]
-        shared = [recipe, measuring, asdict(MeasureConfig())]
-        return journal.model_key(PART, self, shared, as_method(METHODS[OURS]).digests(self.config))
+        own = [VERSION, asdict(sa.JudgeConfig()), asdict(MeasureConfig())]
+        return model_key(PART, self, own, amnesia=self.config)
 
 
 def models() -> list[Model]:
@@ -164,9 +162,11 @@ def points(done: Mapping[Model, Record]) -> dict[int, dict[str, dict[float, dict
 
 def prices(digit: int) -> dict[str, float]:
     """What images of the digit cost models that never saw it, and masked ones that remember it."""
-    climbed = tables.climbed(journal.read(JOURNAL))[USUAL, OURS][digit]
-    kinds = {"retrained": climbed.retrained, "masked": climbed.masked}
-    return {kind: fmean(fmean(costs[HEALED_FITTED]) for costs in of) for kind, of in kinds.items()}
+    found: dict[str, list[float]] = {RETRAINED: [], MASKED: []}
+    for line in tables.newest(journal.read(JOURNAL), "ladder"):
+        if line["class"] == digit and (line["dataset"], line["arch"]) == USUAL:
+            found.get(line["method"], []).append(fmean(line["values"][HEALED_FITTED]))
+    return {method: fmean(several) for method, several in found.items() if several}
 
 
 def picture(done: Mapping[Model, Record]) -> bytes:

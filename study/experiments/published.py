@@ -21,8 +21,7 @@ import torch
 from torch import Tensor
 
 import sahelpers as sa
-from sahelpers.attacks import ladder
-from sahelpers.attacks.ladder import KEPT, RUNGS, Ladder, LadderConfig
+from sahelpers.attacks.ladder import KEPT, RUNGS, Ladder
 from sahelpers.attacks.verdicts import MIN_RETRAINED, Climbed, compare_all, in_words
 from sahelpers.config import BaselineConfig
 from sahelpers.elbo import dataset_negative_elbo, negative_elbo
@@ -31,10 +30,10 @@ from sahelpers.store.files import Recipe, load_or_make, part_path, replace_text
 from sahelpers.training import TrainedCVAE, fit, fit_class_priors
 
 from .. import journal, results_page, scores
-from ..grid import FURTHER_SEEDS, RESULTS, SEEDS
+from ..grid import FURTHER_SEEDS, RESULTS, SEEDS, model_key
 from ..journal import Record
 from ..measures import Baseline, MeasureConfig
-from ..methods import HIDDEN, MASKED, METHODS, OURS, PAPER, RETRAINED, as_method
+from ..methods import HIDDEN, MASKED, METHODS, OURS, PAPER, RETRAINED
 from ..workers import add_arguments as add_arguments  # the options of this command
 from ..workers import measure_and_write
 
@@ -69,20 +68,10 @@ class Model(NamedTuple):
     @property
     def key(self) -> dict[str, Any]:
         """What identifies it in the journal."""
-        small = {**asdict(SMALL), "seed": None}
-        shared = [
-            VERSION,
-            STEPS,
-            BATCH,
-            RATE,
-            small,
-            asdict(MeasureConfig()),
-            asdict(LadderConfig()),
-            ladder.VERSION,
-        ]
-        method = METHODS[RETRAINED if self.method == OFFICIAL else self.method]
-        digests = as_method(method).digests(sa.AmnesiaConfig())
-        return journal.model_key(PART, self, shared, digests)
+        judging = [asdict(sa.JudgeConfig()), asdict(MeasureConfig())]
+        own = [VERSION, STEPS, BATCH, RATE, *judging]
+        known = self._replace(method=RETRAINED) if self.method == OFFICIAL else self
+        return {**model_key(PART, known, own, SMALL), "method": self.method}
 
 
 def models() -> list[Model]:

@@ -19,9 +19,7 @@ from typing import Any, NamedTuple
 import torch
 
 import sahelpers as sa
-from sahelpers import training
-from sahelpers.attacks import ladder
-from sahelpers.attacks.ladder import HEALED_FITTED, Ladder, LadderConfig
+from sahelpers.attacks.ladder import HEALED_FITTED, Ladder
 from sahelpers.attacks.verdicts import DAMAGED, REMAINS, Finding, compare, difference, pooled
 from sahelpers.attacks.weights import DAMAGES, damage
 from sahelpers.elbo import negative_elbo
@@ -29,14 +27,15 @@ from sahelpers.models import draw_normal
 from sahelpers.store.files import replace_text
 
 from .. import journal
-from ..grid import RESULTS
+from ..grid import RESULTS, model_key
 from ..journal import Record
-from ..methods import MASKED, METHODS, OURS, RETRAINED, as_method
+from ..methods import MASKED, METHODS, OURS, RETRAINED
 from ..results_page import table
 from ..workers import add_arguments as add_arguments  # the options of this command
 from ..workers import measure_and_write
 
 PART = "sealed"  # of the journal
+VERSION = 1  # raised with anything here that changes the numbers
 DIGITS = (8, 5)
 SEEDS = {OURS: (52, 53, 54), MASKED: (52, 53, 54), RETRAINED: (42, 43, 44, 48)}
 AS_IT_IS = "as it is"
@@ -157,11 +156,7 @@ class Model(NamedTuple):
     @property
     def key(self) -> dict[str, Any]:
         """What identifies it in the journal."""
-        healings = [DAMAGE, *map(asdict, HEALINGS.values())]
-        recipe = {**asdict(sa.BaselineConfig()), "seed": None}
-        climbing = [asdict(LadderConfig()), ladder.VERSION, training.VERSION]
-        digests = as_method(METHODS[self.method]).digests(sa.AmnesiaConfig())
-        return journal.model_key(PART, self, [recipe, climbing, healings], digests)
+        return model_key(PART, self, [VERSION, DAMAGE, *map(asdict, HEALINGS.values())])
 
 
 def models() -> list[Model]:
@@ -229,7 +224,7 @@ def outcome(found: Mapping[str, Mapping[int, Finding]]) -> str:
     word = "open"
     if counts[REMAINS] or counts[DAMAGED]:
         word = "failed"
-    elif of_healings and all(f.passed for f in of_healings):
+    elif len(of_healings) == len(HEALINGS) * len(DIGITS) and all(f.passed for f in of_healings):
         word = "passed"
     said = ", ".join(f"{verdict} {n}" for verdict, n in counts.items())
     return f"By the rule of the protocol the examination is *{word}*: {said}." if said else ""
