@@ -63,6 +63,24 @@ def three_retrained(**changes):
     return [tiny_model(k, seen=(0, 1, 3), **changes) for k in (1, 5, 6)]
 
 
+def test_classes_that_were_forgotten_together_are_no_kept_classes(monkeypatch):
+    """Or the attackers would train the model further with images of another forgotten class."""
+    faced = []
+
+    class Seen(Ladder):
+        def __init__(self, baseline, forget_class, train, test, config):
+            super().__init__(baseline, forget_class, train, test, config)
+            faced.append(
+                (set(self.kept_train.labels.tolist()), set(self.kept.data.labels.tolist()))
+            )
+
+    monkeypatch.setattr(audit_module, "Ladder", Seen)
+    both = [tiny_model(k, seen=(0, 3)) for k in (1, 5, 6)]
+    for retrained in (three_retrained(), both):
+        audit(tiny_model(2), CLASS, SMALL, retrained=retrained, **GIVEN)
+    assert faced == [({0, 1, 3}, {0, 1, 3}), ({0, 3}, {0, 3})]
+
+
 def test_all_models_climb_the_same_ladder():
     retrained, model, baseline = three_retrained(), tiny_model(2), GIVEN["baseline"]
     every = [model, baseline, *retrained]

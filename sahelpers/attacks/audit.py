@@ -43,7 +43,9 @@ def audit(
         forget_class: The class, by number or name.
         config: How much is tried; `LadderConfig()` when left out.
         baseline: The model before it forgot.
-        retrained: Models retrained without the class, three or more, by different seeds.
+        retrained: Models retrained without the class, three or more, by different seeds.  Where the
+            model forgot several classes together, they never saw these either, and all of them
+            are left out of what the attackers take for kept images.
         data: Real images of all classes, those that the baseline was trained on and those that it
             was not, as a pair (train, test).
 
@@ -70,6 +72,10 @@ def audit(
     gate = can_be_judged(baseline, c, test=test, train=train)
     if not gate.passed or gate.test_images < FEWEST:
         return AuditReport(c, (), {}, (str(gate),))
+    seen = [k for k in range(model.num_classes) if _any_saw(retrained, k)]
+    together = [k for k in range(model.num_classes) if seen and k not in (c, *seen)]
+    if together:
+        train, test = train.without(together), test.without(together)
     ladder = Ladder(baseline, c, train, test, config)
     notes = []
     hidden = baseline
@@ -110,6 +116,11 @@ def _mask(baseline: CVAE, ladder: Ladder, retrained: Sequence[Costs]) -> CVAE:
     return masked_model(baseline, ladder.forget_class, push=push)
 
 
+def _any_saw(models: Sequence[CVAE], label: int) -> bool:
+    """Whether one of them was trained with this class: training fits a Gaussian of its z."""
+    return any(bool(model.prior_mean[label].any()) for model in models)
+
+
 def _check_retrained(model: CVAE, forget_class: int, retrained: Sequence[CVAE]) -> None:
     """Refuse what are not enough models of the model's shape that never saw the class."""
     check_is(retrained, Sequence, "retrained", ": give a list of models")
@@ -128,7 +139,7 @@ def _check_retrained(model: CVAE, forget_class: int, retrained: Sequence[CVAE]) 
                 f"{name} has arch, latent_dim and image_shape {built}, the model {wanted}: retrain "
                 "by the model's own recipe"
             )
-        if other.prior_mean[forget_class].any():  # training fits one for every class it saw
+        if _any_saw([other], forget_class):
             raise ValueError(
                 f"{name} was trained with class {forget_class}: a retrained model has never seen "
                 f"it; make one with Story(...).retrained({forget_class})"

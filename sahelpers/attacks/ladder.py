@@ -146,7 +146,8 @@ class Ladder:
         baseline: The model whose price is subtracted.
         forget_class: The class that is looked for, by number or name.
         train: Real images of all classes, those that the model was trained on; the ones of kept
-            classes are what an attacker trains it further with.
+            classes are what an attacker trains it further with.  Leave out of both what the models
+            forgot together with the class.
         test: Real images of all classes that no model was trained on.
         config: How much is tried; `LadderConfig()` when left out.
 
