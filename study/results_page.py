@@ -136,7 +136,8 @@ def cost_lines(records: Sequence[Record]) -> list[str]:
         beyond = sorted({digit for (digit, _), cost in figures[name].items() if cost > allowed})
         if not beyond:
             return f"(allowed: {allowed:g}{unit})"
-        return f"(allowed: {allowed:g}{unit}, which is exceeded on digit {digits_as_text(beyond)})"
+        where = f"digit{'s' if len(beyond) > 1 else ''} {digits_as_text(beyond)}"
+        return f"(allowed: {allowed:g}{unit}, which is exceeded on the {where})"
 
     return [
         f'Under the forgotten label, a classifier that may answer "none of these" calls '

@@ -478,7 +478,7 @@ def test_readmes_figures_are_the_worst_and_the_mean_of_ours(tmp_path):
     assert "beside other work; to train again took 80.0 to 80.0." in told
     assert results_page.with_figures(told, [*rows, *lines()]) == told
     dear = [record(4, OURS, 42, worse | {"elbo_kept_change": 1.25}, "scoreboard"), *lines()]
-    assert "rises by 1.25 nats (allowed: 1, which is exceeded on digit 4)" in (
+    assert "rises by 1.25 nats (allowed: 1, which is exceeded on the digit 4)" in (
         results_page.with_figures(form, dear)
     )
     empty = results_page.with_figures(told, rows[2:])  # of an earlier default alone
