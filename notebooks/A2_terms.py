@@ -54,6 +54,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
+from IPython.display import Image
 from torch.nn import functional
 
 import sahelpers as sa
@@ -305,6 +306,16 @@ for name, of in prices.items():
 # In the retrained model there is nothing that could come back, so its change is what the training itself does to the price of strange images; read the others beside it. The hidden model was cheap from the beginning: behind its gate nothing had changed. The masked model falls far, because its last layer learns again to draw what the layers before it still know. A forgotten model that falls beyond the retrained one had suppressed a part of what it seemed to have lost. This is the attack that the shadow was added for.
 #
 # </details>
+#
+# ## The attacker: how much, and at what price
+#
+# The heavier the attacker weighs (`W_ATTACK`), the more the digit costs afterwards, and the more the kept digits pay for it. The exchange takes an hour, so `python -m study frontier` measured it, on one digit that the knobs were tuned on and on one that they were not. The three points of a line are three weights, 0.03, 0.06 and 0.12:
+
+# %%
+Image("../results/frontier.png", width=900)
+
+# %% [markdown]
+# *To the right the kept digits pay more: the gray line is what this collection allows. Upwards a real image of the digit costs more under a fitted label, after the model was trained further. The dotted lines are the prices of models that never saw the digit and of masked ones, which remember it. A way to forget is better than another if its line runs further up and to the left. The numbers, and what each run changes, are in [results/frontier.md](../results/frontier.md).*
 #
 # ## The theorem, measured
 #
