@@ -83,7 +83,8 @@ class _Schedule:
     """The learning rate of each step, and with it the end of the run.
 
     The rate is constant until the class is close enough to the surrogate or the budget comes to
-    its end.  Then it falls to zero in a straight line, in config.cooldown steps.
+    its end.  Then it falls to zero in a straight line, in config.cooldown steps; a budget of fewer
+    steps ends on the way.
     """
 
     def __init__(self, config: AmnesiaConfig, max_steps: int) -> None:

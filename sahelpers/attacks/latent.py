@@ -325,8 +325,9 @@ def _search(
         optimizer.zero_grad()
         loss(model.decode(z, y), z, y).sum().backward()
         optimizer.step()
-        with torch.no_grad():
-            z.clamp_(-Z_LIMIT, Z_LIMIT)
+        if z.requires_grad:  # else it stays as it was drawn
+            with torch.no_grad():
+                z.clamp_(-Z_LIMIT, Z_LIMIT)
         if on_step is not None and is_no(on_step(step)):
             break
     with torch.no_grad():
