@@ -43,9 +43,13 @@ def test_page_and_figure_show_every_run(done):
     n = len(frontier.DIGITS) * len(frontier.RUNS) * len(frontier.WEIGHTS)
     assert page.count("\n| ") == 1 + n
     assert "Still to be measured: 1 of" in page
-    assert f"Means over the seeds {frontier.SEEDS[1]}." in page
-    assert "*longer*: `HEAL_EVERY` 120, `COOLDOWN` 900" in page
+    assert f"Seeds of the baselines: {frontier.SEEDS[1]};" in page
+    assert "* *longer*: `HEAL_EVERY` 120, `COOLDOWN` 900" in page
     assert "the 3: retrained 20.0, masked 10.0; the 8: " in page
+    assert frontier.findings({}) == ""
+    low = {**done, **{of: {"values": {**line["values"], frontier.ELBO: of.weight * 10}}
+                      for of, line in done.items()}}  # fmt: skip
+    assert "the 8 costs at most, after training further: ours 50.0, " in frontier.findings(low)
     assert frontier.picture(done).startswith(b"\x89PNG")
 
 
