@@ -238,6 +238,8 @@ RUNS = {
     "huge weight": (fisher, HUGE),
 }
 after = {name: sa.forget(model, f, forgotten, config).model for name, (f, config) in RUNS.items()}
+
+# %%
 gate = [model.latent_dim + c for c in forgotten]  # columns of the decoder's first layer
 
 
