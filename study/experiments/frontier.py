@@ -2,20 +2,18 @@
 
 The stronger the attacker in the loop, the less is left of the digit, and the more the kept digits
 pay.  Here this exchange is measured for the default of `forget` and for a few changes of it: each
-forgets the same digits with three weights of the attacker.  It takes an hour of one
-core, and goes on where it was stopped.
+forgets the same digits with three weights of the attacker.  It takes an hour of one core, and goes
+on where it was stopped.
 """
 
 import argparse
-import io
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from statistics import fmean
 from typing import Any, NamedTuple
 
-import matplotlib
 import torch
 from matplotlib.figure import Figure
 
@@ -24,13 +22,13 @@ from sahelpers import plots
 from sahelpers.attacks.ladder import FITTED, HEALED_FITTED, Ladder
 from sahelpers.store.files import replace_bytes, replace_text
 
-from .. import journal, tables
+from .. import journal
 from ..claims import digits_as_text
 from ..grid import RESULTS, model_key
 from ..journal import Record
 from ..measures import Baseline, MeasureConfig
 from ..methods import MASKED, OURS, RETRAINED
-from ..results_page import USUAL, table
+from ..results_page import as_png, table, trained_further
 from ..scores import BARS
 from ..workers import add_arguments as add_arguments  # the options of this command
 from ..workers import measure_and_write
@@ -50,6 +48,8 @@ RUNS: dict[str, dict[str, Any]] = {  # what is changed beside that weight
 MOST = BARS["kept ELBO lost, nats"][2]  # nats that the kept digits may pay
 ELBO, FRECHET = "kept negative ELBO", "Fréchet distance"
 JOURNAL = RESULTS / "journal.jsonl"
+
+Prices = dict[int, dict[str, float]]  # digit -> kind of model -> nats
 
 
 class Model(NamedTuple):
@@ -162,59 +162,58 @@ def points(done: Mapping[Model, Record]) -> dict[int, dict[str, dict[float, dict
     return found
 
 
-def prices(digit: int) -> dict[str, float]:
-    """What images of the digit cost models that never saw it, and masked ones that remember it."""
-    found: dict[str, list[float]] = {RETRAINED: [], MASKED: []}
-    for line in tables.newest(journal.read(JOURNAL), "ladder"):
-        if line["class"] == digit and (line["dataset"], line["arch"]) == USUAL:
-            found.get(line["method"], []).append(fmean(line["values"][HEALED_FITTED]))
-    return {method: fmean(several) for method, several in found.items() if several}
+def prices(records: Sequence[Record]) -> Prices:
+    """What images of a digit cost models that never saw it, and masked ones that remember it."""
+    found: Prices = {digit: {} for digit in DIGITS}
+    for method in (RETRAINED, MASKED):
+        costs = trained_further(records, method)
+        for digit, of in found.items():
+            several = [nats for (own, _), nats in costs.items() if own == digit]
+            if several:
+                of[method] = fmean(several)
+    return found
 
 
-def picture(done: Mapping[Model, Record]) -> bytes:
+def picture(done: Mapping[Model, Record], known: Prices) -> bytes:
     """The exchange as PNG, a panel for each digit."""
-    with matplotlib.rc_context({"savefig.facecolor": "white"}):
-        figure = Figure(figsize=(11, 4.5), layout="constrained")
-        axes = figure.subplots(1, len(DIGITS), sharex=True)
-        for ax, (digit, runs) in zip(axes, points(done).items(), strict=True):
-            for k, (run, of_weight) in enumerate(runs.items()):
-                x = [of[ELBO] for of in of_weight.values()]
-                y = [of[HEALED_FITTED] for of in of_weight.values()]
-                ax.plot(x, y, label=run, **plots.line_style(k, run))
-            for kind, price in prices(digit).items():
-                ax.axhline(price, color="0.5", linestyle=":")
-                ax.annotate(
-                    kind, (0.99, price), xycoords=("axes fraction", "data"), ha="right", va="bottom"
-                )
-            ax.axvline(MOST, color="0.8", zorder=0)
-            ax.set_title(f"digit {digit}")
-            ax.set_xlabel("kept digits: rise of the negative ELBO, nats")
-        axes[0].set_ylabel("price of the digit, trained further, nats")
-        axes[0].legend()
-        file = io.BytesIO()
-        figure.savefig(file, dpi=100, metadata={"Software": None})
-    return file.getvalue()
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    axes = figure.subplots(1, len(DIGITS), sharex=True)
+    for ax, (digit, runs) in zip(axes, points(done).items(), strict=True):
+        for k, (run, of_weight) in enumerate(runs.items()):
+            x = [of[ELBO] for of in of_weight.values()]
+            y = [of[HEALED_FITTED] for of in of_weight.values()]
+            ax.plot(x, y, label=run, **plots.line_style(k, run))
+        for kind, price in known[digit].items():
+            ax.axhline(price, color="0.5", linestyle=":")
+            ax.annotate(
+                kind, (0.99, price), xycoords=("axes fraction", "data"), ha="right", va="bottom"
+            )
+        ax.axvline(MOST, color="0.8", zorder=0)
+        ax.set_title(f"digit {digit}")
+        ax.set_xlabel("kept digits: rise of the negative ELBO, nats")
+    axes[0].set_ylabel("price of the digit, trained further, nats")
+    axes[0].legend()
+    return as_png(figure)
 
 
 def findings(done: Mapping[Model, Record]) -> str:
     """What the table says, in sentences: how far each run gets within what is allowed."""
     lines = []
     for digit, runs in points(done).items():
-        within = {
-            run: max((of[HEALED_FITTED] for of in weights.values() if of[ELBO] <= MOST), default=0)
-            for run, weights in runs.items()
-            if weights
-        }
-        if within:
-            reached = ", ".join(f"{run} {nats:.1f}" for run, nats in within.items())
+        reached = []
+        for run, weights in runs.items():
+            within = [of[HEALED_FITTED] for of in weights.values() if of[ELBO] <= MOST]
+            if within:
+                reached.append(f"{run} {max(within):.1f}")
+        if reached:
             lines.append(
                 f"With at most {MOST:g} nat of kept ELBO lost, the {digit} costs at most, after "
-                f"training further: {reached}."
+                f"training further: {', '.join(reached)}."
             )
     return "\n\n".join(lines)
 
 
-def page(done: Mapping[Model, Record]) -> str:
+def page(done: Mapping[Model, Record], known: Prices) -> str:
     """The exchange as a page of Markdown."""
     rows = [
         [
@@ -229,9 +228,9 @@ def page(done: Mapping[Model, Record]) -> str:
     head += ["kept ELBO lost, nats", "Fréchet, % worse", "steps", "processor seconds"]
     left = len(models()) - len(done)
     missing = f"Still to be measured: {left} of {len(models())} models.\n\n" * bool(left)
-    known = "; ".join(
-        f"the {digit}: " + ", ".join(f"{kind} {nats:.1f}" for kind, nats in prices(digit).items())
-        for digit in DIGITS
+    controls = "; ".join(
+        f"the {digit}: " + ", ".join(f"{kind} {nats:.1f}" for kind, nats in of.items())
+        for digit, of in known.items()
     )
     changed = "\n".join(
         f"* *{run}*: " + ", ".join(f"`{name.upper()}` {value:g}" for name, value in changes.items())
@@ -249,7 +248,7 @@ default, and the other runs change it:
 Costs of the digit are nats per image above what the baseline of seed 42 pays, under a fitted label,
 before and after the model was trained further with kept digits, as on [the ladder](../RESULTS.md);
 less is more memory. Models that never saw the digit, and masked ones, which remember it, cost after
-training further: {known}.
+training further: {controls}.
 Seeds of the baselines: {digits_as_text(complete(done))}; where there are several, means over them.
 With one, a nat more or less is chance: models of one recipe differ by that much and more.
 
@@ -262,9 +261,9 @@ With one, a nat more or less is chance: models of one recipe differ by that much
 
 def write() -> None:
     """Page and figure, of what the journal holds."""
-    done = read()
-    replace_bytes(RESULTS / "frontier.png", picture(done))
-    replace_text(RESULTS / "frontier.md", page(done))
+    done, known = read(), prices(journal.read(JOURNAL))
+    replace_bytes(RESULTS / "frontier.png", picture(done, known))
+    replace_text(RESULTS / "frontier.md", page(done, known))
 
 
 def main(options: argparse.Namespace) -> None:
