@@ -25,6 +25,7 @@ from .training import History, read_history
 
 VERSION = 3  # of the recipe; raised with anything that changes the weights that it ends in
 CHECK_EVERY = 10  # steps between two looks at the distance to the surrogate
+NOISE = 3.0  # at the peak learning rate kept images may pay so many budgets more: Adam's noise
 HELD_OUT = 512  # latents that are never trained on, for that look
 
 OnStep = Callable[[int, CVAE, dict[str, float]], bool | None]
@@ -202,7 +203,7 @@ def forget(
         optimizer.param_groups[0]["lr"] = rate
 
         # Draw examples to forget and to keep, and go down the sum of the terms by Adam.
-        batch = objective.draw(config.batch_size, generator)
+        batch = objective.draw(config.batch_size, generator, config.forget_batch)
         with torch.enable_grad():
             terms = objective.terms(new, batch, attacked=attacked)
             loss = torch.stack(list(terms.values())).sum()
@@ -221,14 +222,18 @@ def forget(
             objective.attacker.step(attacked)
         if shadow is not None:
             with torch.enable_grad():
-                shadow.heal(new, objective.replay_loss(shadow.model, batch))
+                shadow.heal(new, objective.replay_loss(shadow.model, batch, config.heal_batch))
 
         # Every ten steps: how far is the class from the surrogate, and the weights from theta*?
+        # And what do kept images pay?  The attacker's weight follows that.
         if (step + 1) % CHECK_EVERY == 0:
             distance = objective.distance(new, held_out_z, held_out_labels)
             ewc = objective.ewc.value(new)
             if math.isnan(distance):
                 break
+            if objective.attacker is not None and config.kept_budget:
+                allowed = config.kept_budget * (1 + NOISE * rate / config.lr_unl)
+                objective.attacker.follow(objective.paid(new), allowed)
         numbers = {name: float(term.detach()) for name, term in terms.items()}
         numbers["ewc"] = ewc
         numbers["distance"] = distance

@@ -18,6 +18,7 @@ STEPS_PER_FIT = 200  # after so many steps a fit begins anew, with other images
 Z_RATE = 0.1  # learning rate of the attacker's Adam for z
 LABEL_RATE = 0.05  # and for the weights of the labels
 FORGOTTEN_BEFORE = 0.15  # gray levels (root mean square) from the surrogate: forgotten already
+CHANGE = 0.2  # of the weight, at most, when it follows the budget
 LEAK = 1e-3  # slope of the loss for an image that costs enough, so that a gradient is left
 
 
@@ -55,11 +56,15 @@ class Attacker:
     One backward pass gives both gradients: the model raises the cost, and the attacker lowers it
     again.
 
+    How much kept images pay for an attack differs from class to class.  So its weight may follow a
+    budget (`follow`), like the weight of a penalty that holds a Kullback-Leibler divergence at a
+    target (Schulman et al. 2017, arXiv 1707.06347; Ziegler et al. 2019, arXiv 1909.08593).
+
     Args:
         frozen: The model before it forgets.
         forget_class: The classes to forget, at least one.
         surrogate: What these classes become.
-        weight: Weight of the loss.
+        weight: Weight of the loss, and the largest that it may become.
         push: Nats by which the images shall cost more than before.
         generator: Of the choice of labels and classes, and of the images' noise.
         z_fits: Of the FITS, how many keep their label.
@@ -79,6 +84,7 @@ class Attacker:
         self.surrogate = surrogate
         self.generator = generator
         self.weight = weight
+        self.largest = weight
         self.push = push
         self.z_fits = z_fits
         self.classes = torch.tensor(forget_class)
@@ -155,6 +161,17 @@ class Attacker:
         missing = self.allowed.flatten() - latent_cost(logits, z, self.images.flatten(0, 1))
         self.last_pass = _Pass(z, labels, missing.detach())
         return self.weight * F.leaky_relu(missing, LEAK).mean()
+
+    def follow(self, paid: float, allowed: float) -> None:
+        """Let the weight follow a budget: it rises while kept images pay less, and else falls.
+
+        Args:
+            paid: Nats that a kept image pays by now.
+            allowed: Nats that it may pay by now, more than 0.
+        """
+        room = (allowed - paid) / allowed
+        self.weight *= 1 + min(max(room, -CHANGE), CHANGE)
+        self.weight = min(self.weight, self.largest)
 
     @torch.no_grad()
     def step(self, model: CVAE) -> None:

@@ -30,17 +30,19 @@ from .surrogates import Surrogate, make_surrogate
 PURE = 0.75  # with more of one kept label a mixture counts as that label
 EWC_SCALE = 10_000  # a constant, so that neither batch size nor replay size changes EWC's strength
 DRAWN_AT_ONCE = 1000  # replay images that the frozen model draws at a time
+MOST_BYTES = 2**29  # of replay images in memory; where there would be more, each step draws its own
+LOOKED_AT = 512  # replay samples by which is measured what kept images pay
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step sees: B examples to forget and B to keep.
+    """What one step sees: F examples to forget and B to keep.
 
     Attributes:
-        forget_z: (B, Z), where the class is forgotten.
-        forget_labels: Label vectors (B, K), at or near the forgotten classes' labels.
-        forget_images: (B, *image_shape) in [0, 1], drawn from the surrogate.
-        forget_noise: (B, Z) standard normal, for the ELBO form.
+        forget_z: (F, Z), where the class is forgotten.
+        forget_labels: Label vectors (F, K), at or near the forgotten classes' labels.
+        forget_images: (F, *image_shape) in [0, 1], drawn from the surrogate.
+        forget_noise: (F, Z) standard normal, for the ELBO form.
         keep_z: (B, Z), where the kept images were drawn.
         keep_labels: Label vectors (B, K) of kept classes.
         keep_images: (B, *image_shape) in [0, 1], drawn by the frozen model at keep_z, or real.
@@ -183,6 +185,7 @@ class Objective:
             if not len(self.real):
                 raise ValueError(f"real_images has no image of the kept classes {self.kept}")
         self.replay = self._draw_replay(seeded(config.seed + 1))  # z, labels and images
+        self._looked_at: tuple[Tensor, float] | None = None  # of those `paid` asks for
 
         self.attacker: Attacker | None = None
         if config.w_attack:
@@ -197,10 +200,15 @@ class Objective:
             )
 
     @torch.no_grad()
-    def _draw_replay(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """z, labels and images of all replay samples: the frozen model draws them once."""
+    def _draw_replay(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor | None]:
+        """z and labels of all replay samples, and their images, which the frozen model draws once.
+
+        The images are left out where they would fill the memory.
+        """
         labels = self.labels(self.kept, self.config.replay_samples, generator)
         z = self.latents(labels, generator)
+        if 4 * len(z) * math.prod(self.frozen.image_shape) > MOST_BYTES:
+            return z, labels, None
         images = []
         for part in range(0, len(z), DRAWN_AT_ONCE):
             chosen = slice(part, part + DRAWN_AT_ONCE)
@@ -208,33 +216,39 @@ class Objective:
         return z, labels, torch.cat(images)
 
     @torch.no_grad()
-    def draw(self, n: int, generator: torch.Generator) -> Batch:
+    def draw(self, n: int, generator: torch.Generator, forget: int = 0) -> Batch:
         """Draw the examples of one step.
 
         Args:
-            n: Examples to forget, and as many to keep.
+            n: Examples to keep.
             generator: Source of all random numbers.
+            forget: Examples to forget; as many when 0.
 
         Returns:
             The batch.
         """
+        forget = forget or n
         # To forget: the surrogate's images at latents of the classes.
-        forget_classes = self.labels(self.forget_class, n, generator)
+        forget_classes = self.labels(self.forget_class, forget, generator)
         forget_z = self.latents(forget_classes, generator, self.config.z_reach)
         forget_images = self.surrogate.draw(forget_z, generator)
 
         # To keep: what the frozen model has drawn, and real images in their proportion.
-        drawn = torch.randint(len(self.replay[0]), (n,), generator=generator)
-        keep_z, keep_classes, keep_images = (part[drawn] for part in self.replay)
+        all_z, all_classes, all_images = self.replay
+        drawn = torch.randint(len(all_z), (n,), generator=generator)
+        keep_z, keep_classes = all_z[drawn], all_classes[drawn]
+        if all_images is None:
+            keep_images = self.frozen.decode(keep_z, keep_classes)
+        else:
+            keep_images = all_images[drawn]
         if self.real is not None:
             share = len(self.real) / (len(self.real) + self.config.replay_samples)
             chosen = torch.randint(len(self.real), (round(share * n),), generator=generator)
             keep_images[: len(chosen)] = self.real.images[chosen]
             keep_classes[: len(chosen)] = self.real.labels[chosen].to(keep_classes)
 
-        shape = (n, self.frozen.latent_dim)
-        forget_noise = draw_normal(shape, self.frozen, generator)
-        keep_noise = draw_normal(shape, self.frozen, generator)
+        forget_noise = draw_normal((forget, self.frozen.latent_dim), self.frozen, generator)
+        keep_noise = draw_normal((n, self.frozen.latent_dim), self.frozen, generator)
         return Batch(
             forget_z=forget_z,
             forget_labels=self.soften(forget_classes, generator),
@@ -342,18 +356,20 @@ class Objective:
                 terms["orient"] = config.w_orient * orientation_entropy(images).mean()
         return terms
 
-    def replay_loss(self, model: CVAE, batch: Batch) -> Tensor:
+    def replay_loss(self, model: CVAE, batch: Batch, first: int = 0) -> Tensor:
         """The mean loss of the images to keep, without its weight.
 
         Args:
             model: The model, or a shadow of it.
             batch: What `draw` gave.
+            first: How many of them count; all when 0.
 
         Returns:
             A tensor (), nats per image, with a graph to the model's weights.
         """
         keep = batch.keep_z, batch.keep_labels, batch.keep_images, batch.keep_noise
-        return _loss(model, self.replay_form, *keep).mean()
+        counted = (part[: first or len(part)] for part in keep)
+        return _loss(model, self.replay_form, *counted).mean()
 
     def _forget_and_replay(self, model: CVAE, batch: Batch) -> tuple[Tensor, Tensor]:
         """The losses of the examples to forget and of those to keep, (B,) each, without weights."""
@@ -364,8 +380,27 @@ class Objective:
             return forget_loss, _loss(model, self.replay_form, *keep)
         # The same form: both go through the network in one pass.
         together = [torch.cat(pair) for pair in zip(forget, keep, strict=True)]
-        forget_loss, replay_loss = _loss(model, self.replay_form, *together).chunk(2)
-        return forget_loss, replay_loss
+        losses = _loss(model, self.replay_form, *together)
+        return losses[: len(batch.forget_z)], losses[len(batch.forget_z) :]
+
+    @torch.no_grad()
+    def paid(self, model: CVAE) -> float:
+        """What kept images pay for the forgetting.
+
+        Args:
+            model: The model that is forgetting.
+
+        Returns:
+            Nats by which -log p(x | z) of a replayed image has risen, the mean over 512 of them:
+            the Kullback-Leibler divergence between what the frozen model draws and what this does.
+        """
+        z, labels = (part[:LOOKED_AT] for part in self.replay[:2])
+        if self._looked_at is None:
+            images = self.frozen.decode(z, labels)
+            price = bernoulli_nats(self.frozen.decode_logits(z, labels), images).mean()
+            self._looked_at = images, float(price)
+        images, before = self._looked_at
+        return float(bernoulli_nats(model.decode_logits(z, labels), images).mean()) - before
 
     @torch.no_grad()
     def distance(self, model: CVAE, z: Tensor, labels: Tensor) -> float:

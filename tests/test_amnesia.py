@@ -9,7 +9,7 @@ from scipy import stats
 
 import sahelpers as sa
 from sahelpers.amnesia import HELD_OUT
-from sahelpers.objective import EWC_SCALE
+from sahelpers.objective import EWC_SCALE, Batch
 from sahelpers.shadow import Shadow
 
 QUICK = sa.AmnesiaConfig(epochs_unl=1, replay_samples=640, batch_size=32, cooldown=5, tolerance=0.0)
@@ -233,6 +233,59 @@ def test_gradients_by_finite_differences(fishers, form):
     h = 1e-8  # small, or ReLUs change sides between the two points
     numeric = float((loss(h)[1] - loss(-h)[1]).detach()) / (2 * h)
     assert slope == pytest.approx(numeric, rel=1e-4, abs=1e-5)
+
+
+def test_what_kept_images_pay_is_a_divergence_from_the_frozen_model(model, fishers):
+    goal, new = objective(model, fishers.without(3), QUICK), shaken(model)
+    z, labels, images = (part[:512] for part in goal.replay)
+    p, q = images.clamp(1e-7, 1 - 1e-7).double(), new.decode(z, labels).detach().double()
+    divergence = p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()
+    assert goal.paid(new) == pytest.approx(float(divergence.flatten(1).sum(1).mean()), rel=1e-3)
+    assert goal.paid(new) > 0
+    assert goal.paid(model) == pytest.approx(0, abs=1e-4)
+
+
+def test_replay_images_that_would_fill_the_memory_are_drawn_when_needed(
+    model, fishers, monkeypatch
+):
+    held = objective(model, fishers.without(3), QUICK)
+    monkeypatch.setattr("sahelpers.objective.MOST_BYTES", 1000)
+    drawn = objective(model, fishers.without(3), QUICK)
+    assert drawn.replay[2] is None
+    one, other = (goal.draw(32, sa.seeded(0)) for goal in (held, drawn))
+    torch.testing.assert_close(one.keep_images, other.keep_images, rtol=1e-4, atol=1e-6)
+    assert torch.equal(one.keep_z, other.keep_z)
+    assert torch.equal(one.forget_images, other.forget_images)
+    new = shaken(model)
+    assert held.paid(new) == pytest.approx(drawn.paid(new), rel=1e-3)
+
+
+def test_a_step_may_forget_fewer_examples_than_it_keeps(model, fishers):
+    goal, new = objective(model, fishers.without(3), QUICK), shaken(model)
+    batch = goal.draw(24, sa.seeded(0), 5)
+    assert len(batch.forget_z) == len(batch.forget_labels) == len(batch.forget_noise) == 5
+    assert len(batch.keep_z) == len(batch.keep_images) == len(batch.keep_noise) == 24
+    terms = goal.terms(new, batch)
+    replay = float(goal.replay_loss(new, batch).detach())
+    assert float(terms["replay"].detach()) == pytest.approx(QUICK.gamma * replay, rel=1e-5)
+    few = Batch(**{name: part[:7] for name, part in vars(batch).items()})
+    part = float(goal.replay_loss(new, batch, 7).detach())
+    assert part == pytest.approx(float(goal.replay_loss(new, few).detach()))
+    assert part != pytest.approx(replay)
+
+
+def test_the_budget_weakens_an_attacker_that_costs_too_much(model, fishers):
+    """Two runs of one seed, of which one may cost kept images next to nothing."""
+    config = replace(QUICK, w_attack=0.5, epochs_unl=3, cooldown=0)
+    paid = {}
+    for budget in (0.0, 1e-3, 1e4):
+        result = sa.forget(model, fishers.without(3), 3, replace(config, kept_budget=budget))
+        paid[budget] = objective(model, fishers.without(3), config).paid(result.model)
+        weights = [p.clone() for p in result.model.parameters()]
+        if budget == 0.0:
+            fixed = weights
+    assert paid[1e-3] < paid[0.0]
+    assert all(torch.equal(a, b) for a, b in zip(fixed, weights, strict=True))  # never reached
 
 
 @pytest.mark.parametrize("heal_every", [0, 2])

@@ -157,3 +157,25 @@ def test_some_fits_may_keep_their_label(frozen):
     assert torch.equal(made.labels[:5], before[:5])
     assert (made.labels[5:] != before[5:]).any(1).all()
     assert made.z.flatten(1).any(1).all()
+
+
+def test_the_weight_follows_a_budget(frozen):
+    attacker = make(frozen, weight=0.5)
+    attacker.follow(paid=1.1, allowed=1.0)  # a tenth too much
+    assert attacker.weight == pytest.approx(0.45)
+    attacker.follow(paid=50.0, allowed=1.0)  # far too much, but it falls by a fifth at most
+    assert attacker.weight == pytest.approx(0.36)
+    attacker.follow(paid=1.0, allowed=1.0)
+    assert attacker.weight == pytest.approx(0.36)
+    attacker.follow(paid=-2.0, allowed=1.0)
+    assert attacker.weight == pytest.approx(0.432)
+    for _ in range(3):
+        attacker.follow(paid=0.0, allowed=1.0)
+    assert attacker.weight == 0.5  # never more than it was given
+
+
+def test_the_loss_has_the_weight_of_the_moment(frozen):
+    attacker = make(frozen, weight=0.5)
+    before = float(attacker.loss(frozen).detach())
+    attacker.follow(paid=0.9, allowed=0.75)
+    assert float(attacker.loss(frozen).detach()) == pytest.approx(0.8 * before)

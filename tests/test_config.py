@@ -1,5 +1,5 @@
 import re
-from dataclasses import FrozenInstanceError, fields, replace
+from dataclasses import FrozenInstanceError, asdict, fields, replace
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import sahelpers as sa
-from sahelpers.config import CHECKOUT, fingerprint
+from sahelpers.config import CHECKOUT, fingerprint, told
 from sahelpers.store.archive import pack, unpack
 
 CONFIGS = [sa.BaselineConfig, sa.FisherConfig, sa.AmnesiaConfig, sa.ProbeConfig, sa.JudgeConfig]
@@ -94,7 +94,7 @@ def told_defaults():
 
 def test_the_page_of_the_knobs_gives_the_defaults():
     told = list(told_defaults())
-    assert len(told) == 37
+    assert len(told) == 40
     for name, value in told:
         defaults = [f.default for c in CONFIGS for f in fields(c) if f.name == name]
         assert value in defaults or name == "forget_class", (name, value, defaults)
@@ -112,10 +112,21 @@ def test_checkpoints_made_by_an_earlier_version_are_found():
     }
 
 
+def test_a_field_that_came_later_leaves_earlier_names_as_they_were():
+    assert set(asdict(sa.AmnesiaConfig())) - set(told(sa.AmnesiaConfig())) == {
+        "kept_budget",
+        "heal_batch",
+        "forget_batch",
+    }
+    changed = replace(sa.AmnesiaConfig(), forget_batch=32)
+    assert told(changed)["forget_batch"] == 32
+    assert fingerprint(changed) != fingerprint(sa.AmnesiaConfig())
+
+
 RANGES = {
     (0, 2**31 - 1): "seed",
     (0, 1): "gray_value y_reach tolerance ink_target",
-    (0, 1e4): "push",
+    (0, 1e4): "push kept_budget",
     (0, 1e6): "neg_loss_weight gamma w_attack w_contrast w_ink w_tv w_orient w_z w_y alpha_tv l2z",
     (0, 1e12): "ewc_lambda",
     (0, 100_000): "cooldown heal_every",
@@ -123,6 +134,7 @@ RANGES = {
     (0, 16): "z_fits",
     (1, 100): "z_reach",
     (1, 512): "latent_dim",
+    (0, 60_000): "forget_batch heal_batch",
     (1, 60_000): "batch_size",
     (1, 1000): "draws epochs",
     (1, 10_000): "epochs",

@@ -116,6 +116,7 @@ OTHER = {
     "surrogate": "noise", "gray_value": 0.25, "z_reach": 2.0, "y_reach": 0.5, "forget_form": "l1",
     "replay_form": "elbo", "neg_loss_weight": 0.01, "gamma": 3.0, "ewc_lambda": 10.0,
     "w_attack": 0.3, "push": 30.0, "z_fits": 3, "heal_every": 7, "heal_rate": 0.01,
+    "kept_budget": 0.5, "heal_batch": 5, "forget_batch": 7,
     "w_contrast": 1.0, "w_ink": 1.0, "w_tv": 1.0, "w_orient": 1.0,
     "epochs_unl": 2, "replay_samples": 160, "batch_size": 16, "lr_unl": 1e-3, "tolerance": 0.1,
     "cooldown": 3,
@@ -133,13 +134,14 @@ def test_which_knobs_the_methods_read():
     assert set(OTHER) == {f.name for f in fields(sa.AmnesiaConfig)} - {"seed"}
     knobs = {name: set(unread(name)) for name in METHODS}
     assert knobs[OURS] == set()
-    shadow = {"heal_every", "heal_rate"}
-    assert knobs["ours (without the loop)"] == {"w_attack", "z_fits", *shadow}
+    shadow = {"heal_every", "heal_rate", "heal_batch"}
+    assert knobs["ours (without the loop)"] == {"w_attack", "z_fits", "kept_budget", *shadow}
     assert knobs["ours (without the healing)"] == shadow
     assert knobs["ours (without EWC)"] == {"ewc_lambda"}
     assert knobs["ours (without replay)"] == {"gamma"}
     objective = {"epochs_unl", "batch_size", "lr_unl", "tolerance", "cooldown", "w_attack", "push"}
     objective |= {"ewc_lambda", "neg_loss_weight", "z_reach", "y_reach", "gamma", "z_fits", *shadow}
+    objective |= {"kept_budget", "forget_batch"}
     for name in set(METHODS) - {OURS, *methods.VARIANTS}:
         part = objective if name in ("saliency mask", "projection") else set(OTHER)
         assert knobs[name] == part, name
