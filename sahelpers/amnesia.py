@@ -25,7 +25,7 @@ from .training import History, read_history
 
 VERSION = 3  # of the recipe; raised with anything that changes the weights that it ends in
 CHECK_EVERY = 10  # steps between two looks at the distance to the surrogate
-NOISE = 3.0  # at the peak learning rate kept images may pay so many budgets more: Adam's noise
+NOISE = 4.0  # at the peak learning rate kept images may pay so many budgets more: Adam's noise
 HELD_OUT = 512  # latents that are never trained on, for that look
 
 OnStep = Callable[[int, CVAE, dict[str, float]], bool | None]
