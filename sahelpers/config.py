@@ -52,8 +52,15 @@ def knob(
     Returns:
         A field of a dataclass.
     """
-    meta = {"low": low, "high": high, "choices": choices, "span": span}
-    return field(default=default, metadata=meta | {"later": later, "help": help})
+    meta = {
+        "low": low,
+        "high": high,
+        "choices": choices,
+        "span": span,
+        "later": later,
+        "help": help,
+    }
+    return field(default=default, metadata=meta)
 
 
 class Config:

@@ -13,6 +13,7 @@ over 256 forgotten and 256 replayed images; here its lambda of 100 is EWC_LAMBDA
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -185,7 +186,6 @@ class Objective:
             if not len(self.real):
                 raise ValueError(f"real_images has no image of the kept classes {self.kept}")
         self.replay = self._draw_replay(seeded(config.seed + 1))  # z, labels and images
-        self._looked_at: tuple[Tensor, float] | None = None  # of those `paid` asks for
 
         self.attacker: Attacker | None = None
         if config.w_attack:
@@ -372,7 +372,7 @@ class Objective:
         return _loss(model, self.replay_form, *counted).mean()
 
     def _forget_and_replay(self, model: CVAE, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The losses of the examples to forget and of those to keep, (B,) each, without weights."""
+        """The losses of the examples to forget, (F,), and to keep, (B,), without weights."""
         forget = batch.forget_z, batch.forget_labels, batch.forget_images, batch.forget_noise
         keep = batch.keep_z, batch.keep_labels, batch.keep_images, batch.keep_noise
         if self.config.forget_form != self.replay_form:
@@ -382,6 +382,15 @@ class Objective:
         together = [torch.cat(pair) for pair in zip(forget, keep, strict=True)]
         losses = _loss(model, self.replay_form, *together)
         return losses[: len(batch.forget_z)], losses[len(batch.forget_z) :]
+
+    @cached_property
+    @torch.no_grad()
+    def _looked_at(self) -> tuple[Tensor, Tensor, Tensor, float]:
+        """z, labels and images of the replay samples that `paid` asks for, and their price."""
+        z, labels = (part[:LOOKED_AT] for part in self.replay[:2])
+        logits = self.frozen.decode_logits(z, labels)
+        images = logits.sigmoid()
+        return z, labels, images, float(bernoulli_nats(logits, images).mean())
 
     @torch.no_grad()
     def paid(self, model: CVAE) -> float:
@@ -394,13 +403,8 @@ class Objective:
             Nats by which -log p(x | z) of a replayed image has risen, the mean over 512 of them:
             the Kullback-Leibler divergence between what the frozen model draws and what this does.
         """
-        z, labels = (part[:LOOKED_AT] for part in self.replay[:2])
-        if self._looked_at is None:
-            images = self.frozen.decode(z, labels)
-            price = bernoulli_nats(self.frozen.decode_logits(z, labels), images).mean()
-            self._looked_at = images, float(price)
-        images, before = self._looked_at
-        return float(bernoulli_nats(model.decode_logits(z, labels), images).mean()) - before
+        z, labels, images, price = self._looked_at
+        return float(bernoulli_nats(model.decode_logits(z, labels), images).mean()) - price
 
     @torch.no_grad()
     def distance(self, model: CVAE, z: Tensor, labels: Tensor) -> float:
