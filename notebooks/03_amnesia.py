@@ -263,7 +263,7 @@ for start, end, y, words in arrows:
 # %% tags=["nbval-ignore-output"]
 KNOBS = {  # name -> its letter in the formula
     "surrogate": "s", "neg_loss_weight": "w_f", "gamma": "gamma", "ewc_lambda": "lambda",
-    "w_attack": "w_a", "push": "b", "heal_every": "", "heal_rate": "", "lr_unl": "",
+    "w_attack": "w_a", "kept_budget": "", "push": "b", "heal_every": "", "heal_rate": "", "lr_unl": "",
     "tolerance": "", "cooldown": "",
 }  # fmt: skip
 help_of = {field.name: field.metadata["help"] for field in fields(AMNESIA)}
@@ -285,7 +285,7 @@ for step in range(6):
     if step % FEW.heal_every == 0:  # the shadow begins anew as a copy of the model
         shadow = copy.deepcopy(model)
         healing = torch.optim.Adam(shadow.decoder.parameters(), lr=FEW.heal_rate)
-    batch = objective.draw(FEW.batch_size, draw)
+    batch = objective.draw(FEW.batch_size, draw, FEW.forget_batch)
     terms = objective.terms(model, batch, attacked=shadow)  # forget, replay, attack
     adam.zero_grad()
     healing.zero_grad()
@@ -296,7 +296,7 @@ for step in range(6):
     objective.ewc.step(adam, model)  # consolidation pulls the weights back
     objective.attacker.step(shadow)  # the attacker's turn: it makes its images cheaper
     healing.zero_grad()
-    objective.replay_loss(shadow, batch).backward()
+    objective.replay_loss(shadow, batch, FEW.heal_batch).backward()
     healing.step()  # the shadow is trained further by one step
 
 # %%
@@ -319,7 +319,7 @@ def recognised(model):
     return float(seen.correct(KEPT).mean()), float(seen.correct(FORGOTTEN).mean())
 
 
-SHORT = replace(AMNESIA, epochs_unl=1, cooldown=40)  # 79 steps
+SHORT = replace(AMNESIA, epochs_unl=1, replay_samples=20_480, cooldown=40)  # 80 steps of 256
 short = {
     "gamma as it is": sa.forget(before, fisher, FORGOTTEN, SHORT).model,
     "gamma = 0": sa.forget(before, fisher, FORGOTTEN, replace(SHORT, gamma=0.0)).model,

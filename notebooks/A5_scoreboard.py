@@ -404,7 +404,7 @@ else:
 argmax, seconds = "argmax = c_f, %", "seconds"
 ours = figures[OURS]
 whole = len(audited[OURS]) == 10
-against = {  # method -> figure -> its mean and ours, over the runs that both have
+against = {  # method -> figure -> its mean and ours, over the digits that both have
     m: {n: scores.common_means(figures[m][n], ours[n]) for n in (argmax, seconds)}
     for m in methods
     if m != OURS

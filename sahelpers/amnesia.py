@@ -23,7 +23,7 @@ from .shadow import Shadow
 from .surrogates import MakeImages, make_surrogate
 from .training import History, read_history
 
-VERSION = 3  # of the recipe; raised with anything that changes the weights that it ends in
+VERSION = 4  # of the recipe; raised with anything that changes the weights that it ends in
 CHECK_EVERY = 10  # steps between two looks at the distance to the surrogate
 NOISE = 4.0  # at the peak learning rate kept images may pay so many budgets more: Adam's noise
 HELD_OUT = 512  # latents that are never trained on, for that look

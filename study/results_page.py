@@ -390,7 +390,7 @@ def trained_further(records: Sequence[Record], method: str) -> dict[tuple[int, i
 
 
 def seed_words(records: Sequence[Record]) -> str:
-    """How much of what separates ours of a digit is the seed's, and what the seed tuned on costs.
+    """How much of what separates ours of a digit is the seed's.
 
     The share is that of the seeds' variance in the sum of theirs and of what is left, in a table of
     digits and seeds (the mean squares of a two-way analysis of variance without replication).
@@ -407,13 +407,7 @@ def seed_words(records: Sequence[Record]) -> str:
     of_seeds = len(digits) * sum(x**2 for x in of_seed.values()) / (len(seeds) - 1)
     variance = max(0.0, of_seeds - left) / len(digits)
     share = 100 * variance / (variance + left)
-    tuned, *others = of_seed.values()
-    return (
-        f"{share:.0f} % (digits {digits_as_text(digits)}, seeds {digits_as_text(seeds)}); models "
-        f"of seed {seeds[0]}, on which the knobs were tuned, cost "
-        f"{abs(tuned - fmean(others)):.1f} nats {'more' if tuned > fmean(others) else 'less'} "
-        "there than the others"
-    )
+    return f"{share:.0f} % (digits {digits_as_text(digits)}, seeds {digits_as_text(seeds)})"
 
 
 def adjusted_words(findings: Findings) -> str:

@@ -20,7 +20,7 @@ from sahelpers.story import Story
 from study import METHODS, grid, journal, measures, results_page, scores, tables
 from study.grid import Grid
 from study.measures import MeasureConfig
-from study.methods import HIDDEN, MASKED, OURS, PAPER, RETRAINED, VERSION3, VERSION5
+from study.methods import HIDDEN, MASKED, OURS, PAPER, RETRAINED, VERSION3, VERSION4
 
 SHORT = sa.BaselineConfig(epochs=1, batch_size=50, latent_dim=3)
 QUICK = sa.AmnesiaConfig(epochs_unl=1, replay_samples=320, batch_size=32)
@@ -510,7 +510,7 @@ def test_todays_default_decides_which_lines_are_current(small, at_once, monkeypa
     changed = {"mlp": (sa.BaselineConfig(), sa.AmnesiaConfig(gray_value=0.25))}
     monkeypatch.setattr(grid, "CONFIGS", changed)
     old = {record["method"] for record in records if not grid.current(record)}
-    changed_with_it = {m for m in METHODS if "ours" in m} - {VERSION3, VERSION5}
+    changed_with_it = {m for m in METHODS if "ours" in m} - {VERSION3, VERSION4}
     assert old == changed_with_it | {"saliency mask", "projection"}
     assert len(tables.newest(records, "scoreboard")) == len(METHODS) - len(old)
     rest = {name: function for name, function in METHODS.items() if name != "projection"}
