@@ -231,6 +231,8 @@ assert torch.allclose(terms["replay"], AMNESIA.gamma * replay_term, rtol=1e-4)
 
 # %% [markdown]
 # **The shadow.** If the attacker met the model as it is, the model would learn to be expensive *as it is*. Training it further can undo this, as section 1 showed with version 3. So the attacker meets a **shadow** ([shadow.py](../sahelpers/shadow.py)): a copy of the model that is trained further with replayed images of kept digits while the model forgets, as an owner of the model could do. Every `HEAL_EVERY` steps the shadow begins anew as a fresh copy. The attacker fits its labels to the shadow, and the gradient that makes the digit expensive *there* is added to the model's own gradient. So the model is pushed towards changes that keep the digit expensive when it is trained further. The gradient is computed at the shadow's weights and applied to the model as if the two were equal.
+#
+# **The budget.** One weight $w_a$ of the attack does not fit every digit: at the same price for kept images it may be ten times as large for one digit as for another. So the weight follows what kept images pay. After every tenth step `forget` measures by how many nats 512 replayed images have become more expensive, and compares it with what is allowed: `KEPT_BUDGET` at the end of the run, and more before that, while the learning rate is high and shakes every image. Where they pay less, the weight rises by up to a fifth, to `W_ATTACK` at most; where they pay more, it falls ([attacker.py](../sahelpers/attacker.py)). A weight that follows a target for a Kullback-Leibler divergence is known from reinforcement learning ([Schulman et al. 2017](https://arxiv.org/abs/1707.06347)).
 
 # %%
 ax = sa.plots.new_axes(None, 10, 2.4)
@@ -263,8 +265,8 @@ for start, end, y, words in arrows:
 # %% tags=["nbval-ignore-output"]
 KNOBS = {  # name -> its letter in the formula
     "surrogate": "s", "neg_loss_weight": "w_f", "gamma": "gamma", "ewc_lambda": "lambda",
-    "w_attack": "w_a", "kept_budget": "", "push": "b", "heal_every": "", "heal_rate": "", "lr_unl": "",
-    "tolerance": "", "cooldown": "",
+    "w_attack": "w_a", "kept_budget": "", "push": "b", "heal_every": "", "heal_rate": "",
+    "lr_unl": "", "tolerance": "", "cooldown": "",
 }  # fmt: skip
 help_of = {field.name: field.metadata["help"] for field in fields(AMNESIA)}
 print(f"{'knob':16}{'letter':8}{'value':8}")
@@ -272,7 +274,7 @@ for name, letter in KNOBS.items():
     print(f"{name.upper():16}{letter:8}{getattr(AMNESIA, name):<8}{help_of[name]}")
 
 # %% [markdown]
-# Here is the whole loop of [`forget`](../sahelpers/amnesia.py), for six steps. Six is enough to see each part at work, since this shadow begins anew after every second step:
+# Here is the loop of [`forget`](../sahelpers/amnesia.py), for six steps. Six is enough to see nearly every part at work, since this shadow begins anew after every second step; only the budget is not asked before the tenth:
 
 # %%
 FEW = replace(AMNESIA, w_attack=0.1, heal_every=2, tolerance=0.0, cooldown=0)  # a constant rate
@@ -348,7 +350,7 @@ print(f"without replay, this run says: {outcome}")
 # `forget` trains the decoder and erases the class's Gaussian. It holds its learning rate until the label draws the surrogate to within `TOLERANCE` (root mean square over pixels), then lowers it to zero in `COOLDOWN` steps.
 
 # %%
-marks = [0, 10, 20, 40, 60, 100, 150, 200, 300, 400, 600]
+marks = [0, 10, 20, 40, 60, 100, 150, 200, 300, 500, 800, 1200, 1600]
 shown = torch.tensor([FIRST, KEPT[0], KEPT[-1]])
 z_film = before.draw_latents(shown, generator=sa.seeded(5))
 film = [before.decode(z_film, shown).detach()]
@@ -372,24 +374,30 @@ _ = ax.set_xticks([30 * k + 14 for k in range(len(film))], after_steps)
 # *Follow the upper row: the background brightens before the digit fades, and what is left is flat gray. In the rows of kept digits look at the first steps, which damage them, and at the last picture, which looks as the first one did.*
 
 # %%
-figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.2), layout="constrained")
+figure, (left, middle, right) = plt.subplots(1, 3, figsize=(14, 3.2), layout="constrained")
 steps = range(1, result.steps + 1)
 left.plot(steps, result.history["distance"], color=sa.plots.AFTER, label="the label's images")
 left.plot([1, result.steps], [AMNESIA.tolerance] * 2, "k--", lw=1, label="tolerance")
 left.set(xlabel="step", ylabel="distance to the surrogate, gray levels", ylim=(0, None))
 left.legend(frameon=False, fontsize=8)
 if "attack" in result.history:
-    missing = torch.tensor(result.history["attack"]) / AMNESIA.w_attack
-    right.plot(steps, missing, color=sa.plots.AFTER, lw=1)
+    weight = torch.tensor(result.history["attack_weight"])
+    missing = torch.tensor(result.history["attack"]) / weight
+    middle.plot(steps, missing, color=sa.plots.AFTER, lw=1)
     worst = f"worst step: {float(missing.max()):.0f} nats"
-    right.set_title(f"{worst}; in the last 50: {float(missing[-50:].mean()):.1f}", fontsize=10)
-right.set(xlabel="step", ylabel="nats still missing\nto the price asked for")
+    middle.set_title(f"{worst}; in the last 50: {float(missing[-50:].mean()):.1f}", fontsize=10)
+    right.plot(steps, weight, color=sa.plots.AFTER)
+    right.set_title(
+        f"at most {float(weight.max()):.3f}, at the end {float(weight[-1]):.4f}", fontsize=10
+    )
+middle.set(xlabel="step", ylabel="nats still missing\nto the price asked for")
+right.set(xlabel="step", ylabel="weight of the attack", yscale="log")
 plt.show()
 
 # %% [markdown]
-# *Left: how far the label's images still are from the surrogate. Where the curve stays below the dashed line, the run begins to end. Right: by how many nats the attacker's images in the shadow are too cheap, on average. With a shadow the curve has saw-teeth: a fresh copy of the model has learned to be expensive, and becomes cheaper while it is trained further, until it is copied anew. The teeth become lower in the course of the run, unevenly, and they do not vanish. The title says how much is still missing in the last 50 steps.*
+# *Left: how far the label's images still are from the surrogate. Where the curve stays below the dashed line, the run begins to end. Middle: by how many nats the attacker's images in the shadow are too cheap, on average. With a shadow the curve has saw-teeth: a fresh copy of the model has learned to be expensive, and becomes cheaper while it is trained further, until it is copied anew. The teeth become lower in the course of the run, unevenly, and they do not vanish. The title says how much is still missing in the last 50 steps. Right: the weight that the attack had. Look at when it falls: there kept images pay more than the budget allows.*
 #
-# So the price asked for, $C^* + b$, is not reached. It need not be: `PUSH` sets a direction and not a goal, and what counts in the end is the price beside that of a retrained model, which lies far below $C^* + b$. A larger weight `W_ATTACK` would come nearer to it, and kept digits would pay for that.
+# So the price asked for, $C^* + b$, is not reached. It need not be: `PUSH` sets a direction and not a goal, and what counts in the end is the price beside that of a retrained model, which lies far below $C^* + b$. A larger `KEPT_BUDGET` would come nearer to it, and kept digits would pay for that.
 #
 # ## 4. What it costs
 #

@@ -241,7 +241,7 @@ for g, (apart, drift) in zip(gammas, over_gamma, strict=True):
 #
 # ## Term by term, over digits
 #
-# The ladder of notebook 04 measures the price of the digit's images under ever stronger attacks. The table shows it for every version of the method that was measured: without the attacker, with the attacker but no shadow, and with both. It comes from [audit.json](../results/audit.json), in nats above the baseline's price and as means over the digits that all rows have. Less is more memory. The line above the table says which version is still missing.
+# The ladder of notebook 04 measures the price of the digit's images under ever stronger attacks. The table shows it for every version of the method that was measured: without the attacker, with the attacker but no shadow, with both, and with a budget that the attacker's weight follows. It comes from [audit.json](../results/audit.json), in nats above the baseline's price and as means over the digits that all rows have. Less is more memory. The line above the table says which version is still missing.
 
 # %% tags=["nbval-ignore-output"]
 findings = {}  # method -> digit -> rung -> row

@@ -40,8 +40,9 @@ class AmnesiaResult:
         forget_class: The classes that it has forgotten, sorted.
         history: Of `forget`, one value per step of every term of the loss (weighted, nats per
             image), of "ewc" and of "distance", the root mean square difference to the surrogate in
-            gray levels; these two are measured every ten steps and carried forward between.  Of
-            other methods, the loss.
+            gray levels; these two are measured every ten steps and carried forward between.  Where
+            there is an attacker, "attack_weight" is the weight of its term.  Of other methods, the
+            loss.
         reason: Why it ended: "done" (close enough to the surrogate), "budget" or "stopped".
         seconds: How long it took.
         real_images: How many real images were replayed.
@@ -224,6 +225,10 @@ def forget(
             with torch.enable_grad():
                 shadow.heal(new, objective.replay_loss(shadow.model, batch, config.heal_batch))
 
+        numbers = {name: float(term.detach()) for name, term in terms.items()}
+        if objective.attacker is not None:
+            numbers["attack_weight"] = objective.attacker.weight
+
         # Every ten steps: how far is the class from the surrogate, and the weights from theta*?
         # And what do kept images pay?  The attacker's weight follows that.
         if (step + 1) % CHECK_EVERY == 0:
@@ -234,7 +239,6 @@ def forget(
             if objective.attacker is not None and config.kept_budget:
                 allowed = config.kept_budget * (1 + NOISE * rate / config.lr_unl)
                 objective.attacker.follow(objective.paid(new), allowed)
-        numbers = {name: float(term.detach()) for name, term in terms.items()}
         numbers["ewc"] = ewc
         numbers["distance"] = distance
         for name, value in numbers.items():

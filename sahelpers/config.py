@@ -280,7 +280,7 @@ class AmnesiaConfig(Config):
         0.12, 0.0, 1e6, span=(0.001, 10), help="weight of the loop's attacker, at most"
     )
     kept_budget: float = knob(
-        0.9, 0.0, 1e4, help="nats that kept images may pay: the weight follows"
+        0.9, 0.0, 1e4, span=(0.1, 10), help="nats that kept images may pay: the weight follows"
     )
     push: float = knob(70.0, 0.0, 1e4, help="nats by which the attacker's images shall cost more")
     z_fits: int = knob(8, 0, 16, help="of the attacker's 16 fits, those that keep their label")

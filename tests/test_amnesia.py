@@ -372,7 +372,14 @@ def test_it_stops_when_it_is_done_or_out_of_budget(model, fishers):
     assert (done.reason, done.steps) == ("done", QUICK.cooldown)
     spent = sa.forget(model, fishers.without(3), 3, QUICK)
     assert (spent.reason, spent.steps) == ("budget", 640 // 32)
-    assert set(spent.history) == {"forget", "replay", "attack", "ewc", "distance"}
+    assert set(spent.history) == {
+        "forget",
+        "replay",
+        "attack",
+        "attack_weight",
+        "ewc",
+        "distance",
+    }
     assert all(len(v) == 20 and all(map(math.isfinite, v)) for v in spent.history.values())
 
 

@@ -43,8 +43,8 @@ ROWS = 3  # images per class in the grid
 SIDES = (52, 42)  # pixels of an image in these two
 QUICK = 3.0  # seconds: after a shorter run, a released slider forgets again
 KNOBS = (
-    "gray_value", "neg_loss_weight", "gamma", "ewc_lambda", "w_attack", "w_contrast", "w_ink",
-    "w_tv", "w_orient", "epochs_unl",
+    "gray_value", "neg_loss_weight", "gamma", "ewc_lambda", "w_attack", "kept_budget", "w_contrast",
+    "w_ink", "w_tv", "w_orient", "epochs_unl",
 )  # fmt: skip
 HEAD = ("judge", "P before", "after", "argmax", "kept before", "after")  # of the table, percent
 ENDED = {"done": "Done", "budget": "EPOCHS_UNL used up", "stopped": "Stopped"}
@@ -465,7 +465,8 @@ class AmnesiaDashboard(KnobDashboard):
 
     def _draw_curves(self, history: History) -> None:
         """Show the terms of the loss."""
-        self.curves.value = curves({k: v for k, v in history.items() if k != "distance"})
+        in_nats = {k: v for k, v in history.items() if k not in ("distance", "attack_weight")}
+        self.curves.value = curves(in_nats)
 
     def _show(self, now: Tensor, models: Rows) -> None:
         """Show pictures of the controller; what the judges said of earlier ones is hidden."""
