@@ -59,8 +59,8 @@ CONFIGS = {  # network -> configurations of baseline and forgetting
     "mlp": (BaselineConfig(), AmnesiaConfig()),
     "conv": (BaselineConfig(arch="conv", epochs=10), AmnesiaConfig.conv()),
 }
-# A whole table has these on so many classes and seeds only: the first two take minutes each, and
-# ours was tuned on other seeds.
+# In a whole table these have classes and seeds of their own: the first two take minutes each, and
+# ours was tuned on the seeds of the others.
 ONLY: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     PAPER: ((0, 3, 5), (42,)),
     REFERENCE: ((0, 3, 5), (42,)),
@@ -96,7 +96,7 @@ class Grid:
         measures, ladder: How much is drawn and tried in the scoreboard and on the ladder.
         further_seeds: More seeds, of retrained models alone.
         bounded: Methods whose runs in the scoreboard get the importance-weighted bound.
-        only: Classes and seeds that a method is restricted to.
+        only: The classes that a method is restricted to, and its seeds in the place of `seeds`.
         folder: Of journal.jsonl, which holds the lines of all parts.
         device: Where models live.
 
@@ -138,8 +138,10 @@ class Grid:
 
     def runs(self) -> "list[Run]":
         """All runs, seed by seed."""
-        seeds = self.seeds + tuple(s for s in self.further_seeds if s not in self.seeds)
-        only = {RETRAINED: (self.forget_classes, seeds), **self.only}
+        of_retrained = self.forget_classes, (*self.seeds, *self.further_seeds)
+        only = {RETRAINED: of_retrained, **self.only}
+        own = [seed for method in self.methods if method in only for seed in only[method][1]]
+        seeds = dict.fromkeys((*self.seeds, *own))  # each once
         found = []
         for seed, method, label in product(seeds, self.methods, self.forget_classes):
             classes, chosen = only.get(method, (self.forget_classes, self.seeds))
