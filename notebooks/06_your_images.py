@@ -73,9 +73,10 @@ PASSES = 100  # over the training images: the fewer images, the more
 
 
 # %%
-def pushed(images):
-    """`PUSH` in proportion to the values of an image: the default is for 784 of them."""
-    return sa.AmnesiaConfig().push * images.images[0].numel() / 784
+def in_proportion(images):
+    """`PUSH` and `KEPT_BUDGET` for images with so many values: the defaults are for 784."""
+    usual, share = sa.AmnesiaConfig(), images.images[0].numel() / 784
+    return {"push": usual.push * share, "kept_budget": usual.kept_budget * share}
 
 
 if FOLDER is None:
@@ -85,7 +86,7 @@ else:
 configs = {
     "baseline": sa.BaselineConfig(epochs=PASSES),
     "judge": sa.JudgeConfig(epochs=max(4, PASSES // 4)),
-    "amnesia": sa.AmnesiaConfig(push=pushed(train)),
+    "amnesia": sa.AmnesiaConfig(**in_proportion(train)),
 }
 story = sa.Story((train, test), **configs)
 forgotten = train.class_numbers(FORGET_CLASS)  # a tuple; names will do as well
@@ -95,7 +96,7 @@ sa.plots.class_columns(train.images, train.labels, 4, names=train.class_names)
 plt.show()
 
 # %% [markdown]
-# *Equal images stay on one side of the split between training and test images.* One knob has to fit the size of the images: `PUSH` says how many nats more the forgotten class shall cost, and an image with fewer pixels has fewer nats to give. Now we train a baseline, forget the class, and draw with both models at the same latents:
+# *Equal images stay on one side of the split between training and test images.* Two knobs have to fit the size of the images: `PUSH` says how many nats more the forgotten class shall cost, `KEPT_BUDGET` how many the others may pay for it, and an image with fewer pixels has fewer nats to give. Now we train a baseline, forget the class, and draw with both models at the same latents:
 
 
 # %%
