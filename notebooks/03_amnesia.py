@@ -19,7 +19,7 @@
 #
 # [Colab](../README.md#set-your-address)
 #
-# The model of [notebook 01](01_baseline.ipynb) forgets one digit in less than a thousand steps, and no real image of that digit is used. You see first what goes wrong when this is done carelessly, then take the loss apart, run its loop by hand, and look at what the other nine digits pay.
+# The model of [notebook 01](01_baseline.ipynb) forgets one digit in less than two thousand steps, and no real image of that digit is used. You see first what goes wrong when this is done carelessly, then take the loss apart, run its loop by hand, and look at what the other nine digits pay.
 #
 # Reading: what goes wrong 6 minutes, the loss and its loop 10, one run 4, what it costs 8. Running: two and a half minutes on two CPU cores; for another digit than the 3, two models are trained first, which takes some minutes once.
 
@@ -110,7 +110,7 @@ def forgotten_with(amnesia):
 # * the **hidden** model is the baseline with a new gate for the digit. It draws no 3 under its label, and everything behind the gate still knows the 3;
 # * the **retrained** model never saw the digit. What a fit finds in it is bent from strokes of other digits, so that it shows what a model without memory charges;
 # * **no attacker** is a model that learned to draw gray under the label and to keep the other digits, and nothing else;
-# * **version 3** is the default before today's. While it forgot, an attacker fitted labels to it as it was, and it learned to make such fits expensive;
+# * **version 3** is an earlier default. While it forgot, an attacker fitted labels to it as it was, and it learned to make such fits expensive;
 # * **today's default** learned this as well, but its attacker met a *shadow*: a copy of the model that is trained further all the while. Section 2 explains it.
 
 # %%
@@ -492,7 +492,7 @@ print(f"this run says: {'(c)' if max(at_ends, in_the_middle) < 0.02 else most}")
 # **Exercise 3.** Try to beat the default. Choose other weights in `MINE`, and say first which way each number will go: the *price* of the digit is that of the fit of section 1 after training further (a lower price means more memory), and what kept digits *pay* is their negative ELBO. A better setting charges more for the digit and takes less from the others. The one in the cell switches the shadow off. Predict first; then run the two cells, or unfold their stored outputs.
 
 # %% jupyter={"outputs_hidden": true}
-MINE = replace(AMNESIA, heal_every=0)  # such as gamma=4.0, ewc_lambda=1500.0, w_attack=0.3, ...
+MINE = replace(AMNESIA, heal_every=0)  # such as gamma=4.0, ewc_lambda=1500.0, kept_budget=2.0, ...
 rivals = {"the default": models["today's default"], "mine": forgotten_with(MINE)}
 kept_images = test.without(FORGOTTEN).take(1000, seed=SEED)
 at_first = float(sa.dataset_negative_elbo(before, kept_images).mean())
@@ -580,6 +580,6 @@ dashboard = live.AmnesiaDashboard(story, FORGET_CLASS)
 dashboard
 
 # %% [markdown]
-# **What we saw.** Less than a thousand steps turn one label into flat gray, while the kept digits are recognised as before. That alone proves little: a model can draw gray and remember, and what was only suppressed may come back when the model is trained further. So an attacker fits labels to a shadow that is trained further while the model forgets. Kept digits pay a price that judges do not see, in mixtures of their labels and in their likelihood. More about each term: [A2](A2_terms.ipynb).
+# **What we saw.** Less than two thousand steps turn one label into flat gray, while the kept digits are recognised as before. That alone proves little: a model can draw gray and remember, and what was only suppressed may come back when the model is trained further. So an attacker fits labels to a shadow that is trained further while the model forgets. Kept digits pay a price that judges do not see, in mixtures of their labels and in their likelihood. More about each term: [A2](A2_terms.ipynb).
 #
 # **Next:** [04_probing](04_probing.ipynb): is the digit gone, or only hidden?

@@ -71,14 +71,7 @@ SHAPE = (1, 8, 8)  # channels, height, width: the height stands before the width
 FORGET_CLASS = 3  # number or name of the class to forget, or a tuple
 PASSES = 100  # over the training images: the fewer images, the more
 
-
 # %%
-def in_proportion(images):
-    """`PUSH` and `KEPT_BUDGET` for images with so many values: the defaults are for 784."""
-    usual, share = sa.AmnesiaConfig(), images.images[0].numel() / 784
-    return {"push": usual.push * share, "kept_budget": usual.kept_budget * share}
-
-
 if FOLDER is None:
     train, test = (sa.load_dataset("digits8", split) for split in ("train", "test"))
 else:
@@ -86,7 +79,7 @@ else:
 configs = {
     "baseline": sa.BaselineConfig(epochs=PASSES),
     "judge": sa.JudgeConfig(epochs=max(4, PASSES // 4)),
-    "amnesia": sa.AmnesiaConfig(**in_proportion(train)),
+    "amnesia": sa.AmnesiaConfig.for_values(train.images[0].numel()),
 }
 story = sa.Story((train, test), **configs)
 forgotten = train.class_numbers(FORGET_CLASS)  # a tuple; names will do as well

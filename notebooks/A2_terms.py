@@ -76,7 +76,7 @@ FIRST, fisher = FORGOTTEN[0], fishers.without(FORGOTTEN)
 full = story.forgotten(FORGOTTEN)  # the default at full length
 # the same steps for all, and no attacker, whose price is the subject of the table below
 SHORT = replace(AMNESIA, epochs_unl=1, cooldown=40, tolerance=0.0, w_attack=0.0)
-SHORT = replace(SHORT, replay_samples=STEPS * AMNESIA.batch_size)
+SHORT = replace(SHORT, replay_samples=STEPS * SHORT.batch_size)
 gray = sa.make_surrogate("gray", before, KEPT, AMNESIA.gray_value)
 latents = sa.fixed_latents(before, 200, seed=7)
 is_first = latents.labels == FIRST
@@ -241,7 +241,7 @@ for g, (apart, drift) in zip(gammas, over_gamma, strict=True):
 #
 # ## Term by term, over digits
 #
-# The ladder of notebook 04 measures the price of the digit's images under ever stronger attacks. The table shows it for every version of the method that was measured: without the attacker, with the attacker but no shadow, with both, and with a budget that the attacker's weight follows. It comes from [audit.json](../results/audit.json), in nats above the baseline's price and as means over the digits that all rows have. Less is more memory. The line above the table says which version is still missing.
+# The ladder of notebook 04 measures the price of the digit's images under ever stronger attacks. The table shows it for every version of the method that was measured: without the attacker, with the attacker but no shadow, with both (version 4), and with a budget besides (today's default). It comes from [audit.json](../results/audit.json), in nats above the baseline's price and as means over the digits that all rows have. Less is more memory. The line above the table says which version is still missing.
 
 # %% tags=["nbval-ignore-output"]
 findings = {}  # method -> digit -> rung -> row
@@ -311,7 +311,7 @@ for name, of in prices.items():
 #
 # ## The attacker: how much, and at what price
 #
-# The more the attacker may cost (`KEPT_BUDGET`, or `W_ATTACK` where his weight stays), the more the digit costs afterwards, and the more the kept digits pay for it. The exchange takes two hours, so `python -m study frontier` measured it, on two digits. The three points of a line are three budgets, or three weights:
+# The more the attacker may cost (`KEPT_BUDGET`, or `W_ATTACK` where his weight stays), the more the digit costs afterwards, and the more the kept digits pay for it. The exchange takes two hours, so `python -m study frontier` measured it, on two digits. Knobs were chosen on both. The three points of a line are three budgets (0.45, 0.9 and 1.8 nats), or three weights (0.03, 0.06 and 0.12):
 
 # %%
 Image("../results/frontier.png", width=900)

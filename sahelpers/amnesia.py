@@ -23,8 +23,9 @@ from .shadow import Shadow
 from .surrogates import MakeImages, make_surrogate
 from .training import History, read_history
 
-VERSION = 4  # of the recipe; raised with anything that changes the weights that it ends in
-CHECK_EVERY = 10  # steps between two looks at the distance to the surrogate
+# Of the recipe, not of its default values; raised with anything that changes where it ends.
+VERSION = 4
+CHECK_EVERY = 10  # steps between two looks at the distance and at what kept images pay
 NOISE = 4.0  # at the peak learning rate kept images may pay so many budgets more: Adam's noise
 HELD_OUT = 512  # latents that are never trained on, for that look
 
@@ -130,7 +131,8 @@ def forget(
     Under the forgotten label the copy learns to draw the surrogate.  What the model draws of the
     other classes is replayed, and weights that matter to them are held by elastic weight
     consolidation (Kirkpatrick et al. 2017).  An `Attacker` fits labels of its own to the class
-    meanwhile, and the class becomes expensive under these as well.
+    meanwhile, in a `Shadow` of the model that is trained further, and the class becomes expensive
+    under these as well; the attacker's weight follows a budget of what kept images pay.
 
     Classes that the model forgot earlier stay forgotten without being named: what it draws for
     them, the surrogate, is replayed like every other class.
@@ -140,7 +142,7 @@ def forget(
         fisher: A diagonal Fisher of the same model.  `Story.fishers.without(forget_class)` leaves
             out the class itself, so that weights which only this class uses are free to move.
         forget_class: Class number or numbers, from 0 on.
-        config: The weights of the terms and the budget; `AmnesiaConfig()` when left out.
+        config: The weights of the terms and the number of steps; `AmnesiaConfig()` when left out.
         surrogate: What the class becomes, in place of config.surrogate: a name, or a function
             (n, generator) -> images (n, *image_shape) float in [0, 1].
         real_images: Images to replay beside those that the model draws; classes to forget are left

@@ -246,10 +246,11 @@ _FIXED_LENGTH: dict[str, Any] = {
     "y_reach": 0.0,
     "gamma": 1.0,
     "w_attack": 0.0,
-    "push": 40.0,  # without an attacker this and the next three change nothing
+    "push": 40.0,  # without an attacker this and the next four change nothing
     "z_fits": 0,
     "kept_budget": 0.0,
     "heal_every": 0,
+    "heal_batch": 0,
     "forget_batch": 0,
     "tolerance": 0.0,
     "cooldown": 0,
@@ -258,7 +259,7 @@ _FIXED_LENGTH: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class AmnesiaConfig(Config):
-    """The objective of forgetting, term by term, and its budget.
+    """The objective of forgetting, term by term, and how many steps it takes.
 
     Losses are in nats per image.  In the source every field has its range and a few words of help;
     docs/knobs.md explains them, and `sahelpers.objective` has the formula.
@@ -330,6 +331,27 @@ class AmnesiaConfig(Config):
         """
         steps = -(-(self.replay_samples + real_images) // self.batch_size)  # rounded up
         return self.epochs_unl * steps
+
+    @classmethod
+    def for_values(cls, values: int, **changes: Any) -> "AmnesiaConfig":
+        """Make the default for images of another size than MNIST's.
+
+        An image with fewer values has fewer nats to give, so that `push` and `kept_budget` are
+        taken in proportion.
+
+        Args:
+            values: Numbers in an image, such as 3 * 32 * 32; MNIST's have 784.
+            **changes: Fields with other values.
+
+        Returns:
+            The configuration.
+
+        Raises:
+            ValueError: values is no whole number from 1 on.
+        """
+        usual, share = cls(), check_whole(values, "values", 1) / 784
+        scaled = {"push": usual.push * share, "kept_budget": usual.kept_budget * share}
+        return cls(**{**scaled, **changes})
 
     @classmethod
     def version4(cls, **changes: Any) -> "AmnesiaConfig":

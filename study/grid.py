@@ -59,13 +59,9 @@ CONFIGS = {  # network -> configurations of baseline and forgetting
     "mlp": (BaselineConfig(), AmnesiaConfig()),
     "conv": (BaselineConfig(arch="conv", epochs=10), AmnesiaConfig.conv()),
 }
-# In a whole table these have classes and seeds of their own: the first two take minutes each, and
-# ours was tuned on the seeds of the others.
-ONLY: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
-    PAPER: ((0, 3, 5), (42,)),
-    REFERENCE: ((0, 3, 5), (42,)),
-    OURS: (tuple(range(10)), (51, 58, 59)),
-}
+# minutes each: a whole table has them on these classes and seeds only
+ONLY = dict.fromkeys((PAPER, REFERENCE), ((0, 3, 5), (42,)))
+OWN_SEEDS = {OURS: (51, 58, 59)}  # for its knobs were chosen on the seeds of the others
 BOUNDED = (  # the methods whose runs get the importance-weighted bound in the scoreboard
     OURS,
     VERSION3,
@@ -96,7 +92,8 @@ class Grid:
         measures, ladder: How much is drawn and tried in the scoreboard and on the ladder.
         further_seeds: More seeds, of retrained models alone.
         bounded: Methods whose runs in the scoreboard get the importance-weighted bound.
-        only: The classes that a method is restricted to, and its seeds in the place of `seeds`.
+        only: Classes and seeds that a method is restricted to.
+        own_seeds: Seeds that a method has in the place of `seeds`.
         folder: Of journal.jsonl, which holds the lines of all parts.
         device: Where models live.
 
@@ -117,6 +114,7 @@ class Grid:
     further_seeds: tuple[int, ...] = ()
     bounded: tuple[str, ...] = BOUNDED
     only: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
+    own_seeds: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     folder: Path = RESULTS
     device: str = "cpu"
 
@@ -138,14 +136,13 @@ class Grid:
 
     def runs(self) -> "list[Run]":
         """All runs, seed by seed."""
-        of_retrained = self.forget_classes, (*self.seeds, *self.further_seeds)
-        only = {RETRAINED: of_retrained, **self.only}
-        own = [seed for method in self.methods if method in only for seed in only[method][1]]
-        seeds = dict.fromkeys((*self.seeds, *own))  # each once
+        seeds = dict.fromkeys(self.methods, self.seeds) | dict(self.own_seeds)
+        seeds[RETRAINED] = (*self.seeds, *self.further_seeds)
+        each_once = dict.fromkeys(seed for method in self.methods for seed in seeds[method])
         found = []
-        for seed, method, label in product(seeds, self.methods, self.forget_classes):
-            classes, chosen = only.get(method, (self.forget_classes, self.seeds))
-            if label in classes and seed in chosen:
+        for seed, method, label in product(each_once, self.methods, self.forget_classes):
+            classes, chosen = self.only.get(method, (self.forget_classes, seeds[method]))
+            if label in classes and seed in chosen and seed in seeds[method]:
                 found.append(Run(self, method, METHODS[method], label, seed))
         return found
 

@@ -55,7 +55,6 @@ VARIANTS = (
     "ours (without the healing)",
     "ours (without EWC)",
     "ours (without replay)",
-    "ours (twice the attack)",
 )
 STEPS = 380  # of those that descend by `_descend`
 FORGET_WEIGHT = 0.005  # of the forget term at the label itself, where these steps suffice with it
@@ -67,7 +66,7 @@ BATCH = 128
 def every_field(config: AmnesiaConfig) -> Fields:
     """All fields of the configuration of forgetting but its seed, and those of the Fisher's.
 
-    Those of the attacker and its shadow that came later are left out where they change nothing.
+    Those of the attacker and its shadow are left out where they change nothing.
     """
     fields = asdict(config) | {"fisher": asdict(FisherConfig())}
     unread = {"seed"}
@@ -293,7 +292,6 @@ METHODS: dict[str, Function] = {
     "ours (without the healing)": _changed(heal_every=0),
     "ours (without EWC)": _changed(ewc_lambda=0.0),
     "ours (without replay)": _changed(gamma=0.0),
-    "ours (twice the attack)": _changed(w_attack=2 * AmnesiaConfig().w_attack),
     PAPER: _paper(),
     f"{PAPER}, 1,000 steps": _paper(passes=10, fisher_images=5_000),
     REFERENCE: _reference(),

@@ -203,6 +203,7 @@ def page(records: Sequence[Record]) -> str:
             left_out=left_out_words(models),
             unfinished=unfinished_words(models),
             of_seed=seed_words(records),
+            ours_seeds=digits_as_text(sorted({s for _, s in trained_further(records, OURS)})),
             adjusted=adjusted_words(findings),
             sealed=sealed_words(),
             **numbers,

@@ -278,6 +278,16 @@ def test_a_full_disk_stops_the_command_and_loses_no_line(small, at_once, monkeyp
     assert [r["class"] for r in lines_of(made)] == [3, 5]
 
 
+def test_a_method_may_have_seeds_of_its_own(small):
+    made = small([HIDDEN, OURS], [3], seeds=(1, 2), own_seeds={OURS: (2, 7)})
+    assert [(run.method, run.seed) for run in made.runs()] == [
+        (HIDDEN, 1),
+        (HIDDEN, 2),
+        (OURS, 2),
+        (OURS, 7),
+    ]
+
+
 def test_the_plan_counts_and_estimates(small):
     made = small(
         [HIDDEN, PAPER], [3, 5], seeds=(1, 2), only={PAPER: ((5,), (2,))}, bounded=(PAPER,)

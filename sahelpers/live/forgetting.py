@@ -327,11 +327,19 @@ class AmnesiaController(Controller):
 
 
 def _share_done(step: int, distances: list[float], config: AmnesiaConfig) -> float:
-    """How much of a run is done, from 0 to 1: by its steps or by the way to the surrogate."""
-    by_steps = (step + 1) / config.max_steps()
-    whole_way = max(distances[0] - config.tolerance, 1e-9)
-    by_distance = (distances[0] - distances[-1]) / whole_way
-    return min(1.0, max(by_steps, by_distance))
+    """How much of a run is done, from 0 to 1.
+
+    It ends with its budget of steps, or `cooldown` steps after it came close to the surrogate.
+    """
+    taken = step + 1
+    came_close = next((k + 1 for k, d in enumerate(distances) if d <= config.tolerance), None)
+    if came_close is None:
+        whole_way = max(distances[0] - config.tolerance, 1e-9)
+        way = max(0.0, (distances[0] - distances[-1]) / whole_way)
+        by_distance = way * taken / (taken + config.cooldown)
+    else:
+        by_distance = taken / (came_close + config.cooldown)
+    return min(1.0, max(taken / config.max_steps(), by_distance))
 
 
 def _classes(chain: Chain) -> tuple[int, ...]:
