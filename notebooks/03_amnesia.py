@@ -391,7 +391,7 @@ if "attack" in result.history:
         f"at most {float(weight.max()):.3f}, at the end {float(weight[-1]):.4f}", fontsize=10
     )
 middle.set(xlabel="step", ylabel="nats still missing\nto the price asked for")
-right.set(xlabel="step", ylabel="weight of the attack", yscale="log")
+right.set(xlabel="step", ylabel="weight of the attack", ylim=(0, None))
 plt.show()
 
 # %% [markdown]
@@ -526,7 +526,7 @@ _ = ax.legend(frameon=False, fontsize=8)
 #
 # <details><summary>Solution</summary>
 #
-# Without the shadow the attacker meets the model as it is, and nothing asks for a price that outlasts training further. So the price after it is lower than the default's, and kept digits pay less. More replay (`GAMMA`) makes kept digits pay less and slows the forgetting. More consolidation (`EWC_LAMBDA`) ties the weights to those that remember. A stronger attacker (`W_ATTACK`, `PUSH`) raises the price, and kept digits pay for it.
+# Without the shadow the attacker meets the model as it is, and nothing asks for a price that outlasts training further. So the price after it is lower than the default's, and kept digits pay less. More replay (`GAMMA`) makes kept digits pay less and slows the forgetting. More consolidation (`EWC_LAMBDA`) ties the weights to those that remember. A larger budget (`KEPT_BUDGET`) lets the attacker weigh more at the end, which raises the price, and kept digits pay for it.
 #
 # </details>
 

@@ -335,9 +335,10 @@ WORDS = (
 )
 figure, axes = plt.subplots(1, 3, figsize=(10, 3.6), layout="constrained", sharey=True)
 for ax, rung, words in zip(axes, dict.fromkeys(rung for rung, _ in costs), WORDS, strict=True):
-    for k, name in enumerate(name for at, name in compared if at == rung):
+    for name in (name for at, name in compared if at == rung):
         nats = excess(rung, name)
-        ax.plot(list(nats), list(nats.values()), ms=4, label=name, **sa.plots.line_style(k, name))
+        style = sa.plots.line_style(int(name == "version 4"), name)  # not that of version 3
+        ax.plot(list(nats), list(nats.values()), ms=4, label=name, **style)
     ax.axhline(0, color=sa.plots.RETRAINED, lw=2, label="retrained")
     ax.set(title=rung, xlabel=words)
     if 0 in nats:

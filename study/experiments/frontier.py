@@ -206,7 +206,7 @@ def prices(records: Sequence[Record]) -> Prices:
 
 def picture(done: Mapping[Model, Record], known: Prices) -> bytes:
     """The exchange as PNG, a panel for each digit."""
-    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    figure = Figure(figsize=(11, 5), layout="constrained")
     axes = figure.subplots(1, len(DIGITS), sharex=True)
     for ax, (digit, runs) in zip(axes, points(done).items(), strict=True):
         for k, (run, of_value) in enumerate(runs.items()):
@@ -222,7 +222,8 @@ def picture(done: Mapping[Model, Record], known: Prices) -> bytes:
         ax.set_title(f"digit {digit}")
         ax.set_xlabel("kept digits: rise of the negative ELBO, nats")
     axes[0].set_ylabel("price of the digit, trained further, nats")
-    axes[0].legend()
+    lines = axes[0].get_legend_handles_labels()
+    figure.legend(*lines, loc="outside lower center", ncols=3, frameon=False)
     return as_png(figure)
 
 
@@ -270,7 +271,6 @@ images of the forgotten digit cost afterwards, and the more the kept digits pay.
 budget of 0.9 (`KEPT_BUDGET`) is the default. *Version 4* with a weight of 0.06 (`W_ATTACK`) is the
 default before, whose attacker's weight stays, and the other runs change that. On both digits and
 seeds knobs were chosen.
-
 
 {changed}
 
