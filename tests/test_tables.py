@@ -262,7 +262,7 @@ def test_without_a_line_of_the_ladder_the_page_says_what_to_run():
     assert f"1. {results_page.NOT_YET}\n" in page
     assert "0 of ours, 0 hidden, 0 masked, 0 retrained" in page
     assert "How often these rules convict a retrained model is not measured yet." in page
-    assert "In 0 of 0 models relearning" in page
+    assert "In 0 of 0 models (0 of 0 of ours) relearning" in page
     assert "{" not in page
     assert not any(line.startswith(("| digit", "| method")) for line in page.splitlines())
     page = results_page.scoreboard_page([])
@@ -277,7 +277,10 @@ def test_the_page_with_lines_of_the_ladder():
     for k, line in enumerate(results_page.ladder_lines(findings), 1):
         assert f"\n{k}. {line}\n" in page
     assert "2 of ours, 1 to 2 hidden, 1 masked, 3 retrained" in page
-    assert "In 1 of 15 models relearning with all weights had not stopped improving" in page
+    assert (
+        "In 1 of 15 models (0 of 4 of ours) relearning with all weights had not stopped improving"
+        in page
+    )
     assert "How often these rules convict a retrained model is not measured yet." in page
     assert f"it still says so on: {'; '.join(f'{rung}: 2 of 2' for rung in RUNGS)}." in page
     assert results_page.digit_table(findings) in page
@@ -307,7 +310,8 @@ def test_the_ladder_in_lines_speaks_of_the_digits_that_count():
     findings = tables.audit(lines((3, 9)))[PLACE, OURS]
     first, *others = results_page.ladder_lines(findings)
     passed = (
-        "every attack is shown to find less than a third of what it finds in models that remember"
+        "every attack of this ladder is shown to find less than a third of what it finds in models "
+        "that remember"
     )
     assert first.startswith(
         f"Of 1 digits: on 1 (3) {passed}. The others (9) do not count: a model "
@@ -323,14 +327,16 @@ def test_the_ladder_in_lines_speaks_of_the_digits_that_count():
     first, *others = results_page.ladder_lines(findings)
     assert first == (
         f"Of 3 digits: on 1 (3) {passed}; on 1 (4) an attack finds that memory remains; on 1 (6) "
-        "an attack cannot tell yet. These attacks were not made yet on the "
+        "an attack cannot tell yet. Of the 15 verdicts 13 are alike and 0 resist; in 15 the digit "
+        "is shown to cost more than in models that never saw it, which is a trace of forgetting "
+        "and no merit. These attacks were not made yet on the "
         "digits 0 1 2 5 7 8 9."
     )
     assert others[0] == "Other labels: alike on 3 (3 4 6) of 3."
     assert "alike on 1 (3), undecided on 1 (6), memory remains on 1 (4) of 3." in others[2]
     findings[6][HEALED_OTHER] = replace(findings[6][HEALED_OTHER], verdict=DAMAGED)
     first, *_ = results_page.ladder_lines(findings)
-    assert "; on 1 (6) the kept digits are damaged. These" in first
+    assert "; on 1 (6) the kept digits are damaged. Of the 15 verdicts 13 are" in first
     assert results_page.ladder_lines({}) == [results_page.NOT_YET]
 
 

@@ -80,6 +80,10 @@ def shown(found: list[dict[str, Any]]) -> str:
         return "Ours or the retrained model is not measured yet: `python -m study effort`."
     steps = list(cost["ours"])
     excess = cost["retrained"][steps[-1]] - cost["ours"][steps[-1]]
+    third = ""
+    if "masked" in cost:
+        gap = cost["retrained"][steps[-1]] - cost["masked"][steps[-1]]
+        third = f" A third of what is found in the masked model there are {gap / 3:.1f} nats."
     rows = [
         [name, *(f"{of[n]:.1f}" if n in of else "" for n in steps)] for name, of in cost.items()
     ]
@@ -95,8 +99,8 @@ def shown(found: list[dict[str, Any]]) -> str:
         )
         + f". At {steps[-1]:,} steps ours is {abs(excess):.1f} nats "
         + ("cheaper" if excess > 0 else "more expensive")
-        + f" than the retrained one. The ladder stops at {LadderConfig().heal_steps:,} steps, and "
-        "its verdicts hold for that."
+        + f" than the retrained one.{third} This is one model of one digit. The ladder stops at "
+        f"{LadderConfig().heal_steps:,} steps, and its verdicts hold for that."
     )
 
 
