@@ -357,7 +357,7 @@ for what, value in by_closed.items():
         holds = "holds" if value >= 0.5 else fails
         print(f"{what}: the planted ghost is seen in at least half: {holds}")
     else:
-        holds = "holds" if value <= 1 / baseline.num_classes else fails
+        holds = "holds" if value <= 0.1 else fails
         print(f"{what}: seen as a {target} no more often than by chance: {holds}")
 
 # %% [markdown]

@@ -463,7 +463,7 @@ def test_a_raised_recipe_makes_the_runs_that_use_it_missing_and_no_others(
 ):
     made = small(METHODS, [3])
     made.run()
-    forgetting = set(list(METHODS)[:12])
+    forgetting = set(list(METHODS)[:11])
     assert forgetting == {m for m in METHODS if "ours" in m or "Amnesia" in m}
     descending = forgetting | {MASKED, "saliency mask", "projection"}
     for recipe, expected in ((amnesia, descending), (fisher, forgetting), (training, {*METHODS})):
