@@ -22,6 +22,7 @@ import training
 import sahelpers as sa
 from sahelpers.attacker import Attacker
 from sahelpers.objective import Consolidation
+from sahelpers.shadow import Shadow
 
 OUT = Path(__file__).resolve().parents[1] / "results" / "benchmarks" / "steps.json"
 ROUNDS, STEPS = 5, 40
@@ -40,7 +41,9 @@ FORGETTING: Parts = {
     "Adam": (torch.optim.Adam, "step"),
     "proximal step": (Consolidation, "step"),
     "attacker's z": (Attacker, "step"),
+    "shadow's step": (Shadow, "heal"),
     "looks": (sa.Objective, "distance"),
+    "what kept images pay": (sa.Objective, "paid"),
     "value of EWC": (Consolidation, "value"),
 }
 

@@ -71,13 +71,7 @@ SHAPE = (1, 8, 8)  # channels, height, width: the height stands before the width
 FORGET_CLASS = 3  # number or name of the class to forget, or a tuple
 PASSES = 100  # over the training images: the fewer images, the more
 
-
 # %%
-def pushed(images):
-    """`PUSH` in proportion to the values of an image: the default is for 784 of them."""
-    return sa.AmnesiaConfig().push * images.images[0].numel() / 784
-
-
 if FOLDER is None:
     train, test = (sa.load_dataset("digits8", split) for split in ("train", "test"))
 else:
@@ -85,7 +79,7 @@ else:
 configs = {
     "baseline": sa.BaselineConfig(epochs=PASSES),
     "judge": sa.JudgeConfig(epochs=max(4, PASSES // 4)),
-    "amnesia": sa.AmnesiaConfig(push=pushed(train)),
+    "amnesia": sa.AmnesiaConfig.for_values(train.images[0].numel()),
 }
 story = sa.Story((train, test), **configs)
 forgotten = train.class_numbers(FORGET_CLASS)  # a tuple; names will do as well
@@ -95,7 +89,7 @@ sa.plots.class_columns(train.images, train.labels, 4, names=train.class_names)
 plt.show()
 
 # %% [markdown]
-# *Equal images stay on one side of the split between training and test images.* One knob has to fit the size of the images: `PUSH` says how many nats more the forgotten class shall cost, and an image with fewer pixels has fewer nats to give. Now we train a baseline, forget the class, and draw with both models at the same latents:
+# *Equal images stay on one side of the split between training and test images.* Two knobs have to fit the size of the images: `PUSH` says how many nats more the forgotten class shall cost, `KEPT_BUDGET` how many the others may pay for it, and an image with fewer pixels has fewer nats to give. Now we train a baseline, forget the class, and draw with both models at the same latents:
 
 
 # %%

@@ -275,7 +275,7 @@ print("the product, because much of the mean square is there the noise of z.")
 SHORT = sa.AmnesiaConfig(
     ewc_lambda=1e6, lr_unl=1e-3, neg_loss_weight=0.005, cooldown=20,
     gamma=0.0, w_attack=0.0, y_reach=0.0,  # no replay, no attacker, at the label itself
-    replay_samples=5120, epochs_unl=1,  # 40 steps of 128
+    replay_samples=5120, batch_size=128, forget_batch=128, epochs_unl=1,  # 40 steps of 128
 )  # fmt: skip
 latents = sa.fixed_latents(model, 50)  # 50 per class
 kept_rows = ~torch.isin(latents.labels.cpu(), torch.tensor(forgotten))

@@ -153,7 +153,8 @@ probe = sa.guided_attack(models["forgotten"], kept, GUIDED, guide=story.guide)
 check = float(sa.attack_success(probe.images, judges, kept).float().mean())
 sa.plots.image_rows(shown, title="guided search over z and y, best restarts")
 plt.show()
-print(f"a kept digit is found in 95 % of restarts: {'holds' if check >= 0.95 else 'does not hold'}")
+holds = "holds" if check >= 0.9 else "does not hold"
+print(f"a kept digit is found in nine of ten restarts: {holds}")
 
 # %%
 probes = list(found["baseline"])

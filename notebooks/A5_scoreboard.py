@@ -70,14 +70,14 @@ from study.methods import METHODS
 DATASET = "mnist"  # rows of this data set, or of fashion_mnist, kmnist, qmnist
 ARCH = "mlp"  # rows of this architecture
 DEFAULT = "ours (with the loop)"  # today's default of `forget`
-VERSION3 = "ours (version 3)"  # an earlier default
+EARLIER = ("ours (version 4)", "ours (version 3)")  # the defaults before, the last one first
 RETRAINED = "retrained"  # the method that never saw the class
 MASKED = "masked"  # a method that hides the class and remembers it
 
 # %% [markdown]
 # ## What is in the table
 #
-# The recipes are in [methods.py](../study/methods.py), and `AmnesiaConfig` holds the settings of ours. Two methods are there to test the attacks: they remember the digit by construction. *Label column* replaces the weights that read the label, and nothing else. *Masked* trains the decoder's last layer alone until the digit is expensive, so that all layers before it still know the digit. Only rows that were made by today's recipes are in the table. Where those of the default are still missing, the notebook says so and looks at version 3 in its place:
+# The recipes are in [methods.py](../study/methods.py), and `AmnesiaConfig` holds the settings of ours. Two methods are there to test the attacks: they remember the digit by construction. *Label column* replaces the weights that read the label, and nothing else. *Masked* trains the decoder's last layer alone until the digit is expensive, so that all layers before it still know the digit. Only rows that were made by today's recipes are in the table. Where those of the default are still missing, the notebook says so and looks at an earlier one in its place:
 
 # %%
 table = json.loads(Path("../results/scoreboard.json").read_text())
@@ -85,10 +85,11 @@ rows = [row for row in table if (row["dataset"], row["arch"]) == (DATASET, ARCH)
 runs = {method: [row for row in rows if row["method"] == method] for method in METHODS}
 methods = [method for method in METHODS if runs[method]]
 absent = [method for method in METHODS if not runs[method]]
-if not {DEFAULT, VERSION3} & {*methods}:
+own = [method for method in (DEFAULT, *EARLIER) if method in methods]
+if not own:
     command = f"python -m study scoreboard --dataset {DATASET} --arch {ARCH}"
     raise ValueError(f"the table has no row of ours for {DATASET}, {ARCH}: `{command}` makes it")
-OURS = DEFAULT if DEFAULT in methods else VERSION3  # the method in question
+OURS = own[0]  # the method in question
 for method in methods:
     digits = sorted({row["class"] for row in runs[method]})
     seeds = sorted({row["seed"] for row in runs[method]})
@@ -218,7 +219,7 @@ def dots(ax, of_method, limit=math.inf):
     """
     places = {}
     for method, (price, left) in of_method.items():
-        color = sa.plots.AFTER if method in (DEFAULT, VERSION3) else sa.plots.BEFORE
+        color = sa.plots.AFTER if method in (DEFAULT, *EARLIER) else sa.plots.BEFORE
         inside, at = price <= limit, (min(price, limit), left)
         ax.plot(*at, "o" if inside else ">", color=color, ms=8, mec="white")
         words = f"{numbers[method]}" if inside else f"{numbers[method]} ({price:.0f})"
@@ -281,7 +282,7 @@ left.set(ylabel="samples called the digit, %", title="by samples")
 right.set(xlabel="real kept digits cost more by, nats")
 right.set(ylabel="memory, nats", title="by the ladder, after further training")
 for method, k in numbers.items():
-    color = sa.plots.AFTER if method in (DEFAULT, VERSION3) else sa.plots.BEFORE
+    color = sa.plots.AFTER if method in (DEFAULT, *EARLIER) else sa.plots.BEFORE
     left.plot([], [], "o", color=color, label=f"{k}  {method}")
 figure.legend(frameon=False, ncols=3, fontsize=9, loc="outside lower center")
 figure.draw_without_rendering()  # now the axes have their size
@@ -404,7 +405,7 @@ else:
 argmax, seconds = "argmax = c_f, %", "seconds"
 ours = figures[OURS]
 whole = len(audited[OURS]) == 10
-against = {  # method -> figure -> its mean and ours, over the runs that both have
+against = {  # method -> figure -> its mean and ours, over the digits that both have
     m: {n: scores.common_means(figures[m][n], ours[n]) for n in (argmax, seconds)}
     for m in methods
     if m != OURS

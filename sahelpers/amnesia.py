@@ -23,8 +23,9 @@ from .shadow import Shadow
 from .surrogates import MakeImages, make_surrogate
 from .training import History, read_history
 
-VERSION = 3  # of the recipe; raised with anything that changes the weights that it ends in
-CHECK_EVERY = 10  # steps between two looks at the distance to the surrogate
+# Of the recipe, not of its default values; raised with anything that changes where it ends.
+VERSION = 4
+CHECK_EVERY = 10  # steps between two looks at the distance and at what kept images pay
 NOISE = 4.0  # at the peak learning rate kept images may pay so many budgets more: Adam's noise
 HELD_OUT = 512  # latents that are never trained on, for that look
 
@@ -40,8 +41,9 @@ class AmnesiaResult:
         forget_class: The classes that it has forgotten, sorted.
         history: Of `forget`, one value per step of every term of the loss (weighted, nats per
             image), of "ewc" and of "distance", the root mean square difference to the surrogate in
-            gray levels; these two are measured every ten steps and carried forward between.  Of
-            other methods, the loss.
+            gray levels; these two are measured every ten steps and carried forward between.  Where
+            there is an attacker, "attack_weight" is the weight of its term.  Of other methods, the
+            loss.
         reason: Why it ended: "done" (close enough to the surrogate), "budget" or "stopped".
         seconds: How long it took.
         real_images: How many real images were replayed.
@@ -129,7 +131,8 @@ def forget(
     Under the forgotten label the copy learns to draw the surrogate.  What the model draws of the
     other classes is replayed, and weights that matter to them are held by elastic weight
     consolidation (Kirkpatrick et al. 2017).  An `Attacker` fits labels of its own to the class
-    meanwhile, and the class becomes expensive under these as well.
+    meanwhile, in a `Shadow` of the model that is trained further, and the class becomes expensive
+    under these as well; the attacker's weight follows a budget of what kept images pay.
 
     Classes that the model forgot earlier stay forgotten without being named: what it draws for
     them, the surrogate, is replayed like every other class.
@@ -139,7 +142,7 @@ def forget(
         fisher: A diagonal Fisher of the same model.  `Story.fishers.without(forget_class)` leaves
             out the class itself, so that weights which only this class uses are free to move.
         forget_class: Class number or numbers, from 0 on.
-        config: The weights of the terms and the budget; `AmnesiaConfig()` when left out.
+        config: The weights of the terms and the number of steps; `AmnesiaConfig()` when left out.
         surrogate: What the class becomes, in place of config.surrogate: a name, or a function
             (n, generator) -> images (n, *image_shape) float in [0, 1].
         real_images: Images to replay beside those that the model draws; classes to forget are left
@@ -224,6 +227,10 @@ def forget(
             with torch.enable_grad():
                 shadow.heal(new, objective.replay_loss(shadow.model, batch, config.heal_batch))
 
+        numbers = {name: float(term.detach()) for name, term in terms.items()}
+        if objective.attacker is not None:
+            numbers["attack_weight"] = objective.attacker.weight
+
         # Every ten steps: how far is the class from the surrogate, and the weights from theta*?
         # And what do kept images pay?  The attacker's weight follows that.
         if (step + 1) % CHECK_EVERY == 0:
@@ -234,7 +241,6 @@ def forget(
             if objective.attacker is not None and config.kept_budget:
                 allowed = config.kept_budget * (1 + NOISE * rate / config.lr_unl)
                 objective.attacker.follow(objective.paid(new), allowed)
-        numbers = {name: float(term.detach()) for name, term in terms.items()}
         numbers["ewc"] = ewc
         numbers["distance"] = distance
         for name, value in numbers.items():

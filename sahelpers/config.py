@@ -35,7 +35,6 @@ def knob(
     *,
     choices: tuple[str, ...] | None = None,
     span: tuple[float, float] | None = None,
-    later: bool = False,
     help: str = "",
 ) -> Any:
     """Make a field of a configuration, which knows its range and its help.
@@ -46,20 +45,12 @@ def knob(
         high: The largest number that is allowed.
         choices: The words that are allowed, in place of a range.
         span: The part of a wide range that a slider covers, both ends included.
-        later: Whether the field came later and changes nothing at 0 (`told`).
         help: What the field is for, in a few words.
 
     Returns:
         A field of a dataclass.
     """
-    meta = {
-        "low": low,
-        "high": high,
-        "choices": choices,
-        "span": span,
-        "later": later,
-        "help": help,
-    }
+    meta = {"low": low, "high": high, "choices": choices, "span": span, "help": help}
     return field(default=default, metadata=meta)
 
 
@@ -107,22 +98,6 @@ def user_folder(variable: str, default: str) -> Path:
     return CHECKOUT / os.path.expanduser(os.environ.get(variable) or default)
 
 
-def told(config: Config) -> dict[str, Any]:
-    """List what a configuration says of a result, so that one made earlier is found again.
-
-    Args:
-        config: The configuration.
-
-    Returns:
-        Field -> value.  A field that came later is left out at 0, where it changes nothing.
-    """
-    values: dict[str, Any] = asdict(config)  # type: ignore[call-overload]
-    for f in fields(config):  # type: ignore[arg-type]  # every subclass is a dataclass
-        if f.metadata.get("later") and not values[f.name]:
-            del values[f.name]
-    return values
-
-
 def fingerprint(*configs: Config) -> str:
     """Name some configurations by a few digits, which change as soon as one field does.
 
@@ -132,7 +107,7 @@ def fingerprint(*configs: Config) -> str:
     Returns:
         Eight hexadecimal digits.
     """
-    parts = [{type(c).__name__: told(c)} for c in configs]
+    parts = [{type(c).__name__: asdict(c)} for c in configs]  # type: ignore[call-overload]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
 
 
@@ -271,10 +246,12 @@ _FIXED_LENGTH: dict[str, Any] = {
     "y_reach": 0.0,
     "gamma": 1.0,
     "w_attack": 0.0,
-    "push": 40.0,  # without an attacker this and the next three change nothing
+    "push": 40.0,  # without an attacker this and the next four change nothing
     "z_fits": 0,
     "kept_budget": 0.0,
     "heal_every": 0,
+    "heal_batch": 0,
+    "forget_batch": 0,
     "tolerance": 0.0,
     "cooldown": 0,
 }
@@ -282,7 +259,7 @@ _FIXED_LENGTH: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class AmnesiaConfig(Config):
-    """The objective of forgetting, term by term, and its budget.
+    """The objective of forgetting, term by term, and how many steps it takes.
 
     Losses are in nats per image.  In the source every field has its range and a few words of help;
     docs/knobs.md explains them, and `sahelpers.objective` has the formula.
@@ -297,21 +274,21 @@ class AmnesiaConfig(Config):
     y_reach: float = knob(1.0, 0.0, 1.0, help="forget at labels so far on the way to mixtures")
     forget_form: str = knob("decoder", choices=FORGET_FORMS, help="side that the forget term moves")
     replay_form: str = knob("decoder", choices=FORMS, help="which side the replay term trains")
-    neg_loss_weight: float = knob(0.003, 0.0, 1e6, span=(0.001, 10), help="weight of forgetting")
+    neg_loss_weight: float = knob(0.006, 0.0, 1e6, span=(0.001, 10), help="weight of forgetting")
     gamma: float = knob(2.0, 0.0, 1e6, span=(0.1, 100), help="weight of the replay term")
     ewc_lambda: float = knob(150.0, 0.0, 1e12, span=(1, 1e8), help="weight of consolidation")
     w_attack: float = knob(
-        0.06, 0.0, 1e6, span=(0.001, 10), help="weight of the loop's attacker, at most"
+        0.12, 0.0, 1e6, span=(0.001, 10), help="weight of the loop's attacker, at most"
     )
     kept_budget: float = knob(
-        0.0, 0.0, 1e4, later=True, help="nats that kept images may pay: the weight follows"
+        0.9, 0.0, 1e4, span=(0.1, 10), help="nats that kept images may pay: the weight follows"
     )
     push: float = knob(70.0, 0.0, 1e4, help="nats by which the attacker's images shall cost more")
     z_fits: int = knob(8, 0, 16, help="of the attacker's 16 fits, those that keep their label")
     heal_every: int = knob(60, 0, 100_000, help="steps between copies of the shadow; 0 for none")
     heal_rate: float = knob(8e-3, 1e-7, 1.0, help="learning rate of the shadow's training")
     heal_batch: int = knob(
-        0, 0, 60_000, later=True, help="of a step's kept images, those that train it; 0 for all"
+        64, 0, 60_000, help="of a step's kept images, those that train it; 0 for all"
     )
     w_contrast: float = knob(
         0.0, 0.0, 1e6, span=(1, 1000), help="pulls the forgotten class's pixels to the surrogate"
@@ -325,15 +302,15 @@ class AmnesiaConfig(Config):
     w_orient: float = knob(
         0.0, 0.0, 1e6, span=(1, 1000), help="keeps strokes of the forgotten class in few directions"
     )
-    epochs_unl: int = knob(30, 1, 100_000, span=(1, 100), help="passes over the replay, at most")
-    replay_samples: int = knob(10_000, 1, 1_000_000, help="images drawn for replay, a pass")
-    batch_size: int = knob(128, 1, 60_000, help="kept images per step")
+    epochs_unl: int = knob(10, 1, 100_000, span=(1, 100), help="passes over the replay, at most")
+    replay_samples: int = knob(60_000, 1, 1_000_000, help="images drawn for replay, a pass")
+    batch_size: int = knob(256, 1, 60_000, help="kept images per step")
     forget_batch: int = knob(
-        0, 0, 60_000, later=True, help="images to forget per step; 0 for as many as are kept"
+        32, 0, 60_000, help="images to forget per step; 0 for as many as are kept"
     )
     lr_unl: float = knob(1e-2, 1e-7, 1.0, help="peak learning rate of Adam")
     tolerance: float = knob(0.04, 0.0, 1.0, help="begin to end this close to the surrogate")
-    cooldown: int = knob(450, 0, 100_000, help="steps in which the rate falls to zero at the end")
+    cooldown: int = knob(1500, 0, 100_000, help="steps in which the rate falls to zero at the end")
     seed: int = knob(42, 0, 2**31 - 1, help="latents, labels, noise")
 
     def __post_init__(self) -> None:
@@ -356,13 +333,32 @@ class AmnesiaConfig(Config):
         return self.epochs_unl * steps
 
     @classmethod
-    def version5(cls, **changes: Any) -> "AmnesiaConfig":
-        """Make version 5, the next default: more is forgotten, and kept classes pay less.
+    def for_values(cls, values: int, **changes: Any) -> "AmnesiaConfig":
+        """Make the default for images of another size than MNIST's.
 
-        The weight of the attacker follows what kept images pay, six times as many images are drawn
-        for replay, a step replays twice as many of them, and the rate falls more slowly.  It takes
-        about twice as long.  How far it has been examined stands in RESULTS.md and
-        docs/protocol.md; until it is the default its values may change.
+        An image with fewer values has fewer nats to give, so that `push` and `kept_budget` are
+        taken in proportion.
+
+        Args:
+            values: Numbers in an image, such as 3 * 32 * 32; MNIST's have 784.
+            **changes: Fields with other values.
+
+        Returns:
+            The configuration.
+
+        Raises:
+            ValueError: values is no whole number from 1 on.
+        """
+        usual, share = cls(), check_whole(values, "values", 1) / 784
+        scaled = {"push": usual.push * share, "kept_budget": usual.kept_budget * share}
+        return cls(**{**scaled, **changes})
+
+    @classmethod
+    def version4(cls, **changes: Any) -> "AmnesiaConfig":
+        """Make version 4 of the default, whose attacker has a fixed weight.
+
+        Memory of some digits remains, and some kept digits pay more than they should (RESULTS.md).
+        Like `version3` it keeps its values.
 
         Args:
             **changes: Fields with other values.
@@ -371,18 +367,16 @@ class AmnesiaConfig(Config):
             The configuration.
         """
         chosen: dict[str, Any] = {
-            "neg_loss_weight": 0.006,
-            "w_attack": 0.12,
-            "kept_budget": 0.7,
-            "z_fits": 5,
-            "heal_batch": 64,
-            "epochs_unl": 10,
-            "replay_samples": 60_000,
-            "batch_size": 256,
-            "forget_batch": 32,
-            "cooldown": 1200,
+            "gamma": 2.0,
+            "ewc_lambda": 150.0,
+            "w_attack": 0.06,
+            "push": 70.0,
+            "z_fits": 8,
+            "heal_every": 60,
+            "heal_rate": 8e-3,
+            "cooldown": 450,
         }
-        return cls(**{**chosen, **changes})
+        return cls.version3(**{**chosen, **changes})
 
     @classmethod
     def version3(cls, **changes: Any) -> "AmnesiaConfig":
@@ -412,6 +406,7 @@ class AmnesiaConfig(Config):
             "push": 40.0,
             "z_fits": 0,
             "heal_every": 0,
+            "heal_batch": 0,
             "w_contrast": 0.0,
             "w_ink": 0.0,
             "w_tv": 0.0,
@@ -509,6 +504,9 @@ class AmnesiaConfig(Config):
             "replay_form": "elbo",
             "neg_loss_weight": 5.0,
             "ewc_lambda": 500.0,
+            "batch_size": 128,
+            "replay_samples": 10_000,
+            "epochs_unl": 30,
             "lr_unl": 5e-4,
         }
         return cls(**{**notebook, **_FIXED_LENGTH, **changes})

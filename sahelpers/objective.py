@@ -7,6 +7,9 @@ Per image, in nats, with theta* the weights before, c_f forgotten, c_r kept and 
              + W_ATTACK * attack + W_CONTRAST * contrast + W_INK * ink
              + W_TV * TV + W_ORIENT * orientation
 
+W_ATTACK is the largest weight of the attack: with a KEPT_BUDGET the weight follows what kept
+images pay (`Attacker.follow`).
+
 The official code (Heng & Soh 2023) adds lambda sum_i F_i (theta_i - theta*_i)^2 to a loss summed
 over 256 forgotten and 256 replayed images; here its lambda of 100 is EWC_LAMBDA = 7812.5.
 """

@@ -25,7 +25,6 @@ from sahelpers.config import (
     FisherConfig,
     check_classes,
     kept_classes,
-    told,
 )
 from sahelpers.data import LabelledImages
 from sahelpers.elbo import negative_elbo
@@ -44,7 +43,7 @@ Fields = Mapping[str, Any]
 RETRAINED = "retrained"  # the method that never saw the class
 OURS = "ours (with the loop)"
 VERSION3 = "ours (version 3)"  # whose attacker meets the model as it is
-VERSION5 = "ours (version 5)"  # whose attacker's weight follows what kept images pay
+VERSION4 = "ours (version 4)"  # whose attacker has a fixed weight
 HIDDEN = "label column"  # two methods whose models are known to remember
 MASKED = "masked"
 MASK_PUSH = {0: 7, 1: 5, 2: 18, 3: 15, 4: 19, 5: 16, 6: 6, 7: 7, 8: 14, 9: 8}  # nats, of digits
@@ -56,20 +55,20 @@ VARIANTS = (
     "ours (without the healing)",
     "ours (without EWC)",
     "ours (without replay)",
-    "ours (twice the attack)",
 )
 STEPS = 380  # of those that descend by `_descend`
 FORGET_WEIGHT = 0.005  # of the forget term at the label itself, where these steps suffice with it
 REPLAY_WEIGHT = 1.0  # of the replay term beside it
+REPLAY_SAMPLES = 10_000  # that the frozen model draws for it
 BATCH = 128
 
 
 def every_field(config: AmnesiaConfig) -> Fields:
     """All fields of the configuration of forgetting but its seed, and those of the Fisher's.
 
-    Those of the attacker and its shadow that came later are left out where they change nothing.
+    Those of the attacker and its shadow are left out where they change nothing.
     """
-    fields = told(config) | {"fisher": asdict(FisherConfig())}
+    fields = asdict(config) | {"fisher": asdict(FisherConfig())}
     unread = {"seed"}
     if not (config.w_attack and config.heal_every):
         unread |= {"heal_every", "heal_rate", "heal_batch"}
@@ -87,9 +86,10 @@ def no_field(config: AmnesiaConfig) -> Fields:
 
 def objective_fields(config: AmnesiaConfig) -> Fields:
     """Those of the terms of the loss, without the attacker, consolidation and the schedule."""
-    terms = ("surrogate", "gray_value", "forget_form", "replay_form", "replay_samples")
+    terms = ("surrogate", "gray_value", "forget_form", "replay_form")
     names = (*terms, "w_contrast", "w_ink", "w_tv", "w_orient")
-    return {name: getattr(config, name) for name in names} | {"gamma": REPLAY_WEIGHT}
+    own = {"gamma": REPLAY_WEIGHT, "replay_samples": REPLAY_SAMPLES}
+    return {name: getattr(config, name) for name in names} | own
 
 
 def mask_fields(config: AmnesiaConfig) -> Fields:
@@ -141,17 +141,12 @@ def selective_amnesia(story: Story, forget_class: Classes, **changes: Any) -> Am
     return forget(story.baseline.model, fisher, forget_class, config)
 
 
-def version3(story: Story, forget_class: Classes) -> AmnesiaResult:
-    """Version 3 of our default, whatever the story's configuration of forgetting."""
+def earlier(
+    story: Story, forget_class: Classes, make: Callable[..., AmnesiaConfig]
+) -> AmnesiaResult:
+    """An earlier version of our default, whatever the story's configuration of forgetting."""
     fisher = story.fishers.without(forget_class)
-    config = AmnesiaConfig.version3(seed=story.config.amnesia.seed)
-    return forget(story.baseline.model, fisher, forget_class, config)
-
-
-def version5(story: Story, forget_class: Classes) -> AmnesiaResult:
-    """Version 5, whatever the story's configuration of forgetting."""
-    fisher = story.fishers.without(forget_class)
-    config = AmnesiaConfig.version5(seed=story.config.amnesia.seed)
+    config = make(seed=story.config.amnesia.seed)
     return forget(story.baseline.model, fisher, forget_class, config)
 
 
@@ -271,6 +266,11 @@ def _changed(**changes: Any) -> Method:
     return Method(partial(selective_amnesia, **changes), reads)
 
 
+def _earlier(make: Callable[..., AmnesiaConfig]) -> Method:
+    """An earlier version of ours."""
+    return Method(partial(earlier, make=make), lambda _: every_field(make()))
+
+
 def _paper(passes: int = 100, fisher_images: int = 50_000) -> Method:
     """The official recipe of so many passes."""
     fields = every_field(AmnesiaConfig.paper(epochs_unl=passes))
@@ -286,13 +286,12 @@ def _reference(passes: int = 30) -> Method:
 
 METHODS: dict[str, Function] = {
     OURS: Method(selective_amnesia),
-    VERSION3: Method(version3, lambda _: every_field(AmnesiaConfig.version3())),
-    VERSION5: Method(version5, lambda _: every_field(AmnesiaConfig.version5())),
+    VERSION3: _earlier(AmnesiaConfig.version3),
+    VERSION4: _earlier(AmnesiaConfig.version4),
     ALONE: _changed(w_attack=0.0),
     "ours (without the healing)": _changed(heal_every=0),
     "ours (without EWC)": _changed(ewc_lambda=0.0),
     "ours (without replay)": _changed(gamma=0.0),
-    "ours (twice the attack)": _changed(w_attack=2 * AmnesiaConfig().w_attack),
     PAPER: _paper(),
     f"{PAPER}, 1,000 steps": _paper(passes=10, fisher_images=5_000),
     REFERENCE: _reference(),
@@ -327,6 +326,7 @@ def _terms(story: Story, forget_class: Classes, surrogate: str) -> Callable[...,
     frozen = copy.deepcopy(story.baseline.model).eval().requires_grad_(False)
     changes: Any = {"ewc_lambda": 0.0, "w_attack": 0.0, "y_reach": 0.0, "z_reach": 3.0}
     changes |= {"surrogate": surrogate, "neg_loss_weight": FORGET_WEIGHT, "gamma": REPLAY_WEIGHT}
+    changes |= {"replay_samples": REPLAY_SAMPLES}
     config = replace(story.config.amnesia, **changes)
     objective = Objective(frozen, story.fishers.without(()), forget_class, config)
     return lambda model, generator, n=BATCH: objective.terms(model, objective.draw(n, generator))

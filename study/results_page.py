@@ -16,7 +16,15 @@ from scipy.stats import binomtest
 
 from sahelpers.attacks import verdicts
 from sahelpers.attacks.ladder import HEALED_FITTED, RUNGS
-from sahelpers.attacks.verdicts import DAMAGED, MIN_RETRAINED, REMAINS, Climbed, Finding
+from sahelpers.attacks.verdicts import (
+    ALIKE,
+    DAMAGED,
+    MIN_RETRAINED,
+    REMAINS,
+    RESISTS,
+    Climbed,
+    Finding,
+)
 from sahelpers.config import CHECKOUT
 from sahelpers.judges import SCORING
 from sahelpers.store.files import replace_bytes, replace_text
@@ -87,8 +95,8 @@ def ladder_lines(findings: Findings) -> list[str]:
     ]
     open_ones = [digit for digit in digits if digit not in (*passed, *failed, *harmed)]
     parts = {
-        "every attack is shown to find less than a third of what it finds in models that "
-        "remember": passed,
+        "every attack of this ladder is shown to find less than a third of what it finds in "
+        "models that remember": passed,
         "an attack finds that memory remains": failed,
         "the kept digits are damaged": harmed,
         "an attack cannot tell yet": open_ones,
@@ -103,7 +111,16 @@ def ladder_lines(findings: Findings) -> list[str]:
         total += (
             f" The others ({digits_as_text(left_out)}) do not count: a model that hides the digit "
             f"and one that never saw it differ by less than {COUNTED:.0f} nats under a fitted "
-            "label, too little to tell them apart."
+            "label (which digits count was fixed before ours was measured)."
+        )
+    if digits:
+        of_each = [finding for of in of_counted.values() for finding in of.values()]
+        alike, resisting = (sum(f.verdict == word for f in of_each) for word in (ALIKE, RESISTS))
+        dearer = sum(f.high < 0 for f in of_each)
+        total += (
+            f" Of the {len(of_each)} verdicts {alike} are alike and {resisting} resist; in "
+            f"{dearer} the digit is shown to cost more than in models that never saw it, which is "
+            "a trace of forgetting and no merit."
         )
     if absent:
         total += f" These attacks were not made yet on the digits {digits_as_text(absent)}."
@@ -203,6 +220,7 @@ def page(records: Sequence[Record]) -> str:
             left_out=left_out_words(models),
             unfinished=unfinished_words(models),
             of_seed=seed_words(records),
+            ours_seeds=digits_as_text(sorted({s for _, s in trained_further(records, OURS)})),
             adjusted=adjusted_words(findings),
             sealed=sealed_words(),
             **numbers,
@@ -242,8 +260,9 @@ def kept_table(models: Mapping[int, Climbed]) -> str:
 def unfinished_words(models: Mapping[int, Climbed]) -> str:
     """In how many models relearning with all weights might have gone further."""
     found = [costs for of in models.values() for group in vars(of).values() for costs in group]
-    n = sum(costs[verdicts.UNFINISHED][0] > 0 for costs in found)
-    return f"{n} of {len(found)}"
+    ours = [costs for of in models.values() for costs in of.tested]
+    late, of_ours = (sum(c[verdicts.UNFINISHED][0] > 0 for c in some) for some in (found, ours))
+    return f"{late} of {len(found)} models ({of_ours} of {len(ours)} of ours)"
 
 
 def scoreboard_page(records: Sequence[Record]) -> str:
@@ -390,7 +409,7 @@ def trained_further(records: Sequence[Record], method: str) -> dict[tuple[int, i
 
 
 def seed_words(records: Sequence[Record]) -> str:
-    """How much of what separates ours of a digit is the seed's, and what the seed tuned on costs.
+    """How much of what separates ours of a digit is the seed's.
 
     The share is that of the seeds' variance in the sum of theirs and of what is left, in a table of
     digits and seeds (the mean squares of a two-way analysis of variance without replication).
@@ -407,13 +426,7 @@ def seed_words(records: Sequence[Record]) -> str:
     of_seeds = len(digits) * sum(x**2 for x in of_seed.values()) / (len(seeds) - 1)
     variance = max(0.0, of_seeds - left) / len(digits)
     share = 100 * variance / (variance + left)
-    tuned, *others = of_seed.values()
-    return (
-        f"{share:.0f} % (digits {digits_as_text(digits)}, seeds {digits_as_text(seeds)}); models "
-        f"of seed {seeds[0]}, on which the knobs were tuned, cost "
-        f"{abs(tuned - fmean(others)):.1f} nats {'more' if tuned > fmean(others) else 'less'} "
-        "there than the others"
-    )
+    return f"{share:.0f} % (digits {digits_as_text(digits)}, seeds {digits_as_text(seeds)})"
 
 
 def adjusted_words(findings: Findings) -> str:

@@ -87,7 +87,7 @@ def _number(row: Row, column: str) -> float:
 
 
 def dominance(found: Summary) -> dict[str, list[str]]:
-    """The methods that each method dominates: in the means of AXES over the runs that both have,
+    """The methods that each method dominates: in the means of AXES over the classes that both have,
     no worse in any and better in one, with argmax or MEMORY among them.  If MEMORY was measured
     of one of the two only, neither does.
 
@@ -115,10 +115,23 @@ def _suffix(name: str) -> str:
 
 
 def common_means(one: Figure, other: Figure) -> tuple[float, float]:
-    """Means of two methods' figure over the runs in which both have a number; nan without any."""
-    runs = [c for c in one if c in other and not math.isnan(one[c] + other[c])]
-    mine, theirs = (fmean([figure[c] for c in runs] or [math.nan]) for figure in (one, other))
-    return mine, theirs
+    """Means of two methods' figure over the classes of which both have a number; nan without any.
+
+    The classes are fixed and the seeds are the sample, so that each class counts once.
+    """
+    mine, theirs = _by_class(one), _by_class(other)
+    classes = [c for c in mine if c in theirs]
+    first, second = (fmean([of[c] for c in classes] or [math.nan]) for of in (mine, theirs))
+    return first, second
+
+
+def _by_class(figure: Figure) -> dict[int, float]:
+    """The mean of every class over its runs; those without a number are left out."""
+    found = defaultdict[int, list[float]](list)
+    for (label, _), value in figure.items():
+        if not math.isnan(value):
+            found[label].append(value)
+    return {label: fmean(values) for label, values in found.items()}
 
 
 def interval(figure: Figure) -> tuple[float, float, float]:

@@ -275,15 +275,18 @@ def test_a_step_may_forget_fewer_examples_than_it_keeps(model, fishers):
 
 
 def test_the_budget_weakens_an_attacker_that_costs_too_much(model, fishers):
-    """Two runs of one seed, of which one may cost kept images next to nothing."""
-    config = replace(QUICK, w_attack=0.5, epochs_unl=3, cooldown=0)
-    paid = {}
+    """Runs of one seed, of which one may cost kept images next to nothing."""
+    config = replace(QUICK, w_attack=3.0, epochs_unl=3, cooldown=0)
+    paid, at_the_end = {}, {}
     for budget in (0.0, 1e-3, 1e4):
         result = sa.forget(model, fishers.without(3), 3, replace(config, kept_budget=budget))
         paid[budget] = objective(model, fishers.without(3), config).paid(result.model)
+        at_the_end[budget] = result.history["attack_weight"][-1]
         weights = [p.clone() for p in result.model.parameters()]
         if budget == 0.0:
             fixed = weights
+    assert at_the_end[1e-3] == pytest.approx(3.0 * 0.8**5)  # looked at after 10, ..., 50 steps
+    assert at_the_end[0.0] == at_the_end[1e4] == 3.0
     assert paid[1e-3] < paid[0.0]
     assert all(torch.equal(a, b) for a, b in zip(fixed, weights, strict=True))  # never reached
 
@@ -372,7 +375,14 @@ def test_it_stops_when_it_is_done_or_out_of_budget(model, fishers):
     assert (done.reason, done.steps) == ("done", QUICK.cooldown)
     spent = sa.forget(model, fishers.without(3), 3, QUICK)
     assert (spent.reason, spent.steps) == ("budget", 640 // 32)
-    assert set(spent.history) == {"forget", "replay", "attack", "ewc", "distance"}
+    assert set(spent.history) == {
+        "forget",
+        "replay",
+        "attack",
+        "attack_weight",
+        "ewc",
+        "distance",
+    }
     assert all(len(v) == 20 and all(map(math.isfinite, v)) for v in spent.history.values())
 
 

@@ -116,7 +116,7 @@ def test_a_wide_range_is_walked_in_ones_twos_and_fives():
     assert steps_of(sa.AmnesiaConfig(), "gamma") == (
         0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0,
     )  # fmt: skip
-    assert steps_of(sa.AmnesiaConfig(), "epochs_unl") == (1, 2, 5, 10, 20, 30, 50, 100)
+    assert steps_of(sa.AmnesiaConfig(), "epochs_unl") == (1, 2, 5, 10, 20, 50, 100)
     assert steps_of(sa.AmnesiaConfig(), "gray_value") == tuple(k / 20 for k in range(21))
 
 
@@ -271,6 +271,17 @@ def test_before_any_run_the_model_that_comes_with_the_story_is_named_so(controll
     assert list(controller.pictures()[1]) == ["baseline", "hidden", "kept, forgotten 3"]
     recipe = story.forgotten_recipe(3)
     assert module.whence(recipe) == "kept"
+
+
+def test_the_share_that_is_done_counts_the_steps_of_the_falling_rate():
+    config = sa.AmnesiaConfig(epochs_unl=100, tolerance=0.1, cooldown=30)
+    far = [0.5] * 5 + [0.3] * 5  # half of the way to the surrogate after ten steps
+    assert module._share_done(9, far, config) == pytest.approx(0.5 * 10 / 40)
+    near = [*far, 0.05]
+    assert module._share_done(10, near, config) == pytest.approx(11 / 41)
+    assert module._share_done(40, [*near, *[0.2] * 30], config) == 1
+    few = replace(config, epochs_unl=1, replay_samples=100, batch_size=10)
+    assert module._share_done(8, far[:9], few) == pytest.approx(0.9)  # of its ten steps
 
 
 def test_a_file_that_ships_is_told_from_one_that_was_made_here():

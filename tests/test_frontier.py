@@ -16,7 +16,7 @@ def done(tmp_path, monkeypatch):
     monkeypatch.setattr(frontier, "JOURNAL", tmp_path / "journal.jsonl")
     names = (frontier.FITTED, frontier.HEALED_FITTED, frontier.ELBO, frontier.FRECHET)
     for model in frontier.models()[1:]:
-        values = dict.fromkeys((*names, "steps", "seconds"), 100 * model.weight + model.seed)
+        values = dict.fromkeys((*names, "steps", "seconds"), 100 * model.value + model.seed)
         journal.append(frontier.JOURNAL, {**model.key, "values": values})
     return frontier.read()
 
@@ -27,29 +27,33 @@ def test_every_model_has_a_key_of_its_own():
 
 
 def test_the_default_is_among_the_runs():
-    usual = frontier.Model(3, "ours", 0.06, 42)
+    usual = frontier.Model(3, "ours", 0.9, 42)
     assert usual.config == sa.AmnesiaConfig()
+    before = frontier.Model(3, "version 4", 0.06, 42)
+    assert before.config == sa.AmnesiaConfig.version4()
 
 
 def test_a_mean_is_over_the_seeds_that_are_complete(done):
     assert frontier.complete(done) == [*frontier.SEEDS[1:]]
-    assert frontier.points(done)[8]["longer"][0.12][frontier.ELBO] == 12 + frontier.SEEDS[1]
+    assert (
+        frontier.points(done)[8]["version 4, longer"][0.12][frontier.ELBO] == 12 + frontier.SEEDS[1]
+    )
     assert not any(frontier.points({})[8].values())
 
 
 def test_page_and_figure_show_every_run(done):
     known = {digit: {"retrained": 20.0, "masked": 10.0} for digit in frontier.DIGITS}
     page = frontier.page(done, known)
-    n = len(frontier.DIGITS) * len(frontier.RUNS) * len(frontier.WEIGHTS)
+    n = len(frontier.DIGITS) * len(frontier.RUNS) * len(frontier.BUDGETS)
     assert page.count("\n| ") == 1 + n
     assert "Still to be measured: 1 of" in page
     assert f"Seeds of the baselines: {frontier.SEEDS[1]};" in page
-    assert "* *longer*: `HEAL_EVERY` 120, `COOLDOWN` 900" in page
+    assert "* *version 4, longer*: `HEAL_EVERY` 120, `COOLDOWN` 900" in page
     assert "the 3: retrained 20.0, masked 10.0; the 8: " in page
     assert frontier.findings({}) == ""
-    low = {**done, **{of: {"values": {**line["values"], frontier.ELBO: of.weight * 10}}
+    low = {**done, **{of: {"values": {**line["values"], frontier.ELBO: of.value}}
                       for of, line in done.items()}}  # fmt: skip
-    assert "the 8 costs at most, after training further: ours 50.0, " in frontier.findings(low)
+    assert "the 8 costs at most, after training further: *ours* 134.0, " in frontier.findings(low)
     assert frontier.picture(done, known).startswith(b"\x89PNG")
 
 

@@ -141,7 +141,7 @@ def test_which_knobs_the_methods_read():
     assert knobs["ours (without replay)"] == {"gamma"}
     objective = {"epochs_unl", "batch_size", "lr_unl", "tolerance", "cooldown", "w_attack", "push"}
     objective |= {"ewc_lambda", "neg_loss_weight", "z_reach", "y_reach", "gamma", "z_fits", *shadow}
-    objective |= {"kept_budget", "forget_batch"}
+    objective |= {"kept_budget", "forget_batch", "replay_samples"}
     for name in set(METHODS) - {OURS, *methods.VARIANTS}:
         part = objective if name in ("saliency mask", "projection") else set(OTHER)
         assert knobs[name] == part, name

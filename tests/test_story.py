@@ -184,7 +184,7 @@ def test_a_replaced_baseline_makes_its_children_anew(folder, pair):
     [
         (training, "vae_baseline", "version 1 of its recipe, which is 9 now"),
         (fisher, "fisher", "version 1 of its recipe, which is 9 now"),
-        (amnesia, "vae_forget_3", "version 3 of its recipe, which is 9 now"),
+        (amnesia, "vae_forget_3", "version 4 of its recipe, which is 9 now"),
     ],
 )
 def test_a_raised_recipe_version_makes_anew_and_says_so(

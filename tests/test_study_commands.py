@@ -58,10 +58,12 @@ def test_the_grids_get_their_options(part, monkeypatch, written):
     compared = tuple(method for method in METHODS if method != MASKED)
     assert made.methods == (compared if part == "scoreboard" else grid.CLIMBED)
     assert made.only[PAPER] == ((0, 3, 5), (42,))
+    assert made.own_seeds == {}  # seeds were given
     assert made.further_seeds == ((42, 43, 44, 48) if part == "ladder" else ())
     call(part, "--methods", PAPER, HIDDEN, "--backend", "sequential", "--again")
     made, *where = got[1]
     assert (made.methods, made.only) == ((PAPER, HIDDEN), {})
+    assert made.own_seeds == grid.OWN_SEEDS
     assert (made.forget_classes, made.seeds) == (tuple(range(10)), (42, 43, 44))
     assert (where[0], where[2:]) == ("sequential", [None, True])
     where = "--backend", "dask", "--scheduler", "tcp://10.0.0.1:8786"

@@ -241,8 +241,9 @@ def test_of_every_digit_in_the_page_there_are_models_enough_for_a_verdict():
 def test_what_the_scoreboard_lacks_are_parts_of_todays_default_and_its_bound():
     methods = tuple(method for method in METHODS if method != MASKED)
     whole = Grid("scoreboard", methods, tuple(range(10)), only=grid.ONLY)
+    whole = replace(whole, own_seeds=grid.OWN_SEEDS)
     assert {run.method for run in whole.missing()} <= {m for m in METHODS if m.startswith("ours ")}
-    assert replace(whole, methods=(OURS,), seeds=(42,), bounded=()).missing() == []
+    assert replace(whole, methods=(OURS,), bounded=()).missing() == []
 
 
 # ---- the page
@@ -261,7 +262,7 @@ def test_without_a_line_of_the_ladder_the_page_says_what_to_run():
     assert f"1. {results_page.NOT_YET}\n" in page
     assert "0 of ours, 0 hidden, 0 masked, 0 retrained" in page
     assert "How often these rules convict a retrained model is not measured yet." in page
-    assert "In 0 of 0 models relearning" in page
+    assert "In 0 of 0 models (0 of 0 of ours) relearning" in page
     assert "{" not in page
     assert not any(line.startswith(("| digit", "| method")) for line in page.splitlines())
     page = results_page.scoreboard_page([])
@@ -276,7 +277,10 @@ def test_the_page_with_lines_of_the_ladder():
     for k, line in enumerate(results_page.ladder_lines(findings), 1):
         assert f"\n{k}. {line}\n" in page
     assert "2 of ours, 1 to 2 hidden, 1 masked, 3 retrained" in page
-    assert "In 1 of 15 models relearning with all weights had not stopped improving" in page
+    assert (
+        "In 1 of 15 models (0 of 4 of ours) relearning with all weights had not stopped improving"
+        in page
+    )
     assert "How often these rules convict a retrained model is not measured yet." in page
     assert f"it still says so on: {'; '.join(f'{rung}: 2 of 2' for rung in RUNGS)}." in page
     assert results_page.digit_table(findings) in page
@@ -306,7 +310,8 @@ def test_the_ladder_in_lines_speaks_of_the_digits_that_count():
     findings = tables.audit(lines((3, 9)))[PLACE, OURS]
     first, *others = results_page.ladder_lines(findings)
     passed = (
-        "every attack is shown to find less than a third of what it finds in models that remember"
+        "every attack of this ladder is shown to find less than a third of what it finds in models "
+        "that remember"
     )
     assert first.startswith(
         f"Of 1 digits: on 1 (3) {passed}. The others (9) do not count: a model "
@@ -322,14 +327,16 @@ def test_the_ladder_in_lines_speaks_of_the_digits_that_count():
     first, *others = results_page.ladder_lines(findings)
     assert first == (
         f"Of 3 digits: on 1 (3) {passed}; on 1 (4) an attack finds that memory remains; on 1 (6) "
-        "an attack cannot tell yet. These attacks were not made yet on the "
+        "an attack cannot tell yet. Of the 15 verdicts 13 are alike and 0 resist; in 15 the digit "
+        "is shown to cost more than in models that never saw it, which is a trace of forgetting "
+        "and no merit. These attacks were not made yet on the "
         "digits 0 1 2 5 7 8 9."
     )
     assert others[0] == "Other labels: alike on 3 (3 4 6) of 3."
     assert "alike on 1 (3), undecided on 1 (6), memory remains on 1 (4) of 3." in others[2]
     findings[6][HEALED_OTHER] = replace(findings[6][HEALED_OTHER], verdict=DAMAGED)
     first, *_ = results_page.ladder_lines(findings)
-    assert "; on 1 (6) the kept digits are damaged. These" in first
+    assert "; on 1 (6) the kept digits are damaged. Of the 15 verdicts 13 are" in first
     assert results_page.ladder_lines({}) == [results_page.NOT_YET]
 
 
@@ -412,8 +419,7 @@ def test_the_share_of_the_seed_is_that_of_an_analysis_of_variance():
     variance = (between - left / 4) / 3
     share = 100 * variance / (variance + left / 4)
     told = results_page.seed_words(records)
-    assert told.startswith(f"{share:.0f} % (digits 3 4 6, seeds 42 43 44); models of seed 42, ")
-    assert told.endswith("cost 5.7 nats more there than the others")
+    assert told == f"{share:.0f} % (digits 3 4 6, seeds 42 43 44)"
     assert results_page.seed_words(records[:2]).startswith("not asked")
 
 

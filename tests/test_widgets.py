@@ -117,7 +117,7 @@ def test_every_control_has_a_label(board):
                                      "FloatProgress", "Checkbox"):  # fmt: skip
             assert widget.description
             named += 1
-    assert named == 10 + 1 + 10 + 1 + 5 + 1
+    assert named == 10 + 1 + 11 + 1 + 5 + 1
 
 
 def test_a_click_forgets(where, board, tiny, tiny_fishers):

@@ -796,7 +796,8 @@ def mine(gray):
 def test_a_network_of_ones_own_forgets_and_all_its_layers_are_tied(mine, gray):
     fisher = sa.class_fishers(mine, gray[0], sa.FisherConfig(n_fisher_samples=30)).without(0)
     assert all(values.any() for values in fisher.diagonal.values())  # its GroupNorm too
-    config = sa.AmnesiaConfig(epochs_unl=20, replay_samples=640, cooldown=20, push=2.0)
+    few = {"epochs_unl": 20, "replay_samples": 640, "batch_size": 128, "forget_batch": 128}
+    config = sa.AmnesiaConfig(cooldown=20, push=2.0, **few)
     result = sa.forget(mine, fisher, 0, config)
     y, z = torch.full((200,), 0), torch.randn((200, 3), generator=sa.seeded(0))
     before, after = (m.decode(z, y).sub(0.5).square().mean().sqrt() for m in (mine, result.model))

@@ -43,8 +43,8 @@ ROWS = 3  # images per class in the grid
 SIDES = (52, 42)  # pixels of an image in these two
 QUICK = 3.0  # seconds: after a shorter run, a released slider forgets again
 KNOBS = (
-    "gray_value", "neg_loss_weight", "gamma", "ewc_lambda", "w_attack", "w_contrast", "w_ink",
-    "w_tv", "w_orient", "epochs_unl",
+    "gray_value", "neg_loss_weight", "gamma", "ewc_lambda", "w_attack", "kept_budget", "w_contrast",
+    "w_ink", "w_tv", "w_orient", "epochs_unl",
 )  # fmt: skip
 HEAD = ("judge", "P before", "after", "argmax", "kept before", "after")  # of the table, percent
 ENDED = {"done": "Done", "budget": "EPOCHS_UNL used up", "stopped": "Stopped"}
@@ -327,11 +327,19 @@ class AmnesiaController(Controller):
 
 
 def _share_done(step: int, distances: list[float], config: AmnesiaConfig) -> float:
-    """How much of a run is done, from 0 to 1: by its steps or by the way to the surrogate."""
-    by_steps = (step + 1) / config.max_steps()
-    whole_way = max(distances[0] - config.tolerance, 1e-9)
-    by_distance = (distances[0] - distances[-1]) / whole_way
-    return min(1.0, max(by_steps, by_distance))
+    """How much of a run is done, from 0 to 1.
+
+    It ends with its budget of steps, or `cooldown` steps after it came close to the surrogate.
+    """
+    taken = step + 1
+    came_close = next((k + 1 for k, d in enumerate(distances) if d <= config.tolerance), None)
+    if came_close is None:
+        whole_way = max(distances[0] - config.tolerance, 1e-9)
+        way = max(0.0, (distances[0] - distances[-1]) / whole_way)
+        by_distance = way * taken / (taken + config.cooldown)
+    else:
+        by_distance = taken / (came_close + config.cooldown)
+    return min(1.0, max(taken / config.max_steps(), by_distance))
 
 
 def _classes(chain: Chain) -> tuple[int, ...]:
@@ -465,7 +473,8 @@ class AmnesiaDashboard(KnobDashboard):
 
     def _draw_curves(self, history: History) -> None:
         """Show the terms of the loss."""
-        self.curves.value = curves({k: v for k, v in history.items() if k != "distance"})
+        in_nats = {k: v for k, v in history.items() if k not in ("distance", "attack_weight")}
+        self.curves.value = curves(in_nats)
 
     def _show(self, now: Tensor, models: Rows) -> None:
         """Show pictures of the controller; what the judges said of earlier ones is hidden."""

@@ -13,7 +13,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
@@ -21,7 +21,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from ..config import Config, told, user_folder
+from ..config import Config, user_folder
 from ..progress import progress, report
 from .archive import LIMIT, OlderFormat, check_memory, pack, same, unpack
 
@@ -94,7 +94,7 @@ class Recipe:
         """What the file's name stands for: stem, configurations field by field, and data."""
         configs = []
         for config in self.configs:
-            configs.append([type(config).__name__, told(config)])
+            configs.append([type(config).__name__, asdict(config)])  # type: ignore[call-overload]
         return {"stem": self.stem, "configs": configs, "data": dict(self.data)}
 
     @property

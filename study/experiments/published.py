@@ -47,8 +47,8 @@ REMEMBERING = (HIDDEN, MASKED)
 JOURNAL = RESULTS / "journal.jsonl"
 DESCRIPTION = """the official baseline (Heng & Soh 2023: z of 8 numbers, 100,000 steps of 256
 images, Adam at 1e-4) in place of ours, forgotten by the official recipe at full length and by the
-default of `forget`, from the same weights. Nothing was tuned on this baseline, but 3 and 7 are the
-digits that the default was tuned on from ours. One model of each method stands beside one that
+default of `forget`, from the same weights. Nothing was tuned on this baseline, but the default
+was tuned on ours, the 0 and 3 among others. One model of each method stands beside one that
 hides the digit behind its label, one that masks it, and four of the same size that our recipe
 retrained, so that excess and gap hold the difference of the two recipes, too; for 3 one that the
 official recipe retrained stands beside them. Rungs and verdicts: [RESULTS.md](../RESULTS.md). The
