@@ -115,12 +115,14 @@ def ladder_lines(findings: Findings) -> list[str]:
         )
     if digits:
         of_each = [finding for of in of_counted.values() for finding in of.values()]
-        alike, resisting = (sum(f.verdict == word for f in of_each) for word in (ALIKE, RESISTS))
+        alike, resisting, remaining = (
+            sum(f.verdict == word for f in of_each) for word in (ALIKE, RESISTS, REMAINS)
+        )
         dearer = sum(f.high < 0 for f in of_each)
         total += (
-            f" Of the {len(of_each)} verdicts {alike} are alike and {resisting} resist; in "
-            f"{dearer} the digit is shown to cost more than in models that never saw it, which is "
-            "a trace of forgetting and no merit."
+            f" Of the {len(of_each)} verdicts {alike} are alike, {resisting} resist and "
+            f"{remaining} say that memory remains; in {dearer} the digit is shown to cost more "
+            "than in models that never saw it, which is a trace of forgetting and no merit."
         )
     if absent:
         total += f" These attacks were not made yet on the digits {digits_as_text(absent)}."

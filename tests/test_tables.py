@@ -327,7 +327,8 @@ def test_the_ladder_in_lines_speaks_of_the_digits_that_count():
     first, *others = results_page.ladder_lines(findings)
     assert first == (
         f"Of 3 digits: on 1 (3) {passed}; on 1 (4) an attack finds that memory remains; on 1 (6) "
-        "an attack cannot tell yet. Of the 15 verdicts 13 are alike and 0 resist; in 15 the digit "
+        "an attack cannot tell yet. Of the 15 verdicts 13 are alike, 0 resist and 1 say that "
+        "memory remains; in 15 the digit "
         "is shown to cost more than in models that never saw it, which is a trace of forgetting "
         "and no merit. These attacks were not made yet on the "
         "digits 0 1 2 5 7 8 9."
