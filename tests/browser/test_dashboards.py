@@ -68,7 +68,7 @@ def forget_tab(page):
 
 
 def run_shortly(board):
-    """Forget with a budget of one pass over the replay samples: a second, and not to the end."""
+    """Forget with a budget of one pass over the replay samples: seconds, and not to the end."""
     to(board, "EPOCHS_UNL", "Home", "1")
     press(board, "Forget")
 
