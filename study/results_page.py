@@ -6,6 +6,7 @@ changes the journal.
 
 import io
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -115,13 +116,11 @@ def ladder_lines(findings: Findings) -> list[str]:
         )
     if digits:
         of_each = [finding for of in of_counted.values() for finding in of.values()]
-        alike, resisting, remaining = (
-            sum(f.verdict == word for f in of_each) for word in (ALIKE, RESISTS, REMAINS)
-        )
+        n = Counter(f.verdict for f in of_each)
         dearer = sum(f.high < 0 for f in of_each)
         total += (
-            f" Of the {len(of_each)} verdicts {alike} are alike, {resisting} resist and "
-            f"{remaining} say that memory remains; in {dearer} the digit is shown to cost more "
+            f" Of the {len(of_each)} verdicts {n[ALIKE]} are alike, {n[RESISTS]} resist and "
+            f"{n[REMAINS]} say that memory remains; in {dearer} the digit is shown to cost more "
             "than in models that never saw it, which is a trace of forgetting and no merit."
         )
     if absent:

@@ -121,17 +121,17 @@ def common_means(one: Figure, other: Figure) -> tuple[float, float]:
     """
     mine, theirs = _by_class(one), _by_class(other)
     classes = [c for c in mine if c in theirs]
-    first, second = (fmean([of[c] for c in classes] or [math.nan]) for of in (mine, theirs))
+    first, second = (fmean([fmean(of[c]) for c in classes] or [math.nan]) for of in (mine, theirs))
     return first, second
 
 
-def _by_class(figure: Figure) -> dict[int, float]:
-    """The mean of every class over its runs; those without a number are left out."""
+def _by_class(figure: Figure) -> dict[int, list[float]]:
+    """The numbers of every class that has any; runs without a number are left out."""
     found = defaultdict[int, list[float]](list)
     for (label, _), value in figure.items():
         if not math.isnan(value):
             found[label].append(value)
-    return {label: fmean(values) for label, values in found.items()}
+    return dict(found)
 
 
 def interval(figure: Figure) -> tuple[float, float, float]:
@@ -140,10 +140,7 @@ def interval(figure: Figure) -> tuple[float, float, float]:
     The classes are fixed and the seeds are the sample: the spread is that within classes, pooled,
     and the ends are nan where no class has two seeds.
     """
-    by_class = defaultdict[int, list[float]](list)
-    for (label, _), value in figure.items():
-        if not math.isnan(value):
-            by_class[label].append(value)
+    by_class = _by_class(figure)
     if not by_class:
         return math.nan, math.nan, math.nan
     mean, (spread, df) = fmean(map(fmean, by_class.values())), pooled(by_class.values())

@@ -240,8 +240,8 @@ def test_of_every_digit_in_the_page_there_are_models_enough_for_a_verdict():
 
 def test_what_the_scoreboard_lacks_are_parts_of_todays_default_and_its_bound():
     methods = tuple(method for method in METHODS if method != MASKED)
-    whole = Grid("scoreboard", methods, tuple(range(10)), only=grid.ONLY)
-    whole = replace(whole, own_seeds=grid.OWN_SEEDS)
+    own = {"only": grid.ONLY, "own_seeds": grid.OWN_SEEDS}
+    whole = Grid("scoreboard", methods, tuple(range(10)), **own)
     assert {run.method for run in whole.missing()} <= {m for m in METHODS if m.startswith("ours ")}
     assert replace(whole, methods=(OURS,), bounded=()).missing() == []
 
