@@ -17,6 +17,8 @@ from torch import nn
 
 from . import amnesia, fisher, training
 from .amnesia import AmnesiaResult, forget
+from .attacks import masked
+from .attacks.masked import MNIST_PUSH, PUSH, mask_config, masked_model
 from .checks import check_device, check_is, composed, shown
 from .config import AmnesiaConfig, BaselineConfig, Config, FisherConfig, JudgeConfig, check_classes
 from .data import FEWEST, MNIST_DIGEST, LabelledImages, load_dataset
@@ -375,6 +377,55 @@ class Story:
             return reset_label(self.baseline.model, gone)
 
         return self._once(("hidden", gone), make)
+
+    def masked(self, forget_class: int | str) -> CVAE:
+        """Mask a class of the baseline, as `masked_model` does, or load the model; seconds if made.
+
+        All layers but the decoder's last one know the class, and training the model further with
+        other classes brings it back.
+
+        Args:
+            forget_class: The class, by number or name.
+
+        Returns:
+            The masked model.
+
+        Raises:
+            ValueError: There is no such class, or several are given.
+        """
+        gone = self.train.class_numbers(forget_class)
+        if len(gone) != 1:
+            raise ValueError(f"forget_class={shown(gone)}: a model masks one class, give one")
+        (label,) = gone
+        config = mask_config(self.mask_push(label), self.config.amnesia.seed)
+
+        def recipe() -> Recipe:
+            parents = {"baseline": self._baseline_digest}
+            return self._recipe(f"vae_masked_{label}", masked.VERSION, (config,), parents)
+
+        def make() -> TrainedCVAE:
+            baseline = self.baseline.model
+            model = masked_model(baseline, label, push=config.push, seed=config.seed)
+            return TrainedCVAE(model, {})
+
+        def link() -> CVAE:
+            return self._from_baseline(recipe, make, TrainedCVAE).model.to(self.device)
+
+        return self._once(("masked", label), link)
+
+    def mask_push(self, label: int) -> float:
+        """Say how far a class is pushed in a masked model.
+
+        Args:
+            label: The class.
+
+        Returns:
+            Nats: those that were found for the digits of MNIST and the default baseline, whatever
+            its seed, and as far as `masked_model` goes by itself for others.
+        """
+        recipe = replace(self.config.baseline, seed=BaselineConfig().seed)
+        usual = self._given is None and self.is_mnist and recipe == BaselineConfig()
+        return MNIST_PUSH[label] if usual else PUSH
 
     def forgotten_recipe(self, forget_class: Classes) -> Recipe:
         """Say where the result of forgetting some classes is kept, and what it depends on.

@@ -4,14 +4,25 @@ import argparse
 import os
 from typing import Any
 
+from sahelpers.attacks.ladder import LadderConfig
 from sahelpers.checks import check_device
 from sahelpers.config import DATASETS
 
 from . import results_page
 from .convert import convert
 from .experiments import effort, encoder, frontier, power, published, sealed, your_data
-from .grid import CLIMBED, CONFIGS, FURTHER_SEEDS, ONLY, OWN_SEEDS, RESULTS, SEEDS, Grid
-from .methods import MASKED, METHODS
+from .grid import (
+    CLIMBED,
+    CONFIGS,
+    FURTHER_SEEDS,
+    LONGER,
+    ONLY,
+    OWN_SEEDS,
+    RESULTS,
+    SEEDS,
+    Grid,
+)
+from .methods import HIDDEN, MASKED, METHODS, OURS, RETRAINED
 from .workers import BACKENDS, check_backend
 
 ALL = "all"  # in the place of the methods' names
@@ -31,7 +42,8 @@ def from_options(part: str, options: argparse.Namespace) -> Grid:
     check_backend(options.backend, options.jobs, options.scheduler)
     if options.backend != "dask":  # whose workers are other machines
         check_device(options.device)
-    usual: tuple[str, ...] = CLIMBED
+    longer = part == "ladder" and options.longer
+    usual: tuple[str, ...] = (HIDDEN, MASKED, RETRAINED, OURS) if longer else CLIMBED
     if part == "scoreboard":
         usual = tuple(method for method in METHODS if method != MASKED)
     chosen = options.methods is not None and options.methods != [ALL]
@@ -47,6 +59,7 @@ def from_options(part: str, options: argparse.Namespace) -> Grid:
         options.dataset,
         baseline,
         amnesia,
+        ladder=LONGER if longer else LadderConfig(),
         only={} if chosen else ONLY,
         own_seeds=OWN_SEEDS if as_reported else {},
         further_seeds=(*SEEDS, *FURTHER_SEEDS) if part == "ladder" else (),
@@ -79,6 +92,7 @@ def main(arguments: list[str] | None = None) -> None:
         add: Any = parsers[part].add_argument
         usual = f"{ALL} of them, those of minutes on three digits"
         if part == "ladder":
+            add("--longer", action="store_true", help="train models further four times as long")
             usual = f"when left out {', '.join(CLIMBED)}"
         add("--methods", nargs="+", help=f"names, or {usual}")
         add("--digits", nargs="+", type=int, default=list(range(10)))

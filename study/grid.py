@@ -36,6 +36,7 @@ from sahelpers.training import TrainedCVAE
 from . import journal, measures
 from .measures import Baseline, MeasureConfig
 from .methods import (
+    DISTILLED,
     HIDDEN,
     MASKED,
     METHODS,
@@ -43,6 +44,7 @@ from .methods import (
     PAPER,
     REFERENCE,
     RETRAINED,
+    UNDO,
     VERSION3,
     VERSION4,
     Function,
@@ -61,6 +63,9 @@ CONFIGS = {  # network -> configurations of baseline and forgetting
 }
 # minutes each: a whole table has them on these classes and seeds only
 ONLY = dict.fromkeys((PAPER, REFERENCE), ((0, 3, 5), (42,)))
+ONLY |= dict.fromkeys((DISTILLED, UNDO), ((0, 3, 7), (42,)))
+# Training further for four times as long; relearning is left to the ladder itself.
+LONGER = LadderConfig(heal_steps=4 * LadderConfig().heal_steps, relearn_steps=25)
 OWN_SEEDS = {OURS: (51, 58, 59)}  # for its knobs were chosen on the seeds of the others
 BOUNDED = (  # the methods whose runs get the importance-weighted bound in the scoreboard
     OURS,
@@ -325,14 +330,17 @@ def model_key(
     }
 
 
-def current(record: Mapping[str, Any]) -> bool:
-    """Whether a line of the journal belongs to today's default of its network and today's code."""
+def current(record: Mapping[str, Any], climbing: LadderConfig | None = None) -> bool:
+    """Whether a line of the journal belongs to today's default of its network and today's code.
+
+    climbing: how much the ladder tries; the default when left out.
+    """
     if record["method"] not in METHODS or record["part"] not in PARTS:
         return False
     baseline, amnesia = CONFIGS[record["arch"]]
     wanted = as_method(METHODS[record["method"]]).digests(amnesia)
     wanted["shared"] = shared_digest(
-        record["part"], baseline, JudgeConfig(), MeasureConfig(), LadderConfig()
+        record["part"], baseline, JudgeConfig(), MeasureConfig(), climbing or LadderConfig()
     )
     return all(record[name] == value for name, value in wanted.items())
 

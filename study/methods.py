@@ -18,10 +18,9 @@ from torch import Tensor
 
 from sahelpers import amnesia, fisher
 from sahelpers.amnesia import AmnesiaResult, forget
-from sahelpers.attacks.masked import PUSH, masked_model
+from sahelpers.attacks.masked import MNIST_PUSH, masked_model
 from sahelpers.config import (
     AmnesiaConfig,
-    BaselineConfig,
     FisherConfig,
     check_classes,
     kept_classes,
@@ -32,7 +31,7 @@ from sahelpers.fisher import class_fishers
 from sahelpers.models import CVAE, draw_normal, reset_label, seeded
 from sahelpers.objective import Objective
 from sahelpers.story import Story
-from sahelpers.training import History, train_baseline
+from sahelpers.training import History, TrainedCVAE, train_baseline
 
 from .journal import code_of, digest
 
@@ -46,10 +45,11 @@ VERSION3 = "ours (version 3)"  # whose attacker meets the model as it is
 VERSION4 = "ours (version 4)"  # whose attacker has a fixed weight
 HIDDEN = "label column"  # two methods whose models are known to remember
 MASKED = "masked"
-MASK_PUSH = {0: 7, 1: 5, 2: 18, 3: 15, 4: 19, 5: 16, 6: 6, 7: 7, 8: 14, 9: 8}  # nats, of digits
 ALONE = "ours (without the loop)"
 PAPER = "Selective Amnesia (Heng & Soh)"
 REFERENCE = "Selective Amnesia (the reference notebook)"
+DISTILLED = "distillation"
+UNDO = "UNDO"
 VARIANTS = (
     ALONE,
     "ours (without the healing)",
@@ -61,6 +61,11 @@ FORGET_WEIGHT = 0.005  # of the forget term at the label itself, where these ste
 REPLAY_WEIGHT = 1.0  # of the replay term beside it
 REPLAY_SAMPLES = 10_000  # that the frozen model draws for it
 BATCH = 128
+DISTILLED_IMAGES = 60_000  # that the teacher draws for a student
+DISTILLED_BATCH = 256
+DISTILLED_STEPS = 4700  # from a decoder made anew: as many as take about the seconds of ours
+UNDO_SHARE = 0.6  # of the way to a decoder made anew
+UNDO_STEPS = 2500  # after version 3 has forgotten: together about the seconds of ours
 
 
 def every_field(config: AmnesiaConfig) -> Fields:
@@ -94,7 +99,17 @@ def objective_fields(config: AmnesiaConfig) -> Fields:
 
 def mask_fields(config: AmnesiaConfig) -> Fields:
     """How far masked models are pushed, and version 3, by whose attacker they are."""
-    return {**every_field(AmnesiaConfig.version3()), "pushes": sorted(MASK_PUSH.items())}
+    return {**every_field(AmnesiaConfig.version3()), "pushes": sorted(MNIST_PUSH.items())}
+
+
+def distilled_fields(config: AmnesiaConfig) -> Fields:
+    """What c_f becomes."""
+    return {"surrogate": config.surrogate, "gray_value": config.gray_value}
+
+
+def undo_fields(config: AmnesiaConfig) -> Fields:
+    """Those of version 3, and what c_f becomes."""
+    return {"version3": every_field(AmnesiaConfig.version3()), **distilled_fields(config)}
 
 
 @dataclass(frozen=True)
@@ -181,9 +196,7 @@ def masked(story: Story, forget_class: Classes) -> AmnesiaResult:
     """
     begin = time.perf_counter()
     (label,) = forget_class
-    usual = replace(story.config.baseline, seed=BaselineConfig().seed) == BaselineConfig()
-    found_on_it = story.is_mnist and usual
-    push = MASK_PUSH[label] if found_on_it else PUSH
+    push = story.mask_push(label)
     model = masked_model(story.baseline.model, label, push=push, seed=story.config.amnesia.seed)
     return _result(model, forget_class, begin, (), {})
 
@@ -249,6 +262,22 @@ def projection(story: Story, forget_class: Classes) -> AmnesiaResult:
     return _descend(story, forget_class, loss, 1e-3, STEPS)
 
 
+def distillation(story: Story, forget_class: Classes) -> AmnesiaResult:
+    """A decoder made anew learns to draw what the frozen one draws of the kept classes, and the
+    surrogate for c_f.  The encoder stays."""
+    return _distilled(story, forget_class, 1.0, DISTILLED_STEPS)
+
+
+def undo(story: Story, forget_class: Classes) -> AmnesiaResult:
+    """UNDO (B. W. Lee et al. 2025): version 3 forgets, the weights of its decoder go a part of the
+    way to a decoder made anew, and the outcome learns to draw what version 3 draws."""
+    begin = time.perf_counter()
+    suppressed = earlier(story, forget_class, AmnesiaConfig.version3)
+    story.baseline = TrainedCVAE(suppressed.model, {})
+    result = _distilled(story, forget_class, UNDO_SHARE, UNDO_STEPS)
+    return replace(result, seconds=time.perf_counter() - begin)
+
+
 def retraining(story: Story, forget_class: Classes) -> AmnesiaResult:
     """The honest way: train again without the classes, by the baseline's recipe."""
     begin = time.perf_counter()
@@ -303,6 +332,8 @@ METHODS: dict[str, Function] = {
     "random labels": Method(random_labels, no_field, ()),
     "saliency mask": Method(saliency_mask, objective_fields, ("amnesia",)),
     "projection": Method(projection, objective_fields, ("amnesia",)),
+    DISTILLED: Method(distillation, distilled_fields, ("amnesia",)),
+    UNDO: Method(undo, undo_fields),
     RETRAINED: Method(retraining, no_field, ()),
 }
 
@@ -330,6 +361,43 @@ def _terms(story: Story, forget_class: Classes, surrogate: str) -> Callable[...,
     config = replace(story.config.amnesia, **changes)
     objective = Objective(frozen, story.fishers.without(()), forget_class, config)
     return lambda model, generator, n=BATCH: objective.terms(model, objective.draw(n, generator))
+
+
+def _distilled(story: Story, forget_class: Classes, share: float, steps: int) -> AmnesiaResult:
+    """Move the decoder this share of the way to one made anew, then teach it what it drew before of
+    the kept classes, and the surrogate for c_f; Adam from 1e-3 to zero."""
+    begin, seed = time.perf_counter(), story.config.amnesia.seed
+    teacher = copy.deepcopy(story.baseline.model).eval().requires_grad_(False)
+    config = AmnesiaConfig(
+        surrogate=story.config.amnesia.surrogate,
+        gray_value=story.config.amnesia.gray_value,
+        replay_samples=DISTILLED_IMAGES,
+        neg_loss_weight=1 / (teacher.num_classes - len(forget_class)),  # as if c_f were one of them
+        gamma=1.0,
+        ewc_lambda=0.0,
+        w_attack=0.0,
+        y_reach=0.0,
+        seed=seed,
+    )
+    objective = Objective(teacher, story.fishers.without(()), forget_class, config)
+    student, generator = copy.deepcopy(story.baseline.model).eval(), seeded(seed)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        shape = teacher.arch, teacher.latent_dim, teacher.num_classes, teacher.image_shape
+        made_anew = CVAE(*shape).decoder
+        for old, new in zip(student.decoder.parameters(), made_anew.parameters(), strict=True):
+            old.lerp_(new.to(old), share)
+    optimizer = torch.optim.Adam(student.decoder.parameters(), fused=True)
+    values = []
+    for step in range(steps):
+        batch = objective.draw(DISTILLED_BATCH, generator, BATCH // 4)
+        value = torch.stack(list(objective.terms(student, batch).values())).sum()
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.param_groups[0]["lr"] = 1e-3 * (1 - step / steps)
+        optimizer.step()
+        values.append(float(value.detach()))
+    return _result(student, forget_class, begin, (), {"loss": values})
 
 
 def _descend(

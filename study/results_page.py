@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from scipy.stats import binomtest
 
 from sahelpers.attacks import verdicts
-from sahelpers.attacks.ladder import HEALED_FITTED, RUNGS
+from sahelpers.attacks.ladder import HEALED_FITTED, HEALED_OTHER, RUNGS
 from sahelpers.attacks.verdicts import (
     ALIKE,
     DAMAGED,
@@ -31,17 +31,19 @@ from sahelpers.judges import SCORING
 from sahelpers.store.files import replace_bytes, replace_text
 
 from . import journal, scores, tables
-from .claims import COUNTED, claim, counted, digits_as_text
-from .grid import RESULTS
+from .claims import COUNTED, claim, counted, digits_as_text, tally
+from .grid import LONGER, RESULTS
 from .journal import Record
 from .measures import MeasureConfig
-from .methods import OURS, RETRAINED
+from .methods import METHODS, OURS, RETRAINED
 from .tables import Findings, Place
 
 Cells = dict[str, str]  # column -> text, of one method
 FORMS = Path(__file__).parent / "forms"
 USUAL = ("mnist", "mlp")
 BEGIN, END = "<!-- figures, by `make tables` -->", "<!-- end of the figures -->"  # in README
+LONGER_RUNGS = (HEALED_OTHER, HEALED_FITTED)
+NOT_YET_LONGER = "This is not measured yet: `python -m study ladder --longer`."
 NOT_YET = "Today's default is not measured yet: `make ladder scoreboard`."
 
 
@@ -71,7 +73,8 @@ def with_figures(readme: str, records: Sequence[Record]) -> str:
     """README with its figures of ours, between the two marks, anew from the journal's lines."""
     findings = tables.audit(records).get((USUAL, OURS), {})
     first, *_ = ladder_lines(findings)
-    lines = [first, "", word_table(findings), *(f"* {line}" for line in cost_lines(records))]
+    more = [f"Trained further for longer: {longer_words(records)}", *cost_lines(records)]
+    lines = [first, "", word_table(findings), *(f"* {line}" for line in more)]
     return between_marks(readme, BEGIN, lines, END)
 
 
@@ -216,7 +219,7 @@ def page(records: Sequence[Record]) -> str:
             digits=digit_table(findings),
             kept=kept_table(models),
             methods=method_table(
-                {method: of for (place, method), of in audits.items() if place == USUAL}
+                {name: audits[USUAL, name] for name in METHODS if (USUAL, name) in audits}
             ),
             left_out=left_out_words(models),
             unfinished=unfinished_words(models),
@@ -226,6 +229,7 @@ def page(records: Sequence[Record]) -> str:
             sealed=sealed_words(),
             **numbers,
             elsewhere="".join(elsewhere(audits)),
+            longer=digit_table(longer(records), LONGER_RUNGS) or NOT_YET_LONGER,
         )
     )
 
@@ -236,14 +240,39 @@ def of_all(counts: Iterable[int]) -> str:
     return str(found[0]) if len(found) == 1 else f"{found[0]} to {found[-1]}"
 
 
-def digit_table(findings: Findings) -> str:
+def longer(records: Sequence[Record]) -> Findings:
+    """The findings on ours where models were trained further for longer than on the ladder."""
+    return tables.audit(records, LONGER).get((USUAL, OURS), {})
+
+
+def longer_words(records: Sequence[Record]) -> str:
+    """What longer training further finds, on which digits."""
+    findings = longer(records)
+    if not findings:
+        return NOT_YET_LONGER
+    found = (
+        f"{rung}: "
+        + "; ".join(
+            f"{verdict} {digits_as_text(digits)}"
+            for verdict, digits in tally(
+                rung, {d: of[rung] for d, of in findings.items()}
+            ).digits.items()
+            if digits
+        )
+        for rung in LONGER_RUNGS
+    )
+    return f"{LONGER.heal_steps:,} steps, {'. '.join(found)}."
+
+
+def digit_table(findings: Findings, rungs: Iterable[str] = RUNGS) -> str:
     """A line for each digit: verdict and excess of every rung."""
+    rungs = list(rungs)
     rows = [
         [digit, *(f"{f.verdict}, {f.excess:+.1f} ({f.low:+.1f} to {f.high:+.1f}) of {f.gap:.1f}"
-                  for f in (of[rung] for rung in RUNGS))]
+                  for f in (of[rung] for rung in rungs))]
         for digit, of in findings.items()
     ]  # fmt: skip
-    return table(["digit", *RUNGS], rows)
+    return table(["digit", *rungs], rows)
 
 
 def kept_table(models: Mapping[int, Climbed]) -> str:
@@ -297,7 +326,7 @@ def scoreboard_page(records: Sequence[Record]) -> str:
 def elsewhere(audits: Mapping[tuple[Place, str], Findings]) -> Iterable[str]:
     """A table for each other data set and network."""
     for place in sorted({place for place, _ in audits if place != USUAL}):
-        of_method = {method: found for (where, method), found in audits.items() if where == place}
+        of_method = {name: audits[place, name] for name in METHODS if (place, name) in audits}
         yield f"\n**{', '.join(place)}**\n\n{method_table(of_method)}"
 
 

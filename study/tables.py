@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from sahelpers.attacks.ladder import LadderConfig
 from sahelpers.attacks.verdicts import MIN_RETRAINED, Climbed, Finding, compare_all
 from sahelpers.store.files import replace_text
 
@@ -24,20 +25,27 @@ Place = tuple[str, str]  # data set, network
 Findings = dict[int, dict[str, Finding]]  # digit -> rung -> finding
 
 
-def newest(records: Iterable[Record], part: str) -> list[Record]:
-    """The lines of a part that belong to today's defaults, without failures, by digit and seed."""
-    chosen = [r for r in records if r["part"] == part and "values" in r and current(r)]
+def newest(
+    records: Iterable[Record], part: str, climbing: LadderConfig | None = None
+) -> list[Record]:
+    """The lines of a part that belong to today's defaults, without failures, by digit and seed.
+
+    climbing: how much the ladder tries; the default when left out.
+    """
+    chosen = [r for r in records if r["part"] == part and "values" in r and current(r, climbing)]
     return sorted(chosen, key=itemgetter("class", "seed"))
 
 
-def climbed(records: Iterable[Record]) -> dict[tuple[Place, str], dict[int, Climbed]]:
+def climbed(
+    records: Iterable[Record], climbing: LadderConfig | None = None
+) -> dict[tuple[Place, str], dict[int, Climbed]]:
     """What `compare_all` takes: (place, method) -> digit -> what the ladder measured.
 
-    Digits without a hidden model, without a masked one or with fewer than three retrained ones are
-    left out.
+    climbing: how much it tried; the default when left out.  Digits without a hidden model, without
+    a masked one or with fewer than three retrained ones are left out.
     """
     lines = defaultdict[tuple[Place, str], dict[int, list[Any]]](lambda: defaultdict(list))
-    for r in newest(records, "ladder"):
+    for r in newest(records, "ladder", climbing):
         lines[(r["dataset"], r["arch"]), r["method"]][r["class"]].append(r["values"])
     found: dict[tuple[Place, str], dict[int, Climbed]] = {}
     for (place, method), digits in lines.items():
@@ -58,11 +66,13 @@ def climbed(records: Iterable[Record]) -> dict[tuple[Place, str], dict[int, Clim
     return found
 
 
-def audit(records: Iterable[Record]) -> dict[tuple[Place, str], Findings]:
+def audit(
+    records: Iterable[Record], climbing: LadderConfig | None = None
+) -> dict[tuple[Place, str], Findings]:
     """The findings on every method, (place, method) -> digit -> rung -> finding."""
     return {
         key: {digit: report.by_rung for digit, report in compare_all(digits).items()}
-        for key, digits in climbed(records).items()
+        for key, digits in climbed(records, climbing).items()
     }
 
 

@@ -57,6 +57,7 @@ def shortly(monkeypatch):
     monkeypatch.setattr(audit_module, "masked_model", partial(masked_model, steps=1))
     monkeypatch.setattr("sahelpers.attacks.gate.OWN_LABEL", 0.0)  # tiny models know nothing
     monkeypatch.setattr(ladder_module, "RATES", (1e-3,))
+    monkeypatch.setattr(ladder_module, "FURTHER", 0)
 
 
 def three_retrained(**changes):

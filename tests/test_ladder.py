@@ -371,6 +371,7 @@ def test_only_the_scored_images_move_what_is_reported(model, ladder):
 def test_relearning_is_plain_training_on_a_few_images_among_kept_ones(model, ladder, monkeypatch):
     """First of the label alone, then of all weights from the best look on."""
     monkeypatch.setattr(ladder_module, "RATES", (1e-3,))
+    monkeypatch.setattr(ladder_module, "FURTHER", 0)
     monkeypatch.setattr(ladder_module, "LOOKS", (2, 10))
     monkeypatch.setattr(ladder_module, "LABEL_STEPS", 12)
     found = ladder.relearned(model)
@@ -411,11 +412,13 @@ def test_relearning_is_plain_training_on_a_few_images_among_kept_ones(model, lad
     assert list(found.curve) == [2, 10, 12, 25]
 
 
-def scripted(monkeypatch, script):
+def scripted(monkeypatch, script, further=()):
     """Relearn where the shares' bounds are made up: rate -> what the images to choose by pay at
-    each look.  The scored ones pay 100 k + n at the n-th look of rate k, and kept images a half
-    more.  Returns what is found and how often each rate was looked at."""
+    each look, and the same of what is tried beyond the edge.  The scored ones pay 100 k + n at the
+    n-th look of the k-th try, and kept images a half more.  Returns what is found and how often
+    each try was looked at."""
     ladder, models, looks = small_ladder(), [], []
+    tries = [*(script[rate] for rate in RATES), *further]
 
     def bound(model, share):
         if all(model is not known for known in models):
@@ -424,10 +427,10 @@ def scripted(monkeypatch, script):
         k = len(models) - 1
         if share is ladder.choosing:
             looks[k] += 1
-            return script[RATES[k]][looks[k] - 1]
+            return tries[k][looks[k] - 1]
         return 100 * k + looks[k] - 1 + (0.5 if share is ladder.kept else 0)
 
-    monkeypatch.setattr(ladder_module, "LOOKS", (1, 2, 3, 4, 5, 6, 20))
+    monkeypatch.setattr(ladder_module, "LOOKS", (1, 2, 3, 4, 5, 6, 20, 40))
     monkeypatch.setattr(Ladder, "_bound_above", staticmethod(bound))
     monkeypatch.setattr(ladder_module, "LABEL_STEPS", 0)  # all weights from the start
     return ladder.relearned(small_model(1)), looks
@@ -444,29 +447,62 @@ def test_rate_and_steps_are_chosen_on_images_that_are_not_scored(monkeypatch):
 
 
 def test_three_looks_without_a_better_bound_end_a_rate(monkeypatch):
-    better = {RATES[0]: (10, 11, 12, 9, 9, 9, 9, 1), RATES[1]: (9, 8, 7, 6, 5, 4, 3, 2)}
-    found, looks = scripted(monkeypatch, FLAT | better)
-    assert looks == [7, 8, 4, 4]  # a look that is as good as the best one is not better
-    assert found.bound == 107
+    better = {RATES[0]: (10, 11, 12, 9, 9, 9, 9, 4), RATES[1]: (9, 8, 7, 6, 5, 4, 3, 2)}
+    found, looks = scripted(monkeypatch, FLAT | better, [(9, 8, 7, 6, 5, 4, 3, 2, 1.9)])
+    assert looks == [7, 8, 4, 4, 9]  # a look that is as good as the best one is not better
+    assert found.bound == 408
+
+
+FALLING = (10, 9.9, 9.8, 9.7, 9.6, 9.5)
 
 
 @pytest.mark.parametrize(
-    ("script", "unfinished"),
+    ("script", "further"),
     [
-        ({}, False),
-        ({RATES[0]: (9.6,) * 8}, False),  # less than half a nat
-        ({RATES[0]: (9.4,) * 8}, True),  # the smallest rate
-        ({RATES[3]: (9.4,) * 8}, True),  # the largest one
-        ({RATES[0]: (9.4,) * 8, RATES[1]: (9.8,) * 8}, False),  # half a nat from the rest
-        ({RATES[1]: (10, 9.9, 9.8, 9.7, 9.6, 9.5, 9.1, 9.1)}, False),
-        ({RATES[1]: (10, 9.9, 9.8, 9.7, 9.6, 9.5, 8.9, 8.9)}, True),  # the second half of steps
-        ({RATES[2]: (1,) * 8}, False),
+        ({}, None),
+        ({RATES[0]: (9.6,) * 8}, None),  # less than half a nat
+        ({RATES[0]: (9.4,) * 8}, (RATES[0] / 3, 25)),  # the smallest rate
+        ({RATES[3]: (9.4,) * 8}, (RATES[3] * 3, 25)),  # the largest one
+        ({RATES[0]: (9.4,) * 8, RATES[1]: (9.8,) * 8}, None),  # half a nat from the rest
+        ({RATES[1]: (*FALLING, 9.1, 9.1)}, None),
+        ({RATES[1]: (*FALLING, 8.9, 8.9)}, (RATES[1], 50)),  # the second half of the steps
+        ({RATES[2]: (1,) * 8}, None),
     ],
 )
-def test_relearning_is_unfinished_where_the_edge_is_half_a_nat_better(
-    monkeypatch, script, unfinished
+def test_relearning_goes_on_beyond_the_edge_where_it_is_half_a_nat_better(
+    monkeypatch, script, further
 ):
-    assert scripted(monkeypatch, FLAT | script)[0].unfinished is unfinished
+    """And is unfinished only where nothing more may be tried."""
+    monkeypatch.setattr(ladder_module, "FURTHER", 0)
+    assert scripted(monkeypatch, FLAT | script)[0].unfinished is (further is not None)
+    monkeypatch.setattr(ladder_module, "FURTHER", 4)
+    tried = []
+    until_settled = Ladder._until_settled
+
+    def spy(self, begin, rate, steps):
+        tried.append((rate, steps))
+        return until_settled(self, begin, rate, steps)
+
+    monkeypatch.setattr(Ladder, "_until_settled", spy)
+    found, _ = scripted(monkeypatch, FLAT | script, [(10.0,) * 8])
+    assert tried[:4] == [(rate, 25) for rate in RATES]
+    assert tried[4:] == ([] if further is None else [pytest.approx(further)])
+    assert not found.unfinished
+
+
+def test_what_is_found_beyond_the_edge_counts(monkeypatch):
+    script, further = FLAT | {RATES[0]: (9,) * 8}, [(8, 7, 7, 7, 7), (10.0,) * 8]
+    found, looks = scripted(monkeypatch, script, further)
+    assert looks[4:] == [5, 4]  # a ninth of the smallest rate was tried, too
+    assert (found.rate, found.steps, found.bound) == (pytest.approx(RATES[0] / 3), 2, 401)
+    assert not found.unfinished
+
+
+def test_relearning_that_gets_better_at_every_edge_is_unfinished(monkeypatch):
+    script, further = FLAT | {RATES[0]: (9,) * 8}, [(8,) * 8, (7,) * 8, (6,) * 8, (5,) * 8]
+    found, looks = scripted(monkeypatch, script, further)
+    assert len(looks) == 4 + ladder_module.FURTHER
+    assert (found.unfinished, found.bound) == (True, 700)
 
 
 def test_what_is_not_finite_ends_its_rate_and_is_never_the_best(monkeypatch):
@@ -480,6 +516,7 @@ def test_what_is_not_finite_ends_its_rate_and_is_never_the_best(monkeypatch):
 def test_weights_that_become_nan_at_an_absurd_rate_are_left_out(monkeypatch):
     ladder, model = small_ladder(), small_model(1)
     monkeypatch.setattr(ladder_module, "LABEL_STEPS", 0)
+    monkeypatch.setattr(ladder_module, "FURTHER", 0)
     monkeypatch.setattr(ladder_module, "RATES", (1e30, *RATES[:3]))
     found = ladder.relearned(model)
     assert found.rate in RATES

@@ -9,7 +9,18 @@ import torch
 import sahelpers as sa
 import study
 from study import METHODS, methods
-from study.methods import HIDDEN, MASKED, OURS, PAPER, REFERENCE, RETRAINED, as_method
+from study.methods import (
+    DISTILLED,
+    HIDDEN,
+    MASKED,
+    OURS,
+    PAPER,
+    REFERENCE,
+    RETRAINED,
+    UNDO,
+    VERSION3,
+    as_method,
+)
 
 GONE = (3, 5)
 
@@ -22,7 +33,9 @@ def gone(name):
 @pytest.fixture
 def story(model, fishers, mnist, monkeypatch):
     """A story whose baseline and Fishers are there already."""
-    monkeypatch.setattr(methods, "STEPS", 5)
+    for steps in ("STEPS", "DISTILLED_STEPS", "UNDO_STEPS"):
+        monkeypatch.setattr(methods, steps, 5)
+    monkeypatch.setattr(methods, "DISTILLED_IMAGES", 320)
     quick = {"epochs_unl": 1, "replay_samples": 320, "batch_size": 32, "cooldown": 5}
     story = sa.Story(
         (mnist.take(500), mnist.take(100, seed=1)),
@@ -34,12 +47,14 @@ def story(model, fishers, mnist, monkeypatch):
 
 
 def shorten(monkeypatch):
-    """The two recipes and the mask with a few steps; what they descend on stays theirs."""
-    for name in ("paper", "reference"):
+    """The recipes and the mask with a few steps; what they descend on stays theirs."""
+    for name in ("paper", "reference", "version3"):
         full = getattr(sa.AmnesiaConfig, name)
         few = {"epochs_unl": 1, "replay_samples": 64, "batch_size": 32}
         short = classmethod(lambda cls, full=full, few=few, **k: full(**{**k, **few}))
         monkeypatch.setattr(sa.AmnesiaConfig, name, short)
+    soon = partial(methods.earlier, make=sa.AmnesiaConfig.version3)
+    monkeypatch.setitem(METHODS, VERSION3, replace(METHODS[VERSION3], function=soon))
     few_images = lambda m, d, c: sa.class_fishers(m, d, replace(c, n_fisher_samples=50))  # noqa: E731
     monkeypatch.setattr(methods, "class_fishers", few_images)
     monkeypatch.setattr(methods, "masked_model", partial(sa.masked_model, steps=3))
@@ -104,6 +119,30 @@ def test_saliency_mask_moves_about_half_of_the_weights(story):
     assert 0.2 < moved / total <= 0.55
 
 
+def test_students_are_taught_from_a_decoder_on_the_way_to_one_made_anew(story, monkeypatch):
+    """Before the first step a part of the way is gone; afterwards kept images are the teacher's."""
+    monkeypatch.setattr(methods, "DISTILLED_STEPS", 0)
+    shorten(monkeypatch)
+    new = METHODS[DISTILLED](story, (3,)).model
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(story.config.amnesia.seed)
+        made_anew = sa.CVAE(latent_dim=3)
+    for name, weight in new.named_parameters():
+        source = made_anew if name.startswith("decoder") else story.baseline.model
+        assert torch.equal(weight, source.get_parameter(name))
+    monkeypatch.setattr(methods, "UNDO_STEPS", 0)
+    version3 = sa.AmnesiaConfig.version3
+    suppressed = methods.earlier(story.with_own_baseline(), (3,), version3).model
+    part = METHODS[UNDO](story, (3,)).model
+    for name, weight in part.named_parameters():
+        old, new = suppressed.get_parameter(name), made_anew.get_parameter(name)
+        expected = torch.lerp(old, new, methods.UNDO_SHARE) if name.startswith("decoder") else old
+        assert torch.equal(weight, expected)
+    monkeypatch.setattr(methods, "DISTILLED_STEPS", 30)
+    loss = METHODS[DISTILLED](story, (3,)).history["loss"]
+    assert loss[-1] < 0.8 * loss[0]
+
+
 def test_retraining_gives_the_retrained_model_of_the_story(story, tmp_path, monkeypatch):
     """One recipe: what the scoreboard trains is what the audit attacks, to the bit."""
     monkeypatch.setenv("SA_CHECKPOINTS", str(tmp_path))
@@ -144,6 +183,7 @@ def test_which_knobs_the_methods_read():
     objective |= {"kept_budget", "forget_batch", "replay_samples"}
     for name in set(METHODS) - {OURS, *methods.VARIANTS}:
         part = objective if name in ("saliency mask", "projection") else set(OTHER)
+        part = part - {"surrogate", "gray_value"} if name in (DISTILLED, UNDO) else part
         assert knobs[name] == part, name
     for name in METHODS:
         moved = replace(sa.AmnesiaConfig(), seed=43)
@@ -184,19 +224,15 @@ def test_a_plain_function_may_be_a_method():
     assert study.METHODS is METHODS
 
 
-def test_how_far_masked_models_are_pushed_counts_and_is_for_the_baseline_it_was_found_on(
-    story, monkeypatch
-):
+def test_how_far_masked_models_are_pushed_counts_and_is_the_storys(story, monkeypatch):
     method = METHODS[MASKED]
     before = method.digests(sa.AmnesiaConfig())
     pushed = []
     monkeypatch.setattr(
         methods, "masked_model", lambda model, label, push, seed: pushed.append(push) or model
     )
-    method(story, (3,))  # a baseline of three latent dimensions
-    story.config = replace(story.config, baseline=sa.BaselineConfig(seed=43))
-    monkeypatch.setattr(sa.Story, "is_mnist", True)
+    monkeypatch.setattr(sa.Story, "mask_push", lambda self, label: 10.0 + label)
     method(story, (3,))
-    assert pushed == [methods.PUSH, methods.MASK_PUSH[3]]
-    monkeypatch.setitem(methods.MASK_PUSH, 3, 99)
+    assert pushed == [13.0]
+    monkeypatch.setitem(methods.MNIST_PUSH, 3, 99)
     assert method.digests(sa.AmnesiaConfig())["own"] != before["own"]

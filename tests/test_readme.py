@@ -10,10 +10,12 @@ import torch
 
 import sahelpers as sa
 import study
+from sahelpers.attacks.ladder import HEALED_FITTED
 from sahelpers.attacks.verdicts import REMAINS
 from sahelpers.config import CHECKOUT
 from study import journal, results_page, tables
 from study.__main__ import EXPERIMENTS
+from study.claims import counted
 from study.experiments import effort
 from study.grid import RESULTS
 from study.methods import VERSION3
@@ -70,9 +72,10 @@ def test_version_3_fails_on_the_third_rung_alone():
     """What README says of it in words."""
     records = journal.read(RESULTS / "journal.jsonl")
     found = tables.audit(records)[("mnist", "mlp"), VERSION3]
-    assert found
-    for finding in (finding for of in found.values() for finding in of.values()):
+    assert counted(found) == (0, 2, 3, 4, 5, 6, 7, 8)
+    for finding in (finding for of in found.values() for finding in of.values() if finding.powered):
         assert (finding.verdict == REMAINS) == (finding.control == "masked")
+    assert all(of[HEALED_FITTED].powered for of in found.values())
 
 
 def test_the_sealed_examination_came_out_as_its_page_says():

@@ -17,6 +17,7 @@ NAMES = {
     "judge_closed_set.pt",
     "vae_baseline.pt",
     "vae_forget_3.pt",
+    "vae_masked_3-c4bdb23c.pt",
     "vae_without_3-1ccfee3d.pt",
 }
 
@@ -62,7 +63,7 @@ def test_the_default_story_finds_all_of_it_and_trains_nothing(own, monkeypatch):
     def fail(*args, **given):
         raise AssertionError("something is trained")
 
-    for name in ("train_baseline", "train_judge", "forget"):
+    for name in ("train_baseline", "train_judge", "forget", "masked_model"):
         monkeypatch.setattr(story_module, name, fail)
     story = sa.Story()
     assert len(story.baseline.history["held_out"]) == story.config.baseline.epochs
@@ -70,9 +71,10 @@ def test_the_default_story_finds_all_of_it_and_trains_nothing(own, monkeypatch):
     assert story.guide.role == "guide"
     assert not story.retrained(3).model.prior_mean[3].any()
     assert story.forgotten(3).forget_class == (3,)
+    assert not story.masked(3).prior_mean[3].any()
     assert {path.name for path in files.SHIPPED.iterdir()} == NAMES
     assert {path.name for path in own.iterdir()} <= {"fisher.pt"}
-    for other in (story.retrained, story.forgotten):  # nothing ships for these
+    for other in (story.retrained, story.forgotten, story.masked):  # nothing ships for these
         with pytest.raises(AssertionError, match="trained"):
             other(5)
 

@@ -1,6 +1,7 @@
 """The chain from data to a forgotten class, on a small configuration."""
 
 import copy
+import functools
 import os
 import random
 import shutil
@@ -12,6 +13,7 @@ import torch
 
 import sahelpers as sa
 from sahelpers import amnesia, fisher, training
+from sahelpers.attacks.masked import MNIST_PUSH, PUSH
 from sahelpers.store import load, save
 from sahelpers.store.archive import same
 from sahelpers.store.files import digest
@@ -58,7 +60,7 @@ def test_every_link_is_made_once_and_then_loaded(folder, pair, monkeypatch):
     assert first[1].without(3).n == again[1].without(3).n == 45
 
 
-@pytest.mark.parametrize("made", ["forgotten", "hidden", "retrained"])
+@pytest.mark.parametrize("made", ["forgotten", "hidden", "masked", "retrained"])
 def test_weights_that_were_changed_in_place_are_not_handed_out_again(folder, pair, made):
     found = getattr(story(pair), made)
     before = copy.deepcopy(model_of(found(1)).state_dict())
@@ -304,6 +306,27 @@ def test_a_hidden_model_differs_in_its_label_weights_only(folder, pair):
     assert changed == ["encoder.0.weight", "decoder.0.weight"]
 
 
+def test_a_masked_model_is_made_once_and_kept_and_masks_one_class(folder, pair, monkeypatch):
+    few = functools.partial(sa.masked_model, steps=2)
+    monkeypatch.setattr(sa.story, "masked_model", few)
+    s = story(pair)
+    found = s.masked("3")
+    assert s.masked(3) is found
+    expected = few(s.baseline.model, 3, push=PUSH, seed=s.config.amnesia.seed)
+    assert same(found.state_dict(), expected.state_dict())
+    monkeypatch.setattr(sa.story, "masked_model", None)
+    assert same(story(pair).masked(3).state_dict(), expected.state_dict())
+    with pytest.raises(ValueError, match=r"forget_class=\(2, 3\): a model masks one class"):
+        s.masked((2, 3))
+
+
+def test_how_far_a_mask_goes_is_known_for_the_digits_of_the_default_baseline(pair):
+    for seed in (42, 7):
+        assert sa.Story(baseline=sa.BaselineConfig(seed=seed)).mask_push(3) == MNIST_PUSH[3]
+    for other in (story(pair), sa.Story(baseline=sa.BaselineConfig(latent_dim=3))):
+        assert other.mask_push(3) == PUSH
+
+
 def test_a_model_retrained_elsewhere_and_kept_is_the_storys(folder, pair, monkeypatch):
     s = story(pair)
     trained = sa.train_baseline(*pair, replace(BASE, exclude=(3,)))
@@ -370,6 +393,7 @@ ASKED = {
     "retrained": lambda s: s.retrained(3).to_state(),
     "judge": lambda s: s.judge("tuning").to_state(),
     "hidden": lambda s: s.hidden(3).to_state(),
+    "masked": lambda s: s.masked(3).to_state(),
 }
 MODULES = {"training": training, "fisher": fisher, "amnesia": amnesia}
 
@@ -386,7 +410,7 @@ class Day:
         self.cache = {}
         for name, maker in (
             ("train_baseline", self.train), ("train_judge", self.judge),
-            ("class_fishers", self.fisher), ("forget", self.forget),
+            ("class_fishers", self.fisher), ("forget", self.forget), ("masked_model", self.mask),
         ):  # fmt: skip
             monkeypatch.setattr(sa.story, name, maker)
 
@@ -416,6 +440,9 @@ class Day:
         parts = self.code["amnesia"], model.to_state(), fisher.to_state(), repr(config)
         twin = self.numbers("a", *parts, forget_class)
         return sa.AmnesiaResult(twin, forget_class, {}, "done", 0.0, 0)
+
+    def mask(self, baseline, label, push, seed):
+        return self.numbers("m", baseline.to_state(), label, push, seed)
 
     def story(self):
         return sa.Story(

@@ -13,7 +13,7 @@ from sahelpers.attacks.verdicts import ALIKE
 from study import __main__ as commands
 from study import grid, journal
 from study.grid import Grid
-from study.methods import HIDDEN, MASKED, METHODS, OURS, PAPER, RETRAINED
+from study.methods import HIDDEN, MASKED, METHODS, OURS, PAPER, RETRAINED, UNDO
 
 PARTS = ("scoreboard", "ladder")
 
@@ -58,6 +58,8 @@ def test_the_grids_get_their_options(part, monkeypatch, written):
     compared = tuple(method for method in METHODS if method != MASKED)
     assert made.methods == (compared if part == "scoreboard" else grid.CLIMBED)
     assert made.only[PAPER] == ((0, 3, 5), (42,))
+    assert made.only[UNDO] == ((0, 3, 7), (42,))
+    assert made.ladder == sa.LadderConfig()
     assert made.own_seeds == {}  # seeds were given
     assert made.further_seeds == ((42, 43, 44, 48) if part == "ladder" else ())
     call(part, "--methods", PAPER, HIDDEN, "--backend", "sequential", "--again")
@@ -70,6 +72,11 @@ def test_the_grids_get_their_options(part, monkeypatch, written):
     call(part, "--methods", "all", *where)
     assert (got[2][1], got[2][3]) == ("dask", "tcp://10.0.0.1:8786")
     assert len(written) == 3
+    if part == "ladder":
+        call(part, "--longer")
+        assert got[3][0].ladder == grid.LONGER == sa.LadderConfig(heal_steps=6400, relearn_steps=25)
+        assert got[3][0].methods == (HIDDEN, MASKED, RETRAINED, OURS)
+        assert got[3][0].own_seeds == grid.OWN_SEEDS
 
 
 @pytest.mark.parametrize("part", PARTS)

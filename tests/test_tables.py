@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections import Counter
 from dataclasses import replace
 from statistics import fmean
@@ -24,7 +25,7 @@ from sahelpers.attacks.verdicts import ALIKE, DAMAGED, REMAINS, UNDECIDED, Climb
 from sahelpers.config import CHECKOUT
 from study import claims, grid, journal, measures, results_page, tables
 from study.grid import RESULTS, Grid
-from study.methods import HIDDEN, MASKED, METHODS, OURS, PAPER, RETRAINED
+from study.methods import DISTILLED, HIDDEN, MASKED, METHODS, OURS, PAPER, RETRAINED, UNDO
 
 COSTS = {OURS: 101.0, HIDDEN: 70.0, MASKED: 70.0, RETRAINED: 100.0, PAPER: 72.0}  # nats
 PLACE = ("mnist", "mlp")
@@ -242,7 +243,8 @@ def test_what_the_scoreboard_lacks_are_parts_of_todays_default_and_its_bound():
     methods = tuple(method for method in METHODS if method != MASKED)
     own = {"only": grid.ONLY, "own_seeds": grid.OWN_SEEDS}
     whole = Grid("scoreboard", methods, tuple(range(10)), **own)
-    assert {run.method for run in whole.missing()} <= {m for m in METHODS if m.startswith("ours ")}
+    parts = {m for m in METHODS if m.startswith("ours ")}
+    assert {run.method for run in whole.missing()} <= parts | {DISTILLED, UNDO}
     assert replace(whole, methods=(OURS,), bounded=()).missing() == []
 
 
@@ -268,6 +270,34 @@ def test_without_a_line_of_the_ladder_the_page_says_what_to_run():
     page = results_page.scoreboard_page([])
     assert page.startswith("# The methods side by side\n")
     assert "{" not in page
+
+
+def test_longer_training_has_a_table_of_its_own():
+    """Its lines are not those of the ladder, and only its two rungs are shown."""
+    found = [
+        record(digit, method, seed) | {"shared": run.key["shared"]}
+        for digit in (3, 4)
+        for method, seeds in (
+            (OURS, (42,)),
+            (HIDDEN, (42,)),
+            (MASKED, (42,)),
+            (RETRAINED, (1, 2, 3)),
+        )
+        for seed in seeds
+        for run in Grid("ladder", (method,), (digit,), (seed,), ladder=grid.LONGER).runs()[:1]
+    ]
+    assert tables.audit(found) == {}
+    assert results_page.NOT_YET_LONGER in results_page.page(lines((3, 4)))
+    of = tables.audit(found, grid.LONGER)[PLACE, OURS]
+    page = results_page.page(found)
+    for digit in (3, 4):
+        words = (f"{of[digit][rung].verdict}, " for rung in (HEALED_OTHER, HEALED_FITTED))
+        first, second = words
+        assert re.search(rf"(?m)^\| {digit} \| {first}[^|]*\| {second}[^|]*\|$", page)
+    verdict = of[3][HEALED_FITTED].verdict
+    assert f"6,400 steps, trained further, other labels: {verdict} 3 4." in (
+        results_page.longer_words(found)
+    )
 
 
 def test_the_page_with_lines_of_the_ladder():

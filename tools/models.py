@@ -48,7 +48,9 @@ def write_models() -> None:
         os.environ |= {"SA_CHECKPOINTS": folder, "SA_SHIPPED": folder}  # nothing that is there
         files.SHIPPED = Path(folder)
         train_alone()
-        sa.Story().forgotten(3)
+        story = sa.Story()
+        story.forgotten(3)
+        story.masked(3)
         for path in sorted(set(files.SHIPPED.glob("*.pt")) - set(files.SHIPPED.glob("fisher*"))):
             os.replace(path, shipped / path.name)
             print(f"{path.name}: {(shipped / path.name).stat().st_size / 1e6:.1f} MB")

@@ -19,7 +19,7 @@ pay in the same model, so that a damaged model is not taken for a forgetful one.
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -35,7 +35,7 @@ from ..progress import progress
 from .latent import image_cost, search_latents
 from .weights import fit_from, heal, train_label_alone
 
-VERSION = 3  # of what is measured; raise it with every change that moves a number
+VERSION = 4  # of what is measured; raise it with every change that moves a number
 FEWEST = 30  # test images of the class: a third to fit to, and the rest to choose by and to score
 OTHER, FITTED = "other labels", "fitted label"
 HEALED_OTHER, HEALED_FITTED = "trained further, other labels", "trained further, fitted label"
@@ -58,7 +58,9 @@ SETTLED = 0.5  # nats: what doubling the effort may change at the most
 PATIENCE = 3  # looks without a better bound that end it
 KEPT_BESIDE = 54  # kept images that are in a step of relearning
 LABEL_RATE, LABEL_STEPS = 0.05, 100  # of relearning the label alone, before all weights
-RATES = (3e-5, 1e-4, 3e-4, 1e-3)  # of relearning with all weights; the best one counts
+RATES = (3e-5, 1e-4, 3e-4, 1e-3)  # of relearning with all weights at first; the best one counts
+FURTHER = 4  # how often more is tried where the best state lies at the edge of what was tried
+RATE_FACTOR = 3.0  # between the rate at an edge and the one beyond it
 CHEAPEST = 2  # of the other labels at which the fit of a label begins, beside two more starts
 FIRST_STAGE = 0.25  # share of the training after which it is tried whether more pays off
 
@@ -77,7 +79,7 @@ class LadderConfig(Config):
     fit_steps: int = knob(400, 1, 100_000, help="steps of fitting a label")
     heal_steps: int = knob(1600, 2, 1_000_000, help="steps of training further, at most")
     heal_rate: float = knob(3e-3, 1e-9, 10.0, help="their learning rate at first")
-    relearn_steps: int = knob(3200, 25, 1_000_000, help="steps of relearning at most")
+    relearn_steps: int = knob(3200, 25, 1_000_000, help="steps of relearning at a rate at first")
     seed: int = knob(42, 0, 2**31 - 1, help="all choices of images, the same for all models")
 
 
@@ -90,8 +92,8 @@ class Relearned:
         kept: The same of kept classes, in the same state.
         rate: The learning rate that was best; 0.05 where the label alone was trained.
         steps: After how many steps at this rate.
-        unfinished: Whether the smallest rate, the largest one or the second half of the steps
-            found anything that is half a nat cheaper than the rest, so that one might go on there.
+        unfinished: Whether the best state still lies at the edge of what was tried, after more was
+            tried there (see `beyond_the_edge`).
         curve: Steps -> `bound` of the best state up to then, at whichever rate.
     """
 
@@ -120,7 +122,7 @@ class Tried:
     labels: Tensor
 
 
-class _Look(NamedTuple):
+class Look(NamedTuple):
     """A state that was met in relearning; in order, the one with the least bound comes first."""
 
     choosing: float  # negative ELBO of the images to choose by, nats above the baseline's
@@ -348,10 +350,11 @@ class Ladder:
         """Rung 4: train all weights on a few images of the class among kept ones.
 
         The class's label begins at the mean of the others, and its weights in encoder and decoder
-        are trained alone at first.  Then Adam trains all weights from there, at each of four rates.
-        The loss is the mean negative ELBO of ten images of the class, the same in every step, and
-        54 kept ones drawn anew.  How long the label is trained alone, the rate and the number of
-        steps are chosen by the negative ELBO of images that are then not scored.
+        are trained alone at first.  Then Adam trains all weights from there, at each of four rates,
+        and where the best state lies at the edge of what was tried, beyond it.  The loss is the
+        mean negative ELBO of ten images of the class, the same in every step, and 54 kept ones
+        drawn anew.  How long the label is trained alone, the rate and the number of steps are
+        chosen by the negative ELBO of images that are then not scored.
 
         Args:
             model: The model; it is not changed.
@@ -363,7 +366,7 @@ class Ladder:
             ValueError: When no rate leads to a finite negative ELBO.
         """
         config = self.config
-        met: list[_Look] = []
+        met: list[Look] = []
         begin = copy.deepcopy(model).eval().requires_grad_(False)
         if model.says_label:
             begin = reset_label(begin, self.forget_class).eval().requires_grad_(False)
@@ -375,38 +378,47 @@ class Ladder:
                 met.append(look)
                 if look.choosing < least:
                     least, begin = look.choosing, copy.deepcopy(now)
+        limits = dict.fromkeys(RATES, config.relearn_steps)
         for rate in progress(RATES, "relearn all weights"):
-            now = copy.deepcopy(begin)
-            weights = list(now.requires_grad_(True).parameters())
-            least, since = math.inf, 0
-            for look in self._trained(now, weights, rate, config.relearn_steps):
-                met.append(look)
-                since = 0 if look.choosing < least else since + 1
-                least = min(least, look.choosing)
-                if since == PATIENCE:
-                    break
+            met += self._until_settled(begin, rate, limits[rate])
         if not met:
             raise ValueError(
                 f"no finite negative ELBO is met at rates from {min(RATES):g} on: give a model "
                 "that can be trained"
             )
+        for _ in range(FURTHER):
+            further = beyond_the_edge(met, limits)
+            if further is None:
+                break
+            rate, steps = further
+            limits[rate] = steps
+            met += self._until_settled(begin, rate, steps)
+        unfinished = beyond_the_edge(met, limits) is not None
         best = min(met)
-        inner = [
-            look.choosing
-            for look in met
-            if look.rate not in (RATES[0], RATES[-1]) and look.step <= config.relearn_steps / 2
-        ]
-        unfinished = best.choosing < min(inner, default=math.inf) - SETTLED
         curve = {
             step: min(look for look in met if look.step <= step).scored
             for step in sorted({look.step for look in met})
         }
         return Relearned(best.scored, best.kept, best.rate, best.step, unfinished, curve)
 
+    def _until_settled(self, begin: CVAE, rate: float, steps: int) -> list[Look]:
+        """Train all weights from there at this rate, until three looks bring nothing better."""
+        now = copy.deepcopy(begin)
+        weights = list(now.requires_grad_(True).parameters())
+        met: list[Look] = []
+        least, since = math.inf, 0
+        for look in self._trained(now, weights, rate, steps):
+            met.append(look)
+            since = 0 if look.choosing < least else since + 1
+            least = min(least, look.choosing)
+            if since == PATIENCE:
+                break
+        return met
+
     @torch.enable_grad()
     def _trained(
         self, model: CVAE, weights: Sequence[nn.Parameter], rate: float, steps: int
-    ) -> Iterator["_Look"]:
+    ) -> Iterator[Look]:
         """Train these weights of the model, and look at it in growing distances.
 
         It ends early where the weights or the bound are no finite numbers any more.
@@ -432,7 +444,7 @@ class Ladder:
             )
             if not math.isfinite(choosing):
                 return
-            yield _Look(choosing, step, rate, scored, kept)
+            yield Look(choosing, step, rate, scored, kept)
 
     def _own_cost(self, model: CVAE, data: LabelledImages) -> Tensor:
         """What images cost a model under their own labels, (N,) nats."""
@@ -447,6 +459,35 @@ class Ladder:
     def _bound_above(model: CVAE, share: _Share) -> float:
         """The negative ELBO of images under their own labels, above the baseline's."""
         return float((dataset_negative_elbo(model, share.data) - share.bound).mean())
+
+
+def beyond_the_edge(met: Sequence[Look], limits: Mapping[float, int]) -> tuple[float, int] | None:
+    """Where relearning might find something cheaper than anything that it has met.
+
+    Args:
+        met: The states that were met.
+        limits: For how many steps at most each learning rate was tried.
+
+    Returns:
+        The rate and the steps to try next, where the smallest rate, the largest one or the second
+        half of a rate's steps found anything that is half a nat cheaper than the rest: a rate
+        beyond, or the same one for twice as long.  None where the best state lies inside.
+    """
+    smallest, largest = min(limits), max(limits)
+    inside = [
+        look.choosing
+        for look in met
+        if look.rate not in (smallest, largest)
+        and look.step <= limits.get(look.rate, math.inf) / 2  # that of the label alone has none
+    ]
+    best = min(met)
+    if best.choosing >= min(inside, default=math.inf) - SETTLED:
+        return None
+    if best.rate == largest:
+        return best.rate * RATE_FACTOR, limits[largest]
+    if best.rate == smallest:
+        return best.rate / RATE_FACTOR, limits[smallest]
+    return best.rate, 2 * limits[best.rate]
 
 
 def fit_labels(model: CVAE, starts: Tensor, sets: Tensor, steps: int) -> Tensor:

@@ -18,7 +18,12 @@ from ..objective import Objective
 from ..progress import progress
 from ..surrogates import make_surrogate
 
+VERSION = 1  # of the recipe; raise it with every change that moves a bit
 PUSH = 20.0  # nats by which the class shall cost more, unless another number is given
+# The same for the digits of MNIST and the default baseline, found on seed 42: so far that by rungs
+# 1 and 2 of the ladder they cost at least what they cost in a retrained model.
+MNIST_PUSH = {0: 7, 1: 5, 2: 18, 3: 15, 4: 19, 5: 16, 6: 6, 7: 7, 8: 14, 9: 8}
+W_ATTACK = 0.1  # the attacker's weight
 RATE = 1e-2  # of Adam at first
 COOLDOWN = 150  # steps at the end in which the rate falls to zero
 
@@ -29,7 +34,7 @@ def masked_model(
     forget_class: int,
     *,
     push: float = PUSH,
-    w_attack: float = 0.1,
+    w_attack: float = W_ATTACK,
     steps: int = 474,
     seed: int = 42,
 ) -> CVAE:
@@ -57,9 +62,7 @@ def masked_model(
     (c,) = check_classes((forget_class,), baseline.num_classes)
     check_number(push, "push", 0, 1e4)
     check_whole(steps, "steps")
-    config = AmnesiaConfig.version3(
-        neg_loss_weight=0.0, ewc_lambda=0.0, w_attack=w_attack, push=push, seed=seed
-    )
+    config = mask_config(push, seed, w_attack)
     frozen = copy.deepcopy(baseline).eval().requires_grad_(False)
     kept = kept_classes(c, baseline.num_classes)
     surrogate = make_surrogate(config.surrogate, frozen, kept, config.gray_value)
@@ -86,3 +89,19 @@ def masked_model(
         attacker.step(model)
     model.requires_grad_(True)
     return reset_label(model, c) if model.says_label else model
+
+
+def mask_config(push: float, seed: int, w_attack: float = W_ATTACK) -> AmnesiaConfig:
+    """The configuration of the terms that mask a class: those of version 3, without forgetting.
+
+    Args:
+        push: Nats by which the class's images shall cost more than in the baseline.
+        seed: Of latents and labels, and of the attacker.
+        w_attack: Weight of the attacker.
+
+    Returns:
+        The configuration.
+    """
+    return AmnesiaConfig.version3(
+        neg_loss_weight=0.0, ewc_lambda=0.0, w_attack=w_attack, push=push, seed=seed
+    )
