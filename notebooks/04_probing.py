@@ -252,7 +252,7 @@ for claim, true in claims.items():
 #
 # So far the attacker left the decoder's weights as they are. Whoever owns a model can do more without a single image of the digit: they can train it further with the digits that it kept. This often brings back what was only suppressed ([Siddiqui et al. 2025](https://arxiv.org/abs/2505.22310)). `sa.heal` ([attacks/weights.py](../sahelpers/attacks/weights.py)) trains the decoder further in this way.
 #
-# A positive control for this attack has to be a model that hides the digit until it is trained further; the hidden one would not do, for training further leaves it much as it is. In the *masked* model (`story.masked`, [attacks/masked.py](../sahelpers/attacks/masked.py)) the gate was replaced, as in the hidden model, and then the last layer alone was trained until the digit became expensive. So all layers before the last one know the digit by construction. The second model of interest is an earlier default of this collection, *version 3*. While it forgets, an attacker fits labels to the digit, and the model learns to make them expensive; but that attacker meets the model as it is. Today's default lets him meet a *shadow* instead, a copy of the model that is trained further with kept digits all the while ([shadow.py](../sahelpers/shadow.py)). Here five models are trained further with 256 real kept images in each step, and then attacked as in section 4:
+# A positive control for this attack has to be a model that hides the digit until it is trained further; the hidden one would not do, for training further brings nothing back in it: it knows the digit from the start, and slowly forgets it. In the *masked* model (`story.masked`, [attacks/masked.py](../sahelpers/attacks/masked.py)) the last layer alone was trained until the digit became expensive, and then the gate was replaced, as in the hidden model. So all layers before the last one know the digit by construction. The second model of interest is an earlier default of this collection, *version 3*. While it forgets, an attacker fits labels to the digit, and the model learns to make them expensive; but that attacker meets the model as it is. Today's default lets him meet a *shadow* instead, a copy of the model that is trained further with kept digits all the while ([shadow.py](../sahelpers/shadow.py)). Here five models are trained further with 256 real kept images in each step, and then attacked as in section 4:
 
 # %%
 earlier = sa.Story(
@@ -359,18 +359,18 @@ for rung, name in compared:
     print(f"{rung}: {name} has {last:+.1f} nats at {steps} steps, {rise}")
 
 # %% [markdown]
-# *Each panel shows one kind of effort, its steps on a scale of powers of ten (the middle one begins with 0). Prices are those of other images than the ten that a gate was fitted to, and so higher than in section 4. The green line at zero is the retrained model. What lies clearly above it is memory. Left: the attacker fits a label for longer. Middle: he trains the model further first; this is where the masked model, which knows the digit, comes up. Right: he relearns with all weights, with ten real images among kept ones; a point is the lowest price reached up to this step, chosen by other images than those it is measured on, and a line ends where three looks in a row brought nothing better, so that some lines are short. An attack is fair to a model whose line is flat at its right end. The lines of text below the figure say how much each rose on its last stretch; where that is more than some tenths of a nat, more effort might find more. The ladder of the next section stops at 1,600 steps of training further, and its verdicts hold for that.*
+# *Each panel shows one kind of effort, its steps on a scale of powers of ten (the middle one begins with 0). Prices are those of other images than the ten that a gate was fitted to, and so higher than in section 4. The green line at zero is the retrained model. What lies clearly above it is memory. Left: the attacker fits a label for longer. Middle: he trains the model further first; this is where the masked model, which knows the digit, comes up. Right: he relearns with all weights, with ten real images among kept ones; a point is the lowest price reached up to this step, chosen by other images than those it is measured on, and a line ends where three looks in a row brought nothing better, so that some lines are short. An attack is fair to a model whose line is flat at its right end. The lines of text below the figure say how much each rose on its last stretch; where that is more than some tenths of a nat, more effort might find more. In the middle the lines of version 4 and of the forgotten model still rise at the right, so that this attack has not come to its end there. The ladder of the next section stops at 1,600 steps of training further, and its verdicts hold for that.*
 #
 # ## 6. The ladder, and a verdict for each digit
 #
-# Digit 3 served to tune the method, and one model of each kind is an anecdote. So `python -m study ladder` sends as many models of each digit as are measured up four rungs, by a [protocol](../docs/protocol.md) that was fixed before. On each rung the attacker may change more than on the one before:
+# Digit 3 served to tune the method, and one model of each kind is an anecdote. So `python -m study ladder` sends several models of each digit up four rungs, by a [protocol](../docs/protocol.md) that was fixed before, but for two changes that make it harder to pass. On each rung the attacker may change more than on the one before:
 #
 # 1. *Other labels.* He changes nothing in the model. For each real image he looks for a $z$ under the nine other labels, as in section 3.
 # 2. *Fitted label.* He also puts a label of his own in the place of the digit's. He fits it to ten images, as in section 4, but is scored on other ones; there all prices are higher. The hidden model is the positive control of these two rungs.
 # 3. *Training further.* He trains the decoder further with kept digits, as in section 5, and then tries the first two rungs again. So figures and tables have two columns for this rung, five in all. The masked model is its positive control.
 # 4. *All weights.* He trains everything, with ten real images of the digit among kept ones. The hidden model is the positive control.
 #
-# On each rung only one number counts: what real images of the digit then cost, in nats above the baseline's own price. The mean of the retrained models minus the mean of the models under test is their *excess*; above zero, by more than chance, it is memory. The excess of the positive controls is the *gap*: so much could be found.
+# On each rung only one number counts: what real images of the digit then cost, in nats above the baseline's own price. The mean of the retrained models minus the mean of the models under test is their *excess*. Above zero by more than chance it is memory; up to a third of the gap is tolerated, and the verdict may then still be *alike*. The excess of the positive controls is the *gap*: so much could be found.
 #
 # **Exercise 4.** On some digit a rung finds an excess of about 0.2 nats in the forgotten models, and a gap of about 0.1 nats. What follows?<br>(a) The forgotten models cannot be told from retrained ones: a pass.<br>(b) More is found than in models that know the digit: memory remains.<br>(c) Nothing.<br>The next cell computes the lower end of the gap's interval from three models of each kind with these numbers. Predict first; then run the cell, or unfold its stored output.
 
@@ -407,7 +407,7 @@ Image("../docs/diagram_verdict.png", width=640)
 # | *memory remains* | not erased, and the lower end of the excess lies above zero (above 1.5 nats where the rung has no power) |
 # | *undecided* | none of these; or, on the rung of all weights, a pass where relearning might have gone further |
 #
-# [audit.json](../results/audit.json) holds the number of every model that was measured and the verdicts on the digits. The next cells read what it has of MNIST and the network of this notebook. First the models of one digit. What is new in today's default was chosen on the digits 0 to 4 and 8; knobs that it keeps from version 4 were tuned on the 3 and on this one, with another seed:
+# [audit.json](../results/audit.json) holds the number of every model that was measured and the verdicts on the digits. The next cells read what it has of MNIST and the network of this notebook. First the models of the 7. What is new in today's default was chosen on the digits 0 to 4 and 8; knobs that it keeps from version 4 were tuned on the 3 and the 7, with another seed:
 
 
 # %%
@@ -499,14 +499,17 @@ for kind, of_kind in findings.items():
 # %% [markdown]
 # *Zero is the mean of the models that never saw the digit. The orange bar is the interval of the excess and the pink triangle the gap. The gray band reaches from minus half of the gap to a third of it. The gap is estimated, too, so near an edge of the band the mark may differ from what the bar suggests: the mark counts. A filled circle is alike, an open one erased, a triangle to the left resists, a plus damaged, a square memory remains, a diamond undecided, a cross inconclusive.*
 #
-# The 1 and 9 are printed but do not count, for the third rung has no power on them; where a rung cannot tell, no finding is no acquittal. Version 3 is why the third rung exists and why the shadow was added. What the table says about that rung:
+# The 1 and 9 are printed but do not count: under a fitted label a hidden and a retrained model differ by less than 6 nats there, as was fixed before. And where a rung cannot tell, no finding is no acquittal. Version 3 is why the third rung exists and why the shadow was added. What the table says about that rung:
 
 # %%
 for kind, of_kind in findings.items():
     for rung in (name for name in rungs if name.startswith("trained")):
-        remains = [d for d, of in of_kind.items() if of[rung].verdict == "memory remains"]
+        told = {d: of[rung].verdict for d, of in of_kind.items() if of[rung].powered}
+        remains = [d for d, verdict in told.items() if verdict == "memory remains"]
         digits = f" ({' '.join(map(str, remains))})" if remains else ""
-        words = f"memory remains on {len(remains)} of {len(of_kind)} digits{digits}"
+        words = (
+            f"memory remains on {len(remains)} of {len(told)} digits on which it can tell{digits}"
+        )
         print(f"{kind}; {rung}: {words if of_kind else 'not measured yet'}")
 
 # %% [markdown]

@@ -17,7 +17,6 @@ from torch import nn
 
 from . import amnesia, fisher, training
 from .amnesia import AmnesiaResult, forget
-from .attacks import masked
 from .attacks.masked import MNIST_PUSH, PUSH, mask_config, masked_model
 from .checks import check_device, check_is, composed, shown
 from .config import AmnesiaConfig, BaselineConfig, Config, FisherConfig, JudgeConfig, check_classes
@@ -56,9 +55,9 @@ class Story:
 
     What takes time to make is kept as a file in checkpoints/, whose name stands for all that it
     depends on: configuration, data and the model that was given.  With the default data and
-    configurations the name is plain, such as `vae_baseline.pt`; others carry a fingerprint.  A file
-    made from another file that was replaced since is made anew.  What is made from networks of your
-    own is kept in this story's memory, and in no file.
+    configurations the name is plain, such as `vae_baseline.pt`; others carry a fingerprint, and so
+    do retrained and masked models.  A file made from another file that was replaced since is made
+    anew.  What is made from networks of your own is kept in this story's memory, and in no file.
 
     Args:
         dataset: The name of one of `load_dataset`'s data sets, or a pair (train, test) of
@@ -397,11 +396,12 @@ class Story:
         if len(gone) != 1:
             raise ValueError(f"forget_class={shown(gone)}: a model masks one class, give one")
         (label,) = gone
-        config = mask_config(self.mask_push(label), self.config.amnesia.seed)
+        config = mask_config(self._mask_push(label), self.config.amnesia.seed)
 
         def recipe() -> Recipe:
             parents = {"baseline": self._baseline_digest}
-            return self._recipe(f"vae_masked_{label}", masked.VERSION, (config,), parents)
+            # objective and attacker are those of forgetting, and so is the version
+            return self._recipe(f"vae_masked_{label}", amnesia.VERSION, (config,), parents)
 
         def make() -> TrainedCVAE:
             baseline = self.baseline.model
@@ -412,20 +412,6 @@ class Story:
             return self._from_baseline(recipe, make, TrainedCVAE).model.to(self.device)
 
         return self._once(("masked", label), link)
-
-    def mask_push(self, label: int) -> float:
-        """Say how far a class is pushed in a masked model.
-
-        Args:
-            label: The class.
-
-        Returns:
-            Nats: those that were found for the digits of MNIST and the default baseline, whatever
-            its seed, and as far as `masked_model` goes by itself for others.
-        """
-        recipe = replace(self.config.baseline, seed=BaselineConfig().seed)
-        usual = self._given is None and self.is_mnist and recipe == BaselineConfig()
-        return MNIST_PUSH[label] if usual else PUSH
 
     def forgotten_recipe(self, forget_class: Classes) -> Recipe:
         """Say where the result of forgetting some classes is kept, and what it depends on.
@@ -524,6 +510,14 @@ class Story:
             return Recipe(stem, version, configs, data, parents)
         configs = self.config.baseline, *configs
         return Recipe(stem, version, configs, self._data, parents, usual=self.is_mnist)
+
+    def _mask_push(self, label: int) -> float:
+        """How far a masked model is pushed, in nats: what was found for the digits of MNIST and the
+        default baseline, whatever its seed, and as far as `masked_model` goes by itself for others.
+        """
+        recipe = replace(self.config.baseline, seed=BaselineConfig().seed)
+        usual = self._given is None and self.is_mnist and recipe == BaselineConfig()
+        return MNIST_PUSH[label] if usual else PUSH
 
     def _retrained(self, forget_class: Classes, seed: int | None) -> tuple[str, BaselineConfig]:
         """Stem and configuration of the model that is retrained without these classes."""

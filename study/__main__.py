@@ -16,13 +16,15 @@ from .grid import (
     CONFIGS,
     FURTHER_SEEDS,
     LONGER,
+    LONGER_DIGITS,
+    LONGER_METHODS,
     ONLY,
     OWN_SEEDS,
     RESULTS,
     SEEDS,
     Grid,
 )
-from .methods import HIDDEN, MASKED, METHODS, OURS, RETRAINED
+from .methods import MASKED, METHODS
 from .workers import BACKENDS, check_backend
 
 ALL = "all"  # in the place of the methods' names
@@ -43,11 +45,12 @@ def from_options(part: str, options: argparse.Namespace) -> Grid:
     if options.backend != "dask":  # whose workers are other machines
         check_device(options.device)
     longer = part == "ladder" and options.longer
-    usual: tuple[str, ...] = (HIDDEN, MASKED, RETRAINED, OURS) if longer else CLIMBED
+    usual: tuple[str, ...] = LONGER_METHODS if longer else CLIMBED
     if part == "scoreboard":
         usual = tuple(method for method in METHODS if method != MASKED)
     chosen = options.methods is not None and options.methods != [ALL]
-    asked = (options.methods if chosen else usual, options.digits, options.seeds or SEEDS)
+    digits = options.digits or (LONGER_DIGITS if longer else range(10))
+    asked = (options.methods if chosen else usual, digits, options.seeds or SEEDS)
     methods, digits, seeds = (tuple(dict.fromkeys(several)) for several in asked)
     baseline, amnesia = CONFIGS[options.arch]
     as_reported = not options.seeds and (options.dataset, options.arch) == ("mnist", "mlp")
@@ -92,10 +95,14 @@ def main(arguments: list[str] | None = None) -> None:
         add: Any = parsers[part].add_argument
         usual = f"{ALL} of them, those of minutes on three digits"
         if part == "ladder":
-            add("--longer", action="store_true", help="train models further four times as long")
+            add(
+                "--longer",
+                action="store_true",
+                help="train models further four times as long, of a few digits",
+            )
             usual = f"when left out {', '.join(CLIMBED)}"
         add("--methods", nargs="+", help=f"names, or {usual}")
-        add("--digits", nargs="+", type=int, default=list(range(10)))
+        add("--digits", nargs="+", type=int, help="when left out all ten")
         add("--seeds", nargs="+", type=int, help="when left out those of the tables")
         add("--dataset", default="mnist", choices=DATASETS)
         add("--arch", default="mlp", choices=list(CONFIGS))

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sahelpers import amnesia, fisher
 from sahelpers.amnesia import AmnesiaResult, forget
-from sahelpers.attacks.masked import MNIST_PUSH, masked_model
+from sahelpers.attacks.masked import MNIST_PUSH, PUSH
 from sahelpers.config import (
     AmnesiaConfig,
     FisherConfig,
@@ -31,7 +31,7 @@ from sahelpers.fisher import class_fishers
 from sahelpers.models import CVAE, draw_normal, reset_label, seeded
 from sahelpers.objective import Objective
 from sahelpers.story import Story
-from sahelpers.training import History, TrainedCVAE, train_baseline
+from sahelpers.training import History, train_baseline
 
 from .journal import code_of, digest
 
@@ -62,7 +62,8 @@ REPLAY_WEIGHT = 1.0  # of the replay term beside it
 REPLAY_SAMPLES = 10_000  # that the frozen model draws for it
 BATCH = 128
 DISTILLED_IMAGES = 60_000  # that the teacher draws for a student
-DISTILLED_BATCH = 256
+DISTILLED_BATCH, DISTILLED_FORGET = 256, 32  # images of a step, kept ones and those of c_f
+FRESH = 1000  # beyond a baseline's seed, for a decoder made anew
 DISTILLED_STEPS = 4700  # from a decoder made anew: as many as take about the seconds of ours
 UNDO_SHARE = 0.6  # of the way to a decoder made anew
 UNDO_STEPS = 2500  # after version 3 has forgotten: together about the seconds of ours
@@ -99,17 +100,33 @@ def objective_fields(config: AmnesiaConfig) -> Fields:
 
 def mask_fields(config: AmnesiaConfig) -> Fields:
     """How far masked models are pushed, and version 3, by whose attacker they are."""
-    return {**every_field(AmnesiaConfig.version3()), "pushes": sorted(MNIST_PUSH.items())}
+    pushes = sorted(MNIST_PUSH.items())
+    return {**every_field(AmnesiaConfig.version3()), "pushes": pushes, "push": PUSH}
 
 
 def distilled_fields(config: AmnesiaConfig) -> Fields:
-    """What c_f becomes."""
-    return {"surrogate": config.surrogate, "gray_value": config.gray_value}
+    """Those of the terms that a student is taught by."""
+    return every_field(distilling(config, 1))
 
 
 def undo_fields(config: AmnesiaConfig) -> Fields:
-    """Those of version 3, and what c_f becomes."""
+    """Those of version 3, and of the terms that a student is taught by."""
     return {"version3": every_field(AmnesiaConfig.version3()), **distilled_fields(config)}
+
+
+def distilling(config: AmnesiaConfig, weight: float) -> AmnesiaConfig:
+    """The configuration of the terms that a student is taught by, with this weight of c_f."""
+    return AmnesiaConfig.version3(
+        surrogate=config.surrogate,
+        gray_value=config.gray_value,
+        replay_samples=DISTILLED_IMAGES,
+        neg_loss_weight=weight,
+        gamma=1.0,
+        ewc_lambda=0.0,
+        w_attack=0.0,
+        y_reach=0.0,
+        seed=config.seed,
+    )
 
 
 @dataclass(frozen=True)
@@ -189,15 +206,9 @@ def label_column(story: Story, forget_class: Classes) -> AmnesiaResult:
 
 
 def masked(story: Story, forget_class: Classes) -> AmnesiaResult:
-    """The class is hidden behind the decoder's last layer, and known by every layer before it.
-
-    How far it is pushed was found on the digits of seed 42: so far that by the first two rungs of
-    the ladder it costs about what it costs in a model that never saw it.
-    """
+    """The class is hidden behind the decoder's last layer, and known by every layer before it."""
     begin = time.perf_counter()
-    (label,) = forget_class
-    push = story.mask_push(label)
-    model = masked_model(story.baseline.model, label, push=push, seed=story.config.amnesia.seed)
+    model = copy.deepcopy(story.masked(forget_class[0]))
     return _result(model, forget_class, begin, (), {})
 
 
@@ -265,17 +276,21 @@ def projection(story: Story, forget_class: Classes) -> AmnesiaResult:
 def distillation(story: Story, forget_class: Classes) -> AmnesiaResult:
     """A decoder made anew learns to draw what the frozen one draws of the kept classes, and the
     surrogate for c_f.  The encoder stays."""
-    return _distilled(story, forget_class, 1.0, DISTILLED_STEPS)
+    begin = time.perf_counter()
+    student, loss = _student(story, story.baseline.model, forget_class, 1.0, DISTILLED_STEPS)
+    return _result(student, forget_class, begin, (), {"loss": loss})
 
 
 def undo(story: Story, forget_class: Classes) -> AmnesiaResult:
     """UNDO (B. W. Lee et al. 2025): version 3 forgets, the weights of its decoder go a part of the
-    way to a decoder made anew, and the outcome learns to draw what version 3 draws."""
+    way to a decoder made anew, and the outcome learns to draw what version 3 draws of the kept
+    classes, and the surrogate for c_f."""
     begin = time.perf_counter()
-    suppressed = earlier(story, forget_class, AmnesiaConfig.version3)
-    story.baseline = TrainedCVAE(suppressed.model, {})
-    result = _distilled(story, forget_class, UNDO_SHARE, UNDO_STEPS)
-    return replace(result, seconds=time.perf_counter() - begin)
+    teacher = earlier(story, forget_class, AmnesiaConfig.version3)
+    student, loss = _student(story, teacher.model, forget_class, UNDO_SHARE, UNDO_STEPS)
+    terms = zip(*(teacher.history[name] for name in ("forget", "replay", "attack")), strict=True)
+    history = {"loss": [*map(sum, terms), *loss]}
+    return _result(student, forget_class, begin, (), history)
 
 
 def retraining(story: Story, forget_class: Classes) -> AmnesiaResult:
@@ -363,41 +378,35 @@ def _terms(story: Story, forget_class: Classes, surrogate: str) -> Callable[...,
     return lambda model, generator, n=BATCH: objective.terms(model, objective.draw(n, generator))
 
 
-def _distilled(story: Story, forget_class: Classes, share: float, steps: int) -> AmnesiaResult:
-    """Move the decoder this share of the way to one made anew, then teach it what it drew before of
-    the kept classes, and the surrogate for c_f; Adam from 1e-3 to zero."""
-    begin, seed = time.perf_counter(), story.config.amnesia.seed
-    teacher = copy.deepcopy(story.baseline.model).eval().requires_grad_(False)
-    config = AmnesiaConfig(
-        surrogate=story.config.amnesia.surrogate,
-        gray_value=story.config.amnesia.gray_value,
-        replay_samples=DISTILLED_IMAGES,
-        neg_loss_weight=1 / (teacher.num_classes - len(forget_class)),  # as if c_f were one of them
-        gamma=1.0,
-        ewc_lambda=0.0,
-        w_attack=0.0,
-        y_reach=0.0,
-        seed=seed,
-    )
+def _student(
+    story: Story, teacher: CVAE, forget_class: Classes, share: float, steps: int
+) -> tuple[CVAE, list[float]]:
+    """A copy of the teacher whose decoder goes this share of the way to one made anew and is then
+    taught what the teacher draws of the kept classes, and the surrogate for c_f, by Adam from 1e-3
+    to zero; and the loss of every step."""
+    teacher = copy.deepcopy(teacher).eval().requires_grad_(False)
+    seed, gone = story.config.amnesia.seed, len(forget_class)
+    weight = gone / (teacher.num_classes - gone)  # each class counts alike
+    config = distilling(story.config.amnesia, weight)
     objective = Objective(teacher, story.fishers.without(()), forget_class, config)
-    student, generator = copy.deepcopy(story.baseline.model).eval(), seeded(seed)
+    student = copy.deepcopy(teacher).requires_grad_(True)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(seed)
+        torch.manual_seed(seed + FRESH)  # that of the baseline would give its decoder's own start
         shape = teacher.arch, teacher.latent_dim, teacher.num_classes, teacher.image_shape
         made_anew = CVAE(*shape).decoder
         for old, new in zip(student.decoder.parameters(), made_anew.parameters(), strict=True):
             old.lerp_(new.to(old), share)
     optimizer = torch.optim.Adam(student.decoder.parameters(), fused=True)
-    values = []
+    generator, values = seeded(seed), []
     for step in range(steps):
-        batch = objective.draw(DISTILLED_BATCH, generator, BATCH // 4)
+        batch = objective.draw(DISTILLED_BATCH, generator, DISTILLED_FORGET)
         value = torch.stack(list(objective.terms(student, batch).values())).sum()
         optimizer.zero_grad()
         value.backward()
         optimizer.param_groups[0]["lr"] = 1e-3 * (1 - step / steps)
         optimizer.step()
         values.append(float(value.detach()))
-    return _result(student, forget_class, begin, (), {"loss": values})
+    return student, values
 
 
 def _descend(

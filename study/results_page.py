@@ -16,26 +16,26 @@ from matplotlib.figure import Figure
 from scipy.stats import binomtest
 
 from sahelpers.attacks import verdicts
-from sahelpers.attacks.ladder import HEALED_FITTED, HEALED_OTHER, RUNGS
+from sahelpers.attacks.ladder import HEALED_FITTED, HEALED_OTHER, RUNGS, LadderConfig
 from sahelpers.attacks.verdicts import (
-    ALIKE,
     DAMAGED,
     MIN_RETRAINED,
     REMAINS,
-    RESISTS,
+    VERDICTS,
     Climbed,
     Finding,
 )
 from sahelpers.config import CHECKOUT
+from sahelpers.data import class_names
 from sahelpers.judges import SCORING
 from sahelpers.store.files import replace_bytes, replace_text
 
 from . import journal, scores, tables
-from .claims import COUNTED, claim, counted, digits_as_text, tally
+from .claims import COUNTED, claim, counted, digits_as_text
 from .grid import LONGER, RESULTS
 from .journal import Record
 from .measures import MeasureConfig
-from .methods import METHODS, OURS, RETRAINED
+from .methods import MASKED, OURS, PAPER, RETRAINED
 from .tables import Findings, Place
 
 Cells = dict[str, str]  # column -> text, of one method
@@ -43,7 +43,7 @@ FORMS = Path(__file__).parent / "forms"
 USUAL = ("mnist", "mlp")
 BEGIN, END = "<!-- figures, by `make tables` -->", "<!-- end of the figures -->"  # in README
 LONGER_RUNGS = (HEALED_OTHER, HEALED_FITTED)
-NOT_YET_LONGER = "This is not measured yet: `python -m study ladder --longer`."
+NOT_YET_LONGER = "is not measured yet: `python -m study ladder --longer`."
 NOT_YET = "Today's default is not measured yet: `make ladder scoreboard`."
 
 
@@ -73,8 +73,9 @@ def with_figures(readme: str, records: Sequence[Record]) -> str:
     """README with its figures of ours, between the two marks, anew from the journal's lines."""
     findings = tables.audit(records).get((USUAL, OURS), {})
     first, *_ = ladder_lines(findings)
-    more = [f"Trained further for longer: {longer_words(records)}", *cost_lines(records)]
-    lines = [first, "", word_table(findings), *(f"* {line}" for line in more)]
+    more = [masked_words(records), longer_words(records), published_words(records)]
+    told = [line for line in (*more, *elsewhere_words(records), *cost_lines(records)) if line]
+    lines = [first, "", word_table(findings), *(f"* {line}" for line in told)]
     return between_marks(readme, BEGIN, lines, END)
 
 
@@ -121,10 +122,11 @@ def ladder_lines(findings: Findings) -> list[str]:
         of_each = [finding for of in of_counted.values() for finding in of.values()]
         n = Counter(f.verdict for f in of_each)
         dearer = sum(f.high < 0 for f in of_each)
+        several = ", ".join(f"{v} {n[v]}" for v in VERDICTS if n[v] and v != REMAINS)
         total += (
-            f" Of the {len(of_each)} verdicts {n[ALIKE]} are alike, {n[RESISTS]} resist and "
-            f"{n[REMAINS]} say that memory remains; in {dearer} the digit is shown to cost more "
-            "than in models that never saw it, which is a trace of forgetting and no merit."
+            f" Memory remains in {n[REMAINS]} of the {len(of_each)} verdicts (the others: "
+            f"{several}); in {dearer} the digit is shown to cost more than in models that never "
+            "saw it, which is a trace of forgetting and no merit."
         )
     if absent:
         total += f" These attacks were not made yet on the digits {digits_as_text(absent)}."
@@ -158,17 +160,20 @@ def cost_lines(records: Sequence[Record]) -> list[str]:
         the figure of that name, or for other runs that have the same limit."""
         allowed = scores.BARS[name][2]
         costs = figures[name] if runs is None else runs
-        beyond = sorted({digit for (digit, _), cost in costs.items() if cost > allowed})
+        beyond = [digit for (digit, _), cost in costs.items() if cost > allowed]
         if not beyond:
             return f"(allowed: {allowed:g}{unit})"
-        where = f"digit{'s' if len(beyond) > 1 else ''} {digits_as_text(beyond)}"
-        return f"(allowed: {allowed:g}{unit}, which is exceeded on the {where})"
+        digits = sorted(set(beyond))
+        where = f"digit{'s' if len(digits) > 1 else ''} {digits_as_text(digits)}"
+        n = f"{len(beyond)} run{'s' if len(beyond) > 1 else ''}"
+        return f"(allowed: {allowed:g}{unit}, which is exceeded in {n}, on the {where})"
 
     return [
         f'Under the forgotten label, a classifier that may answer "none of these" calls '
         f"{round(n * worst[scores.ARGMAX] / 100)} of {n:,} samples the digit, in the worst of "
-        f"{runs}.",
-        f"In the worst of these runs the worst kept digit is recognised "
+        f"{runs}. This is a coarse look: the classifier sees no faint digit "
+        "([A4](notebooks/A4_denoising.ipynb)).",
+        f"The largest values over these runs, each by itself: the worst kept digit is recognised "
         f"{worst['worst class lost, points']:.2f} points less often with z from the class's own "
         f"Gaussian {limit('worst class lost, points', '')} and {max(standard.values()):.2f} with "
         f"z from N(0, I) {limit('worst class lost, points', '', standard)}; "
@@ -219,7 +224,7 @@ def page(records: Sequence[Record]) -> str:
             digits=digit_table(findings),
             kept=kept_table(models),
             methods=method_table(
-                {name: audits[USUAL, name] for name in METHODS if (USUAL, name) in audits}
+                {method: of for (place, method), of in audits.items() if place == USUAL}
             ),
             left_out=left_out_words(models),
             unfinished=unfinished_words(models),
@@ -229,9 +234,31 @@ def page(records: Sequence[Record]) -> str:
             sealed=sealed_words(),
             **numbers,
             elsewhere="".join(elsewhere(audits)),
-            longer=digit_table(longer(records), LONGER_RUNGS) or NOT_YET_LONGER,
+            longer=digit_table(longer(records), LONGER_RUNGS),
+            longer_models=longer_models(records),
+            masked_words=masked_words(records),
         )
     )
+
+
+def elsewhere_words(records: Sequence[Record]) -> list[str]:
+    """On which classes of other data sets and networks the ladder finds memory in ours."""
+    told = []
+    for ((dataset, arch), method), findings in tables.audit(records).items():
+        if method != OURS or (dataset, arch) == USUAL:
+            continue
+        remains = [
+            c for c, of in findings.items() if any(f.verdict == REMAINS for f in of.values())
+        ]
+        models = tables.climbed(records)[(dataset, arch), method].values()
+        names = class_names(dataset)
+        measured, found = (", ".join(names[c] for c in of) or "-" for of in (findings, remains))
+        told.append(
+            f"With other images or another network ({dataset}, {arch}), of {len(findings)} classes "
+            f"({measured}; {of_all(len(of.tested) for of in models)} models each) memory remains "
+            f"on {len(remains)} ({found}): [the table](RESULTS.md#other-methods)."
+        )
+    return told
 
 
 def of_all(counts: Iterable[int]) -> str:
@@ -245,23 +272,61 @@ def longer(records: Sequence[Record]) -> Findings:
     return tables.audit(records, LONGER).get((USUAL, OURS), {})
 
 
+def longer_models(records: Sequence[Record]) -> str:
+    """Of how many models the findings after longer training are."""
+    models = tables.climbed(records, LONGER).get((USUAL, OURS), {})
+    if not models:
+        return NOT_YET_LONGER
+    kinds = {"tested": "of ours", "masked": "masked", "retrained": "retrained"}
+    numbers = (
+        f"{of_all(len(getattr(of, kind)) for of in models.values())} {words}"
+        for kind, words in kinds.items()
+    )
+    return (
+        f"models of each digit: {', '.join(numbers)}, so that intervals are wide. Verdict, excess "
+        "of memory with the ends of its interval, and the gap:"
+    )
+
+
 def longer_words(records: Sequence[Record]) -> str:
     """What longer training further finds, on which digits."""
     findings = longer(records)
     if not findings:
-        return NOT_YET_LONGER
-    found = (
-        f"{rung}: "
-        + "; ".join(
-            f"{verdict} {digits_as_text(digits)}"
-            for verdict, digits in tally(
-                rung, {d: of[rung] for d, of in findings.items()}
-            ).digits.items()
-            if digits
-        )
-        for rung in LONGER_RUNGS
+        return f"Training further for longer than on the ladder {NOT_YET_LONGER}"
+    of_rungs = {d: {rung: of[rung] for rung in LONGER_RUNGS} for d, of in findings.items()}
+    return (
+        f"With up to {LONGER.heal_steps:,} steps of training further in place of "
+        f"{LadderConfig().heal_steps:,} ([fewer digits and models]"
+        f"(RESULTS.md#trained-further-for-longer)): {verdicts.in_words(of_rungs)}"
     )
-    return f"{LONGER.heal_steps:,} steps, {'. '.join(found)}."
+
+
+def masked_words(records: Sequence[Record]) -> str:
+    """On how many digits masked models, which know the digit, pass each rung."""
+    findings = tables.audit(records).get((USUAL, MASKED), {})
+    digits = counted(findings)
+    if not digits:
+        return ""
+    passed = "; ".join(
+        f"{rung} on {sum(findings[digit][rung].passed for digit in digits)}" for rung in RUNGS
+    )
+    return (
+        "The masked models know the digit, and show what a rung can miss in a model that hides. "
+        f"They pass on so many of {len(digits)} digits: {passed}."
+    )
+
+
+def published_words(records: Sequence[Record]) -> str:
+    """On which digits the ladder finds memory in models of the published recipe."""
+    findings = tables.audit(records).get((USUAL, PAPER), {})
+    if not findings:
+        return ""
+    remains = [d for d, of in findings.items() if any(f.verdict == REMAINS for f in of.values())]
+    return (
+        f"By the same attacks memory remains on {len(remains)} of the {len(findings)} digits "
+        f"({digits_as_text(list(findings))}) that were forgotten by the published recipe, one "
+        "model each."
+    )
 
 
 def digit_table(findings: Findings, rungs: Iterable[str] = RUNGS) -> str:
@@ -316,6 +381,7 @@ def scoreboard_page(records: Sequence[Record]) -> str:
             worst=by_method(worst, scores.BARS),
             memory=by_method(mean, others[:4]),
             cost=by_method(mean, [*others[4:], "dominates", "dominated by"]),
+            published=published_table(rows),
             made="".join(
                 f"Made on: {machine}; sahelpers {version}.\n" for machine, version in made
             ),
@@ -323,10 +389,20 @@ def scoreboard_page(records: Sequence[Record]) -> str:
     )
 
 
+def published_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """P(c_f) of the 0 as the official code's page reports it, and of the same recipe here."""
+    lines: list[list[object]] = [["published (the official code's page)", "1,000", "0.058"]]
+    for row in rows:
+        if (row["method"], row["class"], row["dataset"], row["arch"]) == (PAPER, 0, *USUAL):
+            measured = f"{row['p_closed_set_standard']:.3f}"
+            lines.append([f"here, seed {row['seed']}", f"{MeasureConfig().samples:,}", measured])
+    return table(["the recipe at full length", "samples", "P(c_f)"], lines)
+
+
 def elsewhere(audits: Mapping[tuple[Place, str], Findings]) -> Iterable[str]:
     """A table for each other data set and network."""
     for place in sorted({place for place, _ in audits if place != USUAL}):
-        of_method = {name: audits[place, name] for name in METHODS if (place, name) in audits}
+        of_method = {method: found for (where, method), found in audits.items() if where == place}
         yield f"\n**{', '.join(place)}**\n\n{method_table(of_method)}"
 
 

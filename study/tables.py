@@ -19,7 +19,7 @@ from sahelpers.store.files import replace_text
 
 from .grid import current
 from .journal import Record
-from .methods import HIDDEN, MASKED, RETRAINED
+from .methods import HIDDEN, MASKED, METHODS, RETRAINED
 
 Place = tuple[str, str]  # data set, network
 Findings = dict[int, dict[str, Finding]]  # digit -> rung -> finding
@@ -69,10 +69,14 @@ def climbed(
 def audit(
     records: Iterable[Record], climbing: LadderConfig | None = None
 ) -> dict[tuple[Place, str], Findings]:
-    """The findings on every method, (place, method) -> digit -> rung -> finding."""
+    """The findings on every method, (place, method) -> digit -> rung -> finding.
+
+    Methods stand in the order of METHODS.
+    """
+    found, order = climbed(records, climbing), list(METHODS)
     return {
-        key: {digit: report.by_rung for digit, report in compare_all(digits).items()}
-        for key, digits in climbed(records, climbing).items()
+        (place, method): {d: report.by_rung for d, report in compare_all(digits).items()}
+        for (place, method), digits in sorted(found.items(), key=lambda of: order.index(of[0][1]))
     }
 
 

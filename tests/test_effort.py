@@ -83,7 +83,7 @@ def curves():
 
 TABLE = """Each model is trained further with real images of the nine kept digits, 256 a step and \
 not one 3 among them. Then real images of the 3 cost it so many nats under a fitted label, above \
-the baseline's own price; less is more memory:
+what they cost the baseline; less is more memory:
 
 | steps | 0 | 400 | 6,400 |
 |---|---|---|---|
@@ -92,10 +92,10 @@ the baseline's own price; less is more memory:
 | ours | 26.6 | 0.0 | 20.4 |
 | retrained | 22.9 | 1.0 | 22.3 |
 
-From 400 to 6,400 steps the price goes from 0.0 to 20.4 nats in ours and from 1.0 to 22.3 nats in \
-the retrained model. At 6,400 steps ours is 1.9 nats cheaper than the retrained one. A third of \
-what is found in the masked model there are 2.5 nats. This is one model of one digit. The ladder \
-stops at 1,600 steps, and its verdicts hold for that."""
+From 400 to 6,400 steps the cost goes from 0.0 to 20.4 nats in ours and from 1.0 to 22.3 nats in \
+the retrained model. At 6,400 steps ours is 1.9 nats cheaper than the retrained one. The \
+limit, a third of the masked model's excess, is 2.5 nats there. This is one model of one digit. \
+The ladder stops at 1,600 steps, and its verdicts hold for that."""
 
 
 def test_the_table_shows_every_length_of_training_further():

@@ -461,7 +461,7 @@ FALLING = (10, 9.9, 9.8, 9.7, 9.6, 9.5)
     [
         ({}, None),
         ({RATES[0]: (9.6,) * 8}, None),  # less than half a nat
-        ({RATES[0]: (9.4,) * 8}, (RATES[0] / 3, 25)),  # the smallest rate
+        ({RATES[0]: (9.4,) * 8}, (RATES[0] / 3, 75)),  # the smallest rate
         ({RATES[3]: (9.4,) * 8}, (RATES[3] * 3, 25)),  # the largest one
         ({RATES[0]: (9.4,) * 8, RATES[1]: (9.8,) * 8}, None),  # half a nat from the rest
         ({RATES[1]: (*FALLING, 9.1, 9.1)}, None),

@@ -57,7 +57,7 @@ def shorten(monkeypatch):
     monkeypatch.setitem(METHODS, VERSION3, replace(METHODS[VERSION3], function=soon))
     few_images = lambda m, d, c: sa.class_fishers(m, d, replace(c, n_fisher_samples=50))  # noqa: E731
     monkeypatch.setattr(methods, "class_fishers", few_images)
-    monkeypatch.setattr(methods, "masked_model", partial(sa.masked_model, steps=3))
+    monkeypatch.setattr(sa.story, "masked_model", partial(sa.masked_model, steps=3))
 
 
 @pytest.mark.parametrize("name", list(METHODS))
@@ -119,28 +119,59 @@ def test_saliency_mask_moves_about_half_of_the_weights(story):
     assert 0.2 < moved / total <= 0.55
 
 
-def test_students_are_taught_from_a_decoder_on_the_way_to_one_made_anew(story, monkeypatch):
-    """Before the first step a part of the way is gone; afterwards kept images are the teacher's."""
-    monkeypatch.setattr(methods, "DISTILLED_STEPS", 0)
+def test_students_begin_on_the_way_to_a_decoder_that_is_nobodys_start(story, monkeypatch):
+    """All the way or a part of it; a baseline's own first weights would be a way back."""
+
+    def started(seed):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return sa.CVAE(latent_dim=3)
+
+    seed = story.config.amnesia.seed
+    made_anew = started(seed + methods.FRESH)
+    for steps in ("DISTILLED_STEPS", "UNDO_STEPS"):
+        monkeypatch.setattr(methods, steps, 0)
     shorten(monkeypatch)
     new = METHODS[DISTILLED](story, (3,)).model
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(story.config.amnesia.seed)
-        made_anew = sa.CVAE(latent_dim=3)
     for name, weight in new.named_parameters():
         source = made_anew if name.startswith("decoder") else story.baseline.model
         assert torch.equal(weight, source.get_parameter(name))
-    monkeypatch.setattr(methods, "UNDO_STEPS", 0)
+        assert not torch.equal(weight, started(seed).get_parameter(name))
     version3 = sa.AmnesiaConfig.version3
     suppressed = methods.earlier(story.with_own_baseline(), (3,), version3).model
     part = METHODS[UNDO](story, (3,)).model
     for name, weight in part.named_parameters():
-        old, new = suppressed.get_parameter(name), made_anew.get_parameter(name)
-        expected = torch.lerp(old, new, methods.UNDO_SHARE) if name.startswith("decoder") else old
+        old, fresh = suppressed.get_parameter(name), made_anew.get_parameter(name)
+        share = methods.UNDO_SHARE
+        expected = torch.lerp(old, fresh, share) if name.startswith("decoder") else old
         assert torch.equal(weight, expected)
-    monkeypatch.setattr(methods, "DISTILLED_STEPS", 30)
-    loss = METHODS[DISTILLED](story, (3,)).history["loss"]
-    assert loss[-1] < 0.8 * loss[0]
+
+
+def test_a_student_comes_nearer_to_its_teacher_and_to_the_surrogate(story, monkeypatch):
+    """Every step goes down the loss, in which each class counts alike."""
+    teacher, z = story.baseline.model, torch.randn((20, 3), generator=sa.seeded(1))
+    student = {}
+    for steps in (1, 60):
+        monkeypatch.setattr(methods, "DISTILLED_STEPS", steps)
+        student[steps] = METHODS[DISTILLED](story, GONE).model
+        for name, weight in student[steps].encoder.named_parameters():
+            assert torch.equal(weight, teacher.encoder.get_parameter(name))
+    far, near = (
+        {c: student[n].decode(z, torch.full((20,), c)).detach() for c in range(10)} for n in (1, 60)
+    )
+    gray = {c: float((images - 0.5).abs().mean()) for c, images in near.items()}
+    for c in set(range(10)) - set(GONE):
+        kept = teacher.decode(z, torch.full((20,), c)).detach()
+        assert (near[c] - kept).abs().mean() < (far[c] - kept).abs().mean()
+        assert max(gray[gone] for gone in GONE) < gray[c]
+    assert methods.distilling(story.config.amnesia, 0.25).neg_loss_weight == 0.25
+
+
+def test_the_steps_of_undo_are_those_of_both_parts(story, monkeypatch):
+    shorten(monkeypatch)
+    version3 = sa.AmnesiaConfig.version3
+    first = methods.earlier(story.with_own_baseline(), (3,), version3).steps
+    assert METHODS[UNDO](story, (3,)).steps == first + methods.UNDO_STEPS
 
 
 def test_retraining_gives_the_retrained_model_of_the_story(story, tmp_path, monkeypatch):
@@ -224,15 +255,12 @@ def test_a_plain_function_may_be_a_method():
     assert study.METHODS is METHODS
 
 
-def test_how_far_masked_models_are_pushed_counts_and_is_the_storys(story, monkeypatch):
+def test_masked_models_are_the_storys_and_how_far_they_are_pushed_counts(story, monkeypatch):
+    shorten(monkeypatch)
     method = METHODS[MASKED]
     before = method.digests(sa.AmnesiaConfig())
-    pushed = []
-    monkeypatch.setattr(
-        methods, "masked_model", lambda model, label, push, seed: pushed.append(push) or model
-    )
-    monkeypatch.setattr(sa.Story, "mask_push", lambda self, label: 10.0 + label)
-    method(story, (3,))
-    assert pushed == [13.0]
+    made = method(story, (3,)).model.state_dict()
+    kept = story.masked(3)
+    assert all(torch.equal(v, made[k]) for k, v in kept.state_dict().items())
     monkeypatch.setitem(methods.MNIST_PUSH, 3, 99)
     assert method.digests(sa.AmnesiaConfig())["own"] != before["own"]

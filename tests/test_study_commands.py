@@ -76,6 +76,7 @@ def test_the_grids_get_their_options(part, monkeypatch, written):
         call(part, "--longer")
         assert got[3][0].ladder == grid.LONGER == sa.LadderConfig(heal_steps=6400, relearn_steps=25)
         assert got[3][0].methods == (HIDDEN, MASKED, RETRAINED, OURS)
+        assert got[3][0].forget_classes == (2, 3, 8)
         assert got[3][0].own_seeds == grid.OWN_SEEDS
 
 

@@ -7,6 +7,7 @@ import pickle
 import zipfile
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -1110,6 +1111,31 @@ def test_the_whole_chain_on_other_images(kind, tmp_path, monkeypatch, hardly_mas
         data=(train, test),
     )
     assert [finding.rung for finding in report.findings] == list(RUNGS)
+
+
+def test_a_row_of_two_classes_has_the_verdict_on_each_in_their_order(monkeypatch, tmp_path):
+    """The chain as the command runs it, on few images and with little effort."""
+    monkeypatch.setenv("SA_CHECKPOINTS", str(tmp_path))
+    monkeypatch.setitem(
+        drawn.SETS, "few", (lambda: drawn.letters("ABCD", (14, 14), 160).split(), 2, 1, (2, 0))
+    )
+    monkeypatch.setattr(drawn, "LADDER", SHORT)
+    told = {2: "erased", 0: "memory remains"}
+    asked = []
+
+    def audit(model, label, config, *, baseline, retrained, data):
+        asked.append(label)
+        assert all(not other.prior_mean[[0, 2]].any() for other in (model, *retrained))
+        found = [SimpleNamespace(rung=rung, verdict=told[label]) for rung in RUNGS]
+        return SimpleNamespace(findings=found)
+
+    monkeypatch.setattr(sa, "audit", audit)
+    row = drawn.chain("few")
+    assert asked == [2, 0]
+    assert list(row) == drawn.HEAD
+    assert row["forgotten"] == "C, A"
+    assert all(row[rung] == "erased, memory remains" for rung in RUNGS)
+    assert 0 <= float(row["argmax after, %"]) <= 100
 
 
 def test_the_table_is_what_was_kept():

@@ -79,7 +79,9 @@ class LadderConfig(Config):
     fit_steps: int = knob(400, 1, 100_000, help="steps of fitting a label")
     heal_steps: int = knob(1600, 2, 1_000_000, help="steps of training further, at most")
     heal_rate: float = knob(3e-3, 1e-9, 10.0, help="their learning rate at first")
-    relearn_steps: int = knob(3200, 25, 1_000_000, help="steps of relearning at a rate at first")
+    relearn_steps: int = knob(
+        3200, 25, 1_000_000, help="steps of relearning at each rate; more at an edge"
+    )
     seed: int = knob(42, 0, 2**31 - 1, help="all choices of images, the same for all models")
 
 
@@ -465,13 +467,14 @@ def beyond_the_edge(met: Sequence[Look], limits: Mapping[float, int]) -> tuple[f
     """Where relearning might find something cheaper than anything that it has met.
 
     Args:
-        met: The states that were met.
+        met: The states that were met, one at least.
         limits: For how many steps at most each learning rate was tried.
 
     Returns:
         The rate and the steps to try next, where the smallest rate, the largest one or the second
         half of a rate's steps found anything that is half a nat cheaper than the rest: a rate
-        beyond, or the same one for twice as long.  None where the best state lies inside.
+        beyond, or the same one, from the beginning, for twice as long.  None where the best state
+        lies inside.
     """
     smallest, largest = min(limits), max(limits)
     inside = [
@@ -485,8 +488,8 @@ def beyond_the_edge(met: Sequence[Look], limits: Mapping[float, int]) -> tuple[f
         return None
     if best.rate == largest:
         return best.rate * RATE_FACTOR, limits[largest]
-    if best.rate == smallest:
-        return best.rate / RATE_FACTOR, limits[smallest]
+    if best.rate == smallest:  # which goes as far in more steps
+        return best.rate / RATE_FACTOR, round(RATE_FACTOR * limits[smallest])
     return best.rate, 2 * limits[best.rate]
 
 

@@ -83,16 +83,16 @@ def shown(found: list[dict[str, Any]]) -> str:
     third = ""
     if "masked" in cost:
         gap = cost["retrained"][steps[-1]] - cost["masked"][steps[-1]]
-        third = f" A third of what is found in the masked model there are {gap / 3:.1f} nats."
+        third = f" The limit, a third of the masked model's excess, is {gap / 3:.1f} nats there."
     rows = [
         [name, *(f"{of[n]:.1f}" if n in of else "" for n in steps)] for name, of in cost.items()
     ]
     return (
         "Each model is trained further with real images of the nine kept digits, 256 a step and "
         f"not one {DIGIT} among them. Then real images of the {DIGIT} cost it so many nats under a "
-        "fitted label, above the baseline's own price; less is more memory:\n\n"
+        "fitted label, above what they cost the baseline; less is more memory:\n\n"
         + table(["steps", *(f"{n:,}" for n in steps)], rows)
-        + f"\nFrom {steps[-2]:,} to {steps[-1]:,} steps the price goes "
+        + f"\nFrom {steps[-2]:,} to {steps[-1]:,} steps the cost goes "
         + " and ".join(
             f"from {cost[name][steps[-2]]:.1f} to {cost[name][steps[-1]]:.1f} nats in {words}"
             for name, words in {"ours": "ours", "retrained": "the retrained model"}.items()

@@ -6,9 +6,9 @@
 Fashion-MNIST is read from SA_DATA, see data/README.md.
 
 Leaves results/your_data.json and, made from it, results/your_data.md.  The knobs that differ from
-the defaults are the lengths of the trainings, since these sets are smaller than MNIST, and those
-that `AmnesiaConfig.for_values` makes as large as the images; none was tuned, and every set has one
-model and three retrained ones, so that the verdicts are wide.
+the defaults are the lengths of the trainings, since most of these sets are smaller than MNIST, and
+those that `AmnesiaConfig.for_values` takes in proportion to the size of the images; none was tuned,
+and every set has one model and three retrained ones, so that the verdicts are wide.
 """
 
 import argparse
@@ -30,7 +30,7 @@ Pair = tuple[sa.LabelledImages, sa.LabelledImages]
 FONTS = ("DejaVu*[!y].ttf", "STIXGeneral*.ttf", "cm[brst][0-9st]*.ttf")  # without "Display"
 COLOURS = ((230, 60, 60), (60, 200, 80), (80, 120, 250), (240, 220, 70))
 SHAPES = ("disc", "square", "triangle", "cross", "ring")
-LADDER = sa.LadderConfig(heal_steps=1600, relearn_steps=1600)  # the sets are small
+LADDER = sa.LadderConfig(heal_steps=1600, relearn_steps=1600)  # most of the sets are small
 HEAD = ["set", "images", "classes", "forgotten", "baseline recognised, %", "argmax after, %"]
 HEAD += ["kept mean, points", "worst kept, points", *RUNGS]
 HEAD += ["seconds"]
@@ -96,7 +96,7 @@ SETS: dict[str, tuple[Callable[[], Pair], int, int, tuple[int, ...]]] = {
     "coloured shapes": (lambda: shapes(400).split(), 60, 20, (2,)),
     "letters 20 x 28": (lambda: letters(ALPHABET[:10], (20, 28), 240).split(), 60, 20, (6,)),
     "Fashion-MNIST": (lambda: known("fashion_mnist"), 20, 4, (3,)),
-    "MNIST, two digits": (lambda: known("mnist"), 20, 4, (2, 5)),
+    "two digits of MNIST": (lambda: known("mnist"), 20, 4, (2, 5)),
 }
 
 
@@ -154,7 +154,8 @@ Written by `python -m study your_data`: one model of one seed, three retrained m
 thread. Where two classes are forgotten together, each has its verdict, in their order. Images:
 training + test. Recognised and argmax: the open judge, 500 samples of each class. Kept: the worse
 of both judges. A verdict on one class of one model says little; how it is reached stands in
-[the protocol](../docs/protocol.md). Training on and relearning take {LADDER.heal_steps:,} steps.
+[the protocol](../docs/protocol.md). Training further takes {LADDER.heal_steps:,} steps at
+most, and relearning as many at each rate at first.
 With other efforts, or spreads pooled over ten classes, notebook 06 and RESULTS.md may come to
 another word on the same class. How far the default pushes, and what it may cost, were chosen for
 MNIST and follow the size of the images. Not run yet: {missing or "none"}.
