@@ -363,7 +363,7 @@ for rung, name in compared:
 #
 # ## 6. The ladder, and a verdict for each digit
 #
-# Digit 3 served to tune the method, and one model of each kind is an anecdote. So `python -m study ladder` sends several models of each digit up four rungs, by a [protocol](../docs/protocol.md) that was fixed before, but for two changes that make it harder to pass. On each rung the attacker may change more than on the one before:
+# Digit 3 served to tune the method, and one model of each kind is an anecdote. So `python -m study ladder` sends several models of each digit up four rungs, by a [protocol](../docs/protocol.md) that was fixed before, but for three changes that it names. On each rung the attacker may change more than on the one before:
 #
 # 1. *Other labels.* He changes nothing in the model. For each real image he looks for a $z$ under the nine other labels, as in section 3.
 # 2. *Fitted label.* He also puts a label of his own in the place of the digit's. He fits it to ten images, as in section 4, but is scored on other ones; there all prices are higher. The hidden model is the positive control of these two rungs.
@@ -399,7 +399,7 @@ Image("../docs/diagram_verdict.png", width=640)
 #
 # | word | rule |
 # |---|---|
-# | *inconclusive* | the lower end of the gap does not lie above 1.5 nats (or, on the third rung, the masked models do not hide from the first two): the rung has no power and acquits nobody |
+# | *inconclusive* | the lower end of the gap does not lie above 1.5 nats (or, on the third rung, the masked models are said to remember by one of the first two already): the rung has no power and acquits nobody |
 # | *erased* | the upper end of excess − gap/3 lies below zero, and none of the next three |
 # | *alike* | as erased, and the lower end of excess + gap/2 lies above zero. So the models lie within a third of the gap above the retrained ones and half of it below them, which is not the same as equal. This is the best verdict |
 # | *resists* | as erased, and the upper end of excess + gap/2 lies below zero. The digit costs so much more than in a model that never saw it that the model is recognisable. This is a trace of forgetting, not a merit: whoever sees it knows that something was removed here |

@@ -8,6 +8,7 @@ import io
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -35,7 +36,7 @@ from .claims import COUNTED, claim, counted, digits_as_text
 from .grid import LONGER, RESULTS
 from .journal import Record
 from .measures import MeasureConfig
-from .methods import MASKED, OURS, PAPER, RETRAINED
+from .methods import MASKED, METHODS, OURS, PAPER, RETRAINED
 from .tables import Findings, Place
 
 Cells = dict[str, str]  # column -> text, of one method
@@ -73,9 +74,10 @@ def with_figures(readme: str, records: Sequence[Record]) -> str:
     """README with its figures of ours, between the two marks, anew from the journal's lines."""
     findings = tables.audit(records).get((USUAL, OURS), {})
     first, *_ = ladder_lines(findings)
-    more = [masked_words(records), longer_words(records), published_words(records)]
-    told = [line for line in (*more, *elsewhere_words(records), *cost_lines(records)) if line]
-    lines = [first, "", word_table(findings), *(f"* {line}" for line in told)]
+    more = [masked_words(records), published_words(records), *elsewhere_words(records)]
+    told = [line for line in (*more, *cost_lines(records)) if line]
+    lines = [first, "", longer_words(records), "", word_table(findings)]
+    lines += [f"* {line}" for line in told]
     return between_marks(readme, BEGIN, lines, END)
 
 
@@ -100,8 +102,8 @@ def ladder_lines(findings: Findings) -> list[str]:
     ]
     open_ones = [digit for digit in digits if digit not in (*passed, *failed, *harmed)]
     parts = {
-        "every attack of this ladder is shown to find less than a third of what it finds in "
-        "models that remember": passed,
+        "every attack of this ladder is shown to find less than a third of what it finds in its "
+        "positive control": passed,
         "an attack finds that memory remains": failed,
         "the kept digits are damaged": harmed,
         "an attack cannot tell yet": open_ones,
@@ -123,10 +125,12 @@ def ladder_lines(findings: Findings) -> list[str]:
         n = Counter(f.verdict for f in of_each)
         dearer = sum(f.high < 0 for f in of_each)
         several = ", ".join(f"{v} {n[v]}" for v in VERDICTS if n[v] and v != REMAINS)
+        by_estimate = sum(f.excess < 0 for f in of_each)
         total += (
             f" Memory remains in {n[REMAINS]} of the {len(of_each)} verdicts (the others: "
-            f"{several}); in {dearer} the digit is shown to cost more than in models that never "
-            "saw it, which is a trace of forgetting and no merit."
+            f"{several}). In {by_estimate} of them the digit costs more than in models that never "
+            f"saw it by the estimate, and in {dearer} this is shown: a trace of forgetting, and no "
+            "merit."
         )
     if absent:
         total += f" These attacks were not made yet on the digits {digits_as_text(absent)}."
@@ -236,7 +240,10 @@ def page(records: Sequence[Record]) -> str:
             elsewhere="".join(elsewhere(audits)),
             longer=digit_table(longer(records), LONGER_RUNGS),
             longer_models=longer_models(records),
+            longer_words=longer_words(records),
             masked_words=masked_words(records),
+            leave_seed=leave_seed_words(models),
+            models_of=models_words(records),
         )
     )
 
@@ -252,11 +259,13 @@ def elsewhere_words(records: Sequence[Record]) -> list[str]:
         ]
         models = tables.climbed(records)[(dataset, arch), method].values()
         names = class_names(dataset)
+        passed = sum(all(f.passed for f in of.values()) for of in findings.values())
         measured, found = (", ".join(names[c] for c in of) or "-" for of in (findings, remains))
         told.append(
             f"With other images or another network ({dataset}, {arch}), of {len(findings)} classes "
             f"({measured}; {of_all(len(of.tested) for of in models)} models each) memory remains "
-            f"on {len(remains)} ({found}): [the table](RESULTS.md#other-methods)."
+            f"on {len(remains)} ({found}), and {passed} pass every attack; with so few models "
+            "these words are provisional: [the table](RESULTS.md#other-methods)."
         )
     return told
 
@@ -276,7 +285,7 @@ def longer_models(records: Sequence[Record]) -> str:
     """Of how many models the findings after longer training are."""
     models = tables.climbed(records, LONGER).get((USUAL, OURS), {})
     if not models:
-        return NOT_YET_LONGER
+        return f"it {NOT_YET_LONGER}"
     kinds = {"tested": "of ours", "masked": "masked", "retrained": "retrained"}
     numbers = (
         f"{of_all(len(getattr(of, kind)) for of in models.values())} {words}"
@@ -294,10 +303,12 @@ def longer_words(records: Sequence[Record]) -> str:
     if not findings:
         return f"Training further for longer than on the ladder {NOT_YET_LONGER}"
     of_rungs = {d: {rung: of[rung] for rung in LONGER_RUNGS} for d, of in findings.items()}
+    remains = [d for d, of in of_rungs.items() if any(f.verdict == REMAINS for f in of.values())]
     return (
-        f"With up to {LONGER.heal_steps:,} steps of training further in place of "
-        f"{LadderConfig().heal_steps:,} ([fewer digits and models]"
-        f"(RESULTS.md#trained-further-for-longer)): {verdicts.in_words(of_rungs)}"
+        f"**This holds for {LadderConfig().heal_steps:,} steps of training further.** With up to "
+        f"{LONGER.heal_steps:,} steps ([fewer digits and models]"
+        f"(RESULTS.md#trained-further-for-longer)) memory remains on {len(remains)} of "
+        f"{len(findings)} digits. {verdicts.in_words(of_rungs)}"
     )
 
 
@@ -308,11 +319,45 @@ def masked_words(records: Sequence[Record]) -> str:
     if not digits:
         return ""
     passed = "; ".join(
-        f"{rung} on {sum(findings[digit][rung].passed for digit in digits)}" for rung in RUNGS
+        f"{rung} on {sum(findings[digit][rung].passed for digit in digits)}"
+        for rung, control in RUNGS.items()
+        if control != MASKED
     )
     return (
         "The masked models know the digit, and show what a rung can miss in a model that hides. "
-        f"They pass on so many of {len(digits)} digits: {passed}."
+        f"They pass on so many of {len(digits)} digits: {passed}. On the third rung they are the "
+        "control."
+    )
+
+
+def leave_seed_words(models: Mapping[int, Climbed]) -> str:
+    """How many digits pass where the models of one seed of ours are left out."""
+    passed, remains = [], []
+    for k in range(max((len(of.tested) for of in models.values()), default=0)):
+        fewer = {
+            digit: replace(of, tested=[*of.tested[:k], *of.tested[k + 1 :]])
+            for digit, of in models.items()
+            if len(of.tested) > 1
+        }
+        found = {d: report.by_rung for d, report in verdicts.compare_all(fewer).items()}
+        of_counted = [found[digit] for digit in counted(found)]
+        passed.append(sum(all(f.passed for f in of.values()) for of in of_counted))
+        remains.append(sum(any(f.verdict == REMAINS for f in of.values()) for of in of_counted))
+    if not any(passed):
+        return "Ours has too few models to leave one out."
+    return (
+        f"Without the models of one seed of ours in turn, {', '.join(map(str, passed))} digits "
+        f"pass on every rung, for want of models; memory is found on {max(remains)} at most."
+    )
+
+
+def models_words(records: Sequence[Record]) -> str:
+    """How many models of a digit each method has on the ladder."""
+    found = tables.climbed(records)
+    return "; ".join(
+        f"{method} {of_all(len(of.tested) for of in found[USUAL, method].values())}"
+        for method in METHODS
+        if (USUAL, method) in found
     )
 
 
@@ -403,7 +448,12 @@ def elsewhere(audits: Mapping[tuple[Place, str], Findings]) -> Iterable[str]:
     """A table for each other data set and network."""
     for place in sorted({place for place, _ in audits if place != USUAL}):
         of_method = {method: found for (where, method), found in audits.items() if where == place}
-        yield f"\n**{', '.join(place)}**\n\n{method_table(of_method)}"
+        yield (
+            f"\n**{', '.join(place)}**\n\n{method_table(of_method)}\n"
+            "Ours, verdict, excess with the ends of its interval, and the gap. There are few "
+            "models of each class and few classes, so that spreads are hardly known and the words "
+            f"are provisional:\n\n{digit_table(of_method.get(OURS, {}))}"
+        )
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -25,7 +25,7 @@ from sahelpers.attacks.verdicts import ALIKE, DAMAGED, REMAINS, UNDECIDED, Climb
 from sahelpers.config import CHECKOUT
 from study import claims, grid, journal, measures, results_page, tables
 from study.grid import RESULTS, Grid
-from study.methods import DISTILLED, HIDDEN, MASKED, METHODS, OURS, PAPER, RETRAINED, UNDO
+from study.methods import HIDDEN, MASKED, METHODS, OURS, PAPER, RETRAINED
 
 COSTS = {OURS: 101.0, HIDDEN: 70.0, MASKED: 70.0, RETRAINED: 100.0, PAPER: 72.0}  # nats
 PLACE = ("mnist", "mlp")
@@ -243,8 +243,7 @@ def test_what_the_scoreboard_lacks_are_parts_of_todays_default_and_its_bound():
     methods = tuple(method for method in METHODS if method != MASKED)
     own = {"only": grid.ONLY, "own_seeds": grid.OWN_SEEDS}
     whole = Grid("scoreboard", methods, tuple(range(10)), **own)
-    parts = {m for m in METHODS if m.startswith("ours ")}
-    assert {run.method for run in whole.missing()} <= parts | {DISTILLED, UNDO}
+    assert {run.method for run in whole.missing()} <= {m for m in METHODS if m.startswith("ours ")}
     assert replace(whole, methods=(OURS,), bounded=()).missing() == []
 
 
@@ -296,7 +295,8 @@ def test_longer_training_has_a_table_of_its_own():
         assert re.search(rf"(?m)^\| {digit} \| {first}[^|]*\| {second}[^|]*\|$", page)
     verdict = of[3][HEALED_FITTED].verdict
     told = results_page.longer_words(found)
-    assert "With up to 6,400 steps of training further in place of 1,600" in told
+    assert told.startswith("**This holds for 1,600 steps of training further.** With up to 6,400")
+    assert "memory remains on 0 of 2 digits. Trained further, other labels: " in told
     assert f"Trained further, fitted label: {verdict} on 2 (3 4) of 2." in told
     assert "models of each digit: 1 of ours, 1 masked, 3 retrained," in page
 
@@ -342,8 +342,8 @@ def test_the_ladder_in_lines_speaks_of_the_digits_that_count():
     findings = tables.audit(lines((3, 9)))[PLACE, OURS]
     first, *others = results_page.ladder_lines(findings)
     passed = (
-        "every attack of this ladder is shown to find less than a third of what it finds in models "
-        "that remember"
+        "every attack of this ladder is shown to find less than a third of what it finds in its "
+        "positive control"
     )
     assert first.startswith(
         f"Of 1 digits: on 1 (3) {passed}. The others (9) do not count: a model "
@@ -360,8 +360,9 @@ def test_the_ladder_in_lines_speaks_of_the_digits_that_count():
     assert first == (
         f"Of 3 digits: on 1 (3) {passed}; on 1 (4) an attack finds that memory remains; on 1 (6) "
         "an attack cannot tell yet. Memory remains in 1 of the 15 verdicts (the others: "
-        "alike 13, undecided 1); in 15 the digit is shown to cost more than in models that never "
-        "saw it, which is a trace of forgetting and no merit. These attacks were not made yet on "
+        "alike 13, undecided 1). In 15 of them the digit costs more than in models that never saw "
+        "it by the estimate, and in 15 this is shown: a trace of forgetting, and no merit. These "
+        "attacks were not made yet on "
         "the digits 0 1 2 5 7 8 9."
     )
     assert others[0] == "Other labels: alike on 3 (3 4 6) of 3."

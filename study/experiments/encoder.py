@@ -76,8 +76,10 @@ Written by `python -m study encoder`: one model of each kind, seed 42. The encod
 decoder is made anew and trained with {STEPS:,} steps of 256 real images of the nine kept digits.
 Then a label is fitted, and all weights are trained on ten real images of the digit among kept ones,
 as on [the ladder](../RESULTS.md). Nats per image above what the baseline pays; less is more memory.
-The encoder of a forgotten model is the baseline's, for only the decoder forgets; that of the
-retrained model never saw the digit.
+The encoder of a forgotten model is the baseline's, for only the decoder forgets, and so is that of
+a hidden model, which remembers everything: this attack cannot tell the two. So what is measured is
+how much the encoder gives away by itself, beside the retrained model's, which never saw the digit.
+With one pair of models of each digit a nat or two is chance.
 
 {table(HEAD, lines)}
 With the encoder of the forgotten model the digit costs {told} less than with one that never saw it.

@@ -255,7 +255,9 @@ second rung. Nats per image above what the baseline of seed 42 pays; less is mor
 *{AS_IT_IS}* shows that masked models hide the digit before they are healed. *Kept images pay at
 most*: upper end of what they cost in ours beyond what they cost in retrained models. Seeds of
 {kinds}.
-What the words mean: [RESULTS.md](../RESULTS.md).
+What the words mean: [RESULTS.md](../RESULTS.md). This was sealed for version 4. For version 5 it
+is the second use of the same healings, digits and controls: what version 4 had shown was known, and
+the 8 is among the digits on which knobs were chosen.
 
 {missing}{outcome(found)}
 
