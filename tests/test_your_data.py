@@ -1151,4 +1151,4 @@ def test_the_table_has_the_verdict_of_every_rung():
     text = drawn.page({"letters": row})
     assert f"| {' | '.join(row.values())} |\n" in text
     missing = [name for name in drawn.SETS if name != "letters"]
-    assert f"Not run yet: {', '.join(missing)}." in text
+    assert f"Not run yet:\n{', '.join(missing)}." in text
