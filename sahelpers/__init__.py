@@ -17,7 +17,6 @@ from .attacks.latent import (
     invert_prototypes,
     reachable,
 )
-from .attacks.masked import masked_model
 from .attacks.verdicts import AuditReport, Finding, excess_intervals, in_words
 from .attacks.weights import RecoveryCurve, fit_label, heal, relearn
 from .config import (
@@ -49,6 +48,7 @@ from .judges import (
     judge_samples,
     retained_accuracy,
 )
+from .masked import masked_model
 from .models import CVAE, default_device, interpolate_labels, reconstruct, reset_label, seeded
 from .objective import Objective
 from .penalties import contrast, ink, orientation_entropy, total_variation

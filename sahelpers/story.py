@@ -17,12 +17,12 @@ from torch import nn
 
 from . import amnesia, fisher, training
 from .amnesia import AmnesiaResult, forget
-from .attacks.masked import MNIST_PUSH, PUSH, mask_config, masked_model
 from .checks import check_device, check_is, composed, shown
 from .config import AmnesiaConfig, BaselineConfig, Config, FisherConfig, JudgeConfig, check_classes
 from .data import FEWEST, MNIST_DIGEST, LabelledImages, load_dataset
 from .fisher import ClassFishers, class_fishers
 from .judges import FORMER_ROLES, SCORING, Judge
+from .masked import MNIST_PUSH, PUSH, mask_config, masked_model
 from .models import CVAE, check_model, default_device, ordinary_torch, reset_label
 from .store.files import Recipe, Stateful, digest, load_or_make, part_path
 from .training import TrainedCVAE, too_few_images, train_baseline, train_judge

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from sahelpers import amnesia, fisher
 from sahelpers.amnesia import AmnesiaResult, forget
-from sahelpers.attacks.masked import MNIST_PUSH, PUSH
 from sahelpers.config import (
     AmnesiaConfig,
     FisherConfig,
@@ -28,6 +27,7 @@ from sahelpers.config import (
 from sahelpers.data import LabelledImages
 from sahelpers.elbo import negative_elbo
 from sahelpers.fisher import class_fishers
+from sahelpers.masked import MNIST_PUSH, PUSH
 from sahelpers.models import CVAE, draw_normal, reset_label, seeded
 from sahelpers.objective import Objective
 from sahelpers.story import Story

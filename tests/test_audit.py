@@ -13,8 +13,8 @@ from sahelpers.attacks import audit as audit_module
 from sahelpers.attacks import ladder as ladder_module
 from sahelpers.attacks.audit import audit
 from sahelpers.attacks.ladder import FITTED, OTHER, RUNGS, Ladder, LadderConfig
-from sahelpers.attacks.masked import PUSH, masked_model
 from sahelpers.attacks.verdicts import Climbed, compare_all
+from sahelpers.masked import PUSH, masked_model
 
 torch.set_num_threads(1)  # tiny tensors: threads that wait for each other cost far more
 CLASS = 2

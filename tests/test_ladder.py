@@ -25,7 +25,7 @@ from sahelpers.attacks.ladder import (
     cost_under,
     fit_labels,
 )
-from sahelpers.attacks.masked import masked_model
+from sahelpers.masked import masked_model
 
 torch.set_num_threads(1)  # tiny tensors: threads that wait for each other cost far more
 FEW = LadderConfig(

@@ -13,7 +13,7 @@ import torch
 
 import sahelpers as sa
 from sahelpers import amnesia, fisher, training
-from sahelpers.attacks.masked import MNIST_PUSH, PUSH
+from sahelpers.masked import MNIST_PUSH, PUSH
 from sahelpers.store import load, save
 from sahelpers.store.archive import same
 from sahelpers.store.files import digest

@@ -11,10 +11,10 @@ from torch.nn.utils import parameters_to_vector
 from ..checks import check_is
 from ..config import check_classes
 from ..data import LabelledImages
+from ..masked import PUSH, masked_model
 from ..models import CVAE, check_model, ordinary_torch, reset_label
 from .gate import can_be_judged
 from .ladder import FEWEST, FITTED, OTHER, Costs, Ladder, LadderConfig
-from .masked import PUSH, masked_model
 from .verdicts import MIN_RETRAINED, AuditReport, Climbed, compare_all
 
 

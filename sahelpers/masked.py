@@ -1,7 +1,7 @@
 """A model that hides a class and defends itself: the positive control of further training.
 
 In the hidden model of `reset_label` the knowledge of the class is untouched behind the label, and
-training the model on changes nothing.  A *masked* model knows the class by construction as well, in
+training the model on brings nothing back.  A *masked* model knows the class by construction as well, in
 every layer but the last, but its last layer was trained until the class is expensive.  Training on
 brings the class back.  An attack after further training that does not find it has no power.
 """
@@ -10,13 +10,13 @@ import copy
 
 import torch
 
-from ..checks import check_number, check_whole
-from ..config import AmnesiaConfig, check_classes, kept_classes
-from ..fisher import Fisher
-from ..models import CVAE, check_model, ordinary_torch, reset_label, seeded
-from ..objective import Objective
-from ..progress import progress
-from ..surrogates import make_surrogate
+from .checks import check_number, check_whole
+from .config import AmnesiaConfig, check_classes, kept_classes
+from .fisher import Fisher
+from .models import CVAE, check_model, ordinary_torch, reset_label, seeded
+from .objective import Objective
+from .progress import progress
+from .surrogates import make_surrogate
 
 PUSH = 20.0  # nats by which the class shall cost more, unless another number is given
 # The same for the digits of MNIST and the default baseline, found on seed 42: so far that by rungs
