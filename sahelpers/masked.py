@@ -1,9 +1,10 @@
 """A model that hides a class and defends itself: the positive control of further training.
 
 In the hidden model of `reset_label` the knowledge of the class is untouched behind the label, and
-training the model on brings nothing back.  A *masked* model knows the class by construction as well, in
-every layer but the last, but its last layer was trained until the class is expensive.  Training on
-brings the class back.  An attack after further training that does not find it has no power.
+training the model on brings nothing back.  A *masked* model knows the class by construction as
+well, in every layer but the last, but its last layer was trained until the class is expensive.
+Training on brings the class back.  An attack after further training that does not find it has no
+power.
 """
 
 import copy
