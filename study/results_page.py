@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from scipy.stats import binomtest
 
 from sahelpers.attacks import verdicts
-from sahelpers.attacks.ladder import HEALED_FITTED, HEALED_OTHER, RUNGS, LadderConfig
+from sahelpers.attacks.ladder import HEALED_FITTED, KEPT, RUNGS, LadderConfig
 from sahelpers.attacks.verdicts import (
     DAMAGED,
     MIN_RETRAINED,
@@ -43,7 +43,7 @@ Cells = dict[str, str]  # column -> text, of one method
 FORMS = Path(__file__).parent / "forms"
 USUAL = ("mnist", "mlp")
 BEGIN, END = "<!-- figures, by `make tables` -->", "<!-- end of the figures -->"  # in README
-LONGER_RUNGS = (HEALED_OTHER, HEALED_FITTED)
+LONGER_RUNGS = KEPT["kept, trained further"]
 NOT_YET_LONGER = "is not measured yet: `python -m study ladder --longer`."
 NOT_YET = "Today's default is not measured yet: `make ladder scoreboard`."
 
@@ -87,14 +87,25 @@ def word_table(findings: Findings) -> str:
     return table(["digit", *RUNGS], rows)
 
 
+def passing(findings: Findings) -> list[int]:
+    """The digits that every rung passes."""
+    return [digit for digit, of in findings.items() if all(f.passed for f in of.values())]
+
+
+def remaining(findings: Findings) -> list[int]:
+    """The digits on which some rung finds that memory remains."""
+    return [
+        digit for digit, of in findings.items() if any(f.verdict == REMAINS for f in of.values())
+    ]
+
+
 def ladder_lines(findings: Findings) -> list[str]:
     """What the ladder says of ours: all rungs together, and each rung."""
     if not findings:
         return [NOT_YET]
     digits = counted(findings)
     of_counted = {digit: findings[digit] for digit in digits}
-    passed = [digit for digit, of in of_counted.items() if all(f.passed for f in of.values())]
-    failed = [d for d, of in of_counted.items() if any(f.verdict == REMAINS for f in of.values())]
+    passed, failed = passing(of_counted), remaining(of_counted)
     harmed = [
         digit
         for digit, of in of_counted.items()
@@ -250,16 +261,13 @@ def page(records: Sequence[Record]) -> str:
 
 def elsewhere_words(records: Sequence[Record]) -> list[str]:
     """On which classes of other data sets and networks the ladder finds memory in ours."""
-    told = []
+    told, climbed = [], tables.climbed(records)
     for ((dataset, arch), method), findings in tables.audit(records).items():
         if method != OURS or (dataset, arch) == USUAL:
             continue
-        remains = [
-            c for c, of in findings.items() if any(f.verdict == REMAINS for f in of.values())
-        ]
-        models = tables.climbed(records)[(dataset, arch), method].values()
+        remains, passed = remaining(findings), len(passing(findings))
+        models = climbed[(dataset, arch), method].values()
         names = class_names(dataset)
-        passed = sum(all(f.passed for f in of.values()) for of in findings.values())
         measured, found = (", ".join(names[c] for c in of) or "-" for of in (findings, remains))
         told.append(
             f"With other images or another network ({dataset}, {arch}), of {len(findings)} classes "
@@ -303,12 +311,11 @@ def longer_words(records: Sequence[Record]) -> str:
     if not findings:
         return f"Training further for longer than on the ladder {NOT_YET_LONGER}"
     of_rungs = {d: {rung: of[rung] for rung in LONGER_RUNGS} for d, of in findings.items()}
-    remains = [d for d, of in of_rungs.items() if any(f.verdict == REMAINS for f in of.values())]
     return (
         f"**This holds for {LadderConfig().heal_steps:,} steps of training further.** With up to "
         f"{LONGER.heal_steps:,} steps ([fewer digits and models]"
-        f"(RESULTS.md#trained-further-for-longer)) memory remains on {len(remains)} of "
-        f"{len(findings)} digits. {verdicts.in_words(of_rungs)}"
+        f"(RESULTS.md#trained-further-for-longer)) memory remains on "
+        f"{len(remaining(of_rungs))} of {len(findings)} digits. {verdicts.in_words(of_rungs)}"
     )
 
 
@@ -340,9 +347,9 @@ def leave_seed_words(models: Mapping[int, Climbed]) -> str:
             if len(of.tested) > 1
         }
         found = {d: report.by_rung for d, report in verdicts.compare_all(fewer).items()}
-        of_counted = [found[digit] for digit in counted(found)]
-        passed.append(sum(all(f.passed for f in of.values()) for of in of_counted))
-        remains.append(sum(any(f.verdict == REMAINS for f in of.values()) for of in of_counted))
+        of_counted = {digit: found[digit] for digit in counted(found)}
+        passed.append(len(passing(of_counted)))
+        remains.append(len(remaining(of_counted)))
     if not any(passed):
         return "Ours has too few models to leave one out."
     return (
@@ -366,17 +373,15 @@ def published_words(records: Sequence[Record]) -> str:
     findings = tables.audit(records).get((USUAL, PAPER), {})
     if not findings:
         return ""
-    remains = [d for d, of in findings.items() if any(f.verdict == REMAINS for f in of.values())]
     return (
-        f"By the same attacks memory remains on {len(remains)} of the {len(findings)} digits "
-        f"({digits_as_text(list(findings))}) that were forgotten by the published recipe, one "
-        "model each."
+        f"By the same attacks memory remains on {len(remaining(findings))} of the "
+        f"{len(findings)} digits ({digits_as_text(list(findings))}) that were forgotten by the "
+        "published recipe, one model each."
     )
 
 
-def digit_table(findings: Findings, rungs: Iterable[str] = RUNGS) -> str:
+def digit_table(findings: Findings, rungs: Sequence[str] = tuple(RUNGS)) -> str:
     """A line for each digit: verdict and excess of every rung."""
-    rungs = list(rungs)
     rows = [
         [digit, *(f"{f.verdict}, {f.excess:+.1f} ({f.low:+.1f} to {f.high:+.1f}) of {f.gap:.1f}"
                   for f in (of[rung] for rung in rungs))]
