@@ -354,6 +354,32 @@ class AmnesiaConfig(Config):
         return cls(**{**scaled, **changes})
 
     @classmethod
+    def with_kept_images(cls, **changes: Any) -> "AmnesiaConfig":
+        """Make the configuration for whoever still has the real images of the kept classes.
+
+        It is to be used with `real_images`, which are replayed in the place of drawn ones (a few of
+        those are replayed, too).  Encoder and decoder then move together, by the negative ELBO, so
+        that kept images pay little and the attacker needs no budget.
+
+        Args:
+            **changes: Fields with other values.
+
+        Returns:
+            The configuration.
+        """
+        chosen: dict[str, Any] = {
+            "replay_form": "elbo",
+            "neg_loss_weight": 0.02,
+            "w_attack": 0.05,
+            "kept_budget": 0.0,
+            "epochs_unl": 12,
+            "replay_samples": 1000,
+            "lr_unl": 5e-3,
+            "cooldown": 700,
+        }
+        return cls(**{**chosen, **changes})
+
+    @classmethod
     def version4(cls, **changes: Any) -> "AmnesiaConfig":
         """Make version 4 of the default, whose attacker has a fixed weight.
 

@@ -38,6 +38,7 @@ from .measures import Baseline, MeasureConfig
 from .methods import (
     DISTILLED,
     HIDDEN,
+    KEPT_IMAGES,
     MASKED,
     METHODS,
     OURS,
@@ -67,10 +68,12 @@ ONLY |= dict.fromkeys((DISTILLED, UNDO), ((0, 3, 7), (42,)))
 # Training further for four times as long; relearning is left to the ladder itself.
 LONGER = LadderConfig(heal_steps=4 * LadderConfig().heal_steps, relearn_steps=25)
 LONGER_DIGITS = (2, 3, 8)  # three whose costs lay near those of retrained models
-LONGER_METHODS = (HIDDEN, MASKED, RETRAINED, OURS)
-OWN_SEEDS = {OURS: (51, 58, 59)}  # for its knobs were chosen on the seeds of the others
+LONGER_METHODS = (HIDDEN, MASKED, RETRAINED, OURS, KEPT_IMAGES)
+# for their knobs were chosen on the seeds of the others
+OWN_SEEDS = {OURS: (51, 58, 59), KEPT_IMAGES: (60, 61, 62)}
 BOUNDED = (  # the methods whose runs get the importance-weighted bound in the scoreboard
     OURS,
+    KEPT_IMAGES,
     VERSION3,
     VERSION4,
     "ours (without EWC)",
@@ -81,7 +84,7 @@ BOUNDED = (  # the methods whose runs get the importance-weighted bound in the s
     "saliency mask",
     RETRAINED,
 )
-CLIMBED = (HIDDEN, MASKED, RETRAINED, VERSION3, VERSION4, OURS)
+CLIMBED = (HIDDEN, MASKED, RETRAINED, VERSION3, VERSION4, OURS, KEPT_IMAGES)
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ Fields = Mapping[str, Any]
 
 RETRAINED = "retrained"  # the method that never saw the class
 OURS = "ours (with the loop)"
+KEPT_IMAGES = "ours (with kept images)"  # which whoever forgets still has
 VERSION3 = "ours (version 3)"  # whose attacker meets the model as it is
 VERSION4 = "ours (version 4)"  # whose attacker has a fixed weight
 HIDDEN = "label column"  # two methods whose models are known to remember
@@ -180,6 +181,14 @@ def earlier(
     fisher = story.fishers.without(forget_class)
     config = make(seed=story.config.amnesia.seed)
     return forget(story.baseline.model, fisher, forget_class, config)
+
+
+def with_kept_images(story: Story, forget_class: Classes) -> AmnesiaResult:
+    """Ours where the real images of the kept classes are there and are replayed."""
+    fisher = story.fishers.without(forget_class)
+    config = AmnesiaConfig.with_kept_images(seed=story.config.amnesia.seed)
+    real = story.train
+    return forget(story.baseline.model, fisher, forget_class, config, real_images=real)
 
 
 def paper(
@@ -330,6 +339,7 @@ def _reference(passes: int = 30) -> Method:
 
 METHODS: dict[str, Function] = {
     OURS: Method(selective_amnesia),
+    KEPT_IMAGES: Method(with_kept_images, lambda _: every_field(AmnesiaConfig.with_kept_images())),
     VERSION3: _earlier(AmnesiaConfig.version3),
     VERSION4: _earlier(AmnesiaConfig.version4),
     ALONE: _changed(w_attack=0.0),

@@ -36,7 +36,7 @@ from .claims import COUNTED, claim, counted, digits_as_text
 from .grid import LONGER, RESULTS
 from .journal import Record
 from .measures import MeasureConfig
-from .methods import MASKED, METHODS, OURS, PAPER, RETRAINED
+from .methods import KEPT_IMAGES, MASKED, METHODS, OURS, PAPER, RETRAINED
 from .tables import Findings, Place
 
 Cells = dict[str, str]  # column -> text, of one method
@@ -76,7 +76,8 @@ def with_figures(readme: str, records: Sequence[Record]) -> str:
     first, *_ = ladder_lines(findings)
     more = [masked_words(records), published_words(records), *elsewhere_words(records)]
     told = [line for line in (*more, *cost_lines(records)) if line]
-    lines = [first, "", longer_words(records), "", word_table(findings)]
+    lines = [first, "", longer_words(records), "", kept_images_words(records), ""]
+    lines.append(word_table(findings))
     lines += [f"* {line}" for line in told]
     return between_marks(readme, BEGIN, lines, END)
 
@@ -252,6 +253,8 @@ def page(records: Sequence[Record]) -> str:
             longer=digit_table(longer(records), LONGER_RUNGS),
             longer_models=longer_models(records),
             longer_words=longer_words(records),
+            kept_images=kept_images_table(records),
+            kept_images_words=kept_images_words(records),
             masked_words=masked_words(records),
             leave_seed=leave_seed_words(models),
             models_of=models_words(records),
@@ -284,9 +287,10 @@ def of_all(counts: Iterable[int]) -> str:
     return str(found[0]) if len(found) == 1 else f"{found[0]} to {found[-1]}"
 
 
-def longer(records: Sequence[Record]) -> Findings:
-    """The findings on ours where models were trained further for longer than on the ladder."""
-    return tables.audit(records, LONGER).get((USUAL, OURS), {})
+def longer(records: Sequence[Record], method: str = OURS) -> Findings:
+    """The findings on a method where models were trained further for longer than on the ladder."""
+    found = tables.audit(records, LONGER).get((USUAL, method), {})
+    return {digit: {rung: of[rung] for rung in LONGER_RUNGS} for digit, of in found.items()}
 
 
 def longer_models(records: Sequence[Record]) -> str:
@@ -310,13 +314,55 @@ def longer_words(records: Sequence[Record]) -> str:
     findings = longer(records)
     if not findings:
         return f"Training further for longer than on the ladder {NOT_YET_LONGER}"
-    of_rungs = {d: {rung: of[rung] for rung in LONGER_RUNGS} for d, of in findings.items()}
     return (
         f"**This holds for {LadderConfig().heal_steps:,} steps of training further.** With up to "
         f"{LONGER.heal_steps:,} steps ([fewer digits and models]"
         f"(RESULTS.md#trained-further-for-longer)) memory remains on "
-        f"{len(remaining(of_rungs))} of {len(findings)} digits. {verdicts.in_words(of_rungs)}"
+        f"{len(remaining(findings))} of {len(findings)} digits. {verdicts.in_words(findings)}"
     )
+
+
+def kept_images_words(records: Sequence[Record]) -> str:
+    """What is found where the real images of the kept digits are replayed."""
+    findings = tables.audit(records).get((USUAL, KEPT_IMAGES), {})
+    if not findings:
+        return "Forgetting with kept images is not measured yet: `make ladder`."
+    later, words = longer(records, KEPT_IMAGES), ""
+    if later:
+        words = (
+            f" With up to {LONGER.heal_steps:,} steps of training further memory remains on "
+            f"{len(remaining(later))} of {len(later)} digits. {verdicts.in_words(later)}"
+        )
+    rows = [tables.as_row(r) for r in tables.newest(records, "scoreboard")]
+    rows = [r for r in rows if r["method"] == KEPT_IMAGES and (r["dataset"], r["arch"]) == USUAL]
+    if rows:
+        runs = scores.summarise(rows)[KEPT_IMAGES]
+        worst = {name: max(of.values()) for name, of in runs.items()}
+        words += (
+            f" In {len(rows)} runs a classifier calls {worst[scores.ARGMAX]:.2f} % of the samples "
+            f"the digit at most, the worst kept digit is recognised "
+            f"{worst['worst class lost, points']:.2f} points less often at most, the kept negative "
+            f"ELBO rises by {worst['kept ELBO lost, nats']:.2f} nats at most and the Fréchet "
+            f"distance of the samples by {worst['kept Frechet, % worse']:.1f} %, in "
+            f"{min(runs['seconds'].values()):.1f} to {max(runs['seconds'].values()):.1f} processor "
+            "seconds."
+        )
+    models = tables.climbed(records)[USUAL, KEPT_IMAGES].values()
+    return (
+        "**Where the real images of the kept digits are still there**, they can be replayed in the "
+        "place of drawn ones, and encoder and decoder move together "
+        "(`AmnesiaConfig.with_kept_images()`, "
+        f"{of_all(len(of.tested) for of in models)} models of each digit). "
+        f"{ladder_lines(findings)[0]}{words}"
+    )
+
+
+def kept_images_table(records: Sequence[Record]) -> str:
+    """Digit by digit, with kept images: the ladder, and training further for longer."""
+    found = tables.audit(records).get((USUAL, KEPT_IMAGES), {})
+    later = digit_table(longer(records, KEPT_IMAGES), LONGER_RUNGS)
+    steps = f"\nWith up to {LONGER.heal_steps:,} steps of training further:\n\n{later}"
+    return digit_table(found) + (steps if later else "")
 
 
 def masked_words(records: Sequence[Record]) -> str:

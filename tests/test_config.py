@@ -112,8 +112,9 @@ def test_push_and_budget_are_in_proportion_to_the_size_of_the_images():
 def test_the_fingerprints_of_the_defaults_and_of_those_before():
     """Names of files carry these digits: a changed default would orphan hours of work."""
     marks = {c.__name__: fingerprint(c()) for c in CONFIGS}
-    for earlier in (sa.AmnesiaConfig.version3, sa.AmnesiaConfig.version4):
-        marks[earlier.__name__] = fingerprint(earlier())
+    presets = ("version3", "version4", "with_kept_images")
+    for name in presets:
+        marks[name] = fingerprint(getattr(sa.AmnesiaConfig, name)())
     assert marks == {
         "BaselineConfig": "ad918ee5",
         "FisherConfig": "f400e5b9",
@@ -122,6 +123,7 @@ def test_the_fingerprints_of_the_defaults_and_of_those_before():
         "JudgeConfig": "c9821f1f",
         "version3": "fa04e535",
         "version4": "01158dac",
+        "with_kept_images": "9cf2bb9a",
     }
 
 

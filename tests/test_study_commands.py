@@ -13,7 +13,7 @@ from sahelpers.attacks.verdicts import ALIKE
 from study import __main__ as commands
 from study import grid, journal
 from study.grid import Grid
-from study.methods import HIDDEN, MASKED, METHODS, OURS, PAPER, RETRAINED, UNDO
+from study.methods import HIDDEN, KEPT_IMAGES, MASKED, METHODS, OURS, PAPER, RETRAINED, UNDO
 
 PARTS = ("scoreboard", "ladder")
 
@@ -75,7 +75,7 @@ def test_the_grids_get_their_options(part, monkeypatch, written):
     if part == "ladder":
         call(part, "--longer")
         assert got[3][0].ladder == grid.LONGER == sa.LadderConfig(heal_steps=6400, relearn_steps=25)
-        assert got[3][0].methods == (HIDDEN, MASKED, RETRAINED, OURS)
+        assert got[3][0].methods == (HIDDEN, MASKED, RETRAINED, OURS, KEPT_IMAGES)
         assert got[3][0].forget_classes == (2, 3, 8)
         assert got[3][0].own_seeds == grid.OWN_SEEDS
 
