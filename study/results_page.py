@@ -327,34 +327,42 @@ def kept_images_words(records: Sequence[Record]) -> str:
     findings = tables.audit(records).get((USUAL, KEPT_IMAGES), {})
     if not findings:
         return "Forgetting with kept images is not measured yet: `make ladder`."
-    later, words = longer(records, KEPT_IMAGES), ""
+    digits = counted(findings)
+    of_counted = {digit: findings[digit] for digit in digits}
+    passed, remains = passing(of_counted), remaining(of_counted)
+    models = tables.climbed(records)[USUAL, KEPT_IMAGES].values()
+    told = [
+        "**Where the real images of the kept digits are still there**, they can be replayed in the "
+        "place of drawn ones, and encoder and decoder move together "
+        "(`AmnesiaConfig.with_kept_images()`, "
+        f"{of_all(len(of.tested) for of in models)} models of each digit). Then every attack of "
+        f"the ladder passes on {len(passed)} of {len(digits)} digits ({digits_as_text(digits)}), "
+        f"and memory remains on {len(remains)}.",
+    ]
+    if passed and len(passed) < len(digits):
+        told.append(f"Those that pass: {digits_as_text(passed)}.")
+    later = longer(records, KEPT_IMAGES)
     if later:
-        words = (
-            f" With up to {LONGER.heal_steps:,} steps of training further memory remains on "
-            f"{len(remaining(later))} of {len(later)} digits. {verdicts.in_words(later)}"
+        told.append(
+            f"With up to {LONGER.heal_steps:,} steps of training further both of these attacks "
+            f"pass on {len(passing(later))} of {len(later)} digits, and memory remains on "
+            f"{len(remaining(later))}. {verdicts.in_words(later)}"
         )
     rows = [tables.as_row(r) for r in tables.newest(records, "scoreboard")]
     rows = [r for r in rows if r["method"] == KEPT_IMAGES and (r["dataset"], r["arch"]) == USUAL]
     if rows:
         runs = scores.summarise(rows)[KEPT_IMAGES]
         worst = {name: max(of.values()) for name, of in runs.items()}
-        words += (
-            f" In {len(rows)} runs a classifier calls {worst[scores.ARGMAX]:.2f} % of the samples "
-            f"the digit at most, the worst kept digit is recognised "
-            f"{worst['worst class lost, points']:.2f} points less often at most, the kept negative "
-            f"ELBO rises by {worst['kept ELBO lost, nats']:.2f} nats at most and the Fréchet "
-            f"distance of the samples by {worst['kept Frechet, % worse']:.1f} %, in "
-            f"{min(runs['seconds'].values()):.1f} to {max(runs['seconds'].values()):.1f} processor "
-            "seconds."
+        seconds = runs["seconds"].values()
+        told.append(
+            f"In {len(rows)} runs {worst[scores.ARGMAX]:.2f} % of the samples are called the digit "
+            f"at most, the worst kept digit is recognised {worst['worst class lost, points']:.2f} "
+            f"points less often at most, the kept negative ELBO rises by "
+            f"{worst['kept ELBO lost, nats']:.2f} nats at most and the Fréchet distance of the "
+            f"samples changes by {worst['kept Frechet, % worse']:+.1f} % at most; it takes "
+            f"{min(seconds):.1f} to {max(seconds):.1f} processor seconds."
         )
-    models = tables.climbed(records)[USUAL, KEPT_IMAGES].values()
-    return (
-        "**Where the real images of the kept digits are still there**, they can be replayed in the "
-        "place of drawn ones, and encoder and decoder move together "
-        "(`AmnesiaConfig.with_kept_images()`, "
-        f"{of_all(len(of.tested) for of in models)} models of each digit). "
-        f"{ladder_lines(findings)[0]}{words}"
-    )
+    return " ".join(told)
 
 
 def kept_images_table(records: Sequence[Record]) -> str:

@@ -424,6 +424,22 @@ def test_real_images_are_counted_and_never_of_the_class(model, fishers, mnist):
     assert most.max_steps(len(data)) > most.max_steps()
 
 
+def test_where_kept_images_are_replayed_the_encoder_moves_too(model, fishers, mnist):
+    few = {"epochs_unl": 1, "replay_samples": 64, "batch_size": 32, "cooldown": 2}
+
+    def moved(config, **real):
+        new = sa.forget(model, fishers.without(3), 3, config, **real).model
+        return {
+            name.partition(".")[0]
+            for name, weight in new.named_parameters()
+            if not torch.equal(weight, model.get_parameter(name))
+        }
+
+    assert moved(sa.AmnesiaConfig(**few)) == {"decoder"}
+    kept = sa.AmnesiaConfig.with_kept_images(**few)
+    assert moved(kept, real_images=mnist.take(64)) == {"encoder", "decoder"}
+
+
 @pytest.mark.full
 def test_forgotten_twice_is_forgotten_still(model, fishers):
     config = sa.AmnesiaConfig(epochs_unl=4, batch_size=64)

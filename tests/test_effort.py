@@ -16,7 +16,7 @@ from study.experiments import effort
 LITTLE = sa.LadderConfig(
     images=4, z_steps=2, sets=1, set_size=3, fit_steps=2, heal_steps=2, relearn_steps=25
 )
-NAMES = ["hidden", "masked", "version 3", "version 4", "ours", "retrained"]
+NAMES = ["hidden", "masked", "version 3", "version 4", "ours", "with kept images", "retrained"]
 
 
 @pytest.fixture
@@ -33,6 +33,7 @@ def story(monkeypatch):
     monkeypatch.setitem(effort.MODELS, "masked", lambda story, digit: made(6))
     monkeypatch.setitem(effort.MODELS, "version 3", lambda story, digit: made(5))
     monkeypatch.setitem(effort.MODELS, "version 4", lambda story, digit: made(4))
+    monkeypatch.setitem(effort.MODELS, "with kept images", lambda story, digit: made(3))
     baseline = made(0)
     return SimpleNamespace(
         baseline=SimpleNamespace(model=baseline),

@@ -2,9 +2,10 @@
 
 Models of the 3 climb the ladder with more and more effort: steps of fitting a label, of training
 further with the nine kept digits before that, and of relearning with all weights.  The hidden and
-the masked model know the 3 by construction, ours forgot it by the default of `forget` and others
-by versions 3 and 4 of it, and the retrained one never saw it.  Notebook 04 draws the curves, and
-README has a table.  `--models ours` measures one kind anew and keeps the curves of the others.
+the masked model know the 3 by construction, ours forgot it by the default of `forget`, one more
+with the kept images replayed and others by versions 3 and 4, and the retrained one never saw it.
+Notebook 04 draws the curves, and README has a table.  `--models ours` measures one kind anew and
+keeps the curves of the others.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from sahelpers.config import CHECKOUT
 from sahelpers.store.files import replace_text
 
 from ..grid import RESULTS
-from ..methods import MASKED, METHODS, VERSION3, VERSION4
+from ..methods import KEPT_IMAGES, MASKED, METHODS, VERSION3, VERSION4
 from ..results_page import between_marks, table
 
 DIGIT = 3
@@ -41,6 +42,7 @@ MODELS: dict[str, Callable[[sa.Story, int], sa.CVAE]] = {
     "version 3": _by(VERSION3),
     "version 4": _by(VERSION4),
     "ours": lambda story, digit: story.forgotten(digit).model,
+    "with kept images": _by(KEPT_IMAGES),
     "retrained": lambda story, digit: story.retrained(digit).model,
 }
 
