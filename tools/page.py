@@ -3,9 +3,10 @@
     make page      (or: python tools/page.py)
 
 The decoders of the default baseline and, for each digit of the page, of the forgotten model and the
-retrained one go into `page.html` as 8-bit integers with one scale per row, beside ten test images
-of each digit and the directions of z.  The page computes everything else by itself.  The same
-models give the same bytes.
+retrained one go into `page.html` as 8-bit integers with one scale per row, and once more those of
+all three after they were trained further with the nine kept digits.  Beside them are ten test
+images of each digit and the directions of z.  The page computes everything else by itself.  The
+same models give the same bytes.
 """
 
 import base64
@@ -27,7 +28,8 @@ from sahelpers.store.files import replace_text
 
 TEMPLATE = Path(__file__).with_name("page.html")
 PAGE = CHECKOUT / "results" / "page" / "index.html"
-DIGITS = (3, 7, 8)
+DIGITS = (3, 8)
+TRAINED_ON = sa.LadderConfig().heal_steps  # steps with kept images, as many as on the ladder
 IMAGES = 10  # real ones per digit, the first of the test images
 COLUMNS = 12  # of the picture for readers without JavaScript
 
@@ -80,13 +82,21 @@ def payload(story: sa.Story, digits: tuple[int, ...] = DIGITS) -> dict[str, Any]
     baseline = story.baseline.model
     models = {"baseline": packed(baseline)}
     for digit in digits:
-        models[f"forgotten {digit}"] = packed(story.forgotten(digit).model)
-        models[f"retrained {digit}"] = packed(story.retrained(digit).model)
+        of_digit = {
+            "forgotten": story.forgotten(digit).model,
+            "retrained": story.retrained(digit).model,
+        }
+        for role, model in of_digit.items():
+            models[f"{role} {digit}"] = packed(model)
+        for role, model in {"baseline": baseline, **of_digit}.items():
+            further = sa.heal(model, digit, story.train, TRAINED_ON)
+            models[f"{role} {digit} further"] = packed(further)
     directions = live.principal_directions(baseline).T  # rows, each of length 1
     test = story.test
     real = {d: (255 * test.images[test.labels == d][:IMAGES]).round() for d in digits}
     return {
         "digits": digits,
+        "further": TRAINED_ON,
         "sizes": [*(layer.in_features for layer in linear_layers(baseline)), 784],
         "latent": baseline.latent_dim,
         "directions": [[round(v, 5) for v in row] for row in directions.tolist()],
