@@ -309,7 +309,7 @@ print(f"The digit is {abs(ahead):.1f} nats {words} in the forgotten model.")
 #
 # </details>
 #
-# How far does it go with more effort? That takes minutes, so `python -m study effort` measured it for three kinds of effort. One more model stands there: *version 4*, the default before today's, has a shadow, and an attacker whose weight stays. The *excess* is how many nats less a real image of the digit costs a model than it costs the retrained one after the same effort:
+# How far does it go with more effort? That takes minutes, so `python -m study effort` measured it for three kinds of effort. Two more models stand there. *Version 4*, the default before today's, has a shadow, and an attacker whose weight stays. *With kept images* (`AmnesiaConfig.with_kept_images()`) replays real images of the nine kept digits in the place of drawn ones, and moves the encoder, too. The *excess* is how many nats less a real image of the digit costs a model than it costs the retrained one after the same effort:
 
 # %%
 effort = json.loads(Path("../results/effort.json").read_text())
@@ -335,11 +335,12 @@ WORDS = (
     "steps of training further,\nthen a fitted label",
     "steps of relearning\nwith all weights",
 )
-figure, axes = plt.subplots(1, 3, figsize=(10, 3.6), layout="constrained", sharey=True)
+STYLES = {"version 4": 1, "with kept images": 6}  # version 3 has the first, masked the third
+figure, axes = plt.subplots(1, 3, figsize=(9, 3.4), layout="constrained", sharey=True)
 for ax, rung, words in zip(axes, dict.fromkeys(rung for rung, _ in costs), WORDS, strict=True):
     for name in (name for at, name in compared if at == rung):
         nats = excess(rung, name)
-        style = sa.plots.line_style(int(name == "version 4"), name)  # not that of version 3
+        style = sa.plots.line_style(STYLES.get(name, 0), name)
         ax.plot(list(nats), list(nats.values()), ms=4, label=name, **style)
     ax.axhline(0, color=sa.plots.RETRAINED, lw=2, label="retrained")
     ax.set(title=rung, xlabel=words)
@@ -351,7 +352,7 @@ for ax, rung, words in zip(axes, dict.fromkeys(rung for rung, _ in costs), WORDS
         ax.xaxis.set_minor_formatter("")  # the labels of minor ticks would overlap
 axes[0].set_ylabel(f"excess on the {effort['digit']}, nats")
 lines = axes[0].get_legend_handles_labels()
-figure.legend(*lines, ncols=6, loc="outside lower center", frameon=False)
+figure.legend(*lines, ncols=4, loc="outside lower center", frameon=False)
 plt.show()
 for rung, name in compared:
     *_, (_, earlier_excess), (steps, last) = excess(rung, name).items()
@@ -359,7 +360,7 @@ for rung, name in compared:
     print(f"{rung}: {name} has {last:+.1f} nats at {steps} steps, {rise}")
 
 # %% [markdown]
-# *Each panel shows one kind of effort, its steps on a scale of powers of ten (the middle one begins with 0). Prices are those of other images than the ten that a gate was fitted to, and so higher than in section 4. The green line at zero is the retrained model. What lies clearly above it is memory. Left: the attacker fits a label for longer. Middle: he trains the model further first; this is where the masked model, which knows the digit, comes up. Right: he relearns with all weights, with ten real images among kept ones; a point is the lowest price reached up to this step, chosen by other images than those it is measured on, and a line ends where three looks in a row brought nothing better, so that some lines are short. An attack is fair to a model whose line is flat at its right end. The lines of text below the figure say how much each rose on its last stretch; where that is more than some tenths of a nat, more effort might find more. In the middle the lines of version 4 and of the forgotten model still rise at the right, so that this attack has not come to its end there. The ladder of the next section stops at 1,600 steps of training further, and its verdicts hold for that; what more steps bring back in models of other seeds stands in [RESULTS.md](../RESULTS.md#trained-further-for-longer).*
+# *Each panel shows one kind of effort, its steps on a scale of powers of ten (the middle one begins with 0). Prices are those of other images than the ten that a gate was fitted to, and so higher than in section 4. The green line at zero is the retrained model. What lies clearly above it is memory. Left: the attacker fits a label for longer. Middle: he trains the model further first; this is where the masked model, which knows the digit, comes up. Right: he relearns with all weights, with ten real images among kept ones; a point is the lowest price reached up to this step, chosen by other images than those it is measured on, and a line ends where three looks in a row brought nothing better, so that some lines are short. An attack is fair to a model whose line is flat at its right end. On the left a line may also fall, for a label can be fitted too closely to its ten images. The lines of text below the figure say how much each rose on its last stretch; where that is more than some tenths of a nat, more effort might find more. In the middle the lines of version 4, of the forgotten model and, below zero, of the one with kept images still rise at the right, so that this attack has not come to its end there. The ladder of the next section stops at 1,600 steps of training further, and its verdicts hold for that; what more steps bring back in models of other seeds stands in [RESULTS.md](../RESULTS.md#trained-further-for-longer).*
 #
 # ## 6. The ladder, and a verdict for each digit
 #

@@ -357,9 +357,10 @@ class AmnesiaConfig(Config):
     def with_kept_images(cls, **changes: Any) -> "AmnesiaConfig":
         """Make the configuration for whoever still has the real images of the kept classes.
 
-        It is to be used with `real_images`, which are replayed in the place of drawn ones (a few of
-        those are replayed, too).  Encoder and decoder then move together, by the negative ELBO, so
-        that kept images pay little and the attacker needs no budget.
+        It is to be used with `real_images`, tens of thousands of them as in MNIST, which are
+        replayed in the place of drawn ones (beside 1,000 of those).  By their negative ELBO the
+        encoder moves along with the decoder, and the attacker has a fixed weight.  Without
+        `real_images` there are too few steps, and kept images pay much.
 
         Args:
             **changes: Fields with other values.

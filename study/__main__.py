@@ -29,8 +29,8 @@ from .workers import BACKENDS, check_backend
 
 ALL = "all"  # in the place of the methods' names
 EXPERIMENTS = {
-    "effort": (effort, "cost against effort on the 3: results/effort.json, half an hour"),
-    "encoder": (encoder, "what the encoder gives away: results/encoder.md, 20 minutes"),
+    "effort": (effort, "cost against effort on the 3: results/effort.json, 40 minutes"),
+    "encoder": (encoder, "what the encoder gives away: results/encoder.md, half an hour"),
     "frontier": (frontier, "memory against what kept digits pay: results/frontier.md, two hours"),
     "power": (power, "how often the audit errs, a simulation: docs/protocol.md, minutes"),
     "published": (published, "from the published recipe's baseline: results/published.md, hours"),

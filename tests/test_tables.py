@@ -25,7 +25,7 @@ from sahelpers.attacks.verdicts import ALIKE, DAMAGED, REMAINS, UNDECIDED, Climb
 from sahelpers.config import CHECKOUT
 from study import claims, grid, journal, measures, results_page, tables
 from study.grid import RESULTS, Grid
-from study.methods import HIDDEN, MASKED, METHODS, OURS, PAPER, RETRAINED
+from study.methods import HIDDEN, KEPT_IMAGES, MASKED, METHODS, OURS, PAPER, RETRAINED
 
 COSTS = {OURS: 101.0, HIDDEN: 70.0, MASKED: 70.0, RETRAINED: 100.0, PAPER: 72.0}  # nats
 PLACE = ("mnist", "mlp")
@@ -301,6 +301,37 @@ def test_longer_training_has_a_table_of_its_own():
     assert "models of each digit: 1 of ours, 1 masked, 3 retrained," in page
 
 
+def test_forgetting_with_kept_images_is_told_beside_the_default():
+    records = lines((3, 4))
+    words, table = results_page.kept_images_words, results_page.kept_images_table
+    assert "not measured yet" in words(records)
+    assert table(records) == ""
+    cheap = costs(COSTS[HIDDEN])  # the 4 is remembered
+    made = [record(3, KEPT_IMAGES, seed, costs(101 + seed / 100)) for seed in (42, 43)]
+    made += [record(4, KEPT_IMAGES, seed, cheap) for seed in (42, 43)]
+    told = words([*records, *made])
+    findings = tables.audit([*records, *made])[PLACE, KEPT_IMAGES]
+    first, *_ = results_page.ladder_lines(findings)
+    assert (
+        f"2 models of each digit; [digit by digit](RESULTS.md#with-kept-images)). {first}" in told
+    )
+    assert "on 1 (4) an attack finds that memory remains" in first
+    assert "What the kept digits pay is not measured yet." in told
+    assert table([*records, *made]).startswith(results_page.digit_table(findings))
+    assert "| with kept images | " in table([*records, *made])
+    assert "6,400" not in told
+    limits = results_page.kept_images_limits
+    assert limits(records) == ""
+    assert "(digits 3 4, seeds 42 43). Without the models of one seed" in limits([*records, *made])
+    measured = dict.fromkeys((*measures.JUDGED, *measures.REAL), 0.0)
+    measured |= {"frechet_before": 1.0, "frechet_after": 0.9, "elbo_kept_change": -0.25}
+    measured |= dict.fromkeys(measures.COST, 40.0) | {"worst_drop_open_set_standard": 0.4}
+    row = record(3, KEPT_IMAGES, 42, measured, "scoreboard")
+    told = words([*records, *made, row])
+    assert " ".join(results_page.cost_lines([row], KEPT_IMAGES)[1:]) in told
+    assert "0.40 with z from N(0, I) (allowed: 1); the kept negative ELBO changes by -0.25" in told
+
+
 def test_the_page_with_lines_of_the_ladder():
     records = [record(3, HIDDEN, 43, costs(70.43, kept=3.0, unfinished=1.0)), *lines((3, 4))]
     page = results_page.page(records)
@@ -519,13 +550,13 @@ def test_readmes_figures_are_the_worst_and_the_mean_of_ours(tmp_path):
     assert f"\n| 3 |{' alike |' * len(RUNGS)}\n\n" in told
     assert "recognised 0.30 points less often with z from the class's own Gaussian (all" in told
     assert "(allowed: 1) and 0.70 with z from N(0, I) (allowed: 1); the kept negative ELBO" in told
-    assert "rises by 0.40 nats (allowed: 1), the Fréchet distance" in told
-    assert "by 5.0 % (allowed: 10 %)." in told
+    assert "changes by +0.40 nats (allowed: 1), the Fréchet distance" in told
+    assert "by +5.0 % (allowed: 10 %)." in told
     assert "250 steps on average, 8.0 to 9.0 processor seconds" in told
     assert "beside other work; to train again took 80.0 to 80.0." in told
     assert results_page.with_figures(told, [*rows, *lines()]) == told
     dear = [record(4, OURS, 42, worse | {"elbo_kept_change": 1.25}, "scoreboard"), *lines()]
-    assert "rises by 1.25 nats (allowed: 1, which is exceeded in 1 run, on the digit 4)" in (
+    assert "changes by +1.25 nats (allowed: 1, which is exceeded in 1 run, on the digit 4)" in (
         results_page.with_figures(form, dear)
     )
     empty = results_page.with_figures(told, rows[2:])  # of an earlier default alone

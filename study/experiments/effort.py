@@ -1,4 +1,4 @@
-"""Cost against effort: `python -m study effort` writes results/effort.json, half an hour.
+"""Cost against effort: `python -m study effort` writes results/effort.json, 40 minutes.
 
 Models of the 3 climb the ladder with more and more effort: steps of fitting a label, of training
 further with the nine kept digits before that, and of relearning with all weights.  The hidden and
@@ -28,6 +28,7 @@ DIGIT = 3
 FILE = RESULTS / "effort.json"
 FIT_STEPS = (25, 100, 400, 800)
 HEAL_STEPS = (0, 100, 400, 1600, 6400)  # of 256 kept images each
+KEPT = "with kept images"
 BEGIN, END = "<!-- by `python -m study effort` -->", "<!-- end -->"  # in README
 
 
@@ -42,7 +43,7 @@ MODELS: dict[str, Callable[[sa.Story, int], sa.CVAE]] = {
     "version 3": _by(VERSION3),
     "version 4": _by(VERSION4),
     "ours": lambda story, digit: story.forgotten(digit).model,
-    "with kept images": _by(KEPT_IMAGES),
+    KEPT: _by(KEPT_IMAGES),
     "retrained": lambda story, digit: story.retrained(digit).model,
 }
 
@@ -86,6 +87,12 @@ def shown(found: list[dict[str, Any]]) -> str:
     if "masked" in cost:
         gap = cost["retrained"][steps[-1]] - cost["masked"][steps[-1]]
         third = f" The limit, a third of the masked model's excess, is {gap / 3:.1f} nats there."
+    told = {"ours": "ours", KEPT: "the model with kept images", "retrained": "the retrained model"}
+    goes = [
+        f"from {cost[name][steps[-2]]:.1f} to {cost[name][steps[-1]]:.1f} nats in {words}"
+        for name, words in told.items()
+        if name in cost
+    ]
     rows = [
         [name, *(f"{of[n]:.1f}" if n in of else "" for n in steps)] for name, of in cost.items()
     ]
@@ -95,10 +102,7 @@ def shown(found: list[dict[str, Any]]) -> str:
         "fitted label, above what they cost the baseline; less is more memory:\n\n"
         + table(["steps", *(f"{n:,}" for n in steps)], rows)
         + f"\nFrom {steps[-2]:,} to {steps[-1]:,} steps the cost goes "
-        + " and ".join(
-            f"from {cost[name][steps[-2]]:.1f} to {cost[name][steps[-1]]:.1f} nats in {words}"
-            for name, words in {"ours": "ours", "retrained": "the retrained model"}.items()
-        )
+        + " and ".join([", ".join(goes[:-1]), goes[-1]])
         + f". At {steps[-1]:,} steps ours is {abs(excess):.1f} nats "
         + ("cheaper" if excess > 0 else "more expensive")
         + f" than the retrained one.{third} This is one model of one digit. The ladder stops at "
