@@ -347,10 +347,11 @@ def kept_images_words(records: Sequence[Record]) -> str:
             f"{of_models(records, LONGER)} models each) memory remains on {len(remaining(later))} "
             f"of {len(later)} digits. {verdicts.in_words(later)}"
         )
-    _, *costs = cost_lines(records, KEPT_IMAGES)
-    told += costs or ["What the kept digits pay is not measured yet."]
-    told.append("Whoever has these images can also train a model anew.")
-    return " ".join(told)
+    costs = cost_lines(records, KEPT_IMAGES)
+    if costs == [NOT_YET]:
+        costs = ["What the kept digits pay is not measured yet."]
+    costs = ["*With kept images:*", *costs, "Whoever has them can also train a model anew."]
+    return "\n\n".join(" ".join(sentences) for sentences in (told, costs))
 
 
 def of_models(records: Sequence[Record], climbing: LadderConfig) -> str:
