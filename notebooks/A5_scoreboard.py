@@ -71,13 +71,14 @@ DATASET = "mnist"  # rows of this data set, or of fashion_mnist, kmnist, qmnist
 ARCH = "mlp"  # rows of this architecture
 DEFAULT = "ours (with the loop)"  # today's default of `forget`
 EARLIER = ("ours (version 4)", "ours (version 3)")  # the defaults before, the last one first
+KEPT_IMAGES = "ours (with kept images)"  # for whoever still has the real images of kept classes
 RETRAINED = "retrained"  # the method that never saw the class
 MASKED = "masked"  # a method that hides the class and remembers it
 
 # %% [markdown]
 # ## What is in the table
 #
-# The recipes are in [methods.py](../study/methods.py), and `AmnesiaConfig` holds the settings of ours. Two methods are there to test the attacks: they remember the digit by construction. *Label column* replaces the weights that read the label, and nothing else. *Masked* trains the decoder's last layer alone until the digit is expensive, so that all layers before it still know the digit. Only rows that were made by today's recipes are in the table. Where those of the default are still missing, the notebook says so and looks at an earlier one in its place:
+# The recipes are in [methods.py](../study/methods.py), and `AmnesiaConfig` holds the settings of ours. *Ours (with kept images)* replays the real images of the kept digits, and the encoder moves along. Two methods are there to test the attacks: they remember the digit by construction. *Label column* replaces the weights that read the label, and nothing else. *Masked* trains the decoder's last layer alone until the digit is expensive, so that all layers before it still know the digit. Only rows that were made by today's recipes are in the table. Where those of the default are still missing, the notebook says so and looks at an earlier one in its place:
 
 # %%
 table = json.loads(Path("../results/scoreboard.json").read_text())
@@ -219,7 +220,7 @@ def dots(ax, of_method, limit=math.inf):
     """
     places = {}
     for method, (price, left) in of_method.items():
-        color = sa.plots.AFTER if method in (DEFAULT, *EARLIER) else sa.plots.BEFORE
+        color = sa.plots.AFTER if method in (DEFAULT, KEPT_IMAGES, *EARLIER) else sa.plots.BEFORE
         inside, at = price <= limit, (min(price, limit), left)
         ax.plot(*at, "o" if inside else ">", color=color, ms=8, mec="white")
         words = f"{numbers[method]}" if inside else f"{numbers[method]} ({price:.0f})"
@@ -282,7 +283,7 @@ left.set(ylabel="samples called the digit, %", title="by samples")
 right.set(xlabel="real kept digits cost more by, nats")
 right.set(ylabel="memory, nats", title="by the ladder, after further training")
 for method, k in numbers.items():
-    color = sa.plots.AFTER if method in (DEFAULT, *EARLIER) else sa.plots.BEFORE
+    color = sa.plots.AFTER if method in (DEFAULT, KEPT_IMAGES, *EARLIER) else sa.plots.BEFORE
     left.plot([], [], "o", color=color, label=f"{k}  {method}")
 figure.legend(frameon=False, ncols=3, fontsize=9, loc="outside lower center")
 figure.draw_without_rendering()  # now the axes have their size
