@@ -129,10 +129,11 @@ def forget(
     """Make a copy of the model forget one class or several (Selective Amnesia, Heng & Soh 2023).
 
     Under the forgotten label the copy learns to draw the surrogate.  What the model draws of the
-    other classes is replayed, and weights that matter to them are held by elastic weight
-    consolidation (Kirkpatrick et al. 2017).  An `Attacker` fits labels of its own to the class
-    meanwhile, in a `Shadow` of the model that is trained further, and the class becomes expensive
-    under these as well; the attacker's weight follows a budget of what kept images pay.
+    other classes, or real images of them, is replayed, and weights that matter to them are held by
+    elastic weight consolidation (Kirkpatrick et al. 2017).  An `Attacker` fits labels of its own to
+    the class meanwhile, in a `Shadow` of the model that is trained further, and the class becomes
+    expensive under these as well.  The attacker's weight follows a budget of what kept images pay;
+    where real images are replayed it is fixed.
 
     Classes that the model forgot earlier stay forgotten without being named: what it draws for
     them, the surrogate, is replayed like every other class.
@@ -142,7 +143,8 @@ def forget(
         fisher: A diagonal Fisher of the same model.  `Story.fishers.without(forget_class)` leaves
             out the class itself, so that weights which only this class uses are free to move.
         forget_class: Class number or numbers, from 0 on.
-        config: The weights of the terms and the number of steps; `AmnesiaConfig()` when left out.
+        config: The weights of the terms and the number of steps.  When left out `AmnesiaConfig()`,
+            which needs no image, and with `real_images` `AmnesiaConfig.with_kept_images()`.
         surrogate: What the class becomes, in place of config.surrogate: a name, or a function
             (n, generator) -> images (n, *image_shape) float in [0, 1].
         real_images: Images to replay beside those that the model draws; classes to forget are left
@@ -160,8 +162,12 @@ def forget(
             another architecture (it names the first parameter that differs), and when the weights
             become NaN because the learning rate is too large.
     """
-    config = AmnesiaConfig() if config is None else config
     check_model(model)
+    if real_images is not None:
+        check_is(real_images, LabelledImages, "real_images")
+    if config is None and real_images is not None:
+        config = AmnesiaConfig.with_kept_images(images=max(len(real_images), 1))
+    config = AmnesiaConfig() if config is None else config
     check_is(config, AmnesiaConfig, "config")
     if on_step is not None:
         check_callable(on_step, "on_step", "(step, model, terms) -> bool or None")

@@ -354,27 +354,33 @@ class AmnesiaConfig(Config):
         return cls(**{**scaled, **changes})
 
     @classmethod
-    def with_kept_images(cls, **changes: Any) -> "AmnesiaConfig":
-        """Make the configuration for whoever still has the real images of the kept classes.
+    def with_kept_images(cls, images: int = 60_000, **changes: Any) -> "AmnesiaConfig":
+        """Make the default for whoever still has the real images of the kept classes.
 
-        It is to be used with `real_images`, tens of thousands of them as in MNIST, which are
-        replayed in the place of drawn ones (beside 1,000 of those).  By their negative ELBO the
-        encoder moves along with the decoder, and the attacker has a fixed weight.  Without
-        `real_images` there are too few steps, and kept images pay much.
+        `forget` takes it where `real_images` are given and no configuration is.  They are replayed
+        in the place of drawn ones (beside 1,000 of those).  By their negative ELBO the encoder
+        moves along with the decoder, and the attacker has a fixed weight.
 
         Args:
+            images: How many real images are given.  It was chosen with MNIST's 60,000; with fewer
+                there are more passes, so that there are as many steps.
             **changes: Fields with other values.
 
         Returns:
             The configuration.
+
+        Raises:
+            ValueError: images is no whole number from 1 on.
         """
+        drawn, batch, usual, steps = 1000, cls().batch_size, 12, 2580
+        a_pass = -(-(check_whole(images, "images", 1) + drawn) // batch)  # rounded up
         chosen: dict[str, Any] = {
             "replay_form": "elbo",
             "neg_loss_weight": 0.02,
             "w_attack": 0.05,
             "kept_budget": 0.0,
-            "epochs_unl": 12,
-            "replay_samples": 1000,
+            "epochs_unl": max(usual, -(-steps // a_pass)),
+            "replay_samples": drawn,
             "lr_unl": 5e-3,
             "cooldown": 700,
         }

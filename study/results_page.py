@@ -44,6 +44,7 @@ FORMS = Path(__file__).parent / "forms"
 USUAL = ("mnist", "mlp")
 BEGIN, END = "<!-- figures, by `make tables` -->", "<!-- end of the figures -->"  # in README
 LONGER_RUNGS = KEPT["kept, trained further"]
+SEALED_DEFAULT, SEALED_KEPT = "Today's default", "With kept images"  # headings of sealed.md
 NOT_YET_LONGER = "is not measured yet: `python -m study ladder --longer`."
 NOT_YET = "Today's default is not measured yet: `make ladder scoreboard`."
 
@@ -74,12 +75,103 @@ def with_figures(readme: str, records: Sequence[Record]) -> str:
     """README with its figures of ours, between the two marks, anew from the journal's lines."""
     findings = tables.audit(records).get((USUAL, OURS), {})
     first, *_ = ladder_lines(findings)
-    more = [masked_words(records), published_words(records), *elsewhere_words(records)]
-    told = [line for line in (*more, *cost_lines(records)) if line]
-    lines = [first, "", longer_words(records), "", kept_images_words(records), ""]
+    told = [masked_words(records), published_words(records)]
+    lines = [two_ways(records), f"*Without an image*, digit by digit: {first}\n"]
     lines.append(word_table(findings))
-    lines += [f"* {line}" for line in told]
+    lines += [f"* {line}" for line in told if line]
     return between_marks(readme, BEGIN, lines, END)
+
+
+def two_ways(records: Sequence[Record]) -> str:
+    """What stands, and what the kept digits pay, without an image and with kept images."""
+    ways = {"without an image": OURS, "with kept images": KEPT_IMAGES}
+    of_each = [way(records, method) for method in ways.values()]
+    return table(["", *ways], [[name, *(of[name] for of in of_each)] for name in of_each[0]])
+
+
+def way(records: Sequence[Record], method: str) -> Cells:
+    """A column of `two_ways`."""
+    audits, not_yet = tables.audit(records), "not measured yet"
+    findings = audits.get((USUAL, method), {})
+    of_counted = {digit: findings[digit] for digit in counted(findings)}
+    later, steps = longer(records, method), LadderConfig().heal_steps
+    fashion = audits.get((("fashion_mnist", "mlp"), method), {})
+    heading = SEALED_KEPT if method == KEPT_IMAGES else SEALED_DEFAULT
+    _, _, examined = sealed_words(heading).rstrip(".").partition("the examination is ")
+    models = tables.climbed(records).get((USUAL, method), {}).values()
+    found = {
+        "every attack of the ladder, digits that count": standing(of_counted),
+        f"{LONGER.heal_steps:,} steps of training further in place of {steps:,}": standing(later),
+        "[other ways](results/sealed.md) of training further, two digits": examined,
+        "Fashion-MNIST, few models": standing(fashion, class_names("fashion_mnist")),
+        "models of each digit": of_all(len(of.tested) for of in models) if findings else "",
+    }
+    rows = [row for row in usual_rows(records) if row["method"] == method]
+    again = [row["seconds"] for row in usual_rows(records) if row["method"] == RETRAINED]
+    found |= paid(rows, f" (training again: {min(again):.1f} to {max(again):.1f})" if again else "")
+    return {name: text or not_yet for name, text in found.items()}
+
+
+def standing(findings: Findings, names: Sequence[str] = ()) -> str:
+    """On which digits every attack passes, on which memory remains, and the others."""
+    passed, remains = passing(findings), remaining(findings)
+    parts = {
+        "passed": passed,
+        "memory remains": remains,
+        "open": [digit for digit in findings if digit not in (*passed, *remains)],
+    }
+    shown = {
+        word: ", ".join(names[c] for c in of) if names else digits_as_text(of)
+        for word, of in parts.items()
+        if of
+    }
+    return "; ".join(f"{word} {len(parts[word])} ({of})" for word, of in shown.items())
+
+
+def paid(rows: Sequence[Mapping[str, Any]], again: str) -> Cells:
+    """What the kept digits pay in the scoreboard's rows of a method, the largest of the runs, bold
+    beyond what is allowed; and how long it takes, with these words about training again."""
+    points, nats = "worst class lost, points", "kept ELBO lost, nats"
+    frechet = "kept Frechet, % worse"
+    allowed = {name: scores.BARS[name][2] for name in (points, nats, frechet)}
+    heads = [
+        f"samples called the digit under its label, of {MeasureConfig().samples:,}",
+        f"worst kept digit, points less recognised (allowed: {allowed[points]:g})",
+        f"the same with z from N(0, I) (allowed: {allowed[points]:g})",
+        f"kept negative ELBO, nats (allowed: {allowed[nats]:g})",
+        f"Fréchet distance (allowed: {allowed[frechet]:g} %)",
+        f"processor seconds of one thread, beside other work{again}",
+        "runs of the six lines above",
+    ]
+    if not rows:
+        return dict.fromkeys(heads, "")
+    (figures,) = scores.summarise(rows).values()
+    worst = {name: max(runs.values()) for name, runs in figures.items()}
+    standard = max(standard_drops(rows).values())
+    seconds = figures["seconds"].values()
+    digits, seeds = (len({row[name] for row in rows}) for name in ("class", "seed"))
+
+    def bold(value: float, text: str, name: str) -> str:
+        return f"**{text}**" if value > allowed[name] else text
+
+    texts = [
+        f"{MeasureConfig().samples * worst[scores.ARGMAX] / 100:.0f}",
+        bold(worst[points], f"{worst[points]:.2f}", points),
+        bold(standard, f"{standard:.2f}", points),
+        bold(worst[nats], f"{worst[nats]:+.2f}", nats),
+        bold(worst[frechet], f"{worst[frechet]:+.1f} %", frechet),
+        f"{min(seconds):.1f} to {max(seconds):.1f}",
+        f"{digits} digits, {seeds} seed{'s' if seeds > 1 else ''}",
+    ]
+    return dict(zip(heads, texts, strict=True))
+
+
+def standard_drops(rows: Sequence[Mapping[str, Any]]) -> scores.Figure:
+    """What the worst kept digit loses with z from N(0, I), in points, by digit and seed."""
+    return {
+        (row["class"], row["seed"]): max(row[f"worst_drop_{r}_standard"] for r in SCORING)
+        for row in rows
+    }
 
 
 def word_table(findings: Findings) -> str:
@@ -167,10 +259,7 @@ def cost_lines(records: Sequence[Record], method: str = OURS) -> list[str]:
         return [NOT_YET]
     figures = scores.summarise(rows)[method]
     worst = {name: max(runs.values()) for name, runs in figures.items()}
-    standard = {
-        (row["class"], row["seed"]): max(row[f"worst_drop_{r}_standard"] for r in SCORING)
-        for row in rows
-    }
+    standard = standard_drops(rows)
     seconds = figures["seconds"].values()
     n = MeasureConfig().samples
     digits, seeds = (len({row[name] for row in rows}) for name in ("class", "seed"))
@@ -252,7 +341,8 @@ def page(records: Sequence[Record]) -> str:
             of_seed=seed_words(records),
             ours_seeds=digits_as_text(sorted({s for _, s in trained_further(records, OURS)})),
             adjusted=adjusted_words(findings),
-            sealed=sealed_words(),
+            sealed=sealed_words(SEALED_DEFAULT),
+            sealed_kept=sealed_words(SEALED_KEPT),
             **numbers,
             elsewhere="".join(elsewhere(audits)),
             longer=digit_table(longer(records), LONGER_RUNGS),
@@ -266,25 +356,6 @@ def page(records: Sequence[Record]) -> str:
             models_of=models_words(records),
         )
     )
-
-
-def elsewhere_words(records: Sequence[Record]) -> list[str]:
-    """On which classes of other data sets and networks the ladder finds memory in ours."""
-    told, climbed = [], tables.climbed(records)
-    for ((dataset, arch), method), findings in tables.audit(records).items():
-        if method != OURS or (dataset, arch) == USUAL:
-            continue
-        remains, passed = remaining(findings), len(passing(findings))
-        models = climbed[(dataset, arch), method].values()
-        names = class_names(dataset)
-        measured, found = (", ".join(names[c] for c in of) or "-" for of in (findings, remains))
-        told.append(
-            f"With other images or another network ({dataset}, {arch}), of {len(findings)} classes "
-            f"({measured}; {of_all(len(of.tested) for of in models)} models each) memory remains "
-            f"on {len(remains)} ({found}), and {passed} pass every attack; with so few models "
-            "these words are provisional: [the table](RESULTS.md#other-methods)."
-        )
-    return told
 
 
 def of_all(counts: Iterable[int]) -> str:
@@ -665,10 +736,12 @@ def adjusted_words(findings: Findings) -> str:
     )
 
 
-def sealed_words() -> str:
-    """What came out of the sealed examination, as its page says; empty without the page."""
-    page = RESULTS / "sealed.md"
-    lines = page.read_text(encoding="utf-8").splitlines() if page.is_file() else []
+def sealed_words(heading: str) -> str:
+    """What came out of the sealed examination under this heading of its page; empty without it."""
+    path = RESULTS / "sealed.md"
+    page = path.read_text(encoding="utf-8") if path.is_file() else ""
+    _, _, below = page.partition(f"## {heading}\n")
+    lines = below.partition("\n## ")[0].splitlines()
     return "".join(line for line in lines if line.startswith("By the rule of the protocol"))
 
 

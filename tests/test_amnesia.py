@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from scipy import stats
 
 import sahelpers as sa
+from sahelpers import amnesia
 from sahelpers.amnesia import HELD_OUT
 from sahelpers.objective import EWC_SCALE, Batch
 from sahelpers.shadow import Shadow
@@ -438,6 +439,25 @@ def test_where_kept_images_are_replayed_the_encoder_moves_too(model, fishers, mn
     assert moved(sa.AmnesiaConfig(**few)) == {"decoder"}
     kept = sa.AmnesiaConfig.with_kept_images(**few)
     assert moved(kept, real_images=mnist.take(64)) == {"encoder", "decoder"}
+
+
+def test_without_a_configuration_real_images_are_replayed_by_that_for_them(
+    model, fishers, mnist, monkeypatch
+):
+    taken = []
+
+    class Noted(amnesia.Objective):
+        def __init__(self, frozen, fisher, gone, config, *rest):
+            taken.append(config)
+            super().__init__(frozen, fisher, gone, replace(config, replay_samples=64), *rest)
+
+    monkeypatch.setattr(amnesia, "Objective", Noted)
+    data = mnist.take(64)
+    for real in (None, data):
+        sa.forget(model, fishers.without(3), 3, real_images=real, on_step=lambda *_: False)
+    assert taken == [sa.AmnesiaConfig(), sa.AmnesiaConfig.with_kept_images(images=len(data))]
+    with pytest.raises(ValueError, match="no image of the kept classes"):
+        sa.forget(model, fishers.without(3), 3, real_images=data.only((3,)).only((4,)))
 
 
 @pytest.mark.full

@@ -109,6 +109,18 @@ def test_push_and_budget_are_in_proportion_to_the_size_of_the_images():
         sa.AmnesiaConfig.for_values(0)
 
 
+def test_fewer_kept_images_are_replayed_in_more_passes():
+    usual = sa.AmnesiaConfig.with_kept_images()
+    assert usual.max_steps(54_000) == 2580
+    assert sa.AmnesiaConfig.with_kept_images(images=54_000) == usual
+    for images in (1, 300, 5_000, 20_000):
+        few = sa.AmnesiaConfig.with_kept_images(images=images, gamma=3.0)
+        assert few.gamma == 3.0
+        assert 2580 <= few.max_steps(images) < 2700
+    with pytest.raises(ValueError, match="images=0 must be a whole number from 1"):
+        sa.AmnesiaConfig.with_kept_images(images=0)
+
+
 def test_the_fingerprints_of_the_defaults_and_of_those_before():
     """Names of files carry these digits: a changed default would orphan hours of work."""
     marks = {c.__name__: fingerprint(c()) for c in CONFIGS}

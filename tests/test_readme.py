@@ -78,11 +78,6 @@ def test_version_3_fails_on_the_third_rung_alone():
         assert REMAINS not in {f.verdict for f in of.values() if f.control != "masked"}
 
 
-def test_the_sealed_examination_came_out_as_its_page_says():
-    outcome = re.search(r"the examination is (\*\w+\*): (.+)\.", results_page.sealed_words())
-    assert f"That examination is {outcome[1]}: {outcome[2]}." in README
-
-
 def test_what_training_further_brings_back_is_what_the_curves_say():
     """`python -m study effort` writes both."""
     curves = json.loads(effort.FILE.read_text(encoding="utf-8"))["curves"]

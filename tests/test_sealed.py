@@ -79,6 +79,7 @@ def test_the_attacker_keeps_the_state_that_pays_most_and_never_sees_the_digit(
 def done(tmp_path, monkeypatch):
     """A journal in which all models have been measured, and what is read from it."""
     nats = {sealed.OURS: (20.0, 21.0, 20.5), sealed.MASKED: (10.0, 11.0, 10.5)}
+    nats[sealed.KEPT_IMAGES] = (25.0, 26.0, 25.5)
     nats[sealed.RETRAINED] = (20.0, 21.0, 20.5, 20.5)
     monkeypatch.setattr(sealed, "JOURNAL", tmp_path / "journal.jsonl")
     for model in sealed.models():
@@ -90,7 +91,7 @@ def done(tmp_path, monkeypatch):
 
 
 def test_the_page_compares_ours_with_models_that_remember_and_models_that_never_knew(done):
-    found = sealed.findings(done)
+    found = sealed.findings(done, sealed.OURS)
     assert list(found) == [sealed.AS_IT_IS, *sealed.HEALINGS]
     assert {f.verdict for of in found.values() for f in of.values()} == {"alike"}
     page = sealed.page(done)
@@ -98,13 +99,15 @@ def test_the_page_compares_ours_with_models_that_remember_and_models_that_never_
     assert "| all weights | 5 | 20.5 | 10.5 | 20.5 |" in page
     assert "Still to be measured" not in page
     assert "the examination is *passed*: alike 8." in page
+    assert "the examination is *passed*: erased 8." in page
+    assert "| all weights | 5 | 25.5 | 10.5 | 20.5 |" in page
 
 
 def test_models_that_kept_images_pay_for_are_damaged(done):
     for model, line in done.items():
         if model.method == sealed.OURS:
             line["values"] |= {sealed.KEPT + name: 5.0 for name in sealed.HEALINGS}
-    found = sealed.findings(done)
+    found = sealed.findings(done, sealed.OURS)
     assert {found[name][8].verdict for name in sealed.HEALINGS} == {"damaged"}
     assert sealed.outcome(found).endswith("*failed*: damaged 8.")
     one = {"all weights": {8: replace(found["all weights"][8], verdict="undecided")}}
@@ -117,7 +120,7 @@ def test_models_that_kept_images_pay_for_are_damaged(done):
 def test_the_page_says_how_many_models_are_missing_and_judges_no_digit_by_halves(done):
     del done[sealed.models()[0]]
     page = sealed.page(done)
-    assert "Still to be measured: 1 of 20 models." in page
+    assert "Still to be measured: 1 of 26 models." in page
     assert page.count("| alike |") == len(sealed.HEALINGS)
 
 

@@ -542,23 +542,43 @@ def test_readmes_figures_are_the_worst_and_the_mean_of_ours(tmp_path):
     ]
     form = f"before\n{results_page.BEGIN}\nold\n{results_page.END}\nafter\n"
     told = results_page.with_figures(form, [*rows, *lines()])
-    assert told.startswith(f"before\n{results_page.BEGIN}\nOf 1 digits: on 1 (3) every attack ")
+    assert told.startswith(
+        f"before\n{results_page.BEGIN}\n|  | without an image | with kept images |\n"
+    )
+    assert "*Without an image*, digit by digit: Of 1 digits: on 1 (3) every attack " in told
     assert told.endswith(f"\n{results_page.END}\nafter\n")
     assert "old" not in told
-    assert "calls 2 of 2,000 samples the digit, in the worst of 2 runs (2 digits, 1 seed)" in told
+    cells = {
+        name: first
+        for name, first, other in re.findall(r"(?m)^\| (.+?) \| (.+?) \| (.+?) \|$", told)
+        if other == "not measured yet"
+    }
+    _, _, examined = results_page.sealed_words("Today's default")[:-1].partition("tion is ")
+    assert list(cells.values()) == [
+        "passed 1 (3)", "not measured yet", examined,
+        "not measured yet", "2", "2", "0.30", "0.70", "+0.40", "+5.0 %", "8.0 to 9.0",
+        "2 digits, 1 seed",
+    ]  # fmt: skip
+    assert "beside other work (training again: 80.0 to 80.0)" in list(cells)[-2]
     assert f"\n\n| digit | {' | '.join(RUNGS)} |\n" in told
     assert f"\n| 3 |{' alike |' * len(RUNGS)}\n\n" in told
+    assert results_page.with_figures(told, [*rows, *lines()]) == told
+    dear = [record(4, OURS, 42, worse | {"elbo_kept_change": 1.25}, "scoreboard"), *lines()]
+    assert "| kept negative ELBO, nats (allowed: 1) | **+1.25** |" in (
+        results_page.with_figures(form, dear)
+    )
+    told = " ".join(results_page.cost_lines(rows))
+    assert "calls 2 of 2,000 samples the digit, in the worst of 2 runs (2 digits, 1 seed)" in told
     assert "recognised 0.30 points less often with z from the class's own Gaussian (all" in told
     assert "(allowed: 1) and 0.70 with z from N(0, I) (allowed: 1); the kept negative ELBO" in told
     assert "changes by +0.40 nats (allowed: 1), the Fréchet distance" in told
     assert "by +5.0 % (allowed: 10 %)." in told
     assert "250 steps on average, 8.0 to 9.0 processor seconds" in told
     assert "beside other work; to train again took 80.0 to 80.0." in told
-    assert results_page.with_figures(told, [*rows, *lines()]) == told
-    dear = [record(4, OURS, 42, worse | {"elbo_kept_change": 1.25}, "scoreboard"), *lines()]
     assert "changes by +1.25 nats (allowed: 1, which is exceeded in 1 run, on the digit 4)" in (
-        results_page.with_figures(form, dear)
+        " ".join(results_page.cost_lines(dear))
     )
-    empty = results_page.with_figures(told, rows[2:])  # of an earlier default alone
-    assert empty.count(f"{results_page.NOT_YET}\n") == 2
+    empty = results_page.with_figures(form, rows[2:])  # of an earlier default alone
+    assert results_page.NOT_YET in empty
+    assert empty.count("| not measured yet |") == 12  # in each row
     assert empty.endswith(f"\n{results_page.END}\nafter\n")
