@@ -359,7 +359,9 @@ class AmnesiaConfig(Config):
 
         `forget` takes it where `real_images` are given and no configuration is.  They are replayed
         in the place of drawn ones (beside 1,000 of those).  By their negative ELBO the encoder
-        moves along with the decoder, and the attacker has a fixed weight.
+        moves along with the decoder, and the attacker has a fixed weight.  It is for tens of
+        thousands of images: fewer are learned by heart, and other images of the kept classes pay
+        for it (docs/protocol.md has figures).
 
         Args:
             images: How many real images are given.  It was chosen with MNIST's 60,000; with fewer
