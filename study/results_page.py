@@ -1,4 +1,4 @@
-"""RESULTS.md, results/scoreboard.md and the figure results/ladder.png, made from the journal.
+"""RESULTS.md with its figures, results/scoreboard.md and README's figures, from the journal.
 
 No figure in them is typed.  `python -m study tables` writes them, and so does every command that
 changes the journal.
@@ -50,12 +50,13 @@ NOT_YET = "Today's default is not measured yet: `make ladder scoreboard`."
 
 
 def write() -> None:
-    """RESULTS.md, its figure, results/scoreboard.md, README's figures, and both JSON files anew."""
+    """RESULTS.md and its figures, results/scoreboard.md, README's figures, both JSON files anew."""
     records = journal.read(RESULTS / "journal.jsonl")
     tables.write(records, RESULTS)
-    findings = tables.audit(records).get((USUAL, OURS), {})
-    if findings:
-        replace_bytes(RESULTS / "ladder.png", picture(findings))
+    audits = tables.audit(records)
+    for method, name in {OURS: "ladder.png", KEPT_IMAGES: "ladder_kept_images.png"}.items():
+        if findings := audits.get((USUAL, method), {}):
+            replace_bytes(RESULTS / name, picture(findings))
     replace_text(CHECKOUT / "RESULTS.md", page(records))
     replace_text(RESULTS / "scoreboard.md", scoreboard_page(records))
     readme = CHECKOUT / "README.md"

@@ -190,7 +190,13 @@ def test_tables_are_written_from_the_journal(tmp_path, monkeypatch):
     call("tables")
     assert files() == made  # there is nothing to draw
     assert page.NOT_YET in (tmp_path / "RESULTS.md").read_text()
-    groups = {OURS: (101.0, 1), HIDDEN: (70.0, 1), MASKED: (70.0, 1), RETRAINED: (100.0, 3)}
+    groups = {
+        OURS: (101.0, 1),
+        KEPT_IMAGES: (102.0, 1),
+        HIDDEN: (70.0, 1),
+        MASKED: (70.0, 1),
+        RETRAINED: (100.0, 3),
+    }
     for digit, (method, (nats, n)) in product((3, 4), groups.items()):
         for seed in (42, 43, 44)[:n]:
             (run,) = Grid("ladder", (method,), (digit,), (seed,)).runs()
@@ -200,8 +206,10 @@ def test_tables_are_written_from_the_journal(tmp_path, monkeypatch):
                 found[OTHER] = found[FITTED] = [100.0]
             journal.append(results / "journal.jsonl", run.key | {"values": found})
     call("tables")
-    assert files() == made | {"results/journal.jsonl", "results/ladder.png"}
-    assert (results / "ladder.png").read_bytes().startswith(b"\x89PNG\r\n")
+    pictures = {"results/ladder.png", "results/ladder_kept_images.png"}
+    assert files() == made | {"results/journal.jsonl"} | pictures
+    for name in pictures:
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG\r\n")
     audit = json.loads((results / "audit.json").read_text())
     assert {f["verdict"] for f in audit["findings"] if f["method"] == OURS} == {ALIKE}
     assert "alike on 2 (3 4) of 2" in (tmp_path / "RESULTS.md").read_text()
