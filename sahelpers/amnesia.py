@@ -132,8 +132,8 @@ def forget(
     other classes, or real images of them, is replayed, and weights that matter to them are held by
     elastic weight consolidation (Kirkpatrick et al. 2017).  An `Attacker` fits labels of its own to
     the class meanwhile, in a `Shadow` of the model that is trained further, and the class becomes
-    expensive under these as well.  The attacker's weight follows a budget of what kept images pay;
-    where real images are replayed it is fixed.
+    expensive under these as well.  With `AmnesiaConfig()` the attacker's weight follows a budget of
+    what kept images pay; with `AmnesiaConfig.with_kept_images()` it is fixed.
 
     Classes that the model forgot earlier stay forgotten without being named: what it draws for
     them, the surrogate, is replayed like every other class.
@@ -144,7 +144,7 @@ def forget(
             out the class itself, so that weights which only this class uses are free to move.
         forget_class: Class number or numbers, from 0 on.
         config: The weights of the terms and the number of steps.  When left out `AmnesiaConfig()`,
-            which needs no image, and with `real_images` `AmnesiaConfig.with_kept_images()`.
+            which replays drawn images, and with `real_images` `AmnesiaConfig.with_kept_images()`.
         surrogate: What the class becomes, in place of config.surrogate: a name, or a function
             (n, generator) -> images (n, *image_shape) float in [0, 1].
         real_images: Images to replay beside those that the model draws; classes to forget are left
@@ -165,13 +165,14 @@ def forget(
     check_model(model)
     if real_images is not None:
         check_is(real_images, LabelledImages, "real_images")
-    if config is None and real_images is not None:
-        config = AmnesiaConfig.with_kept_images(images=max(len(real_images), 1))
-    config = AmnesiaConfig() if config is None else config
-    check_is(config, AmnesiaConfig, "config")
     if on_step is not None:
         check_callable(on_step, "on_step", "(step, model, terms) -> bool or None")
     gone = check_classes(forget_class, model.num_classes)
+    if config is None and real_images is not None:
+        replayed = int((~torch.isin(real_images.labels.cpu(), torch.tensor(gone))).sum())
+        config = AmnesiaConfig.with_kept_images(images=max(replayed, 1))
+    config = AmnesiaConfig() if config is None else config
+    check_is(config, AmnesiaConfig, "config")
     began = time.perf_counter()
 
     # The loss: the frozen model (theta*) says what is kept, the surrogate what the class becomes.

@@ -354,7 +354,7 @@ class AmnesiaConfig(Config):
         return cls(**{**scaled, **changes})
 
     @classmethod
-    def with_kept_images(cls, images: int = 60_000, **changes: Any) -> "AmnesiaConfig":
+    def with_kept_images(cls, images: int = 54_000, **changes: Any) -> "AmnesiaConfig":
         """Make the default for whoever still has the real images of the kept classes.
 
         `forget` takes it where `real_images` are given and no configuration is.  They are replayed
@@ -364,8 +364,8 @@ class AmnesiaConfig(Config):
         for it (docs/protocol.md has figures).
 
         Args:
-            images: How many real images are given.  It was chosen with MNIST's 60,000; with fewer
-                there are more passes, so that there are as many steps.
+            images: How many real images are replayed.  It was chosen with the 54,000 of MNIST's
+                kept classes; with fewer there are more passes, for as many steps.
             **changes: Fields with other values.
 
         Returns:

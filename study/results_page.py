@@ -42,6 +42,7 @@ from .tables import Findings, Place
 Cells = dict[str, str]  # column -> text, of one method
 FORMS = Path(__file__).parent / "forms"
 USUAL = ("mnist", "mlp")
+FASHION = ("fashion_mnist", "mlp")
 BEGIN, END = "<!-- figures, by `make tables` -->", "<!-- end of the figures -->"  # in README
 LONGER_RUNGS = KEPT["kept, trained further"]
 SEALED_DEFAULT, SEALED_KEPT = "Today's default", "With kept images"  # headings of sealed.md
@@ -76,45 +77,57 @@ def with_figures(readme: str, records: Sequence[Record]) -> str:
     """README with its figures of ours, between the two marks, anew from the journal's lines."""
     findings = tables.audit(records).get((USUAL, OURS), {})
     first, *_ = ladder_lines(findings)
-    told = [masked_words(records), published_words(records)]
-    lines = [two_ways(records), f"*Without an image*, digit by digit: {first}\n"]
+    lines = [*two_ways(records), f"*With drawn images*, digit by digit: {first}\n"]
     lines.append(word_table(findings))
-    lines += [f"* {line}" for line in told if line]
+    if masks := masked_words(records):
+        lines.append(
+            f"* {masks} So a pass on the first two rungs is hardly evidence, and the claim rests "
+            "on the third. Our models were trained against that one; the masked models were not."
+        )
+    if published := published_words(records):
+        lines.append(f"* {published}")
     return between_marks(readme, BEGIN, lines, END)
 
 
-def two_ways(records: Sequence[Record]) -> str:
-    """What stands, and what the kept digits pay, without an image and with kept images."""
-    ways = {"without an image": OURS, "with kept images": KEPT_IMAGES}
-    of_each = [way(records, method) for method in ways.values()]
-    return table(["", *ways], [[name, *(of[name] for of in of_each)] for name in of_each[0]])
+def two_ways(records: Sequence[Record]) -> list[str]:
+    """Two tables: what stands with drawn and with kept images, and what the kept digits pay."""
+    ways = {"with drawn images": OURS, "with kept images": KEPT_IMAGES}
+    found = []
+    for part in (stands, paid):
+        of_each = [part(records, method) for method in ways.values()]
+        rows = [[name, *(of[name] or "not measured yet" for of in of_each)] for name in of_each[0]]
+        found.append(table(["", *ways], rows))
+    return found
 
 
-def way(records: Sequence[Record], method: str) -> Cells:
-    """A column of `two_ways`."""
-    audits, not_yet = tables.audit(records), "not measured yet"
-    findings = audits.get((USUAL, method), {})
-    of_counted = {digit: findings[digit] for digit in counted(findings)}
-    later, steps = longer(records, method), LadderConfig().heal_steps
-    fashion = audits.get((("fashion_mnist", "mlp"), method), {})
+def stands(records: Sequence[Record], method: str) -> Cells:
+    """Attack -> which digits of a method have passed it, and how many models of each there are."""
+    usual, further = LadderConfig(), "steps of training further at most"
+    findings = tables.audit(records).get((USUAL, method), {})
+    elsewhere = tables.audit(records).get((FASHION, method), {})
     heading = SEALED_KEPT if method == KEPT_IMAGES else SEALED_DEFAULT
     _, _, examined = sealed_words(heading).rstrip(".").partition("the examination is ")
-    models = tables.climbed(records).get((USUAL, method), {}).values()
-    found = {
-        "every attack of the ladder, digits that count": standing(of_counted),
-        f"{LONGER.heal_steps:,} steps of training further in place of {steps:,}": standing(later),
-        "[other ways](results/sealed.md) of training further, two digits": examined,
-        "Fashion-MNIST, few models": standing(fashion, class_names("fashion_mnist")),
-        "models of each digit": of_all(len(of.tested) for of in models) if findings else "",
+    return {
+        f"the ladder, {usual.heal_steps:,} {further}: the digits that count": standing(
+            {digit: findings[digit] for digit in counted(findings)},
+            models=of_models(records, usual, method),
+        ),
+        f"its third rung, {LONGER.heal_steps:,} {further}: a few digits": standing(
+            longer(records, method), models=of_models(records, LONGER, method)
+        ),
+        "[four other ways](results/sealed.md) of training further: the 5 and the 8, three models "
+        "of each": examined,
+        "the ladder on Fashion-MNIST: three classes": standing(
+            elsewhere,
+            names=class_names("fashion_mnist"),
+            models=of_models(records, usual, method, FASHION),
+        ),
     }
-    rows = [row for row in usual_rows(records) if row["method"] == method]
-    again = [row["seconds"] for row in usual_rows(records) if row["method"] == RETRAINED]
-    found |= paid(rows, f" (training again: {min(again):.1f} to {max(again):.1f})" if again else "")
-    return {name: text or not_yet for name, text in found.items()}
 
 
-def standing(findings: Findings, names: Sequence[str] = ()) -> str:
-    """On which digits every attack passes, on which memory remains, and the others."""
+def standing(findings: Findings, models: str, names: Sequence[str] = ()) -> str:
+    """Which digits have passed every attack, on which memory remains, and the others; and of how
+    many models this is."""
     passed, remains = passing(findings), remaining(findings)
     parts = {
         "passed": passed,
@@ -126,23 +139,31 @@ def standing(findings: Findings, names: Sequence[str] = ()) -> str:
         for word, of in parts.items()
         if of
     }
-    return "; ".join(f"{word} {len(parts[word])} ({of})" for word, of in shown.items())
+    said = "; ".join(f"{word} {len(parts[word])} ({of})" for word, of in shown.items())
+    return said and f"{said}; models of each: {models}"
 
 
-def paid(rows: Sequence[Mapping[str, Any]], again: str) -> Cells:
-    """What the kept digits pay in the scoreboard's rows of a method, the largest of the runs, bold
-    beyond what is allowed; and how long it takes, with these words about training again."""
+def paid(records: Sequence[Record], method: str) -> Cells:
+    """What the kept digits pay in the scoreboard's runs of a method, the largest of the runs, bold
+    beyond what is allowed; and how long it takes."""
+    rows = [row for row in usual_rows(records) if row["method"] == method]
+    retrained = [row["seconds"] for row in usual_rows(records) if row["method"] == RETRAINED]
+    again = f" (to train again: {min(retrained):.1f} to {max(retrained):.1f})" if retrained else ""
     points, nats = "worst class lost, points", "kept ELBO lost, nats"
     frechet = "kept Frechet, % worse"
     allowed = {name: scores.BARS[name][2] for name in (points, nats, frechet)}
     heads = [
-        f"samples called the digit under its label, of {MeasureConfig().samples:,}",
-        f"worst kept digit, points less recognised (allowed: {allowed[points]:g})",
-        f"the same with z from N(0, I) (allowed: {allowed[points]:g})",
-        f"kept negative ELBO, nats (allowed: {allowed[nats]:g})",
-        f"Fréchet distance (allowed: {allowed[frechet]:g} %)",
-        f"processor seconds of one thread, beside other work{again}",
-        "runs of the six lines above",
+        f"of {MeasureConfig().samples:,} samples under the forgotten label, so many are called "
+        "the digit",
+        "the kept digit that loses most: so many points fewer of its samples are recognised "
+        f"(allowed: {allowed[points]:g})",
+        "the same, with z from N(0, I) in place of the digit's own Gaussian "
+        f"(allowed: {allowed[points]:g})",
+        "rise of the negative ELBO of real test images of kept digits, nats (allowed: "
+        f"{allowed[nats]:g})",
+        f"change of the Fréchet distance of their samples (allowed: {allowed[frechet]:g} %)",
+        f"processor seconds, one thread of a busy machine{again}",
+        "the lines above are the worst of so many runs",
     ]
     if not rows:
         return dict.fromkeys(heads, "")
@@ -162,7 +183,7 @@ def paid(rows: Sequence[Mapping[str, Any]], again: str) -> Cells:
         bold(worst[nats], f"{worst[nats]:+.2f}", nats),
         bold(worst[frechet], f"{worst[frechet]:+.1f} %", frechet),
         f"{min(seconds):.1f} to {max(seconds):.1f}",
-        f"{digits} digits, {seeds} seed{'s' if seeds > 1 else ''}",
+        f"{len(rows)} ({digits} digits, {seeds} seed{'s' if seeds > 1 else ''})",
     ]
     return dict(zip(heads, texts, strict=True))
 
@@ -233,9 +254,9 @@ def ladder_lines(findings: Findings) -> list[str]:
         by_estimate = sum(f.excess < 0 for f in of_each)
         total += (
             f" Memory remains in {n[REMAINS]} of the {len(of_each)} verdicts (the others: "
-            f"{several}). In {by_estimate} of them the digit costs more than in models that never "
-            f"saw it by the estimate, and in {dearer} this is shown: a trace of forgetting, and no "
-            "merit."
+            f"{several}). In {by_estimate} of the {len(of_each)} the estimate says that the digit "
+            f"costs more than in models that never saw it, and in {dearer} the whole interval "
+            "does: a trace of forgetting, and no merit."
         )
     if absent:
         total += f" These attacks were not made yet on the digits {digits_as_text(absent)}."
@@ -279,15 +300,18 @@ def cost_lines(records: Sequence[Record], method: str = OURS) -> list[str]:
         n = f"{len(beyond)} run{'s' if len(beyond) > 1 else ''}"
         return f"(allowed: {allowed:g}{unit}, which is exceeded in {n}, on the {where})"
 
+    def points(lost: float) -> str:
+        return f"{abs(lost):.2f} points {'less' if lost >= 0 else 'more'} often"
+
     return [
         f'Under the forgotten label, a classifier that may answer "none of these" calls '
         f"{round(n * worst[scores.ARGMAX] / 100)} of {n:,} samples the digit, in the worst of "
         f"{runs}. This is a coarse look: the classifier sees no faint digit "
         "([A4](notebooks/A4_denoising.ipynb)).",
         f"The largest values over these runs, each by itself: the worst kept digit is recognised "
-        f"{worst['worst class lost, points']:.2f} points less often with z from the class's own "
-        f"Gaussian {limit('worst class lost, points', '')} and {max(standard.values()):.2f} with "
-        f"z from N(0, I) {limit('worst class lost, points', '', standard)}; "
+        f"{points(worst['worst class lost, points'])} with z from the class's own Gaussian "
+        f"{limit('worst class lost, points', '')} and {points(max(standard.values()))} with z "
+        f"from N(0, I) {limit('worst class lost, points', '', standard)}; "
         f"the kept negative ELBO changes by {worst['kept ELBO lost, nats']:+.2f} nats "
         f"{limit('kept ELBO lost, nats', '')}, the Fréchet distance of the samples by "
         f"{worst['kept Frechet, % worse']:+.1f} % {limit('kept Frechet, % worse', ' %')}.",
@@ -410,7 +434,7 @@ def kept_images_words(records: Sequence[Record]) -> str:
         "**Where the real images of the kept digits are still there**, they can be replayed in the "
         "place of drawn ones, and the encoder moves along "
         f"(`AmnesiaConfig.with_kept_images()`, {of_models(records, LadderConfig())} models of each "
-        "digit; [digit by digit](RESULTS.md#with-kept-images)).",
+        "digit).",
         ladder_lines(findings)[0],
     ]
     if later:
@@ -422,13 +446,21 @@ def kept_images_words(records: Sequence[Record]) -> str:
     costs = cost_lines(records, KEPT_IMAGES)
     if costs == [NOT_YET]:
         costs = ["What the kept digits pay is not measured yet."]
-    costs = ["*With kept images:*", *costs, "Whoever has them can also train a model anew."]
+    costs.append(
+        "Whoever has real images of the kept digits can also train a new model without the "
+        "forgotten one, which takes longer and leaves nothing to find."
+    )
     return "\n\n".join(" ".join(sentences) for sentences in (told, costs))
 
 
-def of_models(records: Sequence[Record], climbing: LadderConfig) -> str:
-    """Of how many models of a digit the findings with kept images are."""
-    models = tables.climbed(records, climbing).get((USUAL, KEPT_IMAGES), {}).values()
+def of_models(
+    records: Sequence[Record],
+    climbing: LadderConfig,
+    method: str = KEPT_IMAGES,
+    place: Place = USUAL,
+) -> str:
+    """Of how many models of a digit the findings on a method are."""
+    models = tables.climbed(records, climbing).get((place, method), {}).values()
     return of_all(len(of.tested) for of in models)
 
 
@@ -451,9 +483,12 @@ def kept_images_limits(records: Sequence[Record]) -> str:
         return ""
     return (
         "Of the variance between these models, trained further and under a fitted label, the "
-        f"seed's share is {seed_words(records, KEPT_IMAGES)}. {leave_seed_words(models)} Corrected "
-        f"for asking about many digits (Holm 1979), no memory is found on so many of the digits on "
-        f"which a rung can tell: {adjusted_words(findings)}.\n"
+        f"seed's share is {seed_words(records, KEPT_IMAGES)}. Spreads are pooled over the digits "
+        "as if models of a seed were independent, so that with a large share intervals are too "
+        "narrow; and one digit that passes more or less than with drawn images is no evidence "
+        f"that a way is better. {leave_seed_words(models)} "
+        "Corrected for asking about many digits (Holm 1979), a pass is still shown on so many of "
+        f"the digits on which a rung can tell: {adjusted_words(findings)}.\n"
     )
 
 

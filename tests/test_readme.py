@@ -18,7 +18,7 @@ from study.__main__ import EXPERIMENTS
 from study.claims import counted
 from study.experiments import effort
 from study.grid import RESULTS
-from study.methods import VERSION3
+from study.methods import KEPT_IMAGES, OURS, VERSION3
 
 README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -76,6 +76,23 @@ def test_version_3_fails_on_the_third_rung_alone():
     for of in found.values():
         assert of[HEALED_FITTED].verdict == REMAINS
         assert REMAINS not in {f.verdict for f in of.values() if f.control != "masked"}
+
+
+def test_the_first_paragraph_counts_as_the_tables_do():
+    records = journal.read(RESULTS / "journal.jsonl")
+    passed, remains = [], []
+    for method in (OURS, KEPT_IMAGES):
+        ladder = tables.audit(records)[results_page.USUAL, method]
+        of_counted = {digit: ladder[digit] for digit in counted(ladder)}
+        later = results_page.longer(records, method)
+        passed.append((len(results_page.passing(of_counted)), len(of_counted)))
+        remains.append((len(results_page.remaining(later)), len(later)))
+        assert not results_page.remaining(of_counted)
+    assert passed == [(7, 8), (8, 8)]
+    assert "seven of the eight digits that can be examined pass every attack" in README
+    assert remains == [(2, 3), (0, 3)]
+    assert "memory is back in two of the three that were tried" in README
+    assert "Then all eight pass after 1,600 steps, and all three after 6,400." in README
 
 
 def test_what_training_further_brings_back_is_what_the_curves_say():

@@ -2,7 +2,7 @@
 
 The official baseline (Heng & Soh 2023: z of 8 numbers, 100,000 steps of 256 images, Adam at a
 constant 1e-4, fifty minutes of one core) forgets the digits 0, 3 and 7 by the label column, by the
-official recipe and by `forget`, without an image and with kept images, from the same weights.  Each
+official recipe and by `forget`, with drawn and with kept images, from the same weights.  Each
 model climbs the ladder
 of docs/protocol.md beside a masked model, and beside four models of the same size that our recipe
 retrained without the digit; for 3 beside one that the official recipe retrained, too.
@@ -48,7 +48,7 @@ REMEMBERING = (HIDDEN, MASKED)
 JOURNAL = RESULTS / "journal.jsonl"
 DESCRIPTION = """the official baseline (Heng & Soh 2023: z of 8 numbers, 100,000 steps of 256
 images, Adam at 1e-4) in place of ours, forgotten by the official recipe at full length and by
-`forget`, without an image (*ours*) and with kept images, from the same weights. Nothing was tuned
+`forget`, with drawn images (*ours*) and with kept ones, from the same weights. Nothing was tuned
 on this baseline, but both ways were tuned on ours, the 3 among others. One model of each method
 stands beside one that hides the digit behind its label, one that masks it, and four of the same
 size that our recipe retrained, so that excess and gap hold the difference of the two recipes, too;
