@@ -632,6 +632,8 @@ def elsewhere(audits: Mapping[tuple[Place, str], Findings]) -> Iterable[str]:
             "models of each class and few classes, so that spreads are hardly known and the words "
             f"are provisional:\n\n{digit_table(of_method.get(OURS, {}))}"
         )
+        if KEPT_IMAGES in of_method:
+            yield f"\nThe same with kept images:\n\n{digit_table(of_method[KEPT_IMAGES])}"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -146,6 +146,12 @@ def test_other_data_and_networks_have_findings_of_their_own():
     _, _, elsewhere = page.partition("**fashion_mnist, mlp**")
     assert f"| {OURS} |{' alike 3 |' * len(RUNGS)}\n" in elsewhere
     assert f"| {HIDDEN} |{' memory remains 3 |' * len(RUNGS)}\n" in elsewhere
+    assert "The same with kept images" not in elsewhere
+    kept = record(3, KEPT_IMAGES, 42, costs(100.0)) | {"dataset": "fashion_mnist"}
+    _, _, kept_there = results_page.page([*lines(), *other, kept]).partition(
+        "kept images:\n\n| digit"
+    )
+    assert re.search(r"\n\| 3 \| alike, [+-]0\.\d ", kept_there)
 
 
 # ---- the files
