@@ -10,7 +10,7 @@ import torch
 
 import sahelpers as sa
 import study
-from sahelpers.attacks.ladder import HEALED_FITTED
+from sahelpers.attacks.ladder import HEALED_FITTED, RUNGS
 from sahelpers.attacks.verdicts import REMAINS
 from sahelpers.config import CHECKOUT
 from study import journal, results_page, tables
@@ -93,6 +93,17 @@ def test_the_first_paragraph_counts_as_the_tables_do():
     assert remains == [(2, 3), (0, 3)]
     assert "memory is back in two of the three that were tried" in README
     assert "Then all eight pass after 1,600 steps, and all three after 6,400." in README
+
+
+def test_what_the_caveats_say_of_the_published_baseline():
+    page = (RESULTS / "published.md").read_text(encoding="utf-8")
+    rows = [row for row in page.splitlines() if row.startswith(("| ours", "* ours"))]
+    told, paid = rows[:2], rows[2:]
+    assert [row.count("of 3.") for row in told] == [len(RUNGS)] * 2
+    assert not any(REMAINS in row for row in told)
+    ours, kept = ([cell.strip(" *") for cell in row.split("|")] for row in paid)
+    frechet = -3  # the last column but one
+    assert 10 < float(ours[frechet]) < float(kept[frechet]) / 2
 
 
 def test_what_training_further_brings_back_is_what_the_curves_say():
