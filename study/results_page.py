@@ -103,29 +103,29 @@ def two_ways(records: Sequence[Record]) -> list[str]:
 def stands(records: Sequence[Record], method: str) -> Cells:
     """Attack -> which digits of a method have passed it, and how many models of each there are."""
     usual, further = LadderConfig(), "steps of training further at most"
-    findings = tables.audit(records).get((USUAL, method), {})
-    elsewhere = tables.audit(records).get((FASHION, method), {})
+    audits, models = tables.audit(records), tables.climbed(records)
+    findings = audits.get((USUAL, method), {})
     heading = SEALED_KEPT if method == KEPT_IMAGES else SEALED_DEFAULT
     _, _, examined = sealed_words(heading).rstrip(".").partition("the examination is ")
     return {
         f"the ladder, {usual.heal_steps:,} {further}: the digits that count": standing(
             {digit: findings[digit] for digit in counted(findings)},
-            models=of_models(records, usual, method),
+            models.get((USUAL, method), {}),
         ),
         f"its third rung, {LONGER.heal_steps:,} {further}: a few digits": standing(
-            longer(records, method), models=of_models(records, LONGER, method)
+            longer(records, method), tables.climbed(records, LONGER).get((USUAL, method), {})
         ),
         "[four other ways](results/sealed.md) of training further: the 5 and the 8, three models "
         "of each": examined,
         "the ladder on Fashion-MNIST: three classes": standing(
-            elsewhere,
+            audits.get((FASHION, method), {}),
+            models.get((FASHION, method), {}),
             names=class_names("fashion_mnist"),
-            models=of_models(records, usual, method, FASHION),
         ),
     }
 
 
-def standing(findings: Findings, models: str, names: Sequence[str] = ()) -> str:
+def standing(findings: Findings, models: Mapping[int, Climbed], names: Sequence[str] = ()) -> str:
     """Which digits have passed every attack, on which memory remains, and the others; and of how
     many models this is."""
     passed, remains = passing(findings), remaining(findings)
@@ -140,14 +140,15 @@ def standing(findings: Findings, models: str, names: Sequence[str] = ()) -> str:
         if of
     }
     said = "; ".join(f"{word} {len(parts[word])} ({of})" for word, of in shown.items())
-    return said and f"{said}; models of each: {models}"
+    return said and f"{said}; models of each: {of_all(len(of.tested) for of in models.values())}"
 
 
 def paid(records: Sequence[Record], method: str) -> Cells:
     """What the kept digits pay in the scoreboard's runs of a method, the largest of the runs, bold
     beyond what is allowed; and how long it takes."""
-    rows = [row for row in usual_rows(records) if row["method"] == method]
-    retrained = [row["seconds"] for row in usual_rows(records) if row["method"] == RETRAINED]
+    newest = usual_rows(records)
+    rows = [row for row in newest if row["method"] == method]
+    retrained = [row["seconds"] for row in newest if row["method"] == RETRAINED]
     again = f" (to train again: {min(retrained):.1f} to {max(retrained):.1f})" if retrained else ""
     points, nats = "worst class lost, points", "kept ELBO lost, nats"
     frechet = "kept Frechet, % worse"
@@ -453,14 +454,9 @@ def kept_images_words(records: Sequence[Record]) -> str:
     return "\n\n".join(" ".join(sentences) for sentences in (told, costs))
 
 
-def of_models(
-    records: Sequence[Record],
-    climbing: LadderConfig,
-    method: str = KEPT_IMAGES,
-    place: Place = USUAL,
-) -> str:
-    """Of how many models of a digit the findings on a method are."""
-    models = tables.climbed(records, climbing).get((place, method), {}).values()
+def of_models(records: Sequence[Record], climbing: LadderConfig) -> str:
+    """Of how many models of a digit the findings with kept images are."""
+    models = tables.climbed(records, climbing).get((USUAL, KEPT_IMAGES), {}).values()
     return of_all(len(of.tested) for of in models)
 
 

@@ -2,10 +2,10 @@
 
 The official baseline (Heng & Soh 2023: z of 8 numbers, 100,000 steps of 256 images, Adam at a
 constant 1e-4, fifty minutes of one core) forgets the digits 0, 3 and 7 by the label column, by the
-official recipe and by `forget`, with drawn and with kept images, from the same weights.  Each
-model climbs the ladder
-of docs/protocol.md beside a masked model, and beside four models of the same size that our recipe
-retrained without the digit; for 3 beside one that the official recipe retrained, too.
+official recipe and by `forget`, with drawn and with kept images, from the same weights.  Each model
+climbs the ladder of docs/protocol.md beside a masked model, and beside four models of the same size
+that our recipe retrained without the digit; for 3 beside one that the official recipe retrained,
+too.
 A command that was stopped goes on from the journal.  What was found stands in results/published.md.
 """
 
@@ -186,8 +186,7 @@ Written by `python -m study published`: {DESCRIPTION}
 """
     if left := len(models()) - len(done):
         yield f"Still to be measured: {left} of {len(models())} models.\n"
-    reports = {method: compare_all(gathered(done, method)) for method in TESTED}
-    reports = {method: of for method, of in reports.items() if of}
+    reports = {name: found for name in TESTED if (found := compare_all(gathered(done, name)))}
     findings = {
         method: {digit: report.by_rung for digit, report in of.items()}
         for method, of in reports.items()
@@ -204,7 +203,8 @@ Written by `python -m study published`: {DESCRIPTION}
         other = done.get(Model(digit, OFFICIAL, 42))
         cells = [f"{beside.known:.1f}", *cells, f"{beside.retrained:.1f}"]
         cells.append(f"{fmean(other['values'][rung]):.1f}" if other else "")
-        rows.append([rung, digit, *cells, *(f.verdict if f else "" for f in of_each)])
+        cells += [f.verdict if f else "" for f in of_each]
+        rows.append([rung, digit, *cells])
     heads = ["rung", "digit", "known to remember", *names, "retrained", OFFICIAL]
     heads += [f"verdict: {name}" for name in names]
     if rows:
