@@ -699,31 +699,34 @@ def test_no_thread_stays_behind():
 @pytest.mark.skipif(sys.platform != "linux", reason="only GNU OpenMP keeps a pool per thread")
 def test_idle_threads_go_and_come_back():
     script = """
-import ctypes, os, threading, torch
+import ctypes, os, threading, time, torch
 from sahelpers.live.worker import release_idle_threads
 
 torch.set_num_threads(4)
 a = torch.rand(400, 400, generator=torch.Generator().manual_seed(0))
 
-def threads():
+def threads(expected):  # waits up to ten seconds: a thread that was told to go goes a little later
+    end = time.monotonic() + 10
+    while len(os.listdir("/proc/self/task")) != expected and time.monotonic() < end:
+        time.sleep(0.01)
     return len(os.listdir("/proc/self/task"))
 
 def work():
-    results.append([(a @ a).sin() for _ in range(300)])
+    results.append([(a @ a).sin() for _ in range(60)])
 
 results = []
 work()
-before = threads()
+before = len(os.listdir("/proc/self/task"))
+known = hasattr(ctypes.CDLL(None), "omp_pause_resource_all")  # not before OpenMP 5 (torch 2.6)
 release_idle_threads()
-after = threads()
+after = threads(before - 3 * known)
 other = threading.Thread(target=work)
 other.start()
 while other.is_alive():  # the other thread's pool is none of this one's business
     release_idle_threads()
 work()
-assert threads() == before, (before, threads())
+assert threads(before) == before, (before, threads(before))
 assert all(torch.equal(x, y) for r in results for x, y in zip(r, results[0]))
-known = hasattr(ctypes.CDLL(None), "omp_pause_resource_all")  # not before OpenMP 5 (torch 2.6)
 assert before - after == 3 * known, (before, after, known)
 """
     done = subprocess.run(
