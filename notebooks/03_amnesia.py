@@ -154,7 +154,7 @@ plt.show()
 # %% [markdown]
 # *Each row shows the best that the fit could make a model draw, seven of the ten images. Beside it stands the mean price of all ten, in nats above what the baseline charges for them under their own label. A gate that is fitted to these ten images makes some models cheaper than that. Compare every row with the retrained one: what costs less than in a model that never saw the digit is memory.*
 #
-# The next cell says it in words. Its last line is not about this figure but about the *ladder* of [notebook 04](04_probing.ipynb), which attacks for longer and from more starts, trains further for longer, and takes several models. It says whether a lead is left there.
+# The next cell says it in words. Its last line is not about this figure but about the *ladder* of [notebook 04](04_probing.ipynb), which attacks for longer and from more starts (so that its prices are lower), trains further for longer, and takes several models. It says whether a lead is left there.
 
 # %% tags=["nbval-ignore-output"]
 lead = {  # how much more than the retrained model each of them charges, before and after

@@ -69,6 +69,7 @@ class Config:
             if choices is not None:
                 if value not in choices:
                     raise ValueError(f"{wrong} is not one of {', '.join(choices)}")
+                object.__setattr__(self, f.name, str(value))  # NumPy's text is no plain text
             elif low is not None:
                 # NumPy's numbers become Python's and 30 becomes 30.0, for one fingerprint
                 checked: float
@@ -78,8 +79,10 @@ class Config:
                     check_number(value, f.name, low, meta["high"])
                     checked = float(value)
                 object.__setattr__(self, f.name, checked)
-            elif isinstance(f.default, str) and not isinstance(value, str):
-                raise ValueError(f"{wrong} must be text: {meta['help']}")
+            elif isinstance(f.default, str):
+                if not isinstance(value, str):
+                    raise ValueError(f"{wrong} must be text: {meta['help']}")
+                object.__setattr__(self, f.name, str(value))
 
 
 def user_folder(variable: str, default: str) -> Path:

@@ -462,6 +462,21 @@ class LabelledImages:
         return LabelledImages(self.images[index], self.labels[index], self.class_names)
 
 
+def check_same_classes(train: LabelledImages, test: LabelledImages) -> None:
+    """Refuse two sets of images in which a number means another class.
+
+    Args:
+        train: The images to train on.
+        test: The images to test with.
+
+    Raises:
+        ValueError: Their classes have other names, or stand in another order.
+    """
+    if test.class_names != train.class_names:
+        names = f"{shown(test.class_names)}, those of train {shown(train.class_names)}"
+        raise ValueError(f"the classes of test are {names}: give both the same, in one order")
+
+
 def _as_array(value: Any, name: str = "images") -> np.ndarray[Any, Any]:
     """An array, a tensor or one of Pillow's images as an array that torch can read.
 

@@ -146,8 +146,9 @@ class Objective:
         config: The weights and forms of the terms; `AmnesiaConfig()` when left out.
         surrogate: What the classes become; the configuration's when left out.
         real_images: Kept images to replay beside those that the frozen model draws, in the
-            proportion of their number to config.replay_samples; images of classes to forget are
-            left out.  The replay term then has the ELBO form, because a real image has no z.
+            proportion of their number to config.replay_samples, one in a step at least; images of
+            classes to forget are left out.  The replay term then has the ELBO form, because a real
+            image has no z.
 
     Raises:
         TypeError: For an argument of another kind.
@@ -246,7 +247,8 @@ class Objective:
             keep_images = all_images[drawn]
         if self.real is not None:
             share = len(self.real) / (len(self.real) + self.config.replay_samples)
-            chosen = torch.randint(len(self.real), (round(share * n),), generator=generator)
+            of_real = max(1, round(share * n))
+            chosen = torch.randint(len(self.real), (of_real,), generator=generator)
             keep_images[: len(chosen)] = self.real.images[chosen]
             keep_classes[: len(chosen)] = self.real.labels[chosen].to(keep_classes)
 

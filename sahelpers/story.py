@@ -19,7 +19,7 @@ from . import amnesia, fisher, training
 from .amnesia import AmnesiaResult, forget
 from .checks import check_device, check_is, composed, shown
 from .config import AmnesiaConfig, BaselineConfig, Config, FisherConfig, JudgeConfig, check_classes
-from .data import FEWEST, MNIST_DIGEST, LabelledImages, load_dataset
+from .data import FEWEST, MNIST_DIGEST, LabelledImages, check_same_classes, load_dataset
 from .fisher import ClassFishers, class_fishers
 from .judges import FORMER_ROLES, SCORING, Judge
 from .masked import MNIST_PUSH, PUSH, mask_config, masked_model
@@ -143,7 +143,8 @@ class Story:
         """
         twin = copy.copy(self)
         baseline = TrainedCVAE(copy.deepcopy(self.baseline.model), self.baseline.history)
-        vars(twin).update(baseline=baseline, _made={}, _digests=dict(self._digests))
+        judges = {key: made for key, made in self._made.items() if key[0] == "judge"}
+        vars(twin).update(baseline=baseline, _made=judges, _digests=dict(self._digests))
         return twin
 
     @property
@@ -272,7 +273,7 @@ class Story:
         """
         return self._training_recipe(*self._retrained(forget_class, None))
 
-    @cached_property
+    @property
     def judges(self) -> dict[str, Judge]:
         """The judges that score, by role."""
         return {role: self.judge(role) for role in SCORING}
@@ -528,7 +529,8 @@ class Story:
                 f"train_baseline(train, test, BaselineConfig(exclude={gone}), model=...)"
             )
         base = self.config.baseline
-        config = replace(base, exclude=gone, seed=base.seed if seed is None else seed)
+        never_seen = (*base.exclude, *gone)  # what the baseline did not see, this one does not
+        config = replace(base, exclude=never_seen, seed=base.seed if seed is None else seed)
         return f"vae_without_{'-'.join(map(str, gone))}", config
 
     def _training_recipe(self, stem: str, config: BaselineConfig) -> Recipe:
@@ -593,15 +595,23 @@ def _check_single(train: LabelledImages, test: LabelledImages, baseline: CVAE | 
 def _by_number(surrogate: str, train: LabelledImages) -> str:
     """The surrogate, with the number of a class in place of its name.
 
-    Raises ValueError when there is no such class.
+    Raises ValueError when there is no such class, and when it may be either of two.
     """
     _, _, text = surrogate.partition(":")
     name, names = composed(text), train.class_names
     if not text:
         return surrogate  # no class
-    if name in names:  # a text is always a name
-        return f"class:{names.index(name)}"
-    if text not in map(str, range(len(names))):
+    is_number = text in map(str, range(len(names)))
+    if name in names:
+        number = f"class:{names.index(name)}"
+        if is_number and number != surrogate:  # read again, the number would be taken for a name
+            raise ValueError(
+                f"surrogate={shown(surrogate)}: {shown(text)} is the name of class "
+                f"{names.index(name)} and the number of class {shown(names[int(text)])}: give the "
+                "classes other names, or forget by a function (n, generator) -> images"
+            )
+        return number
+    if not is_number:
         raise ValueError(
             f"surrogate={shown(surrogate)}: {shown(text)} is no class: give a number from 0 to "
             f"{len(names) - 1}, or a name: {shown(names)}"
@@ -627,7 +637,5 @@ def _images_of(dataset: str | Pair) -> Pair:
     train, test = dataset
     check_is(train, LabelledImages, "dataset[0]")
     check_is(test, LabelledImages, "dataset[1]")
-    if test.class_names != train.class_names:
-        names = f"{shown(test.class_names)}, those of train {shown(train.class_names)}"
-        raise ValueError(f"the classes of test are {names}: give both the same, in one order")
+    check_same_classes(train, test)
     return train, test

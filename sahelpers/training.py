@@ -21,7 +21,7 @@ from .judges import Judge
 from .models import CVAE, check_model, draw_normal, ordinary_torch, seeded
 from .progress import progress, report
 from .store.archive import read_weights
-from .store.files import CheckpointError, load, save
+from .store.files import CheckpointError, digest, load, save
 
 History = dict[str, list[float]]
 
@@ -192,8 +192,8 @@ def fit(
         )
     else:
         schedule = lr_scheduler.ConstantLR(optimizer, 1.0)
-    digest = data.digest if resume else ""
-    run = f"version {VERSION}, {fingerprint(config)}, {mark}, data {digest}"
+    of_data = data.digest if resume else ""
+    run = f"version {VERSION}, {fingerprint(config)}, {mark}, data {of_data}"
     kept = Resume(resume, run, generator, module=module, optimizer=optimizer, schedule=schedule)
     history = kept.load()
     done = len(next(iter(history.values()), []))
@@ -218,6 +218,7 @@ def fit(
         for name, number in measured.items():
             history.setdefault(name, []).append(number)
         kept.save(history)
+    module.eval()  # where no pass was left to do, too
     optimizer.zero_grad()
     return history
 
@@ -269,6 +270,7 @@ def train_baseline(
             f"test has {len(test)} images of the classes {test.class_names}: give at least one, "
             f"of the classes of train, {train.class_names}"
         )
+    given = model is not None
     if model is None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
@@ -295,6 +297,8 @@ def train_baseline(
     mark = f"test {test.digest}"
     if bf16:
         mark += ", bf16"
+    if given:  # another model of the same shapes must not go on from this one's part file
+        mark += f", model {digest([repr(new), dict(new.state_dict())])}"
     history = fit(
         new,
         loss_terms,

@@ -73,7 +73,7 @@ UNDO_STEPS = 2500  # after version 3 has forgotten: together about the seconds o
 def every_field(config: AmnesiaConfig) -> Fields:
     """All fields of the configuration of forgetting but its seed, and those of the Fisher's.
 
-    Those of the attacker and its shadow are left out where they change nothing.
+    Those of the attacker and its shadow are left out where they change nothing, but for `push`.
     """
     fields = asdict(config) | {"fisher": asdict(FisherConfig())}
     unread = {"seed"}

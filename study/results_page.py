@@ -233,7 +233,7 @@ def ladder_lines(findings: Findings) -> list[str]:
         "positive control": passed,
         "an attack finds that memory remains": failed,
         "the kept digits are damaged": harmed,
-        "an attack cannot tell yet": open_ones,
+        "the verdict is open": open_ones,
     }
     found = "; ".join(
         f"on {len(of)} ({digits_as_text(of)}) {what}" for what, of in parts.items() if of
@@ -519,7 +519,7 @@ def leave_seed_words(models: Mapping[int, Climbed]) -> str:
         of_counted = {digit: found[digit] for digit in counted(found)}
         passed.append(len(passing(of_counted)))
         remains.append(len(remaining(of_counted)))
-    if not any(passed):
+    if all(len(of.tested) < 2 for of in models.values()):
         return "Ours has too few models to leave one out."
     return (
         f"Without the models of one seed of ours in turn, {', '.join(map(str, passed))} digits "
@@ -542,10 +542,11 @@ def published_words(records: Sequence[Record]) -> str:
     findings = tables.audit(records).get((USUAL, PAPER), {})
     if not findings:
         return ""
+    models = tables.climbed(records)[USUAL, PAPER].values()
     return (
         f"By the same attacks memory remains on {len(remaining(findings))} of the "
-        f"{len(findings)} digits ({digits_as_text(list(findings))}) that were forgotten by the "
-        "published recipe, one model each."
+        f"{len(findings)} digits ({digits_as_text(list(findings))}) that our baseline forgot by "
+        f"the published recipe; models of each: {of_all(len(of.tested) for of in models)}."
     )
 
 

@@ -10,7 +10,7 @@ from scipy import stats
 import sahelpers as sa
 from sahelpers import amnesia
 from sahelpers.amnesia import HELD_OUT
-from sahelpers.objective import EWC_SCALE, Batch
+from sahelpers.objective import EWC_SCALE, Batch, Objective
 from sahelpers.shadow import Shadow
 
 QUICK = sa.AmnesiaConfig(epochs_unl=1, replay_samples=640, batch_size=32, cooldown=5, tolerance=0.0)
@@ -423,6 +423,15 @@ def test_real_images_are_counted_and_never_of_the_class(model, fishers, mnist):
         sa.forget(model, fishers.without(3), 3, QUICK, real_images=data.only(3))
     most = replace(QUICK, replay_samples=1_000_000)  # the largest that there is
     assert most.max_steps(len(data)) > most.max_steps()
+
+
+def test_of_few_real_images_one_is_in_every_step(model, fishers, digits):
+    config = sa.AmnesiaConfig(w_attack=0, replay_samples=60_000)
+    few = digits.without(3).take(15)
+    objective = Objective(model, fishers.without(3), (3,), config, real_images=few)
+    kept = objective.draw(256, sa.seeded(0)).keep_images
+    assert any(torch.equal(kept[0], image) for image in few.images)
+    assert not any(torch.equal(kept[1], image) for image in few.images)
 
 
 def test_where_kept_images_are_replayed_the_encoder_moves_too(model, fishers, mnist):

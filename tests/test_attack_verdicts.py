@@ -345,6 +345,14 @@ def test_relearning_that_might_go_further_acquits_nobody():
     )
 
 
+def test_memory_that_a_rung_without_control_finds_is_told():
+    models = climbed((20.0, 21.0))
+    models.masked[0][OTHER] = [41.0]
+    report = compare_all({4: models})[4]
+    assert report.by_rung[HEALED_FITTED].verdict == INCONCLUSIVE
+    assert report.notes[0].endswith("no control. By its excess memory would remain.")
+
+
 def test_masked_models_that_do_not_hide_lend_no_power():
     models = climbed()
     models.masked[0][OTHER] = [41.0]  # rung 1 says that it remembers

@@ -289,3 +289,9 @@ def test_a_surrogate_that_does_not_exist_is_refused_at_once(surrogate):
     with pytest.raises(ValueError, match=r"surrogate=.* is not one of gray, .* or class:k"):
         sa.AmnesiaConfig(surrogate=surrogate)
     assert sa.AmnesiaConfig(surrogate="class:ring").surrogate == "class:ring"
+
+
+def test_numpys_text_becomes_plain_text():
+    """A checkpoint cannot hold it, which was found out after the training."""
+    assert type(sa.BaselineConfig(arch=np.array(["conv"])[0]).arch) is str
+    assert type(sa.AmnesiaConfig(surrogate=np.array(["noise"])[0]).surrogate) is str

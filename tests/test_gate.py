@@ -152,6 +152,9 @@ def test_what_does_not_fit_is_refused(known):
         gate(known, test=wide)
     with pytest.raises(ValueError, match="train has number of classes and image_shape"):
         gate(known, train=wide)
+    other = replace(known["train"], class_names=known["test"].class_names[::-1])
+    with pytest.raises(ValueError, match="give both the same, in one order"):
+        gate(known, train=other)
     with pytest.raises(TypeError, match="test is of type"):
         gate(known, test=None)
     with pytest.raises(ValueError, match="test has no image"):

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -140,6 +141,11 @@ def test_the_price_is_what_the_baseline_pays_under_the_own_label(ladder, model):
             {"train": sa.LabelledImages(torch.rand(3, 1, 8, 8), torch.tensor([0, 1, 2]))},
             ValueError,
             r"train has 10 classes .*, the baseline 4",
+        ),
+        (
+            {"train": replace(made_up(40), class_names=tuple("abdc"))},
+            ValueError,
+            "the classes of test are .*: give both the same, in one order",
         ),
     ],
 )

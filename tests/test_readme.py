@@ -49,13 +49,27 @@ def test_forgetting_another_digit(quick, model):
 
 
 def test_adding_a_method(quick, model):
-    exec(BLOCKS[1], {})
-    new = study.METHODS["shrink label"](sa.Story(), (3,)).model
+    found = {}
+    exec(BLOCKS[1], found)
+    new = found["shrink_label"](sa.Story(), (3,)).model
     before, after = (m.get_parameter("decoder.0.weight") for m in (model, new))
     assert torch.equal(after[:, 3 + 3], before[:, 3 + 3] / 2)
     assert int((before != after).any(0).sum()) == 1
     assert not new.prior_mean[3].any()
     assert len(BLOCKS) == 2
+
+
+def test_the_module_of_methods_takes_the_new_one_where_readme_puts_it():
+    module = CHECKOUT / "study" / "methods.py"
+    begin = "METHODS: dict[str, Function] = {\n"
+    assert "above `METHODS`" in README
+    entry = re.search(r'`("shrink label": shrink_label,)` in `METHODS`', README)[1]
+    code = module.read_text(encoding="utf-8")
+    assert code.count(begin) == 1
+    code = code.replace(begin, f"{BLOCKS[1]}\n\n{begin}    {entry}\n")
+    found = {"__name__": "study.methods", "__package__": "study", "__file__": str(module)}
+    exec(compile(code, str(module), "exec"), found)
+    assert found["METHODS"]["shrink label"] is found["shrink_label"]
 
 
 def test_the_citation_names_this_version():

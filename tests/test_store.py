@@ -459,3 +459,23 @@ def test_a_judge_of_the_release_before_is_read_under_its_former_name(tmp_path, m
     found = sa.Story((data, data), judge=story.config.judge).judge("open_set")
     assert found.role == "open_set"
     assert torch.equal(found.head.weight, made.head.weight)
+
+
+def test_a_file_that_would_be_made_anew_is_nowhere(folder, monkeypatch):
+    shipped = folder / "shipped"
+    shipped.mkdir()
+    monkeypatch.setattr(files, "SHIPPED", shipped)
+    today = recipe(parents={"baseline": "a", "Fisher": "f"})
+    assert files.whence(today) == ""
+    there = shipped / today.path.name
+    save(there, Thing(torch.ones(1)).to_state(), {**today.mark, "parents": {"baseline": "a"}})
+    assert files.whence(today) == "shipped"  # whichever Fisher it was made with
+    assert files.whence(recipe(parents={"baseline": "b"})) == ""
+    there.write_bytes(b"damaged")
+    assert files.whence(today) == ""
+    there.unlink()
+    load_or_make(today, lambda: Thing(torch.ones(1)), Thing)
+    assert files.whence(today) == "kept"
+    assert files.whence(recipe(version=2, parents=today.parents)) == ""
+    today.path.write_bytes(b"damaged")
+    assert files.whence(today) == "kept"  # whoever loads it is told so

@@ -613,3 +613,20 @@ def test_the_report_names_classes_that_have_too_few_images(mnist):
     assert "more training images than latent_dim=20 and 10 test images: " in lines[1]
     assert "9 (2 training images, " in lines[1]
     assert "8 (42 training images, 0 test images)" in lines[1]
+
+
+def test_what_the_baseline_never_saw_no_retrained_model_sees(folder, pair):
+    config = replace(BASE, exclude=(5,))
+    recipe = story(pair, baseline=config).retrained_recipe(3)
+    assert recipe.configs == (replace(BASE, exclude=(3, 5)),)
+
+
+def test_judges_that_were_changed_in_place_are_not_handed_out_again(folder, pair):
+    here = story(pair)
+    judge = here.judges["open_set"]
+    before = digest(dict(judge.state_dict()))
+    with torch.no_grad():
+        next(judge.parameters()).zero_()
+    assert digest(dict(here.judges["open_set"].state_dict())) == before
+    assert here.judges["open_set"] is here.judge("open_set")
+    assert here.with_own_baseline().judges["open_set"] is here.judge("open_set")

@@ -397,7 +397,7 @@ def test_the_ladder_in_lines_speaks_of_the_digits_that_count():
     first, *others = results_page.ladder_lines(findings)
     assert first == (
         f"Of 3 digits: on 1 (3) {passed}; on 1 (4) an attack finds that memory remains; on 1 (6) "
-        "an attack cannot tell yet. Memory remains in 1 of the 15 verdicts (the others: "
+        "the verdict is open. Memory remains in 1 of the 15 verdicts (the others: "
         "alike 13, undecided 1). In 15 of the 15 the estimate says that the digit costs more than "
         "in models that never saw it, and in 15 the whole interval does: a trace of forgetting, "
         "and no merit. These attacks were not made yet on the digits 0 1 2 5 7 8 9."
@@ -589,3 +589,12 @@ def test_readmes_figures_are_the_worst_and_the_mean_of_ours(monkeypatch):
     assert results_page.NOT_YET in empty
     assert empty.count("| not measured yet |") == 11  # in each row
     assert empty.endswith(f"\n{results_page.END}\nafter\n")
+
+
+def test_where_no_digit_passes_the_memory_that_is_found_is_told():
+    several = {digit: tables.climbed(lines((digit,)))[PLACE, OURS][digit] for digit in (3, 4)}
+    known = {digit: replace(of, tested=[of.hidden[0]] * 3) for digit, of in several.items()}
+    told = results_page.leave_seed_words(known)
+    assert told.startswith("Without the models of one seed of ours in turn, 0, 0, 0 digits pass")
+    alone = {digit: replace(of, tested=of.tested[:1]) for digit, of in several.items()}
+    assert results_page.leave_seed_words(alone) == "Ours has too few models to leave one out."

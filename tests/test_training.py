@@ -245,3 +245,32 @@ def test_a_model_that_cannot_be_trained_is_refused_in_words(digits, case):
     make, message = UNTRAINABLE[case]
     with pytest.raises(ValueError, match=message):
         sa.train_baseline(digits, digits, QUICK, model=make())
+
+
+def own_model(seed):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return sa.CVAE(latent_dim=SHORT["latent_dim"])
+
+
+def test_a_part_file_of_another_model_of_the_same_shapes_is_not_used(data, tmp_path):
+    part, config = tmp_path / "x.part.pt", sa.BaselineConfig(**SHORT)
+    whole = sa.train_baseline(data, data, config, model=own_model(2)).to_state()
+    sa.train_baseline(data, data, config, model=own_model(1), resume=part)
+    with pytest.warns(UserWarning, match="left by another run"):
+        other = sa.train_baseline(data, data, config, model=own_model(2), resume=part)
+    assert same(other.to_state(), whole)
+
+
+@pytest.mark.parametrize("what", ["baseline", "judge"])
+def test_where_no_pass_is_left_the_outcome_is_in_evaluation_mode(data, tmp_path, what):
+    def trained():
+        part = tmp_path / "x.part.pt"
+        if what == "judge":
+            config = sa.JudgeConfig(epochs=1, batch_size=30)
+            return train_judge(data, "open_set", config, resume=part)
+        model = own_model(1)
+        config = sa.BaselineConfig(**{**SHORT, "epochs": 1})
+        return sa.train_baseline(data, data, config, model=model, resume=part).model
+
+    assert [trained().training for _ in range(2)] == [False, False]

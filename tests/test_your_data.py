@@ -249,6 +249,19 @@ def test_a_surrogate_may_be_a_class_by_its_name(names, surrogate, found):
     data = LabelledImages(data.images, data.labels, names)
     story = sa.Story((data, data), amnesia=sa.AmnesiaConfig(surrogate=surrogate))
     assert story.config.amnesia.surrogate == found
+    again = sa.Story((data, data), amnesia=story.config.amnesia)
+    assert again.config.amnesia.surrogate == found
+
+
+def test_a_surrogate_that_may_be_a_name_or_a_number_is_refused():
+    """Passed on from story to story, "class:3" would become "class:2" and then "class:1"."""
+    data = labelled(3, 12)
+    data = LabelledImages(data.images, data.labels, ("1", "2", "3"))
+    story = sa.Story((data, data), amnesia=sa.AmnesiaConfig(surrogate="class:3"))
+    assert story.config.amnesia.surrogate == "class:2"
+    for either in (story.config.amnesia, sa.AmnesiaConfig(surrogate="class:1")):
+        with pytest.raises(ValueError, match=r"is the name of class . and the number of class '"):
+            sa.Story((data, data), amnesia=either)
 
 
 def test_the_report_lists_numbers_and_names():

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..checks import check_is
 from ..config import check_classes
-from ..data import LabelledImages
+from ..data import LabelledImages, check_same_classes
 from ..elbo import label_bounds
 from ..judges import Judge, check_judges
 from ..models import CVAE, check_model, seeded
@@ -131,6 +131,8 @@ def can_be_judged(
                     f"{name} has number of classes and image_shape {found}, the baseline {wanted}: "
                     "give the images that belong to it"
                 )
+    if train is not None:
+        check_same_classes(train, test)
     if judges is not None:
         check_judges(judges, baseline.num_classes)
 

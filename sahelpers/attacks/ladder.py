@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from ..checks import check_is
 from ..config import Config, check_classes, kept_classes, knob
-from ..data import LabelledImages
+from ..data import LabelledImages, check_same_classes
 from ..elbo import dataset_negative_elbo, negative_elbo
 from ..models import CVAE, check_model, draw_normal, reset_label, seeded
 from ..progress import progress
@@ -189,6 +189,7 @@ class Ladder:
                 raise ValueError(
                     f"{name} has {len(kept[-1])} images of kept classes: give two or more"
                 )
+        check_same_classes(train, test)
         self.kept_train, kept_test = kept
         self.config = config
         of_class = test.only(self.forget_class)

@@ -7,7 +7,7 @@ All ends are one-sided, 5 %, of t intervals for differences of groups of models.
 The *excess* is memory beyond that of models that never saw the class: how much less their images
 cost.  The *gap* is the excess of models that are known to remember, the rung's positive control.
 The rules compare the excess with shares of the gap, which is estimated as well, so that their ends
-are those of the two contrasts excess - gap / 3 and excess + gap / 2.  A rung speaks only where the
+are those of the two contrasts excess - gap / 3 and excess + gap / 2.  A rung has power where the
 lower end of the gap lies above 1.5 nats; there
 
 * erased: the upper end of excess - gap / 3 lies below zero; then also
@@ -18,6 +18,10 @@ lower end of the gap lies above 1.5 nats; there
   upper end, that forgetting cannot be told from damage;
 * memory remains: not erased, and the lower end of the excess lies above zero;
 * undecided: none of these.
+
+Without power memory remains where the lower end of the excess lies above 1.5 nats, and otherwise a
+rung is inconclusive.  So is the third rung where masked models, its positive control, are said to
+remember by one of the first two: then a note says if memory would remain by its excess.
 """
 
 import math
@@ -375,18 +379,22 @@ def compare_all(classes: Mapping[int, Climbed]) -> dict[int, AuditReport]:
             tested, *_, retrained = of[name]
             _, high = difference(tested, retrained, [spreads[name][0], spreads[name][3]])
             kept_high |= dict.fromkeys(rungs, high)
-        findings, notes = [], []
+        findings, notes, convicted = [], [], False
         hides = all(_masks(of, spreads, rung) for rung in (OTHER, FITTED))
-        if not hides:
-            notes.append("Masked models do not pass the first two rungs: the third has no control.")
         for rung, kind in RUNGS.items():
             k = KINDS.index(kind)
             tested, known, retrained = of[rung][0], of[rung][k], of[rung][3]
             spread = [spreads[rung][0], spreads[rung][k], spreads[rung][3]]
             finding = compare(rung, tested, known, retrained, spread, kept_high[rung])
             if kind == "masked" and not hides:
+                convicted |= finding.verdict == REMAINS
                 finding = replace(finding, verdict=INCONCLUSIVE)
             findings.append(finding)
+        if not hides:
+            note = "Masked models do not pass the first two rungs: the third has no control."
+            if convicted:
+                note += " By its excess memory would remain."
+            notes.append(note)
         open_ended = sum(costs[UNFINISHED][0] > 0 for costs in classes[label].tested)
         if open_ended and findings[-1].passed:  # slowness is no forgetting
             findings[-1] = replace(findings[-1], verdict=UNDECIDED)

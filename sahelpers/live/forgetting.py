@@ -20,6 +20,7 @@ from ..checks import check_is
 from ..config import AmnesiaConfig, check_classes, kept_classes
 from ..judges import Verdict, draw_images, fixed_latents, judge_samples
 from ..models import CVAE
+from ..store.files import whence
 from ..story import Classes, Story
 from ..training import History
 from .base import KnobDashboard, bars, curves, sheet, table, wrapped
@@ -33,7 +34,6 @@ from .worker import (
     models_there,
     stoppable,
     usual_classes,
-    whence,
 )
 
 FRAME_SECONDS = 0.3  # between two pictures of a run; with drawing, less than half a second

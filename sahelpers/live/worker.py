@@ -15,8 +15,7 @@ from ..checks import check_is
 from ..config import Config
 from ..models import CVAE, check_model
 from ..progress import watched
-from ..store import files
-from ..store.files import Recipe
+from ..store.files import whence
 from ..story import Classes, Story
 
 ACROSS = 10  # classes side by side at most; others begin another line
@@ -200,7 +199,8 @@ def models_there(story: Story, gone: Classes, forgotten: CVAE | None = None) -> 
 
     Returns:
         Name -> model: the baseline; the one that hides the classes, if the networks say where
-        their label's weights are; the forgotten and the retrained one, if their files are there.
+        their label's weights are; the forgotten and the retrained one, if their files are there and
+        up to date.
     """
     check_is(story, Story, "story", ": sa.Story() makes one")
     baseline = story.baseline.model
@@ -214,13 +214,6 @@ def models_there(story: Story, gone: Classes, forgotten: CVAE | None = None) -> 
     if baseline.is_built_in and whence(story.retrained_recipe(gone)):
         models["retrained"] = story.retrained(gone).model
     return models
-
-
-def whence(recipe: Recipe) -> str:
-    """Where the file of a recipe is: "kept" among the checkpoints, "shipped", or "" for nowhere."""
-    if recipe.path.exists():
-        return "kept"
-    return "shipped" if (files.SHIPPED / recipe.path.name).exists() else ""
 
 
 def in_words(seconds: float) -> str:

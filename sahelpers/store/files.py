@@ -314,6 +314,28 @@ def load_or_make(recipe: Recipe, make: Callable[[], S], kind: type[S]) -> S:
         return result
 
 
+def whence(recipe: Recipe) -> str:
+    """Tell whether `load_or_make` would load and not make, and what.
+
+    Args:
+        recipe: What the result depends on.
+
+    Returns:
+        "kept" for the file among the checkpoints, a damaged one included, which nobody makes anew;
+        "shipped" for one that ships with the package; "" where the result would be made.
+    """
+    path, where = recipe.path, "kept"
+    if not os.path.lexists(path):
+        path, where, recipe = SHIPPED / path.name, "shipped", _without_fisher(recipe)
+        if not path.is_file():
+            return ""
+    try:
+        return "" if recipe.outdated(load(path)[1]) else where
+    except (CheckpointError, KeyError, TypeError, AttributeError) as error:
+        older = isinstance(error.__cause__, OlderFormat)
+        return "kept" if where == "kept" and not older else ""
+
+
 def _parts(path: Path) -> list[Path]:
     """The part file of the training that ended in path, and what lies beside that."""
     return list(path.parent.glob(glob.escape(part_path(path).name) + "*"))
@@ -382,20 +404,22 @@ def _former(recipe: Recipe, kind: type[S]) -> S | None:
 
 
 def _shipped(recipe: Recipe, kind: type[S]) -> S | None:
-    """What ships under the recipe's name, or None if there is none or it must be made anew.
-
-    The Fisher is no parent here: every machine makes its own, and the last digits differ.
-    """
+    """What ships under the recipe's name, or None if there is none or it must be made anew."""
     path = SHIPPED / recipe.path.name
     if not path.is_file():
         return None
-    parents = dict(recipe.parents)
-    parents.pop("Fisher", None)
     try:
-        return _kept(replace(recipe, parents=parents), path, kind)
+        return _kept(_without_fisher(recipe), path, kind)
     except CheckpointError as error:
         warnings.warn(f"{path.name} is made anew: {error}", stacklevel=3)
         return None
+
+
+def _without_fisher(recipe: Recipe) -> Recipe:
+    """The recipe of a file that ships, of which the Fisher is no parent: every machine makes its
+    own, and the last digits differ."""
+    parents = {name: digest for name, digest in recipe.parents.items() if name != "Fisher"}
+    return replace(recipe, parents=parents)
 
 
 def _packed(path: Path, state: dict[str, Any], mark: Mapping[str, Any]) -> bytes:
