@@ -50,6 +50,17 @@ def tiny_fishers():
     return sa.class_fishers(model, None, sa.FisherConfig(n_fisher_samples=20, source="model_mean"))
 
 
+@pytest.fixture
+def give_judges():
+    """Gives a story these judges, so that it trains none."""
+
+    def give(story, judges):
+        for role, judge in judges.items():
+            story._once(("judge", role), lambda judge=judge: judge)
+
+    return give
+
+
 @pytest.fixture(scope="session")
 def scoring():
     """The two judges that score, untrained."""

@@ -30,11 +30,12 @@ QUICK = sa.AmnesiaConfig(epochs_unl=1, replay_samples=160, batch_size=8, cooldow
 
 
 @pytest.fixture
-def story(tiny, tiny_fishers, scoring, mnist, monkeypatch, tmp_path):
+def story(tiny, tiny_fishers, scoring, give_judges, mnist, monkeypatch, tmp_path):
     """A story whose models are all there, untrained."""
     monkeypatch.setenv("SA_CHECKPOINTS", str(tmp_path))
     made = sa.Story((mnist, mnist), baseline=tiny, amnesia=QUICK)
-    made.fishers, made.judges = tiny_fishers, scoring
+    made.fishers = tiny_fishers
+    give_judges(made, scoring)
     return made
 
 
@@ -416,14 +417,15 @@ def test_the_code_names_the_data(controller, monkeypatch):
     assert "give it" not in controller.code()
 
 
-def test_the_code_is_written_for_more_than_ten_classes(scoring):
+def test_the_code_is_written_for_more_than_ten_classes(scoring, give_judges):
     torch.manual_seed(0)
     twelve = sa.CVAE(latent_dim=3, num_classes=12).eval()
     names = tuple("abcdefghijkl")
     data = sa.LabelledImages(torch.rand(24, 1, 28, 28), torch.arange(12).repeat(2), names)
     story = sa.Story((data, data), baseline=twelve, amnesia=QUICK)
     few = sa.FisherConfig(n_fisher_samples=12, source="model_mean")
-    story.fishers, story.judges = sa.class_fishers(twelve, None, few), scoring
+    story.fishers = sa.class_fishers(twelve, None, few)
+    give_judges(story, scoring)
     code = AmnesiaController(story, (4, 11)).code()
     assert "story.fishers.without((4, 11)), (4, 11), sa.AmnesiaConfig(" in code
 

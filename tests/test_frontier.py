@@ -65,14 +65,15 @@ def test_prices_are_those_of_the_ladders_models_and_may_be_missing():
 
 
 def test_the_exchange_is_measured_of_the_model_that_this_configuration_gives(
-    model, fishers, mnist, scoring
+    model, fishers, mnist, scoring, give_judges
 ):
     def found(cooldown):
         quick = {"epochs_unl": 1, "replay_samples": 320, "batch_size": 32, "cooldown": cooldown}
         story = sa.Story(
             (mnist.take(500), mnist.take(200, seed=1)), amnesia=sa.AmnesiaConfig(**quick)
         )
-        vars(story).update(baseline=sa.TrainedCVAE(model, {}), fishers=fishers, judges=scoring)
+        vars(story).update(baseline=sa.TrainedCVAE(model, {}), fishers=fishers)
+        give_judges(story, scoring)
         attack = sa.Ladder(model, 3, story.train, mnist.take(400), LITTLE)
         return frontier.exchange(story, 3, attack, MeasureConfig(frechet_samples=20))
 

@@ -40,13 +40,14 @@ def where(request, monkeypatch):
 
 
 @pytest.fixture
-def story(tiny, tiny_fishers, scoring, mnist, monkeypatch, tmp_path):
+def story(tiny, tiny_fishers, scoring, give_judges, mnist, monkeypatch, tmp_path):
     """A story whose models are all there, untrained."""
     monkeypatch.setattr(module, "JUDGED", 4)
     monkeypatch.setattr(module, "FRAME_SECONDS", 0.1)
     monkeypatch.setenv("SA_CHECKPOINTS", str(tmp_path))
     made = sa.Story((mnist, mnist), baseline=tiny, amnesia=QUICK)
-    made.fishers, made.judges = tiny_fishers, scoring
+    made.fishers = tiny_fishers
+    give_judges(made, scoring)
     return made
 
 
@@ -531,7 +532,7 @@ def test_one_slider_per_direction_up_to_twenty():
 
 
 @pytest.fixture
-def shapes(monkeypatch, tmp_path):
+def shapes(give_judges, monkeypatch, tmp_path):
     """A story of three classes with names, whose models are all there, untrained."""
     monkeypatch.setattr(module, "JUDGED", 4)
     monkeypatch.setenv("SA_CHECKPOINTS", str(tmp_path))
@@ -541,7 +542,7 @@ def shapes(monkeypatch, tmp_path):
     fisher = sa.FisherConfig(n_fisher_samples=30)
     model = sa.CVAE("mlp", 3, 3, (1, 8, 8))
     made = sa.Story((data, data), baseline=model, fisher=fisher, amnesia=QUICK)
-    made.judges = {role: sa.Judge(role, 3, (1, 8, 8)).eval() for role in ("open_set", "closed_set")}
+    give_judges(made, {r: sa.Judge(r, 3, (1, 8, 8)).eval() for r in ("open_set", "closed_set")})
     return made
 
 
@@ -682,11 +683,13 @@ class Plain(torch.nn.Module):
         return self.line(torch.cat([x.flatten(1), y], 1))
 
 
-def test_of_own_networks_nothing_is_promised_that_cannot_be_attacked(story, mnist, monkeypatch):
+def test_of_own_networks_nothing_is_promised_that_cannot_be_attacked(
+    story, give_judges, mnist, monkeypatch
+):
     torch.manual_seed(3)
     own = sa.CVAE(latent_dim=3, encoder=Plain(784, 6), decoder=Plain(3, 784))
     theirs = sa.Story((mnist, mnist), baseline=own, amnesia=QUICK)
-    theirs.judges = story.judges
+    give_judges(theirs, story.judges)
     theirs.fishers = sa.class_fishers(own, None, sa.FisherConfig(20, "model_mean"))
     prober = live.ProbeDashboard(theirs)
     assert "It first makes the forgotten model (at most 20 steps, " in prober.status.value
@@ -700,13 +703,14 @@ def test_of_own_networks_nothing_is_promised_that_cannot_be_attacked(story, mnis
 
 
 def test_stop_ends_what_an_attack_makes_first_and_it_goes_on_from_there(
-    where, story, mnist, tmp_path
+    where, story, give_judges, mnist, tmp_path
 ):
     few = mnist.take(600)
     base = sa.BaselineConfig(epochs=40, batch_size=20, latent_dim=3)
     theirs = sa.Story((few, few), baseline=base, amnesia=QUICK)
     theirs.baseline = sa.TrainedCVAE(sa.CVAE(latent_dim=3).eval(), {})
-    theirs.judges, theirs.fishers = story.judges, story.fishers
+    theirs.fishers = story.fishers
+    give_judges(theirs, story.judges)
     prober = live.ProbeDashboard(theirs)
     prober.knobs["steps"].value = 10
     said = []
