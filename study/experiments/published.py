@@ -2,7 +2,8 @@
 
 The official baseline (Heng & Soh 2023: z of 8 numbers, 100,000 steps of 256 images, Adam at a
 constant 1e-4, fifty minutes of one core) forgets the digits 0, 3 and 7 by the label column, by the
-official recipe and by `forget`, with drawn and with kept images, from the same weights.  Each model
+official recipe and by `forget`, with drawn images and with kept ones (these at a lower learning
+rate, too), from the same weights.  Each model
 climbs the ladder of docs/protocol.md beside a masked model, and beside four models of the same size
 that our recipe retrained without the digit; for 3 beside one that the official recipe retrained,
 too.
@@ -34,7 +35,16 @@ from .. import journal, results_page, scores
 from ..grid import FURTHER_SEEDS, RESULTS, SEEDS, model_key
 from ..journal import Record
 from ..measures import Baseline, MeasureConfig
-from ..methods import HIDDEN, KEPT_IMAGES, MASKED, METHODS, OURS, PAPER, RETRAINED
+from ..methods import (
+    HIDDEN,
+    KEPT_IMAGES,
+    KEPT_SLOWLY,
+    MASKED,
+    METHODS,
+    OURS,
+    PAPER,
+    RETRAINED,
+)
 from ..workers import add_arguments as add_arguments  # the options of this command
 from ..workers import measure_and_write
 
@@ -43,15 +53,23 @@ DIGITS = (0, 3, 7)
 SMALL = BaselineConfig(latent_dim=8)  # how models are retrained
 VERSION, STEPS, BATCH, RATE = 1, 100_000, 256, 1e-4
 OFFICIAL = "retrained by the official recipe"
-TESTED = {PAPER: "Heng & Soh", OURS: "ours", KEPT_IMAGES: "ours, kept images"}
+TESTED = {
+    PAPER: "Heng & Soh",
+    OURS: "ours",
+    KEPT_IMAGES: "ours, kept images",
+    KEPT_SLOWLY: "ours, kept images, lower rate",
+}
 REMEMBERING = (HIDDEN, MASKED)
 JOURNAL = RESULTS / "journal.jsonl"
 DESCRIPTION = """the official baseline (Heng & Soh 2023: z of 8 numbers, 100,000 steps of 256
 images, Adam at 1e-4) in place of ours, forgotten by the official recipe at full length and by
-`forget`, with drawn images (*ours*) and with kept ones, from the same weights. Nothing was tuned
-on this baseline, but both ways were tuned on ours, the 3 among others. One model of each method
-stands beside one that hides the digit behind its label, one that masks it, and four of the same
-size that our recipe retrained, so that excess and gap hold the difference of the two recipes, too;
+`forget`, with drawn images (*ours*) and with kept ones, from the same weights. Nothing of these
+ways was tuned on this baseline, but both were tuned on ours, the 3 among others. At their
+learning rate kept images disturb a baseline that was trained for so long at so low a rate; the
+*lower rate* of 2e-3 in place of 5e-3 was chosen on its digit 5, after the others had been
+measured. One model of each method stands beside one that hides the digit behind its label, one
+that masks it, and four of the same size that our recipe retrained, so that excess and gap hold
+the difference of the two recipes, too;
 for 3 one that the official recipe retrained stands beside them. Rungs and verdicts:
 [RESULTS.md](../RESULTS.md). The last table has P(c_f) and the entropy, in nats, of the plain
 ten-way judge on 2,000 samples from N(0, I). The official code's page reports 0.058 and 2.195 for
