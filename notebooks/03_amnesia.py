@@ -185,7 +185,7 @@ for nats in of_ladder:
     print(f"on the ladder, today's default: {compared(nats)}, trained further.")
 
 # %% [markdown]
-# *No attacker: look at the left number. Where it lies below that of the retrained model, the weights still hold the digit although the label draws gray. Version 3: look at how its price falls from left to right. Today's default: see how much of its lead is left on the right; the line of the ladder says whether any is left after longer attacks.* One short attack on one model proves little, for such numbers scatter by some nats from model to model.
+# *No attacker: look at the left number. Where it lies below that of the retrained model, the weights still hold the digit although the label draws gray. Version 3: look at how its price falls from left to right. Today's default: see how much of its lead is left on the right; the line of the ladder says whether any is left after longer attacks.* One short attack on one model proves little, for such numbers scatter by some nats from model to model; and version 3, which is made on your machine, ends in other numbers on another processor.
 #
 # ## 2. The loss, pull by pull
 #
@@ -341,7 +341,7 @@ print(f"without replay, this run says: {outcome}")
 #
 # (b). Consolidation looks at each weight by itself, and many small moves together make a large change of the picture. Replay looks at the picture that all weights draw together.
 #
-# In the picture, the row without replay shows gray with a ghost of the digit under every label, for gray is all that the loss asks for. In the row with replay the kept digits stay as they were. Its two images of the forgotten digit still show a shape, because the run is short; section 3 shows a full one.
+# In the picture, the row without replay shows gray with a ghost of the digit under nearly every label, for gray is all that the loss asks for (and now and then a plain image of the digit, for nothing holds the rest). In the row with replay the kept digits stay as they were. Its two images of the forgotten digit still show a shape, because the run is short; section 3 shows a full one.
 #
 # In [notebook 02](02_fisher.ipynb) the exact Fisher alone did keep most digits. There $\lambda$ was $10^6$ and the learning rate 0.001; here they are the default's, 150 and 0.01, and the springs are far too weak to hold anything by themselves.
 #
