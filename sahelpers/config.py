@@ -66,10 +66,11 @@ class Config:
             value, meta = getattr(self, f.name), f.metadata
             wrong = f"{f.name}={shown(value)}"
             low, choices = meta.get("low"), meta.get("choices")
+            if isinstance(value, str):  # NumPy's text becomes Python's
+                object.__setattr__(self, f.name, str(value))
             if choices is not None:
                 if value not in choices:
                     raise ValueError(f"{wrong} is not one of {', '.join(choices)}")
-                object.__setattr__(self, f.name, str(value))  # NumPy's text is no plain text
             elif low is not None:
                 # NumPy's numbers become Python's and 30 becomes 30.0, for one fingerprint
                 checked: float
@@ -79,10 +80,8 @@ class Config:
                     check_number(value, f.name, low, meta["high"])
                     checked = float(value)
                 object.__setattr__(self, f.name, checked)
-            elif isinstance(f.default, str):
-                if not isinstance(value, str):
-                    raise ValueError(f"{wrong} must be text: {meta['help']}")
-                object.__setattr__(self, f.name, str(value))
+            elif isinstance(f.default, str) and not isinstance(value, str):
+                raise ValueError(f"{wrong} must be text: {meta['help']}")
 
 
 def user_folder(variable: str, default: str) -> Path:

@@ -23,8 +23,8 @@ PUSH = 20.0  # nats by which the class shall cost more, unless another number is
 # The same for the digits of MNIST and the default baseline, found on seed 42: so far that by rungs
 # 1 and 2 of the ladder they cost at least what they cost in a retrained model.
 MNIST_PUSH = {0: 10, 1: 5, 2: 18, 3: 15, 4: 19, 5: 16, 6: 8, 7: 7, 8: 14, 9: 8}
-# Whoever changes one of these, or the number of steps, raises `amnesia.VERSION`, too, for the files
-# of masked models and their rows in the study are told from older ones by it alone.
+# Whoever changes one of the next three, or the number of steps, raises `amnesia.VERSION`, too, for
+# the files of masked models and their rows in the study are told from older ones by it alone.
 W_ATTACK = 0.1  # the attacker's weight
 RATE = 1e-2  # of Adam at first
 COOLDOWN = 150  # steps at the end in which the rate falls to zero

@@ -68,8 +68,8 @@ DISTILLED_BATCH, DISTILLED_FORGET = 256, 32  # images of a step, kept ones and t
 FRESH = 1000  # beyond a baseline's seed, for a decoder made anew
 DISTILLED_STEPS = 4700  # from a decoder made anew: as many as take about the seconds of ours
 UNDO_SHARE = 0.6  # of the way to a decoder made anew
-LOWER_RATE = 2e-3  # where the default with kept images has 5e-3
 UNDO_STEPS = 2500  # after version 3 has forgotten: together about the seconds of ours
+LOWER_RATE = 2e-3  # where the default with kept images has 5e-3
 
 
 def every_field(config: AmnesiaConfig) -> Fields:

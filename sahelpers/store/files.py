@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
@@ -330,10 +331,19 @@ def whence(recipe: Recipe) -> str:
         if not path.is_file():
             return ""
     try:
-        return "" if recipe.outdated(load(path)[1]) else where
-    except (CheckpointError, KeyError, TypeError, AttributeError) as error:
+        stat = os.stat(path)
+        mark = _mark(path, stat.st_mtime_ns, stat.st_size)
+        return "" if recipe.outdated(mark) else where
+    except (CheckpointError, FileNotFoundError, KeyError, TypeError, AttributeError) as error:
         older = isinstance(error.__cause__, OlderFormat)
         return "kept" if where == "kept" and not older else ""
+
+
+@lru_cache(maxsize=8)
+def _mark(path: Path, *_: int) -> dict[str, Any]:
+    """The mark of a file; its time and size stand for the content, so that a dashboard, which asks
+    at every picture, reads it once."""
+    return load(path)[1]
 
 
 def _parts(path: Path) -> list[Path]:

@@ -3,10 +3,9 @@
 The official baseline (Heng & Soh 2023: z of 8 numbers, 100,000 steps of 256 images, Adam at a
 constant 1e-4, fifty minutes of one core) forgets the digits 0, 3 and 7 by the label column, by the
 official recipe and by `forget`, with drawn images and with kept ones (these at a lower learning
-rate, too), from the same weights.  Each model
-climbs the ladder of docs/protocol.md beside a masked model, and beside four models of the same size
-that our recipe retrained without the digit; for 3 beside one that the official recipe retrained,
-too.
+rate, too), from the same weights.  Each model climbs the ladder of docs/protocol.md beside a masked
+model, and beside four models of the same size that our recipe retrained without the digit; for 3
+beside one that the official recipe retrained, too.
 A command that was stopped goes on from the journal.  What was found stands in results/published.md.
 """
 
@@ -69,12 +68,11 @@ learning rate kept images disturb a baseline that was trained for so long at so 
 *lower rate* of 2e-3 in place of 5e-3 was chosen on its digit 5, after the others had been
 measured. One model of each method stands beside one that hides the digit behind its label, one
 that masks it, and four of the same size that our recipe retrained, so that excess and gap hold
-the difference of the two recipes, too;
-for 3 one that the official recipe retrained stands beside them. Rungs and verdicts:
-[RESULTS.md](../RESULTS.md). The last table has P(c_f) and the entropy, in nats, of the plain
-ten-way judge on 2,000 samples from N(0, I). The official code's page reports 0.058 and 2.195 for
-digit 0, by a judge of its own on 1,000 samples. An even guess has P 0.1 and entropy 2.303. Kept
-ELBO: negative, of real kept test images."""
+the difference of the two recipes, too; for 3 one that the official recipe retrained stands beside
+them. Rungs and verdicts: [RESULTS.md](../RESULTS.md). The last table has P(c_f) and the entropy,
+in nats, of the plain ten-way judge on 2,000 samples from N(0, I). The official code's page
+reports 0.058 and 2.195 for digit 0, by a judge of its own on 1,000 samples. An even guess has P
+0.1 and entropy 2.303. Kept ELBO: negative, of real kept test images."""
 
 
 class Model(NamedTuple):
