@@ -246,12 +246,20 @@ def test_a_quiz_played_to_its_end(visit, data, digit, further, mnist, shot):
 
 
 def test_a_hidden_model_that_is_trained_further_keeps_its_column(data):
+    """1,600 steps on another processor end elsewhere, by a seventh of their way (measured)."""
     story = sa.Story()
     healed = sa.heal(story.hidden(3), 3, story.train, make.TRAINED_ON)
-    for (weight, _), layer in zip(
-        weights(data, "hidden", 3, True), make.linear_layers(healed), strict=True
+    shown = weights(data, "hidden", 3, True)
+    before = weights(data, "hidden", 3)
+    for (weight, _), (start, _), layer in zip(
+        shown, before, make.linear_layers(healed), strict=True
     ):
-        assert (weight - layer.weight).abs().max() <= 0.02 * layer.weight.abs().max()
+        end = layer.weight.detach()
+        assert (weight - end).norm() < 0.25 * (end - start).norm()
+    column = 20 + 3
+    kept = make.linear_layers(healed)[0].weight[:, column]
+    eight_bits = kept.abs().max() / 127
+    assert (shown[0][0][:, column] - kept).abs().max() <= eight_bits
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
