@@ -54,7 +54,7 @@ test-all: $(READY)       # everything but the browser: all unit tests, all noteb
 
 test-browser: $(READY)   # the dashboards in JupyterLab, the page, and a real Chromium (apt: chromium)
 	$(PY) -m pip install -q -e ".[browser]"
-	$(PY) -m pytest tests/browser -q
+	$(PY) -m pytest tests/browser -q -n $(TESTERS) --dist loadfile
 
 test-colab: $(READY)     # the same unit tests on the widgets that Colab has; torch is shared
 	$(PY) -m venv $(COLAB)

@@ -17,7 +17,8 @@ from study.experiments import your_data
 
 data = your_data.{images}.split()
 few = sa.BaselineConfig(epochs=30, batch_size=50), sa.JudgeConfig(epochs=4, batch_size=50)
-story = sa.Story(data, baseline=few[0], judge=few[1])
+shortly = sa.AmnesiaConfig(epochs_unl=1, replay_samples=2560)
+story = sa.Story(data, baseline=few[0], judge=few[1], amnesia=shortly)
 models = dict(baseline=story.baseline.model, hidden=story.hidden({gone}))
 live.Tabs(dict(
     Explore=lambda: live.LatentExplorer(models, 1, 2),
