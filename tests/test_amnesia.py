@@ -54,7 +54,7 @@ def test_same_seed_same_result_and_the_global_generator_is_not_touched(model, fi
 
 
 def test_the_class_turns_into_the_surrogate_and_the_others_stay(model, fishers):
-    config = sa.AmnesiaConfig(epochs_unl=5, batch_size=64)
+    config = sa.AmnesiaConfig(epochs_unl=4, batch_size=64, replay_samples=6400)
     result = sa.forget(model, fishers.without(3), 3, config)
     latents = sa.fixed_latents(model, 50, prior="standard")
     old, new = (sa.draw_images(m, latents) for m in (model, result.model))
@@ -472,7 +472,7 @@ def test_without_a_configuration_real_images_are_replayed_by_that_for_them(
 
 @pytest.mark.full
 def test_forgotten_twice_is_forgotten_still(model, fishers):
-    config = sa.AmnesiaConfig(epochs_unl=4, batch_size=64)
+    config = sa.AmnesiaConfig(epochs_unl=4, batch_size=64, replay_samples=6400)
     once = sa.forget(model, fishers.without(3), 3, config)
     twice = sa.forget(once.model, fishers.without(3), 3, config)
     latents = sa.fixed_latents(model, 50, prior="standard")
