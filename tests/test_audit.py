@@ -53,11 +53,12 @@ GIVEN = {"baseline": tiny_model(0), "data": (made_up(12, 24, seed=2), made_up(30
 
 @pytest.fixture(autouse=True)
 def shortly(monkeypatch):
-    """A mask of one step and one rate of relearning: how well they work is of no interest here."""
+    """A mask of one step and little relearning: how well they work is of no interest here."""
     monkeypatch.setattr(audit_module, "masked_model", partial(masked_model, steps=1))
     monkeypatch.setattr("sahelpers.attacks.gate.OWN_LABEL", 0.0)  # tiny models know nothing
     monkeypatch.setattr(ladder_module, "RATES", (1e-3,))
     monkeypatch.setattr(ladder_module, "FURTHER", 0)
+    monkeypatch.setattr(ladder_module, "LABEL_STEPS", 25)
 
 
 def three_retrained(**changes):
