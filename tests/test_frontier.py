@@ -53,7 +53,10 @@ def test_page_and_figure_show_every_run(done):
     assert frontier.findings({}) == ""
     low = {**done, **{of: {"values": {**line["values"], frontier.ELBO: of.value}}
                       for of, line in done.items()}}  # fmt: skip
-    assert "the 8 costs at most, after training further: *ours* 134.0, " in frontier.findings(low)
+    assert (
+        "price of the 8 after training further (higher is less memory): *ours* 134.0, "
+        in frontier.findings(low)
+    )
     assert frontier.picture(done, known).startswith(b"\x89PNG")
 
 

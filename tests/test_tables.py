@@ -380,8 +380,8 @@ def test_the_ladder_in_lines_speaks_of_the_digits_that_count():
     findings = tables.audit(lines((3, 9)))[PLACE, OURS]
     first, *others = results_page.ladder_lines(findings)
     passed = (
-        "every attack of this ladder is shown to find less than a third of what it finds in its "
-        "positive control"
+        "every attack of this ladder is shown to find less than a third of the memory that it "
+        "finds in models that are known to remember"
     )
     assert first.startswith(
         f"Of 1 digits: on 1 (3) {passed}. The others (9) do not count: a model "
@@ -564,11 +564,11 @@ def test_readmes_figures_are_the_worst_and_the_mean_of_ours(monkeypatch):
     assert list(cells.values()) == [
         "passed 1 (3); models of each: 2", "not measured yet", "*open*: alike 1",
         "not measured yet",
-        "2", "0.30", "0.70", "+0.40", "+5.0 %", "8.0 to 9.0", "2 (2 digits, 1 seed)",
+        "2", "0.30", "0.70", "+0.40", "+5.0 %", "unknown 8.0 to 9.0", "2 (2 digits, 1 seed)",
     ]  # fmt: skip
     assert (
-        f"one thread of a busy machine, {results_page.SLOW_DAYS} (to train again: 80.0 to 80.0)"
-        in list(cells)[-2]
+        "processor seconds on one thread, by the maker of the processor; the machines were busy, "
+        f"and {results_page.SLOW_DAYS} (to train again: unknown 80.0 to 80.0)" in list(cells)[-2]
     )
     assert f"\n\n| digit | {' | '.join(RUNGS)} |\n" in told
     assert f"\n| 3 |{' alike |' * len(RUNGS)}\n\n" in told
@@ -583,10 +583,11 @@ def test_readmes_figures_are_the_worst_and_the_mean_of_ours(monkeypatch):
     assert "(allowed: 1) and 0.70 points less often with z from N(0, I) (allowed: 1);" in told
     assert "the kept negative ELBO changes by +0.40 nats (allowed: 1), the Fréchet distance" in told
     assert "by +5.0 % (allowed: 10 %)." in told
-    assert "250 steps on average, 8.0 to 9.0 processor seconds" in told
     assert (
-        f"on a machine that was {results_page.SLOW_DAYS}; to train again took 80.0 to 80.0." in told
-    )
+        "250 steps on average, in processor seconds on one thread, by the maker of the processor: "
+        f"unknown 8.0 to 9.0 (the machines were busy, and {results_page.SLOW_DAYS}); to train "
+        "again took unknown 80.0 to 80.0."
+    ) in told
     assert "changes by +1.25 nats (allowed: 1, which is exceeded in 1 run, on the digit 4)" in (
         " ".join(results_page.cost_lines(dear))
     )
@@ -600,6 +601,9 @@ def test_where_no_digit_passes_the_memory_that_is_found_is_told():
     several = {digit: tables.climbed(lines((digit,)))[PLACE, OURS][digit] for digit in (3, 4)}
     known = {digit: replace(of, tested=[of.hidden[0]] * 3) for digit, of in several.items()}
     told = results_page.leave_seed_words(known)
-    assert told.startswith("Without the models of one seed of ours in turn, 0, 0, 0 digits pass")
+    assert told == (
+        "Without the models of one seed of ours in turn, so many digits pass on every rung: 0 (-), "
+        "0 (-), 0 (-). Whichever seed is left out, no digit passes; memory is found on 2 at most."
+    )
     alone = {digit: replace(of, tested=of.tested[:1]) for digit, of in several.items()}
     assert results_page.leave_seed_words(alone) == "Ours has too few models to leave one out."

@@ -107,8 +107,8 @@ def shown(found: list[dict[str, Any]]) -> str:
         + ("cheaper" if excess > 0 else "more expensive")
         + f" than the retrained one.{third} This is one model of one digit. The ladder stops at "
         f"{LadderConfig().heal_steps:,} steps, and its verdicts hold for that; by its rule one "
-        "model of each kind would be no pass. It also trains in two stages, which brings back "
-        "somewhat more than the same steps in one go do here."
+        "model of each kind would be no pass. It also trains in two stages, and not in one "
+        "go as here, which makes some nats of difference."
     )
 
 

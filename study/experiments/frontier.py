@@ -238,8 +238,9 @@ def findings(done: Mapping[Model, Record]) -> str:
                 reached.append(f"*{run}* {max(within):.1f}")
         if reached:
             lines.append(
-                f"With at most {MOST:g} nat of kept ELBO lost, the {digit} costs at most, after "
-                f"training further: {', '.join(reached)}."
+                f"Among the settings that raise the kept negative ELBO by at most {MOST:g} nat, "
+                f"this is the highest price of the {digit} after training further (higher is less "
+                f"memory): {', '.join(reached)}."
             )
     if lines:
         lines.append(
