@@ -92,7 +92,8 @@ ladder: $(READY)         # four attacks on every digit (docs/protocol.md), resum
 docs: $(READY)           # the docstrings as pages in build/docs/, which git ignores
 	$(PY) -m pdoc sahelpers --docformat google --math -o build/docs
 
-bench: $(READY)          # every claim of speed: results/benchmarks.json and a table
+bench: $(READY)          # every claim of speed: results/benchmarks.json and a table (apt: chromium)
+	$(PY) -m pip install -q -e ".[browser]"
 	$(PY) benchmarks
 
 coverage: $(READY)       # lines that the unit tests reach in their own process

@@ -1,6 +1,6 @@
 """Restarts as one batch against one after the other, and TV on 1,000 images against scikit-image.
 
-    python benchmarks/attacks/latent.py
+    python benchmarks/probing.py
 
 Prints ratios measured in one run, the two sides in turn, median and range of REPEATS, and leaves
 them in results/benchmarks/probing.json.  The second comparison is at equal quality: our gap is set

@@ -48,6 +48,8 @@ def from_options(part: str, options: argparse.Namespace) -> Grid:
     usual: tuple[str, ...] = LONGER_METHODS if longer else CLIMBED
     if part == "scoreboard":
         usual = tuple(method for method in METHODS if method != MASKED)
+    if options.methods == [ALL]:
+        usual = tuple(METHODS) if part == "ladder" else usual
     chosen = options.methods is not None and options.methods != [ALL]
     digits = options.digits or (LONGER_DIGITS if longer else range(10))
     asked = (options.methods if chosen else usual, digits, options.seeds or SEEDS)
@@ -63,20 +65,26 @@ def from_options(part: str, options: argparse.Namespace) -> Grid:
         baseline,
         amnesia,
         ladder=LONGER if longer else LadderConfig(),
-        only={} if chosen else ONLY,
+        only={} if chosen and (options.digits or options.seeds) else ONLY,
         own_seeds=OWN_SEEDS if as_reported else {},
         further_seeds=(*SEEDS, *FURTHER_SEEDS) if part == "ladder" else (),
         device=options.device,
     )
 
 
-def how_to_start(grid: Grid) -> str:
+def how_to_start(grid: Grid, options: argparse.Namespace) -> str:
     """What to type for the methods of which runs are missing."""
     methods = dict.fromkeys(run.method for run in grid.missing())
-    words = " ".join(f'"{method}"' for method in methods)
+    words = [f'"{method}"' for method in methods or grid.methods]
+    for name in ("digits", "seeds"):
+        if given := getattr(options, name):
+            words += [f"--{name}", *map(str, given)]
+    for name in ("dataset", "arch"):
+        if (given := getattr(options, name)) not in ("mnist", "mlp"):
+            words += [f"--{name}", given]
     return (
         "Nothing is started: say which methods, beside what is there, such as\n"
-        f"  python -m study {grid.part} --methods {words}\n"
+        f"  python -m study {grid.part} --methods {' '.join(words)}\n"
         f"or all of them by --methods {ALL}"
     )
 
@@ -93,16 +101,17 @@ def main(arguments: list[str] | None = None) -> None:
     for part, words in grids.items():
         parsers[part] = commands.add_parser(part, help=words)
         add: Any = parsers[part].add_argument
-        usual = f"{ALL} of them, those of minutes on three digits"
+        usual = f"the word {ALL}; when left out nothing is started, but the plan is printed"
         if part == "ladder":
             add(
                 "--longer",
                 action="store_true",
                 help="train models further four times as long, of a few digits",
             )
-            usual = f"when left out {', '.join(CLIMBED)}"
+            usual = f"the word {ALL}; when left out {', '.join(CLIMBED)} (--longer: fewer)"
         add("--methods", nargs="+", help=f"names, or {usual}")
-        add("--digits", nargs="+", type=int, help="when left out all ten")
+        few = "; of methods that take minutes, and of the ladder's --longer, three"
+        add("--digits", nargs="+", type=int, help=f"when left out all ten{few}")
         add("--seeds", nargs="+", type=int, help="when left out those of the tables")
         add("--dataset", default="mnist", choices=DATASETS)
         add("--arch", default="mlp", choices=list(CONFIGS))
@@ -124,14 +133,16 @@ def main(arguments: list[str] | None = None) -> None:
             grid = from_options(options.command, options)
         except ValueError as error:
             parsers[options.command].error(str(error))
+        jobs = options.jobs if options.backend == "loky" else 1
         if options.plan:
-            print(grid.plan(options.jobs, options.again))
+            print(grid.plan(jobs, options.again))
             return
-        if grid.part == "scoreboard" and options.methods is None and grid.missing():
-            print(grid.plan(options.jobs), how_to_start(grid), sep="\n")
+        wanted = options.again or grid.missing()
+        if grid.part == "scoreboard" and options.methods is None and wanted:
+            print(grid.plan(jobs, options.again), how_to_start(grid, options), sep="\n")
             return
         try:
-            grid.run(options.backend, options.jobs, options.scheduler, options.again)
+            grid.run(options.backend, jobs, options.scheduler, options.again)
         finally:  # of what was done so far
             results_page.write()
     elif options.command == "tables":

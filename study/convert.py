@@ -5,6 +5,7 @@ lines would count as old.  This gives them today's digest.  Whoever does that ha
 of a model before and after.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -18,14 +19,26 @@ from .methods import METHODS, RETRAINED, as_method
 
 
 def with_todays_code(records: Iterable[Record], methods: Sequence[str]) -> list[Record]:
-    """The lines, those of the methods with the digest of today's code."""
+    """The lines, those of the methods with the digest of today's code.
+
+    Raises:
+        ValueError: A method has lines of several older codes.
+    """
     found = []
+    old = defaultdict[str, set[str]](set)
     for record in records:
         method = RETRAINED if record["method"] == published.OFFICIAL else record["method"]
         if method in methods:
             code = as_method(METHODS[method]).digests(CONFIGS[record["arch"]][1])["code"]
+            if record["code"] != code:
+                old[method].add(record["code"])
             record = {**record, "code": code}
         found.append(record)
+    if several := {method: sorted(of) for method, of in old.items() if len(of) > 1}:
+        raise ValueError(
+            f"{several}: lines of more than one older code.  Only one can have given today's bits: "
+            "take the lines of the others out of the journal first"
+        )
     return found
 
 

@@ -1,7 +1,8 @@
 """RESULTS.md with its figures, results/scoreboard.md and README's figures, from the journal.
 
-No figure in them is typed.  `python -m study tables` writes them, and so does every command that
-changes the journal.
+The figures that were measured are not typed.  `python -m study tables` writes them, and so do
+`scoreboard` and `ladder`.  The other commands write pages of their own, and what README and
+RESULTS.md quote of those follows with the next `tables`.
 """
 
 import io

@@ -97,9 +97,16 @@ def measure_missing(
         raise failed[0]
 
 
+def positive(text: str) -> int:
+    """A whole number from 1 on, of a command line."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
+    return int(text)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of a command that measures models and writes a page about them."""
-    parser.add_argument("--jobs", type=int, default=2, help="processes")
+    parser.add_argument("--jobs", type=positive, default=2, help="processes")
     parser.add_argument("--tables", action="store_true", help="write what is there, measure none")
 
 

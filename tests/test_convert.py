@@ -43,6 +43,15 @@ def test_lines_of_the_named_methods_get_todays_digest_of_their_code(path):
     assert [grid.current(line) for line in found] == [False, True, True, False, True, True]
 
 
+def test_lines_of_several_older_codes_are_refused_and_stay(path):
+    """Only one of them can have been compared with today's."""
+    lines = [line_of(HIDDEN, code="earlier0"), line_of(HIDDEN, seed=43, code="earlier1")]
+    path.write_text(journal.as_text(lines))
+    with pytest.raises(ValueError, match="earlier0.*earlier1.*take the lines of the others out"):
+        convert(path, [HIDDEN])
+    assert path.read_text() == journal.as_text(lines)
+
+
 def test_a_failure_is_carried_over_as_one(path):
     failed = {**line_of(HIDDEN, code="earlier0"), "error": "no disk"}
     del failed["values"]

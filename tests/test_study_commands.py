@@ -56,7 +56,7 @@ def test_the_grids_get_their_options(part, monkeypatch, written):
     assert (made.dataset, made.device) == ("mnist", "cpu")
     assert where == ["loky", 3, None, False]
     compared = tuple(method for method in METHODS if method != MASKED)
-    assert made.methods == (compared if part == "scoreboard" else grid.CLIMBED)
+    assert made.methods == (compared if part == "scoreboard" else tuple(METHODS))
     assert made.only[PAPER] == ((0, 3, 5), (42,))
     assert made.only[UNDO] == ((0, 3, 7), (42,))
     assert made.ladder == sa.LadderConfig()
@@ -64,20 +64,22 @@ def test_the_grids_get_their_options(part, monkeypatch, written):
     assert made.further_seeds == ((42, 43, 44, 48) if part == "ladder" else ())
     call(part, "--methods", PAPER, HIDDEN, "--backend", "sequential", "--again")
     made, *where = got[1]
-    assert (made.methods, made.only) == ((PAPER, HIDDEN), {})
+    assert (made.methods, made.only) == ((PAPER, HIDDEN), grid.ONLY)
     assert made.own_seeds == grid.OWN_SEEDS
     assert (made.forget_classes, made.seeds) == (tuple(range(10)), (42, 43, 44))
     assert (where[0], where[2:]) == ("sequential", [None, True])
     where = "--backend", "dask", "--scheduler", "tcp://10.0.0.1:8786"
     call(part, "--methods", "all", *where)
     assert (got[2][1], got[2][3]) == ("dask", "tcp://10.0.0.1:8786")
-    assert len(written) == 3
+    call(part, "--methods", PAPER, "--digits", "7")  # digits that were asked for are made
+    assert got[3][0].only == {}
+    assert len(written) == 4
     if part == "ladder":
         call(part, "--longer")
-        assert got[3][0].ladder == grid.LONGER == sa.LadderConfig(heal_steps=6400, relearn_steps=25)
-        assert got[3][0].methods == (HIDDEN, MASKED, RETRAINED, OURS, KEPT_IMAGES)
-        assert got[3][0].forget_classes == (2, 3, 8)
-        assert got[3][0].own_seeds == grid.OWN_SEEDS
+        assert got[4][0].ladder == grid.LONGER == sa.LadderConfig(heal_steps=6400, relearn_steps=25)
+        assert got[4][0].methods == (HIDDEN, MASKED, RETRAINED, OURS, KEPT_IMAGES)
+        assert got[4][0].forget_classes == (2, 3, 8)
+        assert got[4][0].own_seeds == grid.OWN_SEEDS
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -98,7 +100,20 @@ def test_a_scoreboard_that_nobody_asked_for_is_not_started(monkeypatch, written,
     said = capsys.readouterr().out
     assert "runs are missing" in said
     assert f'python -m study scoreboard --methods "{OURS}"' in said
+    assert '" --digits 3\n' in said
     assert said.endswith("or all of them by --methods all\n")
+    call("scoreboard", "--dataset", "fashion_mnist", "--arch", "conv", "--seeds", "7")
+    assert '" --seeds 7 --dataset fashion_mnist --arch conv\n' in capsys.readouterr().out
+    assert written == []
+
+
+def test_all_that_is_there_is_not_done_again_by_a_word_less(monkeypatch, written, capsys):
+    monkeypatch.setattr(Grid, "run", None)
+    monkeypatch.setattr(Grid, "missing", lambda self: [])
+    call("scoreboard", "--again", "--digits", "3")
+    said = capsys.readouterr().out
+    assert "runs are done again" in said
+    assert "Nothing is started" in said
     assert written == []
 
 

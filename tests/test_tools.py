@@ -317,6 +317,15 @@ def test_one_command_sets_the_address_everywhere(copied, monkeypatch):
     assert pages(copied) == after
 
 
+def test_what_else_lies_beside_the_notebooks_is_left_alone(copied, monkeypatch):
+    (address.NOTEBOOKS / ".ipynb_checkpoints").mkdir()  # as JupyterLab leaves it
+    picture = address.NOTEBOOKS / "forgotten_3.png"
+    picture.write_bytes(b"\x89PNG")
+    call(monkeypatch, address, "alice/forget.it")
+    assert "github.com/alice/forget.it" in (copied / TOML).read_text(encoding="utf-8")
+    assert picture.read_bytes() == b"\x89PNG"
+
+
 def test_without_an_address_badges_lead_to_the_words_that_say_how_to_set_it(copied, monkeypatch):
     before, (old,) = pages(copied), re.findall(r'hub.com/(.+)"', pages(copied)[copied / TOML])
     call(monkeypatch, address, "OWNER/selective-amnesia-mnist")

@@ -11,6 +11,7 @@ from sahelpers.config import CHECKOUT
 from sahelpers.store.files import replace_text
 
 NOTEBOOKS = CHECKOUT / "notebooks"
+KINDS = (".py", ".ipynb", ".toml")  # of files there that name the address
 COLAB = "https://colab.research.google.com"
 BADGE = r"\[!\[Open in Colab\]\(.*?\)\]\(.*?\)|\[Colab\]\([^)]*#set-your-address\)"
 ADDRESS = r"(?!.*(/\.+|\.git)$)[A-Za-z\d](-?[A-Za-z\d]){0,38}/[\w.-]{1,100}"  # GitHub's rules
@@ -38,7 +39,8 @@ def set_address(name: str) -> None:
         raise SystemExit(f"{name!r} is no address: give NAME/REPOSITORY as behind github.com/")
     project = CHECKOUT / "pyproject.toml"
     (old,) = re.findall(r'"https://github\.com/(.+)"', project.read_text(encoding="utf-8"))
-    pages = [CHECKOUT / "README.md", CHECKOUT / "CITATION.cff", *sorted(NOTEBOOKS.glob("*.*"))]
+    notebooks = [path for path in sorted(NOTEBOOKS.glob("*.*")) if path.suffix in KINDS]
+    pages = [CHECKOUT / "README.md", CHECKOUT / "CITATION.cff", *notebooks]
     for path in (*pages, project):
         text = path.read_text(encoding="utf-8")
         text = re.sub(rf"(github(\.com)?/){re.escape(old)}(?![\w-])", rf"\g<1>{name}", text)

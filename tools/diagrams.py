@@ -4,6 +4,7 @@ Nothing in them is measured.  Every model keeps one colour and one pattern in al
 the notebooks' figures, so that none is told apart by colour alone.
 """
 
+import argparse
 from typing import Any
 
 import matplotlib
@@ -242,5 +243,6 @@ def verdict() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()  # --help, and no typing errors
     for draw in (cvae, objective, models, verdict):
         draw()

@@ -1,5 +1,6 @@
 """Train what ships in checkpoints/shipped/ anew: `make models`, minutes."""
 
+import argparse
 import os
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -57,4 +58,5 @@ def write_models() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()  # --help, and no typing errors
     write_models()

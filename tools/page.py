@@ -9,11 +9,11 @@ images of each digit and the directions of z.  The page computes everything else
 same models give the same bytes.
 """
 
+import argparse
 import base64
 import io
 import itertools
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -137,4 +137,6 @@ def main(target: Path = PAGE) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:2]))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("target", nargs="?", type=Path, default=PAGE, help="the file to write")
+    main(parser.parse_args().target)

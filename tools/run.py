@@ -1,5 +1,6 @@
 """The whole story on real MNIST into results/run/: `make run`."""
 
+import argparse
 import hashlib
 import json
 import os
@@ -58,13 +59,16 @@ def made_from(*paths: Path) -> str:
 def run() -> None:
     """Make every model of the story, print a table, execute the notebooks, leave results/run/.
 
-    The table and a page are kept when what they were made from is unchanged: the models that ship
-    or the notebook, the package and the versions of what it uses.
+    The table and a page are kept when what they were made from is unchanged: the models that ship,
+    the package and the versions of what it uses; for a page the notebook and the figures in
+    results/, too.
     """
     matplotlib.use("agg")
     REPORT.mkdir(parents=True, exist_ok=True)
     begin, file, summary = time.perf_counter(), REPORT / "summary.json", dict[str, Any]()
-    mark = made_from(*sorted(files.SHIPPED.glob("*.pt")))
+    models = sorted(files.SHIPPED.glob("*.pt"))
+    figures = sorted((CHECKOUT / "results").glob("*.json"))  # which notebooks quote
+    mark = made_from(*models)
     with suppress(OSError, ValueError):  # not there, or damaged
         summary = json.loads(file.read_text(encoding="utf-8"))
     if summary.get("made_from") != mark or not (REPORT / "before_after.png").exists():
@@ -76,7 +80,7 @@ def run() -> None:
     os.environ["SA_PROGRESS"] = "0"
     for name in STORY:
         twin, target = NOTEBOOKS / f"{name}.py", REPORT / f"{name}.html"
-        mark = f"<!-- made from {made_from(twin)} -->"
+        mark = f"<!-- made from {made_from(twin, *models, *figures)} -->"
         if target.exists() and target.read_text(encoding="utf-8").endswith(mark):
             print(f"{target.name} is up to date")
             continue
@@ -159,4 +163,5 @@ def print_table(summary: Mapping[str, Any]) -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()  # --help, and no typing errors
     run()

@@ -130,7 +130,7 @@ def main(options: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     kept = [] if not FILE.exists() else json.loads(FILE.read_text(encoding="utf-8"))["curves"]
     found: list[dict[str, Any]] = [of for of in kept if of["model"] not in options.models]
-    for curve in curves(sa.Story(), DIGIT, models=options.models):
+    for curve in curves(sa.Story(), DIGIT, models=list(dict.fromkeys(options.models))):
         curve["cost"] = [round(nats, 2) for nats in curve["cost"]]
         found.append(curve)
         print(curve["model"], curve["rung"], curve["cost"], flush=True)

@@ -32,6 +32,7 @@ from sahelpers.attacks.verdicts import (
 from .. import journal
 from ..grid import RESULTS, current
 from ..methods import HIDDEN, MASKED, OURS, RETRAINED
+from ..workers import positive
 
 DIGITS = 10  # in an audit; fewer measured ones take turns
 KINDS = ("tested", "known", "retrained")
@@ -183,11 +184,19 @@ def numbers_of_models(text: str) -> Counts:
     return tested, known, retrained
 
 
+def share(text: str) -> float:
+    """A number from 0 to 1, of a command line."""
+    if not 0 <= (number := float(text)) <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to 1")
+    return number
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
     add = parser.add_argument
     add("--journal", type=Path, default=RESULTS / "journal.jsonl")
-    add("--digits", type=int, nargs="+", default=list(range(DIGITS)), help="whose models count")
+    every = list(range(DIGITS))
+    add("--digits", type=int, nargs="+", default=every, choices=every, help="whose models count")
     add(
         "--models",
         type=numbers_of_models,
@@ -196,11 +205,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="T/K/R",
         help="how many under test, known to remember, retrained",
     )
-    add("--audits", type=int, default=2000, help="simulated for each row")
+    add("--audits", type=positive, default=2000, help="simulated for each row")
     add("--gap", type=float, default=10.0, help="nats, where no rung is measured")
     for kind, spread in zip(KINDS, (2.4, 1.0, 1.2), strict=True):
         add(f"--{kind}", type=float, default=spread, help="its spread, where it is not measured")
-    add("--shared", type=float, default=0.2, help="share of a variance that is the seed's")
+    add("--shared", type=share, default=0.2, help="share of a variance that is the seed's")
     add("--uneven", type=float, default=0.4, help="how much a spread's logarithm differs by digit")
     add("--overshoot", type=float, default=0.1, help="of the gap, by models that forgot too much")
 

@@ -1,6 +1,6 @@
 """Healings that are not in the loop: `python -m study sealed` writes results/sealed.md.
 
-It takes two hours of one core, and goes on where it was stopped.
+It takes an hour and a half of one core, and goes on where it was stopped.
 
 The default of `forget` was made with one way of training further in mind, that of its shadow, and
 the ladder trains further in the same way for longer.  So was the forgetting with kept images.  Here

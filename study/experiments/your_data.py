@@ -176,7 +176,7 @@ def main(options: argparse.Namespace) -> None:
     if unknown := set(options.sets) - set(SETS):
         raise SystemExit(f"{', '.join(unknown)}: not among {', '.join(SETS)}")
     for name in options.sets or SETS:
-        if name not in rows:
+        if name not in rows or name in options.sets:
             rows[name] = chain(name)
         replace_text(kept, json.dumps(rows, indent=1) + "\n")
         replace_text(kept.with_suffix(".md"), page(rows))
