@@ -47,7 +47,7 @@ def test_lines_of_several_older_codes_are_refused_and_stay(path):
     """Only one of them can have been compared with today's."""
     lines = [line_of(HIDDEN, code="earlier0"), line_of(HIDDEN, seed=43, code="earlier1")]
     path.write_text(journal.as_text(lines))
-    with pytest.raises(ValueError, match="earlier0.*earlier1.*take the lines of the others out"):
+    with pytest.raises(ValueError, match=r"earlier0.*earlier1.*take the lines of the others out"):
         convert(path, [HIDDEN])
     assert path.read_text() == journal.as_text(lines)
 
