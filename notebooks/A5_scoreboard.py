@@ -325,7 +325,7 @@ def digits_of_rung(ax, rung):
                 look["markerfacecolor"] = "white"
             ax.plot(of[rung].excess, k, LOOKS[of[rung].verdict], **look)
     ax.axvline(0, color="black", lw=1)
-    ax.set_title(rung, fontsize=10)
+    ax.set_title(rung.replace(", ", ",\n"), fontsize=10)
     ax.set_xlabel("excess of memory, nats")
     ax.grid(axis="x", lw=0.3)
 
