@@ -604,7 +604,7 @@ def test_other_data_from_their_own_files_to_the_table(fashion, tmp_path, capsys)
     judge = sa.JudgeConfig(epochs=1, batch_size=50)
     made = Grid(
         "scoreboard", (HIDDEN, OURS), (3,), (1,), "fashion_mnist", SHORT, QUICK, judge, LITTLE,
-        folder=tmp_path,
+        bounded=(HIDDEN, OURS), folder=tmp_path,
     )  # fmt: skip
     made.run()
     rows = rows_of(made)
