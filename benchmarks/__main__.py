@@ -21,8 +21,8 @@ def flatten(value: Any, path: tuple[str, ...] = ()) -> list[tuple[str, str]]:
     """(name, figure) of every number, words inside a list's entries naming that entry."""
     if isinstance(value, dict) and "median" in value:
         low, high = value.get("low", value.get("min")), value.get("high", value.get("max"))
-        ends = " to ".join(str(end) for end in (low, high) if end is not None)
-        return [(", ".join(path), f"{value['median']} ({'' if low is not None else 'to '}{ends})")]
+        ends = f"at most {high}" if low is None else f"{low} to {high}"
+        return [(", ".join(path), f"{value['median']} ({ends})")]
     if isinstance(value, dict):
         return [row for key, part in value.items() for row in flatten(part, (*path, key))]
     if isinstance(value, list) and all(isinstance(part, dict) for part in value):

@@ -48,9 +48,9 @@ def from_options(part: str, options: argparse.Namespace) -> Grid:
     usual: tuple[str, ...] = LONGER_METHODS if longer else CLIMBED
     if part == "scoreboard":
         usual = tuple(method for method in METHODS if method != MASKED)
-    if options.methods == [ALL]:
-        usual = tuple(METHODS) if part == "ladder" else usual
-    chosen = options.methods is not None and options.methods != [ALL]
+    elif options.methods == [ALL]:
+        usual = tuple(METHODS)
+    chosen = options.methods not in (None, [ALL])
     digits = options.digits or (LONGER_DIGITS if longer else range(10))
     asked = (options.methods if chosen else usual, digits, options.seeds or SEEDS)
     methods, digits, seeds = (tuple(dict.fromkeys(several)) for several in asked)
@@ -79,9 +79,9 @@ def how_to_start(grid: Grid, options: argparse.Namespace) -> str:
     for name in ("digits", "seeds"):
         if given := getattr(options, name):
             words += [f"--{name}", *map(str, given)]
-    for name in ("dataset", "arch"):
-        if (given := getattr(options, name)) not in ("mnist", "mlp"):
-            words += [f"--{name}", given]
+    words += ["--dataset", options.dataset] * (options.dataset != "mnist")
+    words += ["--arch", options.arch] * (options.arch != "mlp")
+    words += ["--again"] * options.again
     return (
         "Nothing is started: say which methods, beside what is there, such as\n"
         f"  python -m study {grid.part} --methods {' '.join(words)}\n"

@@ -154,9 +154,7 @@ def standing(findings: Findings, models: Mapping[int, Climbed], names: Sequence[
 def paid(records: Sequence[Record], method: str) -> Cells:
     """What the kept digits pay in the scoreboard's runs of a method, the largest of the runs, bold
     beyond what is allowed; and how long it takes."""
-    newest = usual_rows(records)
-    rows = [row for row in newest if row["method"] == method]
-    retrained = seconds_words([row for row in newest if row["method"] == RETRAINED])
+    rows, retrained = rows_of(records, method)
     again = f" (to train again: {retrained})" if retrained else ""
     points, nats = "worst class lost, points", "kept ELBO lost, nats"
     frechet = "kept Frechet, % worse"
@@ -180,7 +178,6 @@ def paid(records: Sequence[Record], method: str) -> Cells:
     (figures,) = scores.summarise(rows).values()
     worst = {name: max(runs.values()) for name, runs in figures.items()}
     standard = max(standard_drops(rows).values())
-    digits, seeds = (len({row[name] for row in rows}) for name in ("class", "seed"))
 
     def bold(value: float, text: str, name: str) -> str:
         return f"**{text}**" if value > allowed[name] else text
@@ -192,7 +189,7 @@ def paid(records: Sequence[Record], method: str) -> Cells:
         bold(worst[nats], f"{worst[nats]:+.2f}", nats),
         bold(worst[frechet], f"{worst[frechet]:+.1f} %", frechet),
         seconds_words(rows),
-        f"{len(rows)} ({digits} digits, {seeds} seed{'s' if seeds > 1 else ''})",
+        f"{len(rows)} ({digits_and_seeds(rows)})",
     ]
     return dict(zip(heads, texts, strict=True))
 
@@ -290,19 +287,29 @@ def usual_rows(records: Sequence[Record]) -> list[dict[str, Any]]:
     return [row for row in rows if (row["dataset"], row["arch"]) == USUAL]
 
 
+def rows_of(records: Sequence[Record], method: str) -> tuple[list[dict[str, Any]], str]:
+    """The same rows of a method, and in words the seconds that training again took."""
+    rows = usual_rows(records)
+    again = seconds_words([row for row in rows if row["method"] == RETRAINED])
+    return [row for row in rows if row["method"] == method], again
+
+
+def digits_and_seeds(rows: Sequence[Mapping[str, Any]]) -> str:
+    """In words of how many digits and seeds runs are."""
+    digits, seeds = (len({row[name] for row in rows}) for name in ("class", "seed"))
+    return f"{digits} digits, {seeds} seed{'s' if seeds > 1 else ''}"
+
+
 def cost_lines(records: Sequence[Record], method: str = OURS) -> list[str]:
     """What the scoreboard says of a method: outputs, what the kept digits pay, and time."""
-    newest = usual_rows(records)
-    rows = [row for row in newest if row["method"] == method]
-    again = seconds_words([row for row in newest if row["method"] == RETRAINED])
+    rows, again = rows_of(records, method)
     if not rows:
         return [NOT_YET]
     figures = scores.summarise(rows)[method]
     worst = {name: max(runs.values()) for name, runs in figures.items()}
     standard = standard_drops(rows)
     n = MeasureConfig().samples
-    digits, seeds = (len({row[name] for row in rows}) for name in ("class", "seed"))
-    runs = f"{len(rows)} runs ({digits} digits, {seeds} seed{'s' if seeds > 1 else ''})"
+    runs = f"{len(rows)} runs ({digits_and_seeds(rows)})"
 
     def limit(name: str, unit: str, runs: scores.Figure | None = None) -> str:
         """In words whether the limit of the protocol holds, and on which digits it does not; for

@@ -32,7 +32,16 @@ def newest(
 
     climbing: how much the ladder tries; the default when left out.
     """
-    chosen = [r for r in records if r["part"] == part and "values" in r and current(r, climbing)]
+    known: dict[tuple[str, ...], bool] = {}  # lines alike in these are current or not together
+    kind = itemgetter("method", "arch", "shared", "own", "code")
+    chosen = []
+    for record in records:
+        if record["part"] != part or "values" not in record:
+            continue
+        if kind(record) not in known:
+            known[kind(record)] = current(record, climbing)
+        if known[kind(record)]:
+            chosen.append(record)
     return sorted(chosen, key=itemgetter("class", "seed"))
 
 

@@ -113,6 +113,7 @@ def test_all_that_is_there_is_not_done_again_by_a_word_less(monkeypatch, written
     call("scoreboard", "--again", "--digits", "3")
     said = capsys.readouterr().out
     assert "runs are done again" in said
+    assert '" --digits 3 --again\n' in said
     assert "Nothing is started" in said
     assert written == []
 
