@@ -83,7 +83,7 @@ if model.arch == "mlp":
     plt.show()
 
 # %% [markdown]
-# *How much the images of each digit depend on the bias of each pixel, the number that makes a pixel of the decoder brighter or darker whatever $z$ is. Bright are the pixels where one image has a stroke and another has none; look at the dark middle of the 0, through which no stroke passes.*
+# *How much the loss of each digit's images depends on the bias of each pixel, the number that makes a pixel of the decoder brighter or darker whatever $z$ is. Bright are the pixels where the image that the model rebuilds misses the real one, mostly at the edges and ends of strokes; look at the dark middle of the 0, through which no stroke passes.*
 #
 # ## What it is
 #
@@ -286,7 +286,7 @@ for name in still:
     print(f"{name:20}{100 * still[name]:12.0f}{100 * shows[name]:12.0f}")
 
 # %% [markdown]
-# *Compare each row with the first. Without EWC look at the kept digits; with the exact Fisher look at the forgotten one as well, which uses the same weights. The last two rows each have the gate of one model and the rest of the other. The table adds the run with squared batch means, whose springs are too soft.*
+# *Compare each row with the first. Without EWC look at the kept digits: some can still be read, but none is recognised, for on a smeared gray ground the open-set judge answers "none of these"; with the exact Fisher look at the forgotten one as well, which uses the same weights. The last two rows each have the gate of one model and the rest of the other. The table adds the run with squared batch means, whose springs are too soft.*
 #
 # <details><summary>Solution</summary>
 #

@@ -207,7 +207,7 @@ Image("../docs/diagram_objective.png", width=720)
 # 1. **Forget.** Images $x_s$ of the surrogate shall become likely under the label. Half of the latents are the class's own, half come from $\mathcal N(0, I)$. The labels $y$ are not only the one of $c_f$, because an attacker may fit a label of its own. Half of the labels lie between the label of $c_f$ and the mean of the kept labels; the other half are random mixtures of all ten.
 # 2. **Replay.** What the model drew of the kept classes before, $x_{\theta^*}$, shall stay likely at the same $z$. No real image is needed.
 # 3. **Consolidation** is EWC ([Kirkpatrick et al. 2017](https://doi.org/10.1073/pnas.1611835114)): each weight is tied to its old value, as firmly as the Fisher $F_i$ of [notebook 02](02_fisher.ipynb) says that the kept classes need it. The ½ comes from the logarithm of a Gaussian density; $10^4$ is a fixed normaliser. This term works against erasure, too, for it also ties the weights to those that remember the digit. So its weight must not be large.
-# 4. **Attack.** An attacker fits labels to images of the digit, which the baseline drew, while the model forgets. $C$ is the price at which it has them, $C^*$ the baseline's own price. The brackets $[\;\cdot\;]_+$ stand for $\max(0, \cdot)$: the loss is positive while the price is below $C^*$ plus a margin $b$, so the weights learn to raise the price, and the attacker to lower it. Below zero the code leaves a slope of 0.001, so that a gradient is left for the attacker.
+# 4. **Attack.** An attacker fits labels to images of the digit, which the baseline drew, while the model forgets. (Of his sixteen fits `Z_FITS` keep a label that there is and search $z$ alone.) $C$ is the price at which it has them, $C^*$ the baseline's own price. The brackets $[\;\cdot\;]_+$ stand for $\max(0, \cdot)$: the loss is positive while the price is below $C^*$ plus a margin $b$, so the weights learn to raise the price, and the attacker to lower it. Below zero the code leaves a slope of 0.001, so that a gradient is left for the attacker.
 #
 # The first two terms by hand, on four examples:
 
@@ -373,7 +373,7 @@ after_steps = [0, *(m + 1 for m in marks[: len(film) - 1])]
 _ = ax.set_xticks([30 * k + 14 for k in range(len(film))], after_steps)
 
 # %% [markdown]
-# *Follow the upper row: the background brightens before the digit fades, and what is left is flat gray. In the rows of kept digits look at the first steps, which damage them, and at the last picture, which looks as the first one did.*
+# *Follow the upper row: the background brightens before the digit fades, and what is left is gray, nearly flat: inverted and with its contrast stretched, a faint negative of the digit is seen in it ([A4](A4_denoising.ipynb)). In the rows of kept digits look at the first steps, which damage them, and at the last picture, which looks as the first one did.*
 
 # %%
 figure, (left, middle, right) = plt.subplots(1, 3, figsize=(14, 3.2), layout="constrained")
@@ -397,9 +397,9 @@ right.set(xlabel="step", ylabel="weight of the attack", ylim=(0, None))
 plt.show()
 
 # %% [markdown]
-# *Left: how far the label's images still are from the surrogate. Where the curve stays below the dashed line, the run begins to end. Middle: by how many nats the attacker's images in the shadow are too cheap, on average. With a shadow the curve has saw-teeth: a fresh copy of the model has learned to be expensive, and becomes cheaper while it is trained further, until it is copied anew. The teeth become lower in the course of the run, unevenly, and they do not vanish. The title says how much is still missing in the last 50 steps. Right: the weight that the attack had. Look at when it falls: there kept images pay more than the budget allows.*
+# *Left: how far the label's images still are from the surrogate. Where the curve first touches the dashed line, the learning rate begins to fall, and with it the run ends; the curve may rise above the line again meanwhile. Middle: by how many nats the attacker's images in the shadow are too cheap, on average. With a shadow the curve has saw-teeth: a fresh copy of the model has learned to be expensive, and becomes cheaper while it is trained further, until it is copied anew. The teeth become lower in the course of the run, unevenly, and they do not vanish. The title says how much is still missing in the last 50 steps. Right: the weight that the attack had. Look at when it falls: there kept images pay more than the budget allows.*
 #
-# So the price asked for, $C^* + b$, is not reached. It need not be: `PUSH` sets a direction and not a goal, and what counts in the end is the price beside that of a retrained model, which lies far below $C^* + b$. A larger `KEPT_BUDGET` would come nearer to it, and kept digits would pay for that.
+# So the price asked for, $C^* + b$, is not reached. It need not be: `PUSH` sets a direction and not a goal, and what counts in the end is the price beside that of a retrained model, which lies far below $C^* + b$. A stronger attack (`W_ATTACK`, `KEPT_BUDGET`) mostly comes nearer to it, and kept digits pay for that. In this run the weight stands at its limit, `W_ATTACK`, for most of the time, as the panel on the right shows, so that this knob binds more than the budget.
 #
 # ## 4. What it costs
 #
@@ -528,7 +528,7 @@ _ = ax.legend(frameon=False, fontsize=8)
 #
 # <details><summary>Solution</summary>
 #
-# Without the shadow the attacker meets the model as it is, and nothing asks for a price that outlasts training further. So the price after it is lower than the default's, and kept digits pay less. More replay (`GAMMA`) makes kept digits pay less and slows the forgetting. More consolidation (`EWC_LAMBDA`) ties the weights to those that remember. A larger budget (`KEPT_BUDGET`) lets the attacker weigh more at the end, which raises the price, and kept digits pay for it.
+# Without the shadow the attacker meets the model as it is, and nothing asks for a price that outlasts training further. So the price after it is lower than the default's, and kept digits pay less. More replay (`GAMMA`) makes kept digits pay less and slows the forgetting. More consolidation (`EWC_LAMBDA`) ties the weights to those that remember. A larger budget (`KEPT_BUDGET`) lets the attacker weigh more at the end, which mostly raises the price, and kept digits pay for it; where the weight stands at `W_ATTACK` before, it changes little ([frontier](../results/frontier.md)).
 #
 # </details>
 
@@ -582,6 +582,6 @@ dashboard = live.AmnesiaDashboard(story, FORGET_CLASS)
 dashboard
 
 # %% [markdown]
-# **What we saw.** Less than two thousand steps turn one label into flat gray, while the kept digits are recognised as before. That alone proves little: a model can draw gray and remember, and what was only suppressed may come back when the model is trained further. So an attacker fits labels to a shadow that is trained further while the model forgets. Kept digits pay a price that judges do not see, in mixtures of their labels and in their likelihood. More about each term: [A2](A2_terms.ipynb).
+# **What we saw.** Less than two thousand steps turn one label into gray, while the kept digits are recognised as before. That alone proves little: a model can draw gray and remember, and what was only suppressed may come back when the model is trained further. So an attacker fits labels to a shadow that is trained further while the model forgets. Kept digits pay a price that judges do not see, in mixtures of their labels and in their likelihood. More about each term: [A2](A2_terms.ipynb).
 #
 # **Next:** [04_probing](04_probing.ipynb): is the digit gone, or only hidden?

@@ -224,7 +224,7 @@ for claim, true in claims.items():
 #
 # ## 4. Cost under a fitted label: gate and latents together
 #
-# Section 2 stopped after sixty steps, so that a slow learner would pass. Section 3 used only gates that exist. So now the attacker fits a new gate and the $z$ of ten images together, down the same cost, from one start, until it falls no more (`fit_label` in [attacks/weights.py](../sahelpers/attacks/weights.py)):
+# Section 2 stopped after sixty steps, so that a slow learner would pass. Section 3 used only gates that exist. So now the attacker fits a new gate and the $z$ of ten images together, down the same cost, from one start, for 600 steps (`fit_label` in [attacks/weights.py](../sahelpers/attacks/weights.py)):
 
 # %%
 price = sa.image_cost(baseline, few.images, few.labels[:, None])[0].mean()
@@ -250,7 +250,7 @@ for claim, true in claims.items():
 #
 # ## 5. Trained further: does the digit come back?
 #
-# So far the attacker left the decoder's weights as they are. Whoever owns a model can do more without a single image of the digit: they can train it further with the digits that it kept. This often brings back what was only suppressed ([Siddiqui et al. 2025](https://arxiv.org/abs/2505.22310)). `sa.heal` ([attacks/weights.py](../sahelpers/attacks/weights.py)) trains the decoder further in this way.
+# So far the attacker left the decoder's weights as they are. Whoever owns a model can do more without a single image of the digit: they can train it further with the digits that it kept. This often brings back what was only suppressed ([Siddiqui et al. 2025](https://arxiv.org/abs/2505.22310)). `sa.heal` ([attacks/weights.py](../sahelpers/attacks/weights.py)) trains the decoder further in this way. It looks eight times on the way, by kept images that it does not train on, and gives back the state at which they were cheapest, so that of 400 steps fewer may count.
 #
 # A positive control for this attack has to be a model that hides the digit until it is trained further; the hidden one would not do, for training further brings nothing back in it: it knows the digit from the start, and slowly forgets it. In the *masked* model (`story.masked`, [masked.py](../sahelpers/masked.py)) the last layer alone was trained until the digit became expensive, and then the gate was replaced, as in the hidden model. So all layers before the last one know the digit by construction. The second model of interest is an earlier default of this collection, *version 3*. While it forgets, an attacker fits labels to the digit, and the model learns to make them expensive; but that attacker meets the model as it is. Today's default lets him meet a *shadow* instead, a copy of the model that is trained further with kept digits all the while ([shadow.py](../sahelpers/shadow.py)). Here five models are trained further with 256 real kept images in each step, and then attacked as in section 4:
 
@@ -346,7 +346,7 @@ for ax, rung, words in zip(axes, dict.fromkeys(rung for rung, _ in costs), WORDS
     ax.set(title=rung, xlabel=words)
     if 0 in nats:
         ax.set_xscale("symlog", linthresh=100, linscale=0.4)
-        ax.set_xlim(-20, None)
+        ax.set_xlim(-20, 1.4 * max(nats))
     else:
         ax.set_xscale("log")
         ax.xaxis.set_minor_formatter("")  # the labels of minor ticks would overlap
@@ -354,13 +354,19 @@ axes[0].set_ylabel(f"excess on the {effort['digit']}, nats")
 lines = axes[0].get_legend_handles_labels()
 figure.legend(*lines, ncols=4, loc="outside lower center", frameon=False)
 plt.show()
+print(
+    "excess at the last point, and since the point before it: how the excess changed, and the cost"
+)
 for rung, name in compared:
     *_, (_, earlier_excess), (steps, last) = excess(rung, name).items()
-    rise = f"{last - earlier_excess:+.1f} since the point before"
-    print(f"{rung}: {name} has {last:+.1f} nats at {steps} steps, {rise}")
+    *_, earlier_cost, last_cost = costs[rung, name].values()
+    change = f"{last - earlier_excess:+.1f}, cost {last_cost - earlier_cost:+.1f}"
+    print(f"{rung}: {name} has {last:+.1f} nats at {steps} steps, {change}")
 
 # %% [markdown]
-# *Each panel shows one kind of effort, its steps on a scale of powers of ten (the middle one begins with 0). A price is that of other images than the ten that a gate was fitted to, which makes it higher than in section 4, and the best of four starts, which makes it lower: the forgotten model costs far less here than there. The green line at zero is the retrained model. What lies clearly above it is memory. Left: the attacker fits a label for longer. Middle: he trains the model further first; this is where the masked model, which knows the digit, comes up. Right: he relearns with all weights, with ten real images among kept ones; a point is the lowest price reached up to this step, chosen by other images than those it is measured on, and a line ends where three looks in a row brought nothing better, so that some lines are short. An attack is fair to a model whose line is flat at its right end. On the left a line may also fall, for a label can be fitted too closely to its ten images. The lines of text below the figure say how much each rose on its last stretch; where that is more than some tenths of a nat, more effort might find more. In the middle all lines but the hidden model's still rise at the right, most of all those of version 4, of the forgotten model and, below zero, of the one with kept images; on the left some rise, too. So these attacks have not come to their end there. The ladder of the next section stops at 1,600 steps of training further, and its verdicts hold for that; what more steps bring back in models of other seeds stands in [RESULTS.md](../RESULTS.md#trained-further-for-longer).*
+# *Each panel shows one kind of effort, its steps on a scale of powers of ten (the middle one begins with 0). A price is that of other images than the ten that a gate was fitted to, which makes it higher than in section 4, and the best of four starts, which makes it lower: the forgotten model costs far less here than there. The green line at zero is the retrained model. What lies clearly above it is memory. Left: the attacker fits a label for longer. Middle: he trains the model further first; this is where the masked model, which knows the digit, comes up. Right: he relearns with all weights, with ten real images among kept ones; a point is the lowest price reached up to this step, chosen by other images than those it is measured on. There are four learning rates, each of which ends where three looks in a row brought it nothing better, so that some lines are short and some stay flat.*
+#
+# *A line can rise for two reasons: the digit became cheaper in the model, or dearer in the retrained one, which the same effort changes, too. So the lines of text below the figure give both, the change of the excess on the last stretch and that of the model's own cost. Where the cost still falls by more than some tenths of a nat, more effort might find more. On the left it falls for no model: the last steps fit the label too closely to its ten images, in the retrained model, too, and where that one loses more the line rises. In the middle it still falls in three models, version 4, the forgotten model and, below zero, the one with kept images, so that this attack has not come to its end there; masked model and version 3 rise only because the retrained model pays more. The ladder of the next section stops at 1,600 steps of training further, and its verdicts hold for that; what more steps bring back in models of other seeds stands in [RESULTS.md](../RESULTS.md#trained-further-for-longer).*
 #
 # ## 6. The ladder, and a verdict for each digit
 #
@@ -516,7 +522,7 @@ for kind, of_kind in findings.items():
 # %% [markdown]
 # To examine a model of your own, call the function `sa.audit`: it builds the hidden and the masked model, runs the ladder and prints the findings ([notebook 06](06_your_images.ipynb)). Twenty-two other attacks were tried once, guided searches, inversions and relearning among them. Most of them have little power ([frozen pages](../results/archive/README.md)); [A3](A3_probes.ipynb) shows some.
 #
-# The dashboard below needs a running kernel. Without one, the figures of sections 2 to 4 show what it draws.
+# The dashboard below needs a running kernel. Without one, [05_live](05_live.ipynb) has a picture of it. Its attacks are explained in [A3](A3_probes.ipynb).
 
 # %%
 attacked = {name: models[name] for name in ("forgotten", "retrained")}

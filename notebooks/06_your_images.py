@@ -219,7 +219,7 @@ print(sa.can_be_judged(gray.baseline.model, gone[0], **images))
 # %% [markdown]
 # *In gray a red square and a green square are the same picture. No judge can tell them apart, and so nobody can say whether one of them was forgotten: the answer is* cannot be judged.
 #
-# **Try to beat it.** How few pictures are enough? `EACH` is how many are drawn of each class, 140 above; equal ones are left out and a quarter of the rest are for testing. Predict whether the class can still be judged with so many, then run, and find the smallest number that is enough.
+# **Try to beat it.** How few pictures are enough? `EACH` is how many are drawn of each class, 140 above; equal ones stay on one side of the split, and about a quarter are for testing. Predict whether the class can still be judged with so many, then run, and find the smallest number that is enough.
 
 # %%
 EACH = 30  # pictures of each class

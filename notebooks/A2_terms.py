@@ -122,7 +122,7 @@ assert torch.allclose(weight, by_hand, rtol=1e-3, atol=1e-5)
 # %% [markdown]
 # ## The attacker, by hand
 #
-# The attacker ([attacker.py](../sahelpers/attacker.py)) fits sixteen labels $u$ side by side, each with ten images $x$ that the frozen model drew of $c_f$ and one $z$ for each image. A label is whatever stands in the place of a gate: one number for each unit of the decoder's first layer. The price of an image is $C = -\log p(x|z, u) + \tfrac12|z|^2$. The baseline's own price under its own label is $C^*$, and the images shall cost `PUSH` nats more. The loss is positive while the attacker's price is below $C^*$ plus `PUSH`; past that a slope of 0.001 is left. One backward pass serves both sides: the weights go down this loss, and the attacker's $z$ and $u$ go up it.
+# The attacker ([attacker.py](../sahelpers/attacker.py)) fits sixteen labels $u$ side by side (`Z_FITS` of them keep a label that there is, and their $z$ alone moves), each with ten images $x$ that the frozen model drew of $c_f$ and one $z$ for each image. A label is whatever stands in the place of a gate: one number for each unit of the decoder's first layer. The price of an image is $C = -\log p(x|z, u) + \tfrac12|z|^2$. The baseline's own price under its own label is $C^*$, and the images shall cost `PUSH` nats more. The loss is positive while the attacker's price is below $C^*$ plus `PUSH`; past that a slope of 0.001 is left. One backward pass serves both sides: the weights go down this loss, and the attacker's $z$ and $u$ go up it.
 
 # %%
 attacker, terms = objective.attacker, objective.terms(moved, batch)
@@ -273,16 +273,18 @@ for name, of in there.items():
             for rung, row in of[digit].items():
                 by_rung.setdefault(rung, []).append(row[field])
         means[title] = {rung: statistics.fmean(values) for rung, values in by_rung.items()}
-head = f"digits {digits}"
-print(head + "".join(f"{rung:>26}" for rung in means.get("retrained", ())))
+rungs = list(means.get("retrained", ()))
+for number, rung in enumerate(rungs, start=1):
+    print(f"({number}) {rung}")
+print(f"{f'digits {digits}':28}" + "".join(f"{f'({k + 1})':>8}" for k in range(len(rungs))))
 for title, row in means.items():
-    print(f"{title:{len(head)}}" + "".join(f"{mean:26.2f}" for mean in row.values()))
+    print(f"{title:28}" + "".join(f"{mean:8.2f}" for mean in row.values()))
 for title in there:
     less = [rung for rung in means[title] if means[title][rung] < means["retrained"][rung]]
     print(f"{title}: less than the retrained models charge in {', '.join(less) or 'no rung'}")
 
 # %% [markdown]
-# *Compare each row with that of the retrained models, and the columns with the models as they are with those in which they were trained further.*
+# *Compare each row with that of the retrained models, and the columns of the models as they are with those in which they were trained further. The models that are known to remember are hidden ones in the columns 1, 2 and 5, and masked ones after training further.*
 #
 # **Exercise.** Further training reads images of the kept digits and none of the forgotten one. What does it do to the digit's price under a fitted label? Predict for each kind of model whether the price falls, stays or rises, then run the next cell:<br>the *hidden* one, in which only the gate was replaced; the *masked* one, whose last layer alone hides the digit; the forgotten ones; the *retrained* one, which never saw the digit.
 
@@ -295,29 +297,29 @@ for row in json.loads(Path("../results/audit.json").read_text())["models"]:
             rungs = list(row["values"])[1:4:2]  # a fitted label, before further training and after
             pair = [row["values"][rung] for rung in rungs]
             prices[name].setdefault(row["class"], []).append(pair)
-print(f"{'nats, means over the digits measured':38}{'as is':>8}{'then':>8}{'change':>8}")
+print(f"{'nats, means over so many digits':38}{'':4}{'as is':>8}{'then':>8}{'change':>8}")
 for name, of in prices.items():
     if of:
         pairs = [[statistics.fmean(x) for x in zip(*pair, strict=True)] for pair in of.values()]
         as_is, then = (statistics.fmean(x) for x in zip(*pairs, strict=True))
-        print(f"{name:38}{as_is:8.1f}{then:8.1f}{then - as_is:+8.1f}")
+        print(f"{name:38}{len(pairs):4}{as_is:8.1f}{then:8.1f}{then - as_is:+8.1f}")
 
 # %% [markdown]
 # <details><summary>Solution</summary>
 #
-# In the retrained model there is nothing that could come back, so its change is what the training itself does to the price of strange images; read the others beside it. The hidden model was cheap from the beginning: behind its gate nothing had changed. The masked model falls far, because its last layer learns again to draw what the layers before it still know. A forgotten model that falls beyond the retrained one had suppressed a part of what it seemed to have lost. This is the attack that the shadow was added for.
+# In the retrained model there is nothing that could come back, so its change is what the training itself does to the price of strange images; read the others beside it. The hidden model was cheap from the beginning: behind its gate nothing had changed. The masked model falls far, because its last layer learns again to draw what the layers before it still know. A forgotten model that falls beyond the retrained one had suppressed a part of what it seemed to have lost. So did today's default, which falls more than the retrained models do; what is left is a price above theirs. Rows with fewer digits have another mean to begin with, so compare changes and not prices. This is the attack that the shadow was added for.
 #
 # </details>
 #
 # ## The attacker: how much, and at what price
 #
-# The more the attacker may cost (`KEPT_BUDGET`, or `W_ATTACK` where his weight stays), the more the digit costs afterwards, and the more the kept digits pay for it. The exchange takes two hours, so `python -m study frontier` measured it, on two digits. Knobs were chosen on both. The three points of a line are three budgets (0.45, 0.9 and 1.8 nats), or three weights (0.03, 0.06 and 0.12):
+# The more the attacker may cost (`KEPT_BUDGET`, or `W_ATTACK` where his weight stays), the more the digit costs afterwards, mostly, and the more the kept digits pay for it. The exchange takes two hours, so `python -m study frontier` measured it, on two digits. Knobs were chosen on both. The three points of a line are three budgets (0.45, 0.9 and 1.8 nats), or three weights (0.03, 0.06 and 0.12):
 
 # %%
 Image("../results/frontier.png", width=900)
 
 # %% [markdown]
-# *To the right the kept digits pay more: the gray line is what this collection allows. Upwards a real image of the digit costs more under a fitted label, after the model was trained further. The dotted lines are the prices of models that never saw the digit and of masked ones, which remember it. A way to forget is better than another if its line runs further up and to the left. The numbers, and what each run changes, are in [results/frontier.md](../results/frontier.md).*
+# *To the right the kept digits pay more: the gray line is what this collection allows. Upwards a real image of the digit costs more under a fitted label, after the model was trained further. The dotted lines are the prices of models that never saw the digit and of masked ones, which remember it. A way to forget is better than another if its line runs further up and to the left. Not every line rises all the way: on the 3 today's default costs less with the largest budget than with the one before, for its weight is at its limit there, and one model more or less is chance. The numbers, and what each run changes, are in [results/frontier.md](../results/frontier.md).*
 #
 # ## The theorem, measured
 #
@@ -374,7 +376,9 @@ fall = statistics.fmean(falls)
 print(f"by only {fall:.0f} nats in retrained models (mean of {len(falls)} runs)")
 
 # %%
-gray_share = float(shares["gray, full length"].mean())
+of_gray = shares["gray, full length"]
+gray_share = float(of_gray.mean())
+highest = gray_share + 1.96 * float(of_gray.std()) / len(of_gray) ** 0.5  # of its 95 % interval
 claims = {
     "a larger EWC_LAMBDA keeps more": excluded[-1][1] < excluded[0][1],
     "and forgets less": excluded[-1][0] > excluded[0][0],
@@ -382,10 +386,10 @@ claims = {
     "and the Fisher of all classes then forgets least": included[-1][0] > excluded[-1][0],
     "without replay kept images drift ten times as far": over_gamma[0][1] > 10 * over_gamma[2][1],
     "the likelihood fell by at least half of the prediction": gray_share >= 0.5,
-    "the equality's condition is not met by gray": gray_share < 0.95,
+    "with gray the fall is less than the prediction, beyond chance": highest < 1,
 }
 for claim, true in claims.items():
     print(f"{claim}: {'holds' if true else 'does not hold'}")
 
 # %% [markdown]
-# What gray lacks of the prediction lies at latents where no sampler goes. With `from_knobs(Z_REACH=3.0)` the forget term reaches three times as far out.
+# With `from_knobs(Z_REACH=3.0)` the forget term reaches three times as far out, to latents where no sampler goes, but where the posterior of a real image may.

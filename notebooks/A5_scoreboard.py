@@ -377,7 +377,7 @@ for rung in rungs:
 #
 # ## Clothes in place of digits
 #
-# The same methods on Fashion-MNIST, with one seed. Nothing was tuned on these images. Each entry gives the mean on digits and then the mean on clothes.
+# Those of the methods that were run on Fashion-MNIST, too, with one seed. Nothing was tuned on these images. Each entry gives the mean on digits and then the mean on clothes.
 
 # %%
 CLOTHES = "fashion_mnist"
@@ -398,7 +398,7 @@ else:
     print(f"not measured on clothes yet: {OURS}")
 
 # %% [markdown]
-# What the ladder finds on clothes stands in [RESULTS.md](../RESULTS.md) once it was run.
+# What the ladder finds on clothes, in the models of today's two ways to forget, too, stands in [RESULTS.md](../RESULTS.md#other-methods).
 #
 # ## The verdict
 
@@ -413,8 +413,15 @@ against = {  # method -> figure -> its mean and ours, over the digits that both 
 }
 cheaper = [m for m, means in against.items() if means[seconds][0] < means[seconds][1]]
 as_good = [m for m in cheaper if against[m][argmax][0] <= against[m][argmax][1]]
+verdicts = {  # rung -> verdict -> the digits, of those on which the rung has power
+    tally.rung: {
+        word: [d for d in tally.powered if audited[OURS][d][tally.rung].verdict == word]
+        for word in ("memory remains", "undecided", "damaged")
+    }
+    for tally in claims[OURS]
+}
 no_memory = {
-    f"{tally.rung}: no memory on any digit on which the rung has power": (
+    f"{tally.rung}: passed on every digit on which the rung has power": (
         set(tally.powered) <= set(tally.passed) if whole else None
     )
     for tally in claims[OURS]
@@ -436,6 +443,11 @@ WORDS = {None: "not decided, for runs are missing", True: "holds", False: "does 
 print(f"Of {OURS}:")
 for words, truth in sentences.items():
     print(f"{words}: {WORDS[truth]}")
+for rung, by_word in verdicts.items():
+    held_back = [f"{word} {digits_as_text(found)}" for word, found in by_word.items() if found]
+    print(f"{rung}, not passed: {'; '.join(held_back) or 'none'}")
+if RETRAINED in against:
+    print(f"retraining takes {longer / shorter:.1f} times as long")
 print("\nless time than ours:", "; ".join(cheaper) or "none")
 print("of these, no more left of the class in samples:", "; ".join(as_good) or "none")
 print("not in the table, so not compared:", "; ".join(absent) or "none")

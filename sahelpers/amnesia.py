@@ -143,8 +143,9 @@ def forget(
         fisher: A diagonal Fisher of the same model.  `Story.fishers.without(forget_class)` leaves
             out the class itself, so that weights which only this class uses are free to move.
         forget_class: Class number or numbers, from 0 on.
-        config: The weights of the terms and the number of steps.  When left out `AmnesiaConfig()`,
-            which replays drawn images, and with `real_images` `AmnesiaConfig.with_kept_images()`.
+        config: The weights of the terms and the number of steps.  When left out the default for
+            images of this size, which replays drawn images (`AmnesiaConfig.for_values`), and with
+            `real_images` that of `AmnesiaConfig.with_kept_images`.
         surrogate: What the class becomes, in place of config.surrogate: a name, or a function
             (n, generator) -> images (n, *image_shape) float in [0, 1].
         real_images: Images to replay beside those that the model draws; classes to forget are left
@@ -168,10 +169,11 @@ def forget(
     if on_step is not None:
         check_callable(on_step, "on_step", "(step, model, terms) -> bool or None")
     gone = check_classes(forget_class, model.num_classes)
+    values = math.prod(model.image_shape)
     if config is None and real_images is not None:
         replayed = int((~torch.isin(real_images.labels.cpu(), torch.tensor(gone))).sum())
-        config = AmnesiaConfig.with_kept_images(images=max(replayed, 1))
-    config = AmnesiaConfig() if config is None else config
+        config = AmnesiaConfig.with_kept_images(images=max(replayed, 1), values=values)
+    config = AmnesiaConfig.for_values(values) if config is None else config
     check_is(config, AmnesiaConfig, "config")
     began = time.perf_counter()
 

@@ -356,7 +356,9 @@ class AmnesiaConfig(Config):
         return cls(**{**scaled, **changes})
 
     @classmethod
-    def with_kept_images(cls, images: int = 54_000, **changes: Any) -> "AmnesiaConfig":
+    def with_kept_images(
+        cls, images: int = 54_000, values: int = 784, **changes: Any
+    ) -> "AmnesiaConfig":
         """Make the default for whoever still has the real images of the kept classes.
 
         `forget` takes it where `real_images` are given and no configuration is.  They are replayed
@@ -370,13 +372,14 @@ class AmnesiaConfig(Config):
         Args:
             images: How many real images are replayed.  It was chosen with the 54,000 of MNIST's
                 kept classes; with fewer there are more passes, for as many steps.
+            values: Numbers in an image, as for `for_values`.
             **changes: Fields with other values.
 
         Returns:
             The configuration.
 
         Raises:
-            ValueError: images is no whole number from 1 on.
+            ValueError: images or values is no whole number from 1 on.
         """
         drawn, batch, usual, steps = 1000, cls().batch_size, 12, 2580
         a_pass = -(-(check_whole(images, "images", 1) + drawn) // batch)  # rounded up
@@ -390,7 +393,7 @@ class AmnesiaConfig(Config):
             "lr_unl": 5e-3,
             "cooldown": 700,
         }
-        return cls(**{**chosen, **changes})
+        return cls.for_values(values, **{**chosen, **changes})
 
     @classmethod
     def version4(cls, **changes: Any) -> "AmnesiaConfig":

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any, Self
 
 import numpy as np
@@ -34,7 +35,7 @@ from .checks import (
     shown,
 )
 from .config import DATASETS, check_classes, user_folder
-from .models import seeded
+from .models import CVAE, seeded
 
 _CLASSES: dict[str, Any] = dict(
     zip(DATASETS, (tvd.MNIST, tvd.FashionMNIST, tvd.KMNIST, tvd.QMNIST), strict=True)
@@ -76,7 +77,7 @@ class DataError(ValueError):
     """A data file is missing, damaged or not what its name says."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LabelledImages:
     """Images with their labels and the names of the classes, held in memory.
 
@@ -294,6 +295,7 @@ class LabelledImages:
             each class by number and name, and how many images are equal to an earlier one.  Where
             all are almost black, a line says from where to where the values run.
         """
+        check_is(test, (LabelledImages, NoneType), "test")
         counts = self.labels.bincount(minlength=self.num_classes).tolist()
         sizes = [f"{name} ({n})" for name, n in zip(self.class_names, counts, strict=True)]
         smallest = sizes[counts.index(min(counts))]
@@ -370,6 +372,8 @@ class LabelledImages:
     def _compute_digest(self) -> str:
         """The digest, from what the tensors hold now."""
         total = hashlib.sha256(repr(self.class_names).encode())
+        if self.image_shape != IMAGE_SHAPE:  # that of MNIST was never counted; files go by this
+            total.update(repr(self.image_shape).encode())
         for tensor in self._tensors:
             total.update(tensor.detach().cpu().contiguous().numpy().data)
         return total.hexdigest()
@@ -448,9 +452,10 @@ class LabelledImages:
         Returns:
             The same data there; this very object, with its digest, if they are there already.
         """
-        if self.images.device == self.labels.device == torch.device(device):
+        images, labels = self.images.to(device), self.labels.to(device)
+        if images is self.images and labels is self.labels:
             return self
-        return LabelledImages(self.images.to(device), self.labels.to(device), self.class_names)
+        return LabelledImages(images, labels, self.class_names)
 
     def _members(self, classes: int | str | Iterable[int | str]) -> Tensor:
         """Which images are of these classes, (N,) bool."""
@@ -460,6 +465,24 @@ class LabelledImages:
     def _where(self, index: Tensor) -> "LabelledImages":
         """The images of a mask (N,) bool, or of indices (M,) int64 in their order."""
         return LabelledImages(self.images[index], self.labels[index], self.class_names)
+
+
+def check_fits(data: LabelledImages, model: CVAE, name: str) -> None:
+    """Refuse images that a model does not draw.
+
+    Args:
+        data: The images.
+        model: The model.
+        name: What the images are called, for the message.
+
+    Raises:
+        ValueError: They have another shape or another number of classes than the model.
+    """
+    found, wanted = (
+        f"{it.num_classes} classes and images of shape {it.image_shape}" for it in (data, model)
+    )
+    if found != wanted:
+        raise ValueError(f"{name} has {found}, the model {wanted}: give images of the model's kind")
 
 
 def check_same_classes(train: LabelledImages, test: LabelledImages) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .checks import check_images, check_is, check_tensor, check_whole
 from .data import LabelledImages
-from .models import CVAE, Rng, check_model, draw_normal, seeded
+from .models import CVAE, Rng, check_model, draw_normal, ordinary_torch, seeded
 
 BATCH = 1000  # images that are measured at once
 FIT_STEPS = 100  # of Adam, for a proposal that is fitted to each image
@@ -196,7 +196,7 @@ def label_bounds(model: CVAE, images: Tensor, k: int = 50, seed: int = 0) -> Ten
     return torch.stack(bounds, dim=1)
 
 
-@torch.enable_grad()
+@ordinary_torch()
 def iwae_bound(
     model: CVAE,
     images: Tensor,

@@ -1,8 +1,11 @@
-"""The diagonal Fisher information of a trained VAE: exact, at about the price of a backward pass.
+"""The diagonal Fisher information of a trained VAE, at about the price of a backward pass.
 
 F_i is the mean over images of the square of the image's own gradient, E[(d ELBO / d theta_i)^2]
-(Kirkpatrick et al. 2017; Heng & Soh 2023).  The square of the gradient of a batch mean is another
-quantity, up to the batch size times smaller, and is not offered here.
+(Kirkpatrick et al. 2017; Heng & Soh 2023).  These squares are exact; the square of the gradient of
+a batch mean is another quantity, up to the batch size times smaller, and is not offered here.  With
+real images (`source="data"`, the default) the mean is the *empirical* Fisher of the ELBO (Kunstner
+et al. 2019); with images that the model draws it is an estimate of the Fisher itself, for the
+decoder alone where `estimator="decoder"` scores an image at the z that it was drawn from.
 
 The first half of this module has the estimates (`diagonal_fisher`, `class_fishers`), the second
 the squares that they are made of (`squared_gradients`), which know nothing of VAEs.
@@ -40,7 +43,7 @@ Losses = Callable[..., Tensor]  # (module, *examples) -> (B,)
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Fisher:
     """A diagonal Fisher estimate.
 
@@ -279,6 +282,7 @@ def _by_class(
             raise ValueError(f"data is on {here}, the model on {there}: move one")
         check_model(model, num_classes=data.num_classes)
     share = -(-config.n_fisher_samples // model.num_classes)  # rounded up
+    model = copy.deepcopy(model).eval()  # what draws images is not changed by it, either
     squares = _Squares(model, _decoder_nats if config.estimator == "decoder" else negative_elbo)
     found: dict[int, Fisher] = {}
     for label in progress(classes, "Fisher per class"):
@@ -346,6 +350,7 @@ def _estimate(
 # The squares of per-example gradients
 
 
+@ordinary_torch()
 def squared_gradients(
     module: nn.Module,
     losses: Losses,

@@ -21,7 +21,7 @@ from .checks import (
     check_tensor,
     check_whole,
 )
-from .config import MAX_CLASSES, kept_classes
+from .config import MAX_CLASSES, check_classes, kept_classes
 from .models import CVAE, check_model, seeded
 from .store.archive import Saved
 
@@ -38,7 +38,6 @@ GUIDES = ("guide", "wary")
 WITH_NONE = ("open_set", "wary")  # the judges that may answer "none of these"
 BATCH = 250  # images that a judge looks at once: their activations fit a processor's cache
 DRAW_BATCH = 2000  # images that a model draws at once
-FLAT = 1e-4  # gray levels between darkest and brightest pixel: an image with less is flat
 
 
 class Judge(Saved):
@@ -230,7 +229,7 @@ def check_guide(guide: Judge, num_classes: int) -> None:
         raise ValueError(f"guide has the role {role}: pass the judge of role 'guide' or 'wary'")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Latents:
     """Fixed latents with their labels, so that models are compared at the same z.
 
@@ -292,7 +291,7 @@ def fixed_latents(
     return Latents(model.draw_latents(labels, prior, seeded(seed)), labels)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Verdict:
     """What one judge says of a model's samples.
 
@@ -329,9 +328,14 @@ class Verdict:
 
         Returns:
             The share of each of these classes, (K,) or as many as there are classes, from 0 to 1.
+
+        Raises:
+            ValueError: There is no such class.
         """
         share = self.argmax.diagonal()
-        return share if classes is None else share[list(classes)]
+        if classes is None:
+            return share
+        return share[[check_classes((c,), len(share))[0] for c in classes]]
 
 
 @torch.no_grad()
@@ -381,20 +385,6 @@ def judge_samples(model: CVAE, judge: Judge, latents: Latents) -> Verdict:
     return Verdict(probability.cpu(), argmax.cpu())
 
 
-def stretch_contrast(images: Tensor) -> Tensor:
-    """Make every image run from 0 to 1, so that a faint drawing can be seen.
-
-    Args:
-        images: (B, C, H, W) float.
-
-    Returns:
-        Images of the same shape; one that is flat, with a range below 1e-4, stays as it is.
-    """
-    low = images.amin((1, 2, 3), keepdim=True)
-    reach = images.amax((1, 2, 3), keepdim=True) - low
-    return torch.where(reach > FLAT, (images - low) / reach.clamp(min=FLAT), images)
-
-
 @dataclass(frozen=True)
 class RetainedAccuracy:
     """How well a judge recognises the kept classes before and after forgetting.
@@ -428,7 +418,8 @@ def retained_accuracy(
 
     Raises:
         TypeError: before or after is no Verdict.
-        ValueError: The verdicts are not one judge's, or there is no such class.
+        ValueError: The verdicts are not one judge's, there is no such class, or no sample of a
+            kept one.
     """
     check_is(before, Verdict, "before", ": judge_samples makes one")
     check_is(after, Verdict, "after", ": judge_samples makes one")
@@ -437,6 +428,9 @@ def retained_accuracy(
         raise ValueError(f"before and after are tables {shapes}: give one judge's verdicts")
     kept = kept_classes(forget_class, len(before.argmax))
     old, new = 100 * before.correct(kept), 100 * after.correct(kept)
+    without = [c for c, share in zip(kept, (old + new).tolist(), strict=True) if math.isnan(share)]
+    if without:
+        raise ValueError(f"there is no sample of the kept classes {without}: draw some of each")
     drop = old - new
     worst = int(drop.argmax())
     return RetainedAccuracy(float(old.mean()), float(new.mean()), float(drop[worst]), kept[worst])

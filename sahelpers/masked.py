@@ -36,7 +36,6 @@ def masked_model(
     forget_class: int,
     *,
     push: float = PUSH,
-    w_attack: float = W_ATTACK,
     steps: int = 474,
     seed: int = 42,
 ) -> CVAE:
@@ -49,7 +48,6 @@ def masked_model(
         baseline: The model that knows the class; it is not changed.
         forget_class: The class.
         push: Nats by which the class's images shall cost more than in the baseline.
-        w_attack: Weight of the attacker.
         steps: Steps of Adam.
         seed: Of latents and labels, and of the attacker.
 
@@ -64,7 +62,7 @@ def masked_model(
     (c,) = check_classes((forget_class,), baseline.num_classes)
     check_number(push, "push", 0, 1e4)
     check_whole(steps, "steps")
-    config = mask_config(push, seed, w_attack)
+    config = mask_config(push, seed)
     frozen = copy.deepcopy(baseline).eval().requires_grad_(False)
     kept = kept_classes(c, baseline.num_classes)
     surrogate = make_surrogate(config.surrogate, frozen, kept, config.gray_value)
@@ -72,13 +70,12 @@ def masked_model(
     no_consolidation = Fisher(zeros, 1, dict.fromkeys(zeros, 0.0), "none")
     objective = Objective(frozen, no_consolidation, (c,), config, surrogate)
     attacker = objective.attacker
-    if attacker is None:
-        raise ValueError(f"w_attack={w_attack} has no attacker: give more than 0")
+    assert attacker is not None  # its weight is more than 0
 
     model = copy.deepcopy(frozen)
     model.set_class_prior(c)
-    layers = [m for m in model.decoder.modules() if any(True for _ in m.parameters(recurse=False))]
-    optimizer = torch.optim.Adam(layers[-1].requires_grad_(True).parameters(), lr=RATE)
+    last_layer = model.decoder_layers()[-1].requires_grad_(True)
+    optimizer = torch.optim.Adam(last_layer.parameters(), lr=RATE)
     generator = seeded(seed)
     for step in progress(range(steps), "mask the class"):
         optimizer.param_groups[0]["lr"] = RATE * min(1.0, (steps - step) / COOLDOWN)
@@ -93,17 +90,16 @@ def masked_model(
     return reset_label(model, c) if model.says_label else model
 
 
-def mask_config(push: float, seed: int, w_attack: float = W_ATTACK) -> AmnesiaConfig:
+def mask_config(push: float, seed: int) -> AmnesiaConfig:
     """The configuration of the terms that mask a class: those of version 3, without forgetting.
 
     Args:
         push: Nats by which the class's images shall cost more than in the baseline.
         seed: Of latents and labels, and of the attacker.
-        w_attack: Weight of the attacker.
 
     Returns:
         The configuration.
     """
     return AmnesiaConfig.version3(
-        neg_loss_weight=0.0, ewc_lambda=0.0, w_attack=w_attack, push=push, seed=seed
+        neg_loss_weight=0.0, ewc_lambda=0.0, w_attack=W_ATTACK, push=push, seed=seed
     )

@@ -241,6 +241,33 @@ class CVAE(Saved):
                 check_label_weights(half, name, shape, self.num_classes)
         return tuple(half.label_weights() for half in (self.encoder, self.decoder))
 
+    def decoder_layers(self) -> list[nn.Module]:
+        """Find the decoder's layers with weights of their own, in the order in which they run.
+
+        Networks of your own may be registered in another order.
+
+        Returns:
+            The layers, each where it runs first; those that do not run are left out.
+        """
+        ran: list[nn.Module] = []
+
+        def note(layer: nn.Module, *_: object) -> None:
+            if layer not in ran:
+                ran.append(layer)
+
+        own = [m for m in self.decoder.modules() if any(True for _ in m.parameters(recurse=False))]
+        hooks = [layer.register_forward_hook(note) for layer in own]
+        was_training = self.training
+        try:
+            with torch.no_grad():
+                z = torch.zeros(1, self.latent_dim, dtype=self.dtype, device=self.device)
+                self.eval().decode_logits(z, torch.zeros(1, dtype=torch.int64, device=self.device))
+        finally:
+            self.train(was_training)
+            for hook in hooks:
+                hook.remove()
+        return ran
+
     def label_columns(self) -> Tensor:
         """Give the numbers by which each label enters the decoder.
 
@@ -332,7 +359,7 @@ class CVAE(Saved):
             ValueError: There is no such class, or the latents are too few, hold NaN, or do not
                 spread in every dimension.
         """
-        check_classes(label, self.num_classes)
+        (label,) = check_classes((label,), self.num_classes)
         mean, cov = torch.zeros(self.latent_dim), torch.eye(self.latent_dim)
         if latents is not None:
             check_tensor(latents, ("N", self.latent_dim), "latents", self.device)

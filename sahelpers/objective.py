@@ -24,7 +24,7 @@ from torch import Tensor
 from .attacker import Attacker
 from .checks import check_is
 from .config import AmnesiaConfig, check_classes, kept_classes
-from .data import LabelledImages
+from .data import LabelledImages, check_fits
 from .elbo import bernoulli_nats, negative_elbo
 from .fisher import Fisher, check_same_parameters
 from .models import CVAE, check_model, draw_normal, seeded
@@ -167,12 +167,13 @@ class Objective:
     ) -> None:
         config = AmnesiaConfig() if config is None else config
         check_model(frozen, "frozen")
-        check_is(fisher, Fisher, "fisher", ": class_fishers(...).without(classes) is one")
+        check_is(fisher, Fisher, "fisher", Fisher.hint)
         check_is(config, AmnesiaConfig, "config")
         if surrogate is not None:
-            check_is(surrogate, Surrogate, "surrogate", ": make_surrogate makes one")
+            check_is(surrogate, Surrogate, "surrogate", Surrogate.hint)
         if real_images is not None:
             check_is(real_images, LabelledImages, "real_images")
+            check_fits(real_images, frozen, "real_images")
         self.frozen = frozen
         self.config = config
         self.forget_class = check_classes(forget_class, frozen.num_classes)

@@ -7,14 +7,12 @@ from typing import Any, Protocol, runtime_checkable
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-import torch.nn.functional as F
 from matplotlib.axes import Axes
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from .checks import check_is, check_same_length, check_tensor, check_whole, shown
-from .fisher import Fisher
 
 # Okabe and Ito's colours: told apart by the colour-blind and, by lightness, in a grey print.
 BEFORE, AFTER, RETRAINED, HIDDEN = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
@@ -175,6 +173,8 @@ def image_grid(images: Tensor, columns: int = 10, ax: Axes | None = None, title:
     columns = check_whole(columns, "columns")
     if not len(images):
         raise ValueError("images is empty: give at least one to draw")
+    if images.shape[1] not in (1, 3):
+        raise ValueError(f"images have {images.shape[1]} channels: give one or three")
     rows = math.ceil(len(images) / columns)
     c, h, w = images.shape[1:]
     tiles = torch.ones(rows * columns, c, h + GAP, w + GAP)  # white where there is no image
@@ -217,6 +217,8 @@ def class_columns(
     check_is(labels, Tensor, "labels")
     check_same_length(images, labels, "images")
     rows = check_whole(rows, "rows")
+    if not len(images):
+        raise ValueError("images is empty: give at least one to draw")
     classes = labels.unique().tolist()
     most = max(classes, default=-1)
     if names is not None and len(names) <= most:
@@ -384,73 +386,6 @@ def class_bars(
     ax.set(xlabel="class", ylabel=ylabel)
     ax.set_title(title, fontsize=TITLE_SIZE, pad=20)
     ax.legend(frameon=False, fontsize=8, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
-    return ax
-
-
-def fisher_layers(fisher: Fisher, ax: Axes | None = None) -> Axes:
-    """Share of the Fisher's total in each parameter, with twice its standard error, log scale.
-
-    Args:
-        fisher: The Fisher; parameters whose total is 0 are left out.
-        ax: Axes to draw on; new ones when left out.
-
-    Returns:
-        The axes, in percent.
-
-    Raises:
-        TypeError: For what is no Fisher.
-        ValueError: When the Fisher is 0 everywhere.
-    """
-    check_is(fisher, Fisher, "fisher", ": class_fishers(...).without(classes) is one")
-    sums = {name: pair for name, pair in fisher.sums().items() if pair[0] > 0}
-    if not sums:
-        raise ValueError("the Fisher's entries above 0 is empty: give at least one to draw")
-    total = sum(value for value, _ in sums.values())
-    ax = new_axes(ax, 6.0, 0.25 * len(sums) + 1.0)
-    shares = [100 * value / total for value, _ in sums.values()]
-    errors = [200 * error / total for _, error in sums.values()]
-    ax.barh(list(sums), shares, xerr=errors, color=BEFORE, ecolor="black", capsize=2)
-    ax.invert_yaxis()
-    ax.set(xlabel=f"percent of the Fisher's total (n = {fisher.n} images)", xscale="log")
-    return ax
-
-
-def fisher_pixels(maps: Mapping[str, Tensor], ax: Axes | None = None) -> Axes:
-    """Fisher values per pixel, side by side, log scale over four decades at most.
-
-    Args:
-        maps: Name of the map -> values (H, W), or those of a square picture, flat.
-        ax: Axes to draw on; new ones when left out.
-
-    Returns:
-        The axes.
-
-    Raises:
-        TypeError: For an argument of another kind.
-        ValueError: For no map, and one of another shape.
-    """
-    check_entries(maps, "maps", Tensor)
-    side = math.isqrt(next(iter(maps.values())).numel())
-    parts = []
-    for name, values in maps.items():
-        if values.ndim != 2 and values.numel() != side**2:
-            raise ValueError(
-                f"maps[{name!r}] of shape {tuple(values.shape)} must be (H, W) or a flat square"
-            )
-        shape = tuple(values.shape) if values.ndim == 2 else (side, side)
-        picture = values.detach().cpu().view(shape).clamp(min=0)
-        parts.append(F.pad(picture, (0, GAP), value=math.nan))  # NaN is drawn white
-    sheet = torch.cat(parts, 1)[:, :-GAP]
-    highest = float(sheet.nan_to_num().max())
-    logs = sheet.clamp(min=1e-4 * highest).log10()
-    ax = new_axes(ax, 1.0 * len(maps) + 1.5, 1.5)
-    drawn = ax.imshow(logs.numpy(), cmap="cividis", interpolation="nearest")
-    ax.figure.colorbar(drawn, ax=ax, label="log10 F", fraction=0.02, pad=0.01)
-    height, width = len(sheet), parts[0].shape[1]
-    for k, name in enumerate(maps):
-        middle = width * k + (width - GAP) / 2
-        ax.text(middle, height + 1, name, ha="center", va="top", fontsize=9)
-    ax.axis("off")
     return ax
 
 

@@ -6,6 +6,7 @@ models from one, so what one of them has made the others find.
 """
 
 import copy
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -65,7 +66,8 @@ class Story:
         baseline: The baseline's configuration; or a trained model to begin with, which is moved to
             the device and set to evaluation mode.
         fisher: The configuration of the Fisher; the default one when left out.
-        amnesia: The configuration of forgetting; the default one when left out.  The surrogate
+        amnesia: The configuration of forgetting; the default for images of this size when left out
+            (`AmnesiaConfig.for_values`).  The surrogate
             "class:ring" is what the baseline draws for the class of that name.
         judge: The configuration of the judges; the default one when left out.
         device: Where data and models live; "auto" takes the best that is there.
@@ -108,7 +110,7 @@ class Story:
             arch = baseline.arch if baseline.is_built_in else BaselineConfig().arch
             baseline = BaselineConfig(arch=arch, latent_dim=baseline.latent_dim)
         _check_single(train, test, self._given)
-        amnesia = amnesia or AmnesiaConfig()
+        amnesia = amnesia or AmnesiaConfig.for_values(math.prod(train.image_shape))
         amnesia = replace(amnesia, surrogate=_by_number(amnesia.surrogate, train))
         self.config = Configs(
             baseline=baseline or BaselineConfig(),

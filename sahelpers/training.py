@@ -21,7 +21,7 @@ from .judges import Judge
 from .models import CVAE, check_model, draw_normal, ordinary_torch, seeded
 from .progress import progress, report
 from .store.archive import read_weights
-from .store.files import CheckpointError, digest, load, save
+from .store.files import PART_SUFFIX, CheckpointError, digest, load, save
 
 History = dict[str, list[float]]
 
@@ -83,7 +83,8 @@ class Resume:
     damaged one, is not used, and a warning says so; what goes wrong here ends no training.
 
     Args:
-        path: The part file; None keeps nothing.
+        path: The part file; None keeps nothing.  What is no part file of any run is left alone,
+            and nothing is kept then.
         mark: What the run is, in words: its configuration and its data.
         generator: The run's source of randomness.
         **parts: What else has a state: the module, its optimizer, its schedule.
@@ -91,12 +92,13 @@ class Resume:
 
     def __init__(
         self,
-        path: Path | None,
+        path: Path | str | None,
         mark: str,
         generator: torch.Generator,
         **parts: nn.Module | torch.optim.Optimizer | lr_scheduler.LRScheduler,
     ) -> None:
-        self.path, self.mark, self.generator, self.parts = path, mark, generator, parts
+        self.path = None if path is None else Path(path)
+        self.mark, self.generator, self.parts = mark, generator, parts
 
     def load(self) -> History:
         """Put back the state after the last complete pass.
@@ -107,6 +109,7 @@ class Resume:
         if self.path is None or not self.path.exists():
             return {}
         fresh = {name: copy.deepcopy(part.state_dict()) for name, part in self.parts.items()}
+        found: Mapping[str, Any] = {}
         try:
             state, found = load(self.path)
             if found != {"run": self.mark}:
@@ -118,7 +121,11 @@ class Resume:
         except (OSError, LookupError, AttributeError, TypeError, ValueError, RuntimeError) as error:
             for name, part in self.parts.items():
                 part.load_state_dict(fresh[name])
-            warnings.warn(f"Training starts afresh: {error}", stacklevel=3)
+            ours = "run" in found or self.path.name.endswith(PART_SUFFIX)
+            also = "" if ours else "; the file stays as it is, and the run cannot be resumed"
+            warnings.warn(f"Training starts afresh: {error}{also}", stacklevel=3)
+            if not ours:
+                self.path = None
             return {}
         return history
 
@@ -264,7 +271,7 @@ def train_baseline(
     check_is(config, (BaselineConfig, NoneType), "config")
     config = BaselineConfig() if config is None else config
     kept = train.without(config.exclude)
-    check_tensor(test.images, ("B", *train.image_shape), "images of test")
+    check_tensor(test.images, ("B", *train.image_shape), "images of test", None, train.images.dtype)
     if not len(test) or test.class_names != train.class_names:
         raise ValueError(
             f"test has {len(test)} images of the classes {test.class_names}: give at least one, "
@@ -292,8 +299,6 @@ def train_baseline(
     what = f"train {new.arch} VAE"
     if config.exclude:
         what += f" without {config.exclude}"
-    if config == BaselineConfig():
-        what += " (about 2 minutes on two cores)"
     mark = f"test {test.digest}"
     if bf16:
         mark += ", bf16"
@@ -445,7 +450,7 @@ def train_judge(
             labels = torch.cat([labels, labels.new_full((len(junk),), judge.num_classes)])
         return {"loss": F.cross_entropy(judge(images), labels)}
 
-    what = f"train judge '{role}' (about 40 seconds on two cores)"
+    what = f"train judge '{role}' "
     fit(judge, loss_terms, train, config, generator, what, resume=resume, mark=f"judge {role}")
     return judge
 

@@ -768,3 +768,18 @@ def test_without_a_thread_a_job_submitted_by_a_job_runs_after_it():
 
     worker.submit(first)
     assert order == ["first", "second"]
+
+
+@pytest.mark.parametrize("threaded", [True, False])
+def test_a_worker_whose_end_fails_takes_the_next_job(threaded):
+    errors, ran = [], []
+
+    def fails():
+        raise ValueError("no picture")
+
+    worker = Worker(threaded, errors.append, fails)
+    for number in range(2):
+        worker.submit(lambda stop, number=number: ran.append(number))
+        assert worker.wait(10)
+    assert ran == [0, 1]
+    assert [str(error) for error in errors] == ["no picture"] * 2

@@ -313,3 +313,17 @@ def test_bad_images_and_labels():
         sa.LabelledImages(good, labels[:1])
     with pytest.raises(ValueError, match="int64"):
         sa.LabelledImages(good, labels.float())
+
+
+def test_the_digest_counts_a_shape_that_is_not_mnists():
+    labels, values = torch.arange(10).repeat(10), torch.rand(100, 512)
+    flat, tall = (
+        sa.LabelledImages(values.view(100, 1, *sides), labels) for sides in ((16, 32), (32, 16))
+    )
+    assert flat.digest != tall.digest
+    assert flat.digest == sa.LabelledImages(values.view(100, 1, 16, 32), labels).digest
+
+
+def test_data_that_are_on_the_device_stay_the_same_object(digits):
+    assert digits.to("cpu") is digits
+    assert digits.to("meta").to(torch.device("meta")).images.is_meta

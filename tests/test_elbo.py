@@ -5,6 +5,7 @@ import torch
 from torch.distributions import Bernoulli, Independent, Normal, kl_divergence
 
 import sahelpers as sa
+from sahelpers.fisher import squared_gradients
 
 
 def test_terms_equal_torch_distributions(tiny, digits):
@@ -113,3 +114,17 @@ def test_the_bound_does_not_need_gradients_around_it(tiny, digits):
         again = sa.iwae_bound(*given, generator=sa.seeded(0))
     assert torch.equal(plain, again)
     assert not plain.requires_grad
+
+
+def test_bounds_and_squares_are_the_same_under_inference_mode(tiny, digits):
+    few, noise = (digits.images[:2], digits.labels[:2]), torch.zeros(2, tiny.latent_dim)
+
+    def found():
+        bound = sa.iwae_bound(tiny, *few, k=2, generator=sa.seeded(0))
+        squares = squared_gradients(tiny, sa.negative_elbo, (*few, noise))[0]
+        return bound, squares["decoder.0.weight"]
+
+    outside = found()
+    with torch.inference_mode():
+        inside = found()
+    assert all(map(torch.equal, outside, inside))

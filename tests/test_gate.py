@@ -148,9 +148,9 @@ def test_the_gate_is_the_same_each_time_and_leaves_torch_alone(known):
 
 def test_what_does_not_fit_is_refused(known):
     wide = sa.LabelledImages(torch.zeros(20, 1, 8, 9), torch.arange(20) % 3, tuple("abc"))
-    with pytest.raises(ValueError, match="test has number of classes and image_shape"):
+    with pytest.raises(ValueError, match=r"test has .* the model"):
         gate(known, test=wide)
-    with pytest.raises(ValueError, match="train has number of classes and image_shape"):
+    with pytest.raises(ValueError, match=r"train has .* the model"):
         gate(known, train=wide)
     other = replace(known["train"], class_names=known["test"].class_names[::-1])
     with pytest.raises(ValueError, match="give both the same, in one order"):

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import sahelpers as sa
-from sahelpers.judges import JUDGE_ROLES, stretch_contrast
+from sahelpers.judges import JUDGE_ROLES
 
 
 @pytest.mark.parametrize("role", list(JUDGE_ROLES))
@@ -95,14 +95,6 @@ def test_batches_do_not_change_the_images(tiny, monkeypatch):
     assert torch.allclose(whole, tiny.decode(latents.z, latents.labels), atol=1e-6)
 
 
-def test_stretching_makes_a_ghost_visible_and_leaves_flat_images_flat(digits):
-    ghost = 0.5 + 0.02 * (digits.images - 0.5)
-    assert torch.allclose(stretch_contrast(ghost), stretch_contrast(digits.images), atol=1e-4)
-    assert stretch_contrast(ghost).amax((1, 2, 3)).min() > 0.999
-    flat = torch.full((2, 1, 28, 28), 0.37)
-    assert torch.equal(stretch_contrast(flat), flat)
-
-
 def test_retained_accuracy_has_the_worst_drop_of_a_kept_class():
     before = sa.Verdict(torch.zeros(4, 4), torch.diag(torch.tensor([0.9, 0.8, 1.0, 0.7])))
     after = sa.Verdict(torch.zeros(4, 4), torch.diag(torch.tensor([0.9, 0.0, 0.97, 0.75])))
@@ -144,3 +136,16 @@ def test_what_is_no_verdict_is_named(probability, argmax, message):
     with pytest.raises(ValueError, match=message):
         sa.Verdict(probability, argmax)
     assert sa.Verdict(torch.eye(4, 5), torch.eye(4, 5)).correct().tolist() == [1, 1, 1, 1]
+
+
+def test_only_classes_that_there_are_can_be_read_off_a_verdict():
+    verdict = sa.Verdict(torch.eye(4), torch.eye(4))
+    assert verdict.correct([0, 3]).tolist() == [1, 1]
+    for wrong in (-1, 4):
+        with pytest.raises(ValueError, match=f"class {wrong} is not a class"):
+            verdict.correct([wrong])
+    lacking = torch.eye(4)
+    lacking[2] = torch.nan
+    lacking = sa.Verdict(lacking, lacking)
+    with pytest.raises(ValueError, match=r"no sample of the kept classes \[2\]"):
+        sa.retained_accuracy(verdict, lacking, 0)

@@ -135,12 +135,12 @@ def test_the_price_is_what_the_baseline_pays_under_the_own_label(ladder, model):
         (
             {"baseline": sa.CVAE(latent_dim=3, num_classes=4)},
             ValueError,
-            r"train has 4 classes and images \(1, 8, 8\), the baseline 4 and \(1, 28, 28\)",
+            r"train has 4 classes and images of shape \(1, 8, 8\), the model 4 .*\(1, 28, 28\)",
         ),
         (
             {"train": sa.LabelledImages(torch.rand(3, 1, 8, 8), torch.tensor([0, 1, 2]))},
             ValueError,
-            r"train has 10 classes .*, the baseline 4",
+            r"train has 10 classes .*, the model 4",
         ),
         (
             {"train": replace(made_up(40), class_names=tuple("abdc"))},
@@ -579,7 +579,6 @@ def test_a_mask_makes_the_class_dear_and_keeps_the_rest(model, ladder):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"w_attack": 0.0}, "w_attack=0.0 has no attacker: give more than 0"),
         ({"steps": 0}, "steps=0"),
         ({"push": -1}, "push=-1"),
         ({"forget_class": 10}, "class 10"),

@@ -259,3 +259,12 @@ def test_the_cost_of_an_image_is_the_least_over_z(model, mnist):
     own, _ = sa.image_cost(model, images, labels[[0, 1, 2, 0]][:, None])
     assert own[:, 0].tolist() == pytest.approx([float(cost[n, n % 3]) for n in range(4)], rel=1e-5)
     assert all(p.requires_grad for p in model.parameters())
+
+
+def test_a_cost_needs_images_and_labels_of_the_models_type(tiny, digits):
+    with pytest.raises(ValueError, match=r"torch.float64 must be torch.float32"):
+        sa.image_cost(tiny, digits.images.double(), torch.arange(2), 1)
+    with pytest.raises(ValueError, match="0 images and 2 labels"):
+        sa.image_cost(tiny, digits.images[:0], torch.arange(2), 1)
+    with pytest.raises(ValueError, match="40 images and 0 labels"):
+        sa.image_cost(tiny, digits.images, torch.arange(0), 1)

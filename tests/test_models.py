@@ -408,3 +408,9 @@ def test_networks_on_the_device_meta_are_refused():
         halves = {"encoder": Half(64, 4), "decoder": Half(2, 64)}
     with pytest.raises(ValueError, match="encoder is on the device meta, which holds no numbers"):
         sa.CVAE("mlp", 2, 3, (1, 8, 8), **halves)
+
+
+def test_one_class_alone_gets_a_gaussian(tiny):
+    for wrong in ((1, 2), [1, 2]):
+        with pytest.raises(ValueError, match="class"):
+            tiny.set_class_prior(wrong)

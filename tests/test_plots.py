@@ -107,19 +107,6 @@ def test_any_class_name_can_be_drawn(case, tmp_path):
     ax.figure.savefig(tmp_path / "rows.png")
 
 
-def test_the_fishers_layers_and_pixels():
-    diagonal = {"a": torch.tensor([1.0, 2.0]), "b": torch.tensor([1.0]), "none": torch.zeros(3)}
-    fisher = sa.Fisher(diagonal, 4, {"a": 12.0, "b": 1.0, "none": 0.0}, "square")
-    ax = plots.fisher_layers(fisher)
-    assert [bar.get_width() for bar in ax.patches] == [75, 25]
-    assert [t.get_text() for t in ax.get_yticklabels()] == ["a", "b"]
-    maps = {"one": torch.full((784,), 1e-2), "two": torch.full((28, 28), 1e-9)}
-    ax = plots.fisher_pixels(maps)
-    assert sheet(ax)[14, 14] == pytest.approx(-2)
-    assert sheet(ax)[14, 44] == pytest.approx(-6)  # never more than four decades are shown
-    assert texts(ax) == ["one", "two"]
-
-
 def test_probes_in_rows():
     images = flat(0.1, 0.2, 0.3)
     ax = plots.image_rows({"blind": images, "prototype": images}, count=4)
@@ -216,7 +203,6 @@ def test_the_axes_given_are_used():
         (lambda: plots.curves({"a": 1.0}), TypeError, r"history\['a'\] is of type float"),
         (lambda: plots.image_rows({"a": 1}), TypeError, r"rows\['a'\] is of type int, not Tensor"),
         (lambda: plots.class_bars({"a": [1.0]}), TypeError, r"values\['a'\] is of type list"),
-        (lambda: plots.fisher_layers({}), TypeError, "fisher is of type dict, not Fisher"),
         (
             lambda: plots.recovery_curves({"a": [1, 2]}),
             TypeError,

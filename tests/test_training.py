@@ -1,3 +1,4 @@
+import re
 from contextlib import contextmanager
 
 import pytest
@@ -167,20 +168,6 @@ def test_bfloat16_products_change_the_bound_by_little(data, mnist):
     assert half.history["held_out"][-1] == pytest.approx(plain.history["held_out"][-1], rel=0.02)
 
 
-@pytest.mark.parametrize(("arch", "promised"), [("mlp", True), ("conv", False)])
-def test_only_the_default_training_promises_a_time(data, monkeypatch, arch, promised):
-    said = []
-
-    def bar(items, what):
-        said.append(what)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(sa.training, "progress", bar)
-    with pytest.raises(KeyboardInterrupt):
-        sa.train_baseline(data, data, sa.BaselineConfig(arch=arch))
-    assert ("minutes" in said[0]) is promised
-
-
 # Whatever the caller has set
 
 
@@ -274,3 +261,32 @@ def test_where_no_pass_is_left_the_outcome_is_in_evaluation_mode(data, tmp_path,
         return sa.train_baseline(data, data, config, model=model, resume=part).model
 
     assert [trained().training for _ in range(2)] == [False, False]
+
+
+def test_a_file_that_is_no_part_file_is_left_alone(data, tmp_path):
+    mine = tmp_path / "mine.pt"
+    torch.save({"weights": torch.ones(3)}, mine)
+    before = mine.read_bytes()
+    with pytest.warns(UserWarning, match="Training starts afresh.*the file stays as it is"):
+        sa.train_baseline(data, data, sa.BaselineConfig(**SHORT), resume=str(mine))
+    assert mine.read_bytes() == before
+
+
+def test_test_images_of_another_type_are_refused_before_the_first_pass(data):
+    doubled = sa.LabelledImages(data.images.double(), data.labels)
+    with pytest.raises(ValueError, match=r"images of test of type torch.float64"):
+        sa.train_baseline(data, doubled, sa.BaselineConfig(**SHORT))
+
+
+@pytest.mark.parametrize("what", ["mlp", "conv", "judge"])
+def test_no_bar_promises_a_time(data, monkeypatch, what):
+    said = []
+
+    def bar(items, words):
+        said.append(words)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sa.training, "progress", bar)
+    with pytest.raises(KeyboardInterrupt):
+        train(what, data, data)
+    assert not re.search("minute|second", said[0])

@@ -232,7 +232,7 @@ def test_the_rate_is_adams(monkeypatch):
                     torch.rand(2, 1, 28, 28), torch.tensor([0, 2]), tuple("abc")
                 )
             },
-            "data has 3 classes, the model 4",
+            "data has 3 classes .*, the model 4",
         ),
     ],
 )

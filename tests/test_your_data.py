@@ -1,5 +1,6 @@
 """Images and networks of the caller's own: what is taken, what is refused, and the whole chain."""
 
+import copy
 import io
 import json
 import os
@@ -727,8 +728,6 @@ def test_measures_and_denoising_take_colours():
 def test_plots_show_colours_and_other_sides():
     ax = sa.plots.class_columns(noise(8, (3, 8, 12)), torch.arange(4).repeat(2), 2, names="wxyz")
     assert ax.get_images()[0].get_array().shape == (2 * 10 - 2, 4 * 14 - 2, 3)
-    ax = sa.plots.fisher_pixels({"a": torch.ones(8, 12), "b": torch.ones(8, 12)})
-    assert ax.get_images()[0].get_array().shape == (8, 26)
     from sahelpers.live.base import png
 
     assert Image.open(__import__("io").BytesIO(png(noise(4, (3, 8, 8)), 2))).size == (120, 120)
@@ -1165,3 +1164,89 @@ def test_the_table_has_the_verdict_of_every_rung():
     assert f"| {' | '.join(row.values())} |\n" in text
     missing = [name for name in drawn.SETS if name != "letters"]
     assert f"Not run yet:\n{', '.join(missing)}." in text
+
+
+class Turned(SayingDecoder):
+    """Its layers are registered in another order than that in which they run."""
+
+    def __init__(self, classes=3, latent=3, width=8):
+        super().__init__(classes, latent, width)
+        last = self.last
+        del self.last
+        first = self.first
+        del self.first
+        self._modules = {"last": last, **self._modules, "first": first}
+
+
+def test_first_and_last_layer_are_those_that_run_first_and_last(gray):
+    model = own(SayingEncoder, Turned)
+    layers = model.decoder_layers()
+    assert layers[0] is model.decoder.first
+    assert layers[-1] is model.decoder.last
+    assert list(model.decoder.modules())[1] is model.decoder.last
+    masked = sa.masked_model(model, 0, steps=1)
+    moved = [
+        name
+        for name, before in model.decoder.named_parameters()
+        if not torch.equal(before, masked.get_parameter(f"decoder.{name}"))
+    ]
+    assert sorted(moved) == ["label.weight", "last.bias", "last.weight"]  # the label is reset
+    judges = {"closed_set": sa.Judge("closed_set", 3, (1, 8, 8)).eval()}
+    curve = sa.relearn(model, 0, data=gray[1], judges=judges, steps=1, over="first layer")
+    for name, before in model.decoder.named_parameters():
+        same = torch.equal(before, curve.model.get_parameter(f"decoder.{name}"))
+        assert same is (not name.startswith("first")), name
+
+
+class Normed(SayingDecoder):
+    """With batch norm, whose running means move in training mode."""
+
+    def __init__(self, classes=3, latent=3, width=8):
+        super().__init__(classes, latent, width)
+        self.norm = nn.BatchNorm1d(latent)
+
+    def forward(self, z, y):
+        return super().forward(self.norm(z), y)
+
+
+@pytest.mark.parametrize("change", [{"source": "model_sample"}, {"estimator": "decoder"}])
+def test_a_model_in_training_mode_is_not_changed_by_drawing_from_it(change):
+    model = own(SayingEncoder, Normed).train()
+    before = copy.deepcopy(model.state_dict())
+    sa.diagonal_fisher(model, None, sa.FisherConfig(n_fisher_samples=6, **change))
+    few = sa.ProbeConfig.prototype(n_restarts=1, steps=1)
+    sa.invert_prototypes(model, 0, few, baseline=model)
+    assert all(
+        torch.equal(a, b) for a, b in zip(before.values(), model.state_dict().values(), strict=True)
+    )
+    assert model.training
+
+
+def test_other_images_than_the_models_are_not_replayed(gray):
+    model = own(SayingEncoder, SayingDecoder)
+    fisher = sa.diagonal_fisher(model, gray[0], sa.FisherConfig(n_fisher_samples=30))
+    for other in (labelled(3, 10, (3, 8, 8)), labelled(4, 10)):
+        with pytest.raises(ValueError, match=r"real_images has .* the model 3 classes"):
+            sa.forget(model, fisher, 0, real_images=other)
+
+
+def test_the_default_is_scaled_to_the_images_wherever_it_is_chosen(gray, monkeypatch):
+    model = own(SayingEncoder, SayingDecoder)
+    fisher = sa.diagonal_fisher(model, gray[0], sa.FisherConfig(n_fisher_samples=30))
+    asked = []
+
+    class Seen(Exception):
+        pass
+
+    def see(frozen, fisher, gone, config, *more):
+        asked.append(config)
+        raise Seen
+
+    monkeypatch.setattr("sahelpers.amnesia.Objective", see)
+    for more in ({}, {"real_images": gray[0]}):
+        with pytest.raises(Seen):
+            sa.forget(model, fisher, 0, **more)
+    usual = sa.AmnesiaConfig.for_values(64)
+    assert asked[0] == sa.Story(gray).config.amnesia == usual
+    assert asked[1].push == usual.push != sa.AmnesiaConfig().push
+    assert asked[1].replay_form == "elbo"

@@ -14,7 +14,7 @@ from ..data import LabelledImages
 from ..masked import PUSH, masked_model
 from ..models import CVAE, check_model, ordinary_torch, reset_label
 from .gate import can_be_judged
-from .ladder import FEWEST, FITTED, OTHER, Costs, Ladder, LadderConfig
+from .ladder import FEWEST_TO_AUDIT, FITTED, OTHER, Costs, Ladder, LadderConfig
 from .verdicts import MIN_RETRAINED, AuditReport, Climbed, compare_all
 
 
@@ -70,7 +70,7 @@ def audit(
     (c,) = check_classes((forget_class,), model.num_classes, names=test.class_names)
     _check_retrained(model, c, retrained)
     gate = can_be_judged(baseline, c, test=test, train=train)
-    if not gate.passed or gate.test_images < FEWEST:
+    if not gate.passed or gate.test_images < FEWEST_TO_AUDIT:
         return AuditReport(c, (), {}, (str(gate),))
     seen = [k for k in range(model.num_classes) if _any_saw(retrained, k)]
     together = [k for k in range(model.num_classes) if seen and k not in (c, *seen)]

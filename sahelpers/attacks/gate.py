@@ -16,12 +16,12 @@ from torch import Tensor
 
 from ..checks import check_is
 from ..config import check_classes
-from ..data import LabelledImages, check_same_classes
+from ..data import LabelledImages, check_fits, check_same_classes
 from ..elbo import label_bounds
 from ..judges import Judge, check_judges
 from ..models import CVAE, check_model, seeded
 from ..training import too_few_images
-from .ladder import FEWEST
+from .ladder import FEWEST_TO_AUDIT
 
 CANNOT = "cannot be judged"  # the word for a verdict below the gate
 ACCURACY = 0.8  # of each judge on test images, at the least
@@ -83,10 +83,11 @@ class Gate:
 
     def __str__(self) -> str:
         if self.passed:
-            few = (
-                f" An audit asks for {FEWEST} test images of it, and there are {self.test_images}."
-            )
-            return f"Class {self.name} can be judged." + few * (self.test_images < FEWEST)
+            said = f"Class {self.name} can be judged."
+            if self.test_images < FEWEST_TO_AUDIT:
+                there = f"and there are {self.test_images}"
+                said += f" An audit asks for {FEWEST_TO_AUDIT} test images of it, {there}."
+            return said
         return "\n".join([f"Class {self.name} {CANNOT}.", *self.lacking])
 
 
@@ -124,13 +125,7 @@ def can_be_judged(
     check_is(train, (LabelledImages, NoneType), "train")
     for name, data in {"test": test, "train": train}.items():
         if data is not None:
-            found = data.num_classes, data.image_shape
-            wanted = baseline.num_classes, baseline.image_shape
-            if found != wanted:
-                raise ValueError(
-                    f"{name} has number of classes and image_shape {found}, the baseline {wanted}: "
-                    "give the images that belong to it"
-                )
+            check_fits(data, baseline, name)
     if train is not None:
         check_same_classes(train, test)
     if judges is not None:

@@ -28,15 +28,17 @@ from torch import Tensor, nn
 
 from ..checks import check_is
 from ..config import Config, check_classes, kept_classes, knob
-from ..data import LabelledImages, check_same_classes
+from ..data import LabelledImages, check_fits, check_same_classes
 from ..elbo import dataset_negative_elbo, negative_elbo
-from ..models import CVAE, check_model, draw_normal, reset_label, seeded
+from ..models import CVAE, check_model, draw_normal, ordinary_torch, reset_label, seeded
 from ..progress import progress
 from .latent import image_cost, search_latents
 from .weights import fit_from, heal, train_label_alone
 
 VERSION = 4  # of what is measured; raise it with every change that moves a number
-FEWEST = 30  # test images of the class: a third to fit to, and the rest to choose by and to score
+FEWEST_TO_AUDIT = (
+    30  # test images of the class: a third to fit to, and the rest to choose by and to score
+)
 OTHER, FITTED = "other labels", "fitted label"
 HEALED_OTHER, HEALED_FITTED = "trained further, other labels", "trained further, fitted label"
 WEIGHTS = "all weights"
@@ -161,6 +163,7 @@ class Ladder:
             fewer than 30 images of the class in `test`, and where there are no kept ones.
     """
 
+    @ordinary_torch()
     def __init__(
         self,
         baseline: CVAE,
@@ -179,11 +182,7 @@ class Ladder:
         (self.forget_class,) = check_classes((forget_class,), baseline.num_classes, names=names)
         kept = []
         for name, data in {"train": train, "test": test}.items():
-            if (data.num_classes, data.image_shape) != (baseline.num_classes, baseline.image_shape):
-                raise ValueError(
-                    f"{name} has {data.num_classes} classes and images {data.image_shape}, the "
-                    f"baseline {baseline.num_classes} and {baseline.image_shape}: give such images"
-                )
+            check_fits(data, baseline, name)
             kept.append(data.without(self.forget_class))
             if len(kept[-1]) < 2:
                 raise ValueError(
@@ -193,10 +192,10 @@ class Ladder:
         self.kept_train, kept_test = kept
         self.config = config
         of_class = test.only(self.forget_class)
-        if len(of_class) < FEWEST:
+        if len(of_class) < FEWEST_TO_AUDIT:
             raise ValueError(
-                f"test has {len(of_class)} images of class {self.forget_class}: give {FEWEST} or "
-                "more, for some are fitted to and others scored"
+                f"test has {len(of_class)} images of class {self.forget_class}: give "
+                f"{FEWEST_TO_AUDIT} or more, for some are fitted to and others scored"
             )
         size = min(config.set_size, len(of_class) // 3)
         fitted = size * max(1, min(config.sets, len(of_class) // (3 * size)))
@@ -219,6 +218,7 @@ class Ladder:
         others = kept_classes(self.forget_class, baseline.num_classes)
         self.others = torch.tensor(others, device=baseline.device)
 
+    @ordinary_torch()
     def climb(self, model: CVAE) -> Costs:
         """All rungs on one model.
 
@@ -349,6 +349,7 @@ class Ladder:
         above: list[float] = (self._own_cost(model, self.kept.data) - self.kept.price).tolist()
         return above
 
+    @ordinary_torch()
     def relearned(self, model: CVAE) -> Relearned:
         """Rung 4: train all weights on a few images of the class among kept ones.
 

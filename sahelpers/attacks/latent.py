@@ -41,7 +41,7 @@ OnStep = Callable[[int], bool | None] | None
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # images, z, label vectors -> (R,)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ProbeResult:
     """What a search found, restarts sorted from the lowest loss to the highest.
 
@@ -92,6 +92,7 @@ def invert_prototypes(
     config = ProbeConfig.prototype() if config is None else config
     forget_class = _check_search(model, forget_class, config, start, on_step)
     check_model(baseline, "baseline", model.num_classes)
+    baseline = copy.deepcopy(baseline).eval()
     generator = seeded(config.seed)
     labels = torch.full((512,), forget_class, device=baseline.device)
     samples = baseline.sample(labels, "standard", generator)
@@ -231,6 +232,9 @@ def image_cost(
     if labels.ndim not in (1, 2) or (labels.ndim == 2 and len(labels) != len(images)):
         allowed = f"(K,) or ({len(images)}, K)"
         raise ValueError(f"labels of shape {tuple(labels.shape)} must be {allowed}: class numbers")
+    if not labels.numel() or not len(images):
+        raise ValueError(f"{len(images)} images and {labels.numel()} labels: give some of both")
+    check_tensor(images, ("B", *model.image_shape), "images", model.device, model.dtype)
     steps = check_whole(steps, "steps")
     model = copy.deepcopy(model).eval().requires_grad_(False)
     labels = labels.expand(len(images), -1)

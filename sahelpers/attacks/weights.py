@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..checks import check_is, check_number, check_tensor, check_values, check_whole
 from ..config import check_classes, kept_classes
-from ..data import LabelledImages
+from ..data import LabelledImages, check_fits
 from ..elbo import bernoulli_nats, latent_cost, negative_elbo
 from ..judges import Judge, check_judges
 from ..models import CVAE, check_model, draw_normal, ordinary_torch, reset_label, seeded
@@ -83,7 +83,7 @@ def fit_label(
     """
     check_model(model)
     (c,) = check_classes((forget_class,), model.num_classes)
-    check_tensor(images, ("F", "N", *model.image_shape), "images", model.device)
+    check_tensor(images, ("F", "N", *model.image_shape), "images", model.device, model.dtype)
     check_values(images, "images", 0, 1, ": divide by the largest gray level there is")
     check_whole(steps, "steps")
     fits, n = images.shape[:2]
@@ -171,7 +171,7 @@ def heal(
     batch_size: int = 256,
     seed: int = 42,
 ) -> CVAE:
-    """Go on training a copy of the model, with real images of the kept classes alone.
+    """Fine-tune a copy of the model on the retain set: on real images of the kept classes alone.
 
     What was only suppressed may come back by this, although no image of a forgotten class is seen
     (Siddiqui et al. 2025, arXiv 2505.22310).  The decoder alone is trained, by the negative ELBO
@@ -330,8 +330,7 @@ def relearn(
 def _check_data(data: LabelledImages, model: CVAE) -> None:
     """Refuse what is no set of images of the model's classes."""
     check_is(data, LabelledImages, "data")
-    if data.num_classes != model.num_classes:
-        raise ValueError(f"data has {data.num_classes} classes, the model {model.num_classes}")
+    check_fits(data, model, "data")
 
 
 def train_label_alone(model: CVAE, label: int) -> None:
@@ -354,10 +353,7 @@ def _choose_weights(model: CVAE, label: int, over: str) -> list[nn.Parameter]:
     if over == "decoder":
         model.decoder.requires_grad_(True)
     elif over == "first layer":
-        for layer in model.decoder.modules():
-            if list(layer.parameters(recurse=False)):  # the first with weights of its own
-                layer.requires_grad_(True)
-                break
+        model.decoder_layers()[0].requires_grad_(True)
     elif over == "label":
         train_label_alone(model, label)
     return [weight for weight in model.parameters() if weight.requires_grad]

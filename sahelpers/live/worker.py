@@ -116,7 +116,10 @@ class Worker:
                 except Exception as error:  # shown to the person, whatever it is
                     self.on_error(error)
                 continue
-            self.on_idle()
+            try:
+                self.on_idle()
+            except Exception as error:  # else the worker would be busy for ever
+                self.on_error(error)
             with self._lock:
                 if self._waiting is None:  # nothing came in the meantime
                     self._idle.set()

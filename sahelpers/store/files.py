@@ -29,6 +29,7 @@ from .archive import LIMIT, OlderFormat, check_memory, pack, same, unpack
 SHIPPED = user_folder("SA_SHIPPED", "checkpoints/shipped")  # written by `make models` alone
 REMEDY = "Delete or move the file and run again to make a new one."
 ELSEWHERE = "Set SA_CHECKPOINTS to a folder of yours with some space left."
+PART_SUFFIX = ".part.pt"  # of the files in which a training keeps what it has so far
 
 
 class CheckpointError(ValueError):
@@ -181,7 +182,7 @@ def part_path(path: Path) -> Path:
     Returns:
         The part file beside it.
     """
-    return path.with_suffix(".part.pt")
+    return path.with_suffix(PART_SUFFIX)
 
 
 def save(
