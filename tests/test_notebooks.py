@@ -397,7 +397,8 @@ def test_two_classes_do_not_refute_a_claim_about_one(gone, capsys):
     nats = dict.fromkeys(("hidden", "forgotten", "retrained"), torch.zeros(3))
     exec(f"{line}\n{costs}", {"forgotten": gone, "above": nats | {"forgotten": -torch.ones(3)}})
     seen = {what: {"closed_set": 0.4} for what in ("as drawn", "with a ghost, stretched")}
-    exec(ghosts, {"result": SimpleNamespace(forget_class=gone), "target": 2, "share": seen})
+    negative = {"target": 2, "likeness": [0.1, 0.2, -0.6]}
+    exec(ghosts, {"result": SimpleNamespace(forget_class=gone), "share": seen, **negative})
     words = "does not hold" if len(gone) == 1 else "not claimed of several classes"
     said = capsys.readouterr().out.splitlines()
-    assert [x.rpartition(": ")[2] for x in said] == [words] * 4
+    assert [x.rpartition(": ")[2] for x in said] == [words] * 5
