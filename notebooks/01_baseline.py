@@ -220,7 +220,7 @@ _ = sa.plots.image_rows({name: images.cpu() for name, images in rows.items()}, c
 #
 # Each has a weakness. The open-set judge may reject a digit that is merely faint, and the closed-set judge cannot say that a digit is gone. So both are asked. Where a later notebook looks for a forgotten digit in an image, it counts the image only when both judges see the digit.
 #
-# **Exercise 2.** A model that has forgotten a digit draws flat gray under its label. What does the closed-set judge call flat gray, from black to white?<br>(a) It calls every gray the same digit.<br>(b) It depends on the gray which digit it names.<br>(c) Every one of the ten digits is named at some gray.<br>Predict first; then run the cell, or unfold its stored output.
+# **Exercise 2.** A model that has forgotten a digit draws flat gray under its label. What does the closed-set judge call flat gray, from black to white?<br>(a) It calls every gray the same digit.<br>(b) It depends on the gray: it names several digits, but not all.<br>(c) Every one of the ten digits is named at some gray.<br>Predict first; then run the cell, or unfold its stored output.
 
 # %% jupyter={"outputs_hidden": true}
 judges, words = story.judges, [*map(str, range(train.num_classes)), "none"]

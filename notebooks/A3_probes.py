@@ -245,4 +245,4 @@ for name, model in models.items():
 # %% [markdown]
 # *Each row is a model and each column a label. The forgotten model returns gray under the digit's own label and copies what it can under the others. The lines under the figure ask each model which label it would give a real image; they use the importance-weighted bound on $\log p(x|y)$ ([Burda et al. 2016](https://arxiv.org/abs/1509.00519)).*
 #
-# None of these probes tells hidden from retrained models on every digit. Notebook 04 therefore rests on attacks that do.
+# None of these probes tells hidden from retrained models on every digit ([all ten, measured once](../results/archive/other_attacks.md)). Notebook 04 therefore rests on attacks that do.

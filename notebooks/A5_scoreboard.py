@@ -99,6 +99,26 @@ print("not in the scoreboard yet:", "; ".join(absent) or "none")
 print(f"the method in question below: {OURS}")
 
 # %% [markdown]
+# ## The methods, in a line each
+#
+# | method | what it does | source |
+# |---|---|---|
+# | ours (with the loop) | surrogate, replay of drawn images, EWC, and an attacker in the loop whose weight follows a budget | [03](03_amnesia.ipynb) |
+# | ours (version 3, version 4) | earlier defaults: without a shadow; with one, and an attacker of a fixed weight | [glossary](../docs/glossary.md) |
+# | ours (without the loop, the healing, EWC, replay) | today's default less one part: the attacker, the shadow, consolidation, replay | [A2](A2_terms.ipynb) |
+# | Selective Amnesia | surrogate, replay of drawn images and EWC, by the settings of the official code and of a notebook that it is known by | Heng & Soh 2023 |
+# | gradient ascent | raises the negative ELBO of real images of the digit | |
+# | fine-tuning | goes on with real images of the kept digits alone | |
+# | random labels | real images of kept digits under the digit's label, beside the right ones | |
+# | saliency mask | moves only the half of the weights with the largest forgetting gradient, towards another digit | SalUn, Fan et al. 2024 |
+# | projection | takes from the gradient of forgetting what would change the kept digits, to first order | Yu et al. 2020 |
+# | distillation | a decoder made anew learns what the old one draws of the kept digits, and the surrogate | |
+# | UNDO | forgets, moves the weights a part of the way to random ones, and distils | B. W. Lee et al. 2025 |
+# | label column, masked | hide the digit and remember it (above) | |
+# | retrained | trains anew without the digit, the honest answer | |
+#
+# The papers are listed in [docs/sources.md](../docs/sources.md).
+#
 # ## A figure and its interval, by hand
 #
 # The digits are not a random sample; all ten are used. Chance enters by the seed. So we measure how runs scatter around the mean of their own digit, and pool this over the digits. Student's $t$ turns the scatter into an interval of 95 % for the mean over digits. The example is the largest drop of a kept class. It takes the method in question if that has several seeds, and otherwise the first method that has, for one run of a digit does not scatter:
