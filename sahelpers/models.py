@@ -257,13 +257,14 @@ class CVAE(Saved):
 
         own = [m for m in self.decoder.modules() if any(True for _ in m.parameters(recurse=False))]
         hooks = [layer.register_forward_hook(note) for layer in own]
-        was_training = self.training
+        modes = [(module, module.training) for module in self.modules()]
         try:
             with torch.no_grad():
                 z = torch.zeros(1, self.latent_dim, dtype=self.dtype, device=self.device)
                 self.eval().decode_logits(z, torch.zeros(1, dtype=torch.int64, device=self.device))
         finally:
-            self.train(was_training)
+            for module, mode in modes:
+                module.training = mode
             for hook in hooks:
                 hook.remove()
         return ran
