@@ -424,6 +424,7 @@ KINDS = {
     "masked": "masked",
     "version 3": "ours (version 3)",
     "forgotten": "ours (with the loop)",
+    "with kept images": "ours (with kept images)",
     "retrained": "retrained",
 }
 
@@ -434,7 +435,7 @@ def of_our_network(rows, kind):
     return [row for row in rows if all(row[key] == value for key, value in wanted.items())]
 
 
-findings = {"version 3": {}, "forgotten": {}}  # kind -> digit -> rung -> finding
+findings = {"version 3": {}, "forgotten": {}, "with kept images": {}}  # -> digit -> rung -> finding
 for kind, of_kind in findings.items():
     for row in of_our_network(audit["findings"], kind):
         fields = {k: v for k, v in row.items() if k not in ("digit", "method", "dataset", "arch")}
@@ -456,7 +457,7 @@ figure.delaxes(unused)
 for ax, rung in zip(axes, rungs, strict=True):
     for row, kind in enumerate(marks):
         numbers = marks[kind][rung]
-        style = sa.plots.line_style(0, kind)
+        style = sa.plots.line_style(STYLES.get(kind, 0), kind)
         ax.plot(numbers, [row] * len(numbers), ls="", **style)
     ax.set(title=f"{SHOWN}: {rung}", xlabel="nats")
     ax.title.set_size(10)
@@ -470,7 +471,7 @@ print(f"models of the {SHOWN}: {', '.join(counts)}")
 # %% [markdown]
 # *One mark is one model, and farther to the left is more memory. The hidden and the masked models know the digit, the retrained ones never saw it; see whether forgotten lies nearer to the models that know or to the retrained ones. On the first two rungs the masked models hide.*
 #
-# Now the verdicts on all digits that were measured, rung by rung, for version 3 and for today's default, which the figures call *forgotten*; `sa.in_words` ([verdicts.py](../sahelpers/attacks/verdicts.py)) writes the sentences:
+# Now the verdicts on all digits that were measured, rung by rung, for version 3, for today's default, which the figures call *forgotten*, and for forgetting with kept images; `sa.in_words` ([verdicts.py](../sahelpers/attacks/verdicts.py)) writes the sentences:
 
 # %%
 for kind, of_kind in findings.items():
