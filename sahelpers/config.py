@@ -366,8 +366,8 @@ class AmnesiaConfig(Config):
         moves along with the decoder, and the attacker has a fixed weight.  It is for tens of
         thousands of images: fewer are learned by heart, and other images of the kept classes pay
         for it.  A baseline that was trained for long at a low rate is disturbed by the rate of
-        5e-3: `lr_unl=2e-3` suits it better.  On the convolutional network it left memory in the
-        one model that was tried (docs/protocol.md has figures of all three).
+        5e-3: `lr_unl=2e-3` suits it better.  The convolutional network needs a heavier attacker:
+        `w_attack=0.25, z_fits=4` (docs/protocol.md has figures of all three).
 
         Args:
             images: How many real images are replayed.  It was chosen with the 54,000 of MNIST's

@@ -43,6 +43,7 @@ RETRAINED = "retrained"  # the method that never saw the class
 OURS = "ours (with the loop)"
 KEPT_IMAGES = "ours (with kept images)"  # which whoever forgets still has
 KEPT_SLOWLY = "ours (with kept images, lower rate)"  # for baselines that were trained for long
+KEPT_HEAVILY = "ours (with kept images, heavier attacker)"  # for the convolutional network
 VERSION3 = "ours (version 3)"  # whose attacker meets the model as it is
 VERSION4 = "ours (version 4)"  # whose attacker has a fixed weight
 HIDDEN = "label column"  # two methods whose models are known to remember
@@ -70,6 +71,8 @@ DISTILLED_STEPS = 4700  # from a decoder made anew: as many as take about the se
 UNDO_SHARE = 0.6  # of the way to a decoder made anew
 UNDO_STEPS = 2500  # after version 3 has forgotten: together about the seconds of ours
 LOWER_RATE = 2e-3  # where the default with kept images has 5e-3
+HEAVIER = 0.25  # weight of the attacker, where it has 0.05
+FEWER_Z_FITS = 4  # of its fits that move z alone, where it has 8
 
 
 def every_field(config: AmnesiaConfig) -> Fields:
@@ -198,6 +201,22 @@ def with_kept_images_slowly(story: Story, forget_class: Classes) -> AmnesiaResul
     fisher = story.fishers.without(forget_class)
     config = AmnesiaConfig.with_kept_images(seed=story.config.amnesia.seed, lr_unl=LOWER_RATE)
     return forget(story.baseline.model, fisher, forget_class, config, real_images=story.train)
+
+
+def with_kept_images_heavily(story: Story, forget_class: Classes) -> AmnesiaResult:
+    """The same with a heavier attacker, most of whose fits move their label: for convolutions."""
+    fisher, chosen = story.fishers.without(forget_class), heavier(story.config.amnesia.seed)
+    return forget(story.baseline.model, fisher, forget_class, chosen, real_images=story.train)
+
+
+def heavier(seed: int) -> AmnesiaConfig:
+    """The configuration of forgetting with kept images and a heavier attacker."""
+    return AmnesiaConfig.with_kept_images(seed=seed, w_attack=HEAVIER, z_fits=FEWER_Z_FITS)
+
+
+def heavy_fields(config: AmnesiaConfig) -> Fields:
+    """Those of forgetting with kept images and a heavier attacker."""
+    return every_field(heavier(config.seed))
 
 
 def slow_fields(config: AmnesiaConfig) -> Fields:
@@ -355,6 +374,7 @@ METHODS: dict[str, Function] = {
     OURS: Method(selective_amnesia),
     KEPT_IMAGES: Method(with_kept_images, lambda _: every_field(AmnesiaConfig.with_kept_images())),
     KEPT_SLOWLY: Method(with_kept_images_slowly, slow_fields),
+    KEPT_HEAVILY: Method(with_kept_images_heavily, heavy_fields),
     VERSION3: _earlier(AmnesiaConfig.version3),
     VERSION4: _earlier(AmnesiaConfig.version4),
     ALONE: _changed(w_attack=0.0),

@@ -23,6 +23,7 @@ from study.measures import MeasureConfig
 from study.methods import (
     DISTILLED,
     HIDDEN,
+    KEPT_HEAVILY,
     KEPT_IMAGES,
     KEPT_SLOWLY,
     MASKED,
@@ -530,7 +531,7 @@ def test_todays_default_decides_which_lines_are_current(small, at_once, monkeypa
     monkeypatch.setattr(grid, "CONFIGS", changed)
     old = {record["method"] for record in records if not grid.current(record)}
     changed_with_it = {m for m in METHODS if "ours" in m}
-    changed_with_it -= {KEPT_IMAGES, KEPT_SLOWLY, VERSION3, VERSION4}
+    changed_with_it -= {KEPT_IMAGES, KEPT_SLOWLY, KEPT_HEAVILY, VERSION3, VERSION4}
     assert old == changed_with_it | {"saliency mask", "projection", DISTILLED, UNDO}
     assert len(tables.newest(records, "scoreboard")) == len(METHODS) - len(old)
     rest = {name: function for name, function in METHODS.items() if name != "projection"}

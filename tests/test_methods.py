@@ -12,6 +12,7 @@ from study import METHODS, methods
 from study.methods import (
     DISTILLED,
     HIDDEN,
+    KEPT_HEAVILY,
     KEPT_IMAGES,
     KEPT_SLOWLY,
     MASKED,
@@ -83,7 +84,8 @@ def test_every_method_returns_a_new_model_without_the_gaussian_of_the_class(
     assert changed
     assert all(torch.isfinite(p).all() for p in result.model.parameters())
     kept = len(story.train.without(GONE))
-    real = dict.fromkeys((KEPT_IMAGES, KEPT_SLOWLY, REFERENCE, f"{REFERENCE}, 3 passes"), kept)
+    with_real = (KEPT_IMAGES, KEPT_SLOWLY, KEPT_HEAVILY, REFERENCE, f"{REFERENCE}, 3 passes")
+    real = dict.fromkeys(with_real, kept)
     real |= {"gradient ascent": len(story.train) - kept, RETRAINED: kept}
     real |= {"fine-tuning": kept, "random labels": kept}
     assert result.real_images == real.get(name, 0)
