@@ -125,7 +125,7 @@ def stands(records: Sequence[Record], method: str) -> Cells:
         ),
         "[four other ways](results/sealed.md) of training further: the 5 and the 8, three models "
         "of each": examined,
-        "the ladder on Fashion-MNIST: three classes, few models, so provisional": standing(
+        "the ladder on Fashion-MNIST: a few classes, few models, so provisional": standing(
             audits.get((FASHION, method), {}),
             models.get((FASHION, method), {}),
             names=class_names("fashion_mnist"),
