@@ -152,7 +152,7 @@ def fit(
     what: str,
     *,
     after_epoch: Callable[[], dict[str, float]] = dict,
-    resume: Path | None = None,
+    resume: Path | str | None = None,
     mark: str = "",
     anneal: bool = True,
 ) -> History:
@@ -236,7 +236,7 @@ def train_baseline(
     test: LabelledImages,
     config: BaselineConfig | None = None,
     *,
-    resume: Path | None = None,
+    resume: Path | str | None = None,
     bf16: bool = False,
     model: CVAE | None = None,
 ) -> TrainedCVAE:
@@ -411,7 +411,7 @@ def train_judge(
     role: str,
     config: JudgeConfig | None = None,
     *,
-    resume: Path | None = None,
+    resume: Path | str | None = None,
 ) -> Judge:
     """Train the judge of a role on images that are shifted by up to a fourteenth of their side.
 
@@ -450,7 +450,7 @@ def train_judge(
             labels = torch.cat([labels, labels.new_full((len(junk),), judge.num_classes)])
         return {"loss": F.cross_entropy(judge(images), labels)}
 
-    what = f"train judge '{role}' "
+    what = f"train judge '{role}'"
     fit(judge, loss_terms, train, config, generator, what, resume=resume, mark=f"judge {role}")
     return judge
 

@@ -36,9 +36,8 @@ from .latent import image_cost, search_latents
 from .weights import fit_from, heal, train_label_alone
 
 VERSION = 4  # of what is measured; raise it with every change that moves a number
-FEWEST_TO_AUDIT = (
-    30  # test images of the class: a third to fit to, and the rest to choose by and to score
-)
+# Test images of the class: a third to fit to, and the rest to choose by and to score.
+FEWEST_TO_AUDIT = 30
 OTHER, FITTED = "other labels", "fitted label"
 HEALED_OTHER, HEALED_FITTED = "trained further, other labels", "trained further, fitted label"
 WEIGHTS = "all weights"
