@@ -354,6 +354,8 @@ axes[0].set_ylabel(f"excess on the {effort['digit']}, nats")
 lines = axes[0].get_legend_handles_labels()
 figure.legend(*lines, ncols=4, loc="outside lower center", frameon=False)
 plt.show()
+
+# %%
 print(
     "excess at the last point, and since the point before it: how the excess changed, and the cost"
 )
@@ -457,7 +459,7 @@ figure.delaxes(unused)
 for ax, rung in zip(axes, rungs, strict=True):
     for row, kind in enumerate(marks):
         numbers = marks[kind][rung]
-        style = sa.plots.line_style(6 if kind == "with kept images" else 0, kind)
+        style = sa.plots.line_style(STYLES.get(kind, 0), kind)
         ax.plot(numbers, [row] * len(numbers), ls="", **style)
     ax.set(title=f"{SHOWN}: {rung}", xlabel="nats")
     ax.title.set_size(10)

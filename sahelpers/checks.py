@@ -326,6 +326,7 @@ def check_images(
     name: str = "images",
     device: torch.device | None = None,
     shape: Shape | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Tensor:
     """Refuse what are no images in [0, 1].  Every pixel is read.
 
@@ -334,6 +335,7 @@ def check_images(
         name: The argument's name, for the message.
         device: The device that they must be on, which is the model's; any when left out.
         shape: (C, H, W) that they must have; any that `check_shape` allows when left out.
+        dtype: The type that they must have, which is the model's; any float type when left out.
 
     Returns:
         The images.
@@ -342,7 +344,7 @@ def check_images(
         TypeError: They are no tensor.
         ValueError: They have another shape, type, range or device.
     """
-    check_tensor(images, ("B", *(shape or ("C", "H", "W"))), name, device)
+    check_tensor(images, ("B", *(shape or ("C", "H", "W"))), name, device, dtype)
     if shape is None:
         check_shape(tuple(images.shape[1:]), f"image shape of {name}")
     check_values(images, name, 0, 1, ": divide by the largest gray level there is")

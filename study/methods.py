@@ -188,40 +188,11 @@ def earlier(
     return forget(story.baseline.model, fisher, forget_class, config)
 
 
-def with_kept_images(story: Story, forget_class: Classes) -> AmnesiaResult:
+def with_kept_images(story: Story, forget_class: Classes, **changes: Any) -> AmnesiaResult:
     """Ours where the real images of the kept classes are there and are replayed."""
-    fisher = story.fishers.without(forget_class)
-    config = AmnesiaConfig.with_kept_images(seed=story.config.amnesia.seed)
-    real = story.train
-    return forget(story.baseline.model, fisher, forget_class, config, real_images=real)
-
-
-def with_kept_images_slowly(story: Story, forget_class: Classes) -> AmnesiaResult:
-    """The same at a lower learning rate, for a baseline that was trained for long at a low one."""
-    fisher = story.fishers.without(forget_class)
-    config = AmnesiaConfig.with_kept_images(seed=story.config.amnesia.seed, lr_unl=LOWER_RATE)
+    fisher, seed = story.fishers.without(forget_class), story.config.amnesia.seed
+    config = AmnesiaConfig.with_kept_images(seed=seed, **changes)
     return forget(story.baseline.model, fisher, forget_class, config, real_images=story.train)
-
-
-def with_kept_images_heavily(story: Story, forget_class: Classes) -> AmnesiaResult:
-    """The same with a heavier attacker, most of whose fits move their label: for convolutions."""
-    fisher, chosen = story.fishers.without(forget_class), heavier(story.config.amnesia.seed)
-    return forget(story.baseline.model, fisher, forget_class, chosen, real_images=story.train)
-
-
-def heavier(seed: int) -> AmnesiaConfig:
-    """The configuration of forgetting with kept images and a heavier attacker."""
-    return AmnesiaConfig.with_kept_images(seed=seed, w_attack=HEAVIER, z_fits=FEWER_Z_FITS)
-
-
-def heavy_fields(config: AmnesiaConfig) -> Fields:
-    """Those of forgetting with kept images and a heavier attacker."""
-    return every_field(heavier(config.seed))
-
-
-def slow_fields(config: AmnesiaConfig) -> Fields:
-    """Those of forgetting with kept images at the lower rate."""
-    return every_field(AmnesiaConfig.with_kept_images(lr_unl=LOWER_RATE))
 
 
 def paper(
@@ -352,6 +323,15 @@ def _changed(**changes: Any) -> Method:
     return Method(partial(selective_amnesia, **changes), reads)
 
 
+def _with_kept_images(**changes: Any) -> Method:
+    """Ours with kept images, some of its knobs changed."""
+
+    def reads(_: AmnesiaConfig) -> Fields:
+        return every_field(AmnesiaConfig.with_kept_images(**changes))
+
+    return Method(partial(with_kept_images, **changes), reads)
+
+
 def _earlier(make: Callable[..., AmnesiaConfig]) -> Method:
     """An earlier version of ours."""
     return Method(partial(earlier, make=make), lambda _: every_field(make()))
@@ -372,9 +352,9 @@ def _reference(passes: int = 30) -> Method:
 
 METHODS: dict[str, Function] = {
     OURS: Method(selective_amnesia),
-    KEPT_IMAGES: Method(with_kept_images, lambda _: every_field(AmnesiaConfig.with_kept_images())),
-    KEPT_SLOWLY: Method(with_kept_images_slowly, slow_fields),
-    KEPT_HEAVILY: Method(with_kept_images_heavily, heavy_fields),
+    KEPT_IMAGES: _with_kept_images(),
+    KEPT_SLOWLY: _with_kept_images(lr_unl=LOWER_RATE),
+    KEPT_HEAVILY: _with_kept_images(w_attack=HEAVIER, z_fits=FEWER_Z_FITS),
     VERSION3: _earlier(AmnesiaConfig.version3),
     VERSION4: _earlier(AmnesiaConfig.version4),
     ALONE: _changed(w_attack=0.0),

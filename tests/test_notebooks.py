@@ -307,7 +307,7 @@ def test_the_figure_on_one_digit_shows_our_network_alone(monkeypatch):
     """A table may hold models of other networks and data as well."""
     monkeypatch.chdir(CHECKOUT / "notebooks")
     monkeypatch.setattr(plt, "show", lambda: None)
-    given = {"sa": sa, "json": json, "Path": Path, "plt": plt}
+    given = {"sa": sa, "json": json, "Path": Path, "plt": plt, "STYLES": {}}
     exec(cell_with("04_probing", "def of_our_network"), given)
     rows, shown = given["audit"]["models"], given["SHOWN"]
     rows += [row | {"arch": "conv"} for row in rows] + [row | {"dataset": "kmnist"} for row in rows]

@@ -227,14 +227,13 @@ def image_cost(
         ValueError: For images of another shape, range or device, and a class that does not exist.
     """
     check_model(model)
-    check_images(images, device=model.device, shape=model.image_shape)
+    check_images(images, device=model.device, shape=model.image_shape, dtype=model.dtype)
     check_is(labels, Tensor, "labels")
     if labels.ndim not in (1, 2) or (labels.ndim == 2 and len(labels) != len(images)):
         allowed = f"(K,) or ({len(images)}, K)"
         raise ValueError(f"labels of shape {tuple(labels.shape)} must be {allowed}: class numbers")
     if not labels.numel() or not len(images):
         raise ValueError(f"{len(images)} images and {labels.numel()} labels: give some of both")
-    check_tensor(images, ("B", *model.image_shape), "images", model.device, model.dtype)
     steps = check_whole(steps, "steps")
     model = copy.deepcopy(model).eval().requires_grad_(False)
     labels = labels.expand(len(images), -1)
