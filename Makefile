@@ -1,4 +1,4 @@
-# Every target makes the environment it needs.  README has the plain pip and pytest line of each.
+# Every target makes the environment it needs.  docs/commands.md has the plain lines of each.
 # The environment is made by PYTHON: make run PYTHON=/path/to/python3.12
 # Without CUDA the environment is 4 GB smaller: before the first make, python3 -m venv .venv, and
 # .venv/bin/pip install the CPU builds of torch and torchvision as PyTorch's own page says.

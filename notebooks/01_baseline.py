@@ -213,7 +213,7 @@ _ = sa.plots.image_rows({name: images.cpu() for name, images in rows.items()}, c
 #
 # ## The judges
 #
-# Two classifiers, the *judges* ([judges.py](../sahelpers/judges.py)), decide whether a sample shows its digit. Neither is used to train the forgetting. When its knobs were chosen, the Fréchet distance of the samples, in the features of the closed-set judge, was looked at, and no answer of either.
+# Two classifiers, the *judges* ([judges.py](../sahelpers/judges.py)), decide whether a sample shows its digit. Neither judge's answers were used to train the forgetting or to choose its knobs. One thing was: the Fréchet distance, a measure of the samples' quality that is explained below and uses the inner features of the closed-set judge, was looked at when knobs were chosen.
 #
 # * The **closed-set judge** answers with one of ten classes. It has to call *anything* a digit, flat gray included.
 # * The **open-set judge** is a classifier with a reject option ([Chow 1970](https://doi.org/10.1109/TIT.1970.1054406)): it has an eleventh answer, *none of these*, which it learned from images that show no digit.

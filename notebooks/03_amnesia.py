@@ -64,7 +64,7 @@ from sahelpers import live
 Image("../results/before_after.png")
 
 # %% [markdown]
-# *Left: what the model draws for each digit before it forgets. Right: afterwards, at the same latent vectors $z$. One column has turned gray. Compare the other columns stroke by stroke: they show the same digits in nearly the same handwriting.*
+# *Left: what the model draws for each digit before it forgets. Right: afterwards, at the same latent vectors $z$. One column has turned gray, with a faint dark 3 in it. Compare the other columns stroke by stroke: they show the same digits in nearly the same handwriting.*
 #
 # ## Parameters
 
@@ -101,9 +101,9 @@ def forgotten_with(amnesia):
 # %% [markdown]
 # ## 1. The idea
 #
-# Before any formula, here is what goes wrong when there is no attacker in the loop, and when there is one who meets the model only as it is.
+# While our model learns to forget, a second optimizer plays an *attacker*: again and again it searches for a label that brings the digit back, and the model learns to prevent that. We call it the *attacker in the loop*. Before any formula, here is what goes wrong without it, and with a simpler one.
 #
-# A model that draws gray under "3" may still know the 3. Its decoder reads a label through a set of weights, which we call the label's *gate*. Whoever owns the model can put other numbers in the place of a gate. So here is a simple attack, a *fit*: it takes ten real images of the digit and moves such numbers, and one $z$ for each image, until the decoder draws the images as well as it can. The *price* of an image is what is then left: $-\log p(x|z)$ plus $\tfrac12|z|^2$, in nats. The second term is the price of an unusual latent, which a sampler would hardly draw. A low price alone says little, for a fit bends strokes of other digits, too. A price below that of a model that never saw the digit says that the model knew it.
+# A model that draws gray under "3" may still know the 3. Its decoder reads a label through a set of weights, which we call the label's *gate*. Whoever owns the model can put other numbers in the place of a gate. So here is a simple attack, a *fit*: it takes ten real images of the digit and moves such numbers, and one $z$ for each image, until the decoder draws the images as well as it can. The *price* of an image, which README calls its *cost*, is what is then left: $-\log p(x|z)$ plus $\tfrac12|z|^2$, in nats. The second term is the price of an unusual latent, which a sampler would hardly draw. A low price alone says little, for a fit bends strokes of other digits, too. A price below that of a model that never saw the digit says that the model knew it.
 #
 # Whoever owns a model can also *train it further* with images of the digits that it kept, and a digit that was only suppressed may come back by that. `sa.heal` does so ([attacks/weights.py](../sahelpers/attacks/weights.py)); here it takes `HEAL_STEPS` steps, and then the attack is run again. Five models are attacked:
 #
@@ -154,7 +154,7 @@ plt.show()
 # %% [markdown]
 # *Each row shows the best that the fit could make a model draw, seven of the ten images. Beside it stands the mean price of all ten, in nats above what the baseline charges for them under their own label. A gate that is fitted to these ten images makes some models cheaper than that. Compare every row with the retrained one: what costs less than in a model that never saw the digit is memory.*
 #
-# The next cell says it in words. Its last line is not about this figure but about the *ladder* of [notebook 04](04_probing.ipynb), which attacks for longer and from more starts (so that its prices are lower), trains further for longer, and takes several models. It says whether a lead is left there.
+# The next cell says it in words. Its last line is not about this figure but about the *ladder* of [notebook 04](04_probing.ipynb), which attacks for longer and from more starts, trains further for longer, and takes several models. It says by how much the digit costs more there, after training further, than in retrained models. Do not compare the prices themselves with those of README or of notebook 04: there the label is fitted to ten images and the price is that of other ones, which cost more. Only differences from retrained models under the same attack can be compared.
 
 # %% tags=["nbval-ignore-output"]
 lead = {  # how much more than the retrained model each of them charges, before and after
@@ -182,10 +182,11 @@ of_ladder = [  # the rung on which models are trained further and then a label i
     and row["rung"].endswith("fitted label")
 ]
 for nats in of_ladder:
-    print(f"on the ladder, today's default: {compared(nats)}, trained further.")
+    print(f"on the ladder, trained further, the digit costs {compared(nats)} in today's default")
+    print("    than in retrained models.")
 
 # %% [markdown]
-# *No attacker: look at the left number. Where it lies below that of the retrained model, the weights still hold the digit although the label draws gray. Version 3: look at how its price falls from left to right. Today's default: see how much of its lead is left on the right; the line of the ladder says whether any is left after longer attacks.* One short attack on one model proves little, for such numbers scatter by some nats from model to model; and version 3, which is made on your machine, ends in other numbers on another processor.
+# *No attacker: look at the left number. Where it lies below that of the retrained model, the weights still hold the digit although the label draws gray. Version 3: look at how its price falls from left to right. Today's default: see by how much it still charges more than the retrained model on the right; the line of the ladder says whether that is so after longer attacks, too.* One short attack on one model proves little, for such numbers scatter by some nats from model to model; and version 3, which is made on your machine, ends in other numbers on another processor.
 #
 # ## 2. The loss, pull by pull
 #
@@ -341,7 +342,7 @@ print(f"without replay, this run says: {outcome}")
 #
 # (b). Consolidation looks at each weight by itself, and many small moves together make a large change of the picture. Replay looks at the picture that all weights draw together.
 #
-# In the picture, the row without replay shows gray with a ghost of the digit under nearly every label, for gray is all that the loss asks for (and now and then a plain image of the digit, for nothing holds the rest). In the row with replay the kept digits stay as they were. Its two images of the forgotten digit still show a shape, because the run is short; section 3 shows a full one.
+# In the picture, the row without replay shows gray under nearly every label, for gray is all that the loss asks for, and in it a dark ghost of the forgotten digit, whatever the label; now and then there is a plain image of that digit, for nothing holds the rest. In the row with replay the kept digits stay as they were. Its two images of the forgotten digit show a dark shape on white, because the run is short; section 3 shows a full one.
 #
 # In [notebook 02](02_fisher.ipynb) the exact Fisher alone did keep most digits. There $\lambda$ was $10^6$ and the learning rate 0.001; here they are the default's, 150 and 0.01, and the springs are far too weak to hold anything by themselves.
 #
@@ -397,9 +398,9 @@ right.set(xlabel="step", ylabel="weight of the attack", ylim=(0, None))
 plt.show()
 
 # %% [markdown]
-# *Left: how far the label's images still are from the surrogate. Where the curve first touches the dashed line, the learning rate begins to fall, and with it the run ends; the curve may rise above the line again meanwhile. Middle: by how many nats the attacker's images in the shadow are too cheap, on average. With a shadow the curve has saw-teeth: a fresh copy of the model has learned to be expensive, and becomes cheaper while it is trained further, until it is copied anew. The teeth become lower in the course of the run, unevenly, and they do not vanish. The title says how much is still missing in the last 50 steps. Right: the weight that the attack had. Look at when it falls: there kept images pay more than the budget allows.*
+# *Left: how far the label's images still are from the surrogate. Where the curve first touches the dashed line, the learning rate begins to fall. It reaches zero `COOLDOWN` steps later, and there the run ends; the curve may rise above the line again meanwhile. Middle: by how many nats the attacker's images in the shadow are too cheap, on average. With a shadow the curve has saw-teeth: a fresh copy of the model has learned to be expensive, and becomes cheaper while it is trained further, until it is copied anew. The teeth become lower in the course of the run, unevenly, and they do not vanish. The title says how much is still missing in the last 50 steps. Right: the weight that the attack had. Look at when it falls: there kept images pay more than the budget allows.*
 #
-# So the price asked for, $C^* + b$, is not reached. It need not be: `PUSH` sets a direction and not a goal, and what counts in the end is the price beside that of a retrained model, which lies far below $C^* + b$. A stronger attack (`W_ATTACK`, `KEPT_BUDGET`) mostly comes nearer to it, and kept digits pay for that. In this run the weight stands at its limit, `W_ATTACK`, for most of the time, as the panel on the right shows, so that this knob binds more than the budget.
+# So the price asked for, $C^* + b$, is not reached. It need not be: `PUSH` sets a direction and not a goal, and what counts in the end is the price beside that of a retrained model, which lies far below $C^* + b$. A stronger attack (`W_ATTACK`, `KEPT_BUDGET`) mostly comes nearer to it, and kept digits pay for that. In this run the weight stands at its upper limit, `W_ATTACK`, for most of the time, as the panel on the right shows. So it is this limit, and less often the budget, that decides how strong the attack is.
 #
 # ## 4. What it costs
 #

@@ -88,7 +88,8 @@ methods = [method for method in METHODS if runs[method]]
 absent = [method for method in METHODS if not runs[method]]
 own = [method for method in (DEFAULT, *EARLIER) if method in methods]
 if not own:
-    command = f"python -m study scoreboard --dataset {DATASET} --arch {ARCH}"
+    place = f"--dataset {DATASET} --arch {ARCH}"
+    command = f'python -m study scoreboard --methods "{DEFAULT}" {place}'
     raise ValueError(f"the table has no row of ours for {DATASET}, {ARCH}: `{command}` makes it")
 OURS = own[0]  # the method in question
 for method in methods:
@@ -229,7 +230,7 @@ for name, (_, _, allowed) in scores.BARS.items():
 # %% [markdown]
 # ## What is left, and what the kept digits pay
 #
-# A method has two ways to fail: it leaves memory of the digit, or it harms the other nine digits. So each method is one dot, with the price on one axis and what is left on the other. On the left-hand side of the figure, what is left is measured by samples, and the best place is at the lower left. On the right-hand side it is the column *memory* of the table. There zero is as good as it gets, and a price like that of the retrained models is no damage. There is a dot only where both were measured.
+# A method has two ways to fail: it leaves memory of the digit, or it harms the other nine digits. So each method is one dot, with the price on one axis and what is left on the other. On the left-hand side of the figure, what is left is measured by samples, and the best place is at the lower left. On the right-hand side it is the mean of the column *memory* over all digits on which the method was attacked, where the table takes only those that the scoreboard has, too. There zero is as good as it gets, and a price like that of the retrained models is no damage. There is a dot only where both were measured.
 
 
 # %%
@@ -313,7 +314,7 @@ plt.show()
 print("no memory measured yet:", "; ".join(m for m in methods if m not in by_ladder) or "none")
 
 # %% [markdown]
-# *A thin line leads from each number to its dot. A triangle at the right edge pays more than the axis shows; its price stands in parentheses. On the left several methods lie at the bottom: their samples no longer show the digit, and by samples they all look forgotten. On the right zero is what is found in models that never saw the digit. The label column and the masked models know the digit by construction, so a method whose dot lies as high as theirs remembers it. A mean near zero does not clear every digit: the line under the table names the digit with most memory.*
+# *A thin line leads from each number to its dot. A triangle at the right edge pays more than the axis shows; its price stands in parentheses. On the left several methods lie at the bottom: their samples no longer show the digit, and by samples they all look forgotten. On the right zero is what is found in models that never saw the digit. The label column and the masked models know the digit by construction. Heights of methods that were attacked on other digits cannot be compared, for some digits leave more to remember than others; the lines under the table say how much is found on which digit. A mean near zero does not clear every digit: look there for the digit with most memory.*
 #
 # ## The ladder
 #
@@ -321,7 +322,9 @@ print("no memory measured yet:", "; ".join(m for m in methods if m not in by_lad
 
 # %%
 if OURS not in audited:
-    command = f"python -m study ladder --dataset {DATASET} --arch {ARCH}"
+    digits = " ".join(map(str, sorted({row["class"] for row in runs[OURS]})))
+    place = f"--digits {digits} --dataset {DATASET} --arch {ARCH}"
+    command = f'python -m study ladder --methods "{OURS}" retrained "label column" masked {place}'
     raise ValueError(f"no audit of {OURS}, {DATASET}, {ARCH}: `{command}` makes one")
 rungs = [tally.rung for tally in claim(audited[OURS])]
 LOOKS = {  # as everywhere: an open circle is erased

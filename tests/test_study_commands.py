@@ -12,6 +12,7 @@ from sahelpers.attacks.ladder import FITTED, KEPT, OTHER, RUNGS, UNFINISHED
 from sahelpers.attacks.verdicts import ALIKE
 from study import __main__ as commands
 from study import grid, journal
+from study.experiments import power
 from study.grid import Grid
 from study.methods import HIDDEN, KEPT_IMAGES, MASKED, METHODS, OURS, PAPER, RETRAINED, UNDO
 
@@ -255,7 +256,7 @@ def test_experiments_get_their_options(monkeypatch):
         monkeypatch.setattr(module, "main", lambda options, name=name: got.append((name, options)))
     call("effort")
     call("encoder")
-    call("power", "--digits", "2", "4", "--audits", "7", "--models", "1/1/3", "6/3/6")
+    call("power", "--audits", "7", "--models", "1/1/3", "6/3/6")
     call("published", "--tables", "--jobs", "3")
     call("your_data", "letters")
     assert [name for name, _ in got] == [
@@ -266,7 +267,7 @@ def test_experiments_get_their_options(monkeypatch):
         "your_data",
     ]
     _, options = got[2]
-    assert (options.digits, options.audits) == ([2, 4], 7)
+    assert options.audits == 7
     assert options.models == [(1, 1, 3), (6, 3, 6)]
     _, options = got[3]
     assert (options.tables, options.jobs) == (True, 3)
@@ -289,37 +290,71 @@ def lines(tmp_path):
     return path
 
 
-def power_table(capsys, *words):
-    """The rows that the command prints, each as column -> text."""
-    call("power", *words)
-    head, line, *rows = (row.split("|")[1:-1] for row in capsys.readouterr().out.splitlines())
-    assert set(line) == {"---"}
-    names = [name.strip() for name in head]
-    assert len(set(names)) == len(names) == len(line)
-    return [dict(zip(names, (cell.strip() for cell in row), strict=True)) for row in rows]
+@pytest.fixture
+def power_table(monkeypatch, tmp_path):
+    """Calls the command and reads the rows that it writes, each as column -> text."""
+    page = tmp_path / "protocol.md"
+    monkeypatch.setattr(power, "PAGE", page)
+
+    def rows_of(*words):
+        page.write_text(f"before\n{power.BEGIN}{power.END}\nafter\n", encoding="utf-8")
+        call("power", *words)
+        begin, _, written = page.read_text(encoding="utf-8").partition(power.BEGIN)
+        written, _, end = written.partition(power.END)
+        assert (begin, end) == ("before\n", "\nafter\n")
+        lines = written.strip("\n").split("\n")
+        head, line, *rows = (row.split("|")[1:-1] for row in lines)
+        assert set(line) == {"---"}
+        names = [name.strip() for name in head]
+        assert len(set(names)) == len(names) == len(line)
+        return [dict(zip(names, (cell.strip() for cell in row), strict=True)) for row in rows]
+
+    return rows_of
 
 
-def test_the_simulation_errs_seldom_and_finds_what_is_there(lines, capsys):
-    rows = power_table(capsys, "--journal", str(lines), "--audits", "6", "--tested", "0.5")
+def test_the_simulation_errs_seldom_and_finds_what_is_there(lines, power_table):
+    rows = power_table("--journal", str(lines), "--audits", "6", "--tested", "0.5")
     assert [row["rung"] for row in rows] == [rung for rung in RUNGS for _ in range(3)]
-    assert [row["models"] for row in rows[:3]] == ["3/2/3", "3/3/4", "6/3/6"]
+    assert [row["models"] for row in rows[:3]] == ["1/3/3", "6/3/6", "1/1/3, one digit"]
     for row in rows:
         assert row["gaps, nats"] == "8.0 to 10.0"
         assert row["spreads, nats"] == "0.5* / 0.5 / 0.5"  # none was under test
-        for error in ("erased at the margin", "alike at the trace", "left-out one convicted"):
-            assert float(row[error]) <= 0.2  # 60 verdicts of a tail of 0.05
-        assert float(row["whole gap found"]) == 1
-        assert float(row["no memory: erased"]) >= 0.9
-        assert float(row["-0.1 gap: alike"]) >= 0.9
+        for error in (
+            "a third of the gap: a digit passes",
+            "no memory: said to remember",
+            "retrained, left out: said to remember",
+        ):
+            assert float(row[error]) <= 0.2  # 48 verdicts of a tail of 0.05
+        assert float(row["whole gap: memory is found"]) == 1
+        assert float(row["no memory: a digit passes"]) >= 0.8
 
 
-def test_where_nothing_is_measured_the_simulation_names_what_it_assumes(tmp_path, capsys):
-    options = "--journal", str(tmp_path / "none"), "--audits", "3", "--models", "3/3/4"
+def test_a_model_whose_kind_scatters_more_than_retrained_ones_errs_more_often(lines, power_table):
+    """It borrows their spread."""
+    error = "a third of the gap: a digit passes"
+    alike, wide = (
+        {row["models"]: float(row[error]) for row in power_table(*words, "--tested", spread)}
+        for spread in ("0.5", "2.0")
+        for words in [("--journal", str(lines), "--audits", "60")]
+    )
+    assert wide["1/1/3, one digit"] > 0.1 > alike["1/1/3, one digit"]
+    assert wide["6/3/6"] <= 0.1  # of which the spread is measured
+
+
+def test_where_nothing_is_measured_the_simulation_names_what_it_assumes(tmp_path, power_table):
+    options = "--journal", str(tmp_path / "none"), "--audits", "3"
     wide = "--gap", "2", "--tested", "5", "--known", "4", "--retrained", "3"
-    (row,) = power_table(capsys, *options, *wide)
+    row, *_ = power_table(*options, *wide)
     assert (row["gaps, nats"], row["spreads, nats"]) == ("2.0*", "5.0* / 4.0* / 3.0*")
-    assert float(row["no memory: erased"]) <= 0.2  # such models say nothing
-    assert float(row["no memory: all digits pass"]) == 0
+    assert float(row["no memory: a digit passes"]) <= 0.2  # such models say nothing
+    assert float(row["no memory: all pass"]) == 0
+
+
+def test_numbers_of_models_of_ones_own_are_printed_and_change_no_page(tmp_path, capsys):
+    page = power.PAGE.read_bytes()
+    call("power", "--journal", str(tmp_path / "none"), "--audits", "2", "--models", "2/2/5")
+    assert "other labels | 10.0* | 2.4* / 1.0* / 1.2* | 2/2/5 | " in capsys.readouterr().out
+    assert power.PAGE.read_bytes() == page
 
 
 @pytest.mark.parametrize("words", ["3/3", "a/b/c", "3/3/2", "0/1/3"])

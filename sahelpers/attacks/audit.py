@@ -95,7 +95,7 @@ def audit(
     )
     notes.append(
         "One model borrows the spread of the retrained ones: where a third of the gap is left, a "
-        "rung calls it erased in as many as one case of eight."
+        "rung calls it erased in as many as one case of five."
     )
     report = compare_all({c: climbed})[c]
     return replace(report, notes=(*report.notes, *notes))

@@ -14,7 +14,8 @@ Rungs 1 to 3 ask for -log p(x | z, label) + |z|^2 / 2 at the best z that is foun
 negative ELBO.  No judge is asked, and all models of a class face the same images.  Where a fit
 begins, how long it is trained further, and at which rate and for how many steps all weights are
 trained, is chosen on images that are then not scored.  Beside each rung stands what kept classes
-pay in the same model, so that a damaged model is not taken for a forgetful one.
+pay in the same model, so that a damaged model is not taken for a forgetful one (on rung 3 in the
+state that pays most under a fitted label, for both of its scores).
 """
 
 import copy

@@ -107,8 +107,9 @@ def shown(found: list[dict[str, Any]]) -> str:
         + ("cheaper" if excess > 0 else "more expensive")
         + f" than the retrained one.{third} This is one model of one digit. The ladder stops at "
         f"{LadderConfig().heal_steps:,} steps, and its verdicts hold for that; by its rule one "
-        "model of each kind would be no pass. It also trains in two stages, and not in one "
-        "go as here, which makes some nats of difference."
+        "model of each kind would be no pass. The ladder also trains in two stages, 400 steps "
+        "and then 1,200 more, each of which begins at the full learning rate; here it is one "
+        "stage, which makes some nats of difference."
     )
 
 

@@ -1,13 +1,14 @@
 """How often the ladder's rules err, and how often they find what is there: a simulation.
 
-    python -m study power [--models 3/2/3 3/3/4 6/3/6] [--audits 2000]
+    python -m study power [--audits 1000] [--models 3/2/4]
 
 Models are drawn whose truth is known, rung by rung, and the package judges them.  A model's number
 is the mean of its kind, plus what it shares with all models of its seed, plus its own.  Gaps and
-standard deviations are those of the journal's models; what has no models there is assumed and
-marked by a star.  All models of a digit face the same images: what the images add to every number
-cancels in each comparison and is not drawn.  2,000 audits take about a minute for each row of the
-table.
+standard deviations are those of the journal's models of the digits that count; what has no models
+there is assumed and marked by a star.  All models of a digit face the same images: what the images
+add to every number cancels in each comparison and is not drawn.  The table is written into
+docs/protocol.md, where the page has two marks for it; 1,000 audits take about half a minute for
+each of its rows.
 """
 
 import argparse
@@ -18,35 +19,34 @@ from statistics import fmean
 import numpy as np
 
 from sahelpers.attacks.ladder import RUNGS
-from sahelpers.attacks.verdicts import (
-    ALIKE,
-    MARGIN,
-    MIN_RETRAINED,
-    PASSED,
-    REMAINS,
-    TRACE,
-    compare,
-    pooled,
-)
+from sahelpers.attacks.verdicts import MARGIN, MIN_RETRAINED, PASSED, REMAINS, compare, pooled
+from sahelpers.config import CHECKOUT
+from sahelpers.store.files import replace_text
 
 from .. import journal
+from ..claims import NOT_COUNTED
 from ..grid import RESULTS, current
 from ..methods import HIDDEN, MASKED, OURS, RETRAINED
+from ..results_page import between_marks, table
 from ..workers import positive
 
-DIGITS = 10  # in an audit; fewer measured ones take turns
+DIGITS = tuple(digit for digit in range(10) if digit not in NOT_COUNTED)
 KINDS = ("tested", "known", "retrained")
 CONTROLS = {"hidden": HIDDEN, "masked": MASKED}
-ERRORS = [
+PAGE = CHECKOUT / "docs" / "protocol.md"
+BEGIN, END = "<!-- by `python -m study power` -->", "<!-- end -->"
+HEAD = [
     "rung",
     "gaps, nats",
     "spreads, nats",
     "models",
-    "erased at the margin",
-    "alike at the trace",
-    "left-out one convicted",
+    "no memory: a digit passes",
+    "no memory: all pass",
+    "no memory: said to remember",
+    "a third of the gap: a digit passes",
+    "whole gap: memory is found",
+    "retrained, left out: said to remember",
 ]
-POWERS = ["whole gap found", "erased", "alike", "all digits pass"]
 
 Counts = tuple[int, int, int]  # models under test, known to remember, retrained
 Audit = list[tuple[list[float], list[float], list[float]]]  # of each digit, the three groups
@@ -58,22 +58,25 @@ class Truth:
 
     Attributes:
         rung: Its name.
-        gaps: Of each of the ten digits, nats.
+        gaps: Of each digit, nats.
         spreads: Standard deviation of models within a digit, nats: under test, known, retrained.
+        counts: How many models of each kind there are, of the digit with the fewest.
         assumed: Which of "gap" and the three kinds were not measured.
     """
 
     rung: str
     gaps: tuple[float, ...]
     spreads: tuple[float, float, float]
+    counts: Counts
     assumed: tuple[str, ...]
 
-    def __str__(self) -> str:
+    def cells(self) -> list[str]:
+        """The first cells of its rows."""
         low, high = (f"{end(self.gaps):.1f}" for end in (min, max))
         gaps = (low if low == high else f"{low} to {high}") + "*" * ("gap" in self.assumed)
         spreads = zip(KINDS, self.spreads, strict=True)
         said = " / ".join(f"{sd:.1f}" + "*" * (kind in self.assumed) for kind, sd in spreads)
-        return f"{self.rung} | {gaps} | {said}"
+        return [self.rung, gaps, said]
 
 
 def measured(options: argparse.Namespace) -> list[Truth]:
@@ -86,7 +89,7 @@ def measured(options: argparse.Namespace) -> list[Truth]:
     found: dict[str, dict[int, list[dict[str, list[float]]]]] = {}
     for r in journal.read(options.journal):
         place = r["part"], r["dataset"], r["arch"]
-        asked = place == ("ladder", "mnist", "mlp") and r["class"] in options.digits
+        asked = place == ("ladder", "mnist", "mlp") and r["class"] in DIGITS
         if asked and "values" in r and current(r):
             of_method = found.setdefault(r["method"], {})
             of_method.setdefault(r["class"], []).append(r["values"])
@@ -106,12 +109,15 @@ def measured(options: argparse.Namespace) -> list[Truth]:
             pools = {kind: pooled(numbers[kind].values()) for kind in KINDS}
             assumed = tuple(kind for kind in KINDS if pools[kind][1] == 0)
             a, b, c = (given[k] if k in assumed else pools[k][0] for k in KINDS)
-            of_digits = tuple(gaps[k % len(gaps)] for k in range(DIGITS))
-            truths.append(Truth(rung, of_digits, (a, b, c), assumed))
+            of_digits = tuple(gaps[k % len(gaps)] for k in range(len(DIGITS)))
+            x, y, z = (min(map(len, numbers[kind].values()), default=1) for kind in KINDS)
+            counts = x, y, max(z, MIN_RETRAINED)
+            truths.append(Truth(rung, of_digits, (a, b, c), counts, assumed))
     if truths:
         return truths
     a, b, c = given.values()
-    return [Truth(next(iter(RUNGS)), (options.gap,) * DIGITS, (a, b, c), ("gap", *KINDS))]
+    gaps, least = [options.gap] * len(DIGITS), (1, 1, MIN_RETRAINED)
+    return [Truth(next(iter(RUNGS)), tuple(gaps), (a, b, c), least, ("gap", *KINDS))]
 
 
 def drawn(
@@ -130,21 +136,29 @@ def drawn(
     counts = (counts[0], counts[1], counts[2] + 1)
     found = []
     for spread, count, seeds in zip(spreads, counts, (baselines, baselines, others), strict=True):
-        own = rng.normal(size=(audits, DIGITS, count))
+        own = rng.normal(size=(audits, len(DIGITS), count))
         x = options.shared**0.5 * seeds[..., :count] + (1 - options.shared) ** 0.5 * own
-        uneven = options.uneven * rng.normal(size=(audits, DIGITS, 1)) - options.uneven**2
+        uneven = options.uneven * rng.normal(size=(audits, len(DIGITS), 1)) - options.uneven**2
         found.append(spread * np.exp(uneven) * x)  # the mean square of uneven spreads is 1
     return found
 
 
-def judged(rung: str, digits: Audit) -> list[str]:
-    """The verdict on each digit of one audit, with spreads pooled as `compare_all` pools them."""
+def judged(rung: str, digits: Audit, alone: bool) -> list[str]:
+    """The verdict on each digit of one audit, with spreads pooled as `compare_all` pools them.
+
+    alone: each digit is judged as if it were the only one.
+    """
     spreads = [pooled(group) for group in zip(*digits, strict=True)]
-    return [compare(rung, *groups, spreads).verdict for groups in digits]
+    return [
+        compare(rung, *groups, [pooled([group]) for group in groups] if alone else spreads).verdict
+        for groups in digits
+    ]
 
 
-def simulated(truth: Truth, counts: Counts, options: argparse.Namespace) -> list[str]:
-    """The cells of one row: chances, each a mean over the digits but for "all digits pass"."""
+def simulated(
+    truth: Truth, counts: Counts, options: argparse.Namespace, alone: bool = False
+) -> list[str]:
+    """The cells of one row: chances, each a mean over the digits but for "all pass"."""
     rng = np.random.default_rng(0)
     tested, known, retrained = drawn(rng, truth.spreads, counts, options)
     left_out, retrained = retrained[..., -1:], retrained[..., :-1]
@@ -154,19 +168,19 @@ def simulated(truth: Truth, counts: Counts, options: argparse.Namespace) -> list
         """Of models whose excess is this share of the gap, (audits, digits)."""
         groups = (models - share * gaps, known - gaps, retrained)
         audits = zip(*(group.tolist() for group in groups), strict=True)
-        return np.array([judged(truth.rung, list(zip(*audit, strict=True))) for audit in audits])
+        of_digits = (list(zip(*audit, strict=True)) for audit in audits)
+        return np.array([judged(truth.rung, digits, alone) for digits in of_digits])
 
-    at_trace = verdicts(tested, -TRACE)
+    without = verdicts(tested, 0)
+    passed = np.isin(without, PASSED)
     chances = [
+        passed.mean(),
+        passed.all(1).mean(),
+        (without == REMAINS).mean(),
         np.isin(verdicts(tested, MARGIN), PASSED).mean(),
-        (at_trace == ALIKE).mean(),
-        (verdicts(left_out, 0) == REMAINS).mean(),
         (verdicts(tested, 1) == REMAINS).mean(),
+        (verdicts(left_out, 0) == REMAINS).mean(),
     ]
-    for share in (0, -options.overshoot):
-        found = verdicts(tested, share)
-        passed = np.isin(found, PASSED)
-        chances += [passed.mean(), (found == ALIKE).mean(), passed.all(1).mean()]
     return [f"{chance:.3f}" for chance in chances]
 
 
@@ -195,33 +209,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
     add = parser.add_argument
     add("--journal", type=Path, default=RESULTS / "journal.jsonl")
-    every = list(range(DIGITS))
-    add("--digits", type=int, nargs="+", default=every, choices=every, help="whose models count")
     add(
         "--models",
         type=numbers_of_models,
         nargs="+",
-        default=[(3, 2, 3), (3, 3, 4), (6, 3, 6)],
+        default=[],
         metavar="T/K/R",
-        help="how many under test, known to remember, retrained",
+        help="further rows: how many under test, known to remember, retrained; nothing is written",
     )
-    add("--audits", type=positive, default=2000, help="simulated for each row")
+    add("--audits", type=positive, default=1000, help="simulated for each row")
     add("--gap", type=float, default=10.0, help="nats, where no rung is measured")
     for kind, spread in zip(KINDS, (2.4, 1.0, 1.2), strict=True):
         add(f"--{kind}", type=float, default=spread, help="its spread, where it is not measured")
     add("--shared", type=share, default=0.2, help="share of a variance that is the seed's")
     add("--uneven", type=float, default=0.4, help="how much a spread's logarithm differs by digit")
-    add("--overshoot", type=float, default=0.1, help="of the gap, by models that forgot too much")
 
 
 def main(options: argparse.Namespace) -> None:
-    """Print the table: one row for each rung and each choice of numbers of models."""
-    over = [f"{-options.overshoot:g} gap: {name}" for name in POWERS[1:]]
-    head = [*ERRORS, POWERS[0], *(f"no memory: {name}" for name in POWERS[1:]), *over]
-    print("| " + " | ".join(head) + " |")
-    print("|---" * len(head) + "|")
+    """Write the table, rows for each rung: the models that there are; with one under test; six of
+    each kind; and a single digit by itself, as `sa.audit` judges it."""
+    rows = []
     for truth in measured(options):
-        for counts in options.models:
-            numbers = "/".join(map(str, counts))
-            cells = [str(truth), numbers, *simulated(truth, counts, options)]
-            print("| " + " | ".join(cells) + " |", flush=True)
+        _, known, retrained = truth.counts
+        several = [truth.counts, (1, known, retrained), (6, 3, 6), *options.models]
+        for counts in dict.fromkeys(several):
+            row = [*truth.cells(), "/".join(map(str, counts)), *simulated(truth, counts, options)]
+            rows.append(row)
+            print(" | ".join(row), flush=True)
+        counts = (1, 1, MIN_RETRAINED)
+        alone = simulated(truth, counts, options, alone=True)
+        rows.append([*truth.cells(), "/".join(map(str, counts)) + ", one digit", *alone])
+        print(" | ".join(rows[-1]), flush=True)
+    if not options.models:
+        page = PAGE.read_text(encoding="utf-8")
+        replace_text(PAGE, between_marks(page, BEGIN, [table(HEAD, rows)], END))

@@ -152,13 +152,14 @@ def page(rows: dict[str, dict[str, str]]) -> str:
 
 Written by `python -m study your_data`: one model of one seed, three retrained models, one
 thread. Where two classes are forgotten together, each has its verdict, in their order. Images:
-training + test. Recognised and argmax: the open judge, 500 samples of each class. Kept: the worse
-of both judges. A verdict on one class of one model says little; how it is reached stands in
-[the protocol](../docs/protocol.md). Training further takes {LADDER.heal_steps:,} steps at most,
-and relearning as many at each rate at first. With other efforts, or spreads pooled over ten
-classes, notebook 06 and RESULTS.md may come to another word on the same class. How far the default
-pushes, and what it may cost, were chosen for MNIST and follow the size of the images. Not run yet:
-{missing or "none"}.
+training + test. Recognised and argmax: the open judge, 500 samples of each class. Kept: how
+much more or less often samples of kept classes are recognised after forgetting, by the worse of
+both judges; below zero is a loss. A verdict on one class of one model says little; how it is
+reached stands in [the protocol](../docs/protocol.md). Training further takes {LADDER.heal_steps:,}
+steps at most, and relearning as many at each rate at first. With other efforts, or spreads pooled
+over ten classes, notebook 06 and RESULTS.md may come to another word on the same class. How far the
+default pushes, and what it may cost, were chosen for MNIST and follow the size of the images.
+Not run yet: {missing or "none"}.
 
 {"".join(f"| {' | '.join(line)} |{chr(10)}" for line in lines)}"""
 
