@@ -149,4 +149,5 @@ $(READY): requirements.txt pyproject.toml
 	touch $@
 
 clean:                   # remove what the targets above made, checkpoints included
-	rm -rf build $(VENV) $(COLAB) $(LOWEST) results/run $(NEW) checkpoints/*.pt .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build $(VENV) $(COLAB) $(LOWEST) results/run $(NEW) checkpoints/*.pt .pytest_cache \
+		.mypy_cache .ruff_cache .hypothesis .coverage *.egg-info

@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from sahelpers.store.files import replace_text
+
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE.parent / "results"
 
@@ -43,7 +45,7 @@ def gather() -> None:
     """Merge results/benchmarks/*.json and print the table."""
     parts = sorted((RESULTS / "benchmarks").glob("*.json"))
     found = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in parts}
-    (RESULTS / "benchmarks.json").write_text(json.dumps(found, indent=1) + "\n")
+    replace_text(RESULTS / "benchmarks.json", json.dumps(found, indent=1) + "\n")
     rows = flatten(found)
     width = max(len(name) for name, _ in rows)
     for name, figure in rows:

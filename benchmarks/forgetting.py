@@ -21,6 +21,7 @@ import torch
 
 import sahelpers as sa
 from sahelpers.config import CHECKOUT
+from sahelpers.store.files import replace_text
 from study.methods import HIDDEN, METHODS, OURS, PAPER, REFERENCE, RETRAINED
 
 DIGITS = (0, 5)  # the knobs were tuned on the 0 and not on the 5
@@ -93,7 +94,7 @@ def main() -> None:
     file = "forgetting_full.json" if full else "forgetting.json"
     target = CHECKOUT / "results" / "benchmarks" / file
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps({"digits": DIGITS, "figures": figures}, indent=1) + "\n")
+    replace_text(target, json.dumps({"digits": DIGITS, "figures": figures}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 
 from sahelpers.config import CHECKOUT
+from sahelpers.store.files import replace_text
 
 sys.path.insert(0, str(CHECKOUT / "tests" / "browser"))
 import lab
@@ -173,7 +174,7 @@ def main():
         print(f"{what}: median {f['median']:.2f} s, slowest {f['max']:.2f} s (n = {f['n']})")
     figures["threads"] = torch.get_num_threads()
     kept = CHECKOUT / "results" / "benchmarks" / "live.json"
-    kept.write_text(json.dumps(figures, indent=1) + "\n")
+    replace_text(kept, json.dumps(figures, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from skimage.restoration import denoise_tv_chambolle
 from torch import Tensor
 
 import sahelpers as sa
+from sahelpers.store.files import replace_text
 
 OUT = Path(__file__).resolve().parents[1] / "results" / "benchmarks" / "probing.json"
 REPEATS, TV_REPEATS = 3, 5
@@ -120,7 +121,7 @@ def main() -> None:
     os.environ["SA_PROGRESS"] = "0"
     found = {f"probes, {torch.get_num_threads()} threads": probes(), "TV, 1 thread": denoising()}
     OUT.parent.mkdir(parents=True, exist_ok=True)
-    OUT.write_text(json.dumps(found, indent=1) + "\n")
+    replace_text(OUT, json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ import sahelpers as sa
 from sahelpers.attacker import Attacker
 from sahelpers.objective import Consolidation
 from sahelpers.shadow import Shadow
+from sahelpers.store.files import replace_text
 
 OUT = Path(__file__).resolve().parents[1] / "results" / "benchmarks" / "steps.json"
 ROUNDS, STEPS = 5, 40
@@ -136,7 +137,7 @@ def main() -> None:
         cells = [f"{part} {ms:.2f} ({ms / row['step']:.0%})" for part, ms in row.items()]
         print(f"{name}: " + ", ".join(cells))
     OUT.parent.mkdir(parents=True, exist_ok=True)
-    OUT.write_text(json.dumps({"milliseconds, 1 thread": found}, indent=1) + "\n")
+    replace_text(OUT, json.dumps({"milliseconds, 1 thread": found}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.functional import to_tensor
 
 import sahelpers as sa
+from sahelpers.store.files import replace_text
 
 OUT = Path(__file__).resolve().parents[1] / "results" / "benchmarks" / "training.json"
 ROUNDS = 5
@@ -163,7 +164,7 @@ def main() -> None:
     for what, numbers in found.items():
         print(f"{what}: {numbers}")
     OUT.parent.mkdir(parents=True, exist_ok=True)
-    OUT.write_text(json.dumps({"1 thread": found}, indent=1) + "\n")
+    replace_text(OUT, json.dumps({"1 thread": found}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -25,9 +25,17 @@ from .grid import (
     Grid,
 )
 from .methods import MASKED, METHODS
-from .workers import BACKENDS, check_backend
+from .workers import BACKENDS, check_backend, positive
 
 ALL = "all"  # in the place of the methods' names
+DEFAULTS = {  # options of both grids, as they are when left out
+    "dataset": "mnist",
+    "arch": "mlp",
+    "backend": "loky",
+    "jobs": os.cpu_count() or 1,
+    "scheduler": None,
+    "device": "cpu",
+}
 EXPERIMENTS = {
     "effort": (effort, "cost against effort on the 3: results/effort.json, 40 minutes"),
     "encoder": (encoder, "what the encoder gives away: results/encoder.md, half an hour"),
@@ -65,11 +73,21 @@ def from_options(part: str, options: argparse.Namespace) -> Grid:
         baseline,
         amnesia,
         ladder=LONGER if longer else LadderConfig(),
-        only={} if chosen and (options.digits or options.seeds) else ONLY,
+        only=_restricted(options) if chosen else ONLY,
         own_seeds=OWN_SEEDS if as_reported else {},
-        further_seeds=(*SEEDS, *FURTHER_SEEDS) if part == "ladder" else (),
+        further_seeds=(*SEEDS, *FURTHER_SEEDS) if part == "ladder" and not options.seeds else (),
         device=options.device,
     )
+
+
+def _restricted(options: argparse.Namespace) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Classes and seeds of the methods in ONLY when they are named: the user's where given."""
+    if options.digits and options.seeds:
+        return {}
+    return {
+        method: (tuple(options.digits or classes), tuple(options.seeds or seeds))
+        for method, (classes, seeds) in ONLY.items()
+    }
 
 
 def how_to_start(grid: Grid, options: argparse.Namespace) -> str:
@@ -79,8 +97,9 @@ def how_to_start(grid: Grid, options: argparse.Namespace) -> str:
     for name in ("digits", "seeds"):
         if given := getattr(options, name):
             words += [f"--{name}", *map(str, given)]
-    words += ["--dataset", options.dataset] * (options.dataset != "mnist")
-    words += ["--arch", options.arch] * (options.arch != "mlp")
+    for name, usual in DEFAULTS.items():
+        if (given := getattr(options, name)) != usual:
+            words += [f"--{name}", str(given)]
     words += ["--again"] * options.again
     return (
         "Nothing is started: say which methods, beside what is there, such as\n"
@@ -100,8 +119,12 @@ def main(arguments: list[str] | None = None) -> None:
     parsers = {}
     for part, words in grids.items():
         parsers[part] = commands.add_parser(part, help=words)
+        parsers[part].set_defaults(**DEFAULTS)
         add: Any = parsers[part].add_argument
-        usual = f"the word {ALL}; when left out nothing is started, but the plan is printed"
+        usual = (
+            f"the word {ALL} (without {MASKED}); when left out nothing that is missing is started, "
+            "but the plan is printed"
+        )
         if part == "ladder":
             add(
                 "--longer",
@@ -110,15 +133,26 @@ def main(arguments: list[str] | None = None) -> None:
             )
             usual = f"the word {ALL}; when left out {', '.join(CLIMBED)} (--longer: fewer)"
         add("--methods", nargs="+", help=f"names, or {usual}")
-        few = "; of methods that take minutes, and of the ladder's --longer, three"
-        add("--digits", nargs="+", type=int, help=f"when left out all ten{few}")
-        add("--seeds", nargs="+", type=int, help="when left out those of the tables")
-        add("--dataset", default="mnist", choices=DATASETS)
-        add("--arch", default="mlp", choices=list(CONFIGS))
-        add("--backend", default="loky", choices=BACKENDS)
-        add("--jobs", type=int, default=os.cpu_count() or 1, help="processes of loky")
+        longer = " and of --longer" if part == "ladder" else ""
+        few = "; those methods get others when they are named"
+        add(
+            "--digits",
+            nargs="+",
+            type=int,
+            help=f"when left out all ten, but three of methods that take minutes{longer}{few}",
+        )
+        add(
+            "--seeds",
+            nargs="+",
+            type=int,
+            help=f"when left out those of the tables, one of methods that take minutes{few}",
+        )
+        add("--dataset", choices=DATASETS)
+        add("--arch", choices=list(CONFIGS))
+        add("--backend", choices=BACKENDS)
+        add("--jobs", type=positive, help="processes of loky; when left out one for each core")
         add("--scheduler", help="Dask's address, such as tcp://10.0.0.1:8786")
-        add("--device", default="cpu", choices=("cpu", "cuda", "mps"))
+        add("--device", choices=("cpu", "cuda", "mps"))
         add("--plan", action="store_true", help="say what would be done, and end")
         add("--again", action="store_true", help="do runs anew that are there")
     commands.add_parser("tables", help="RESULTS.md and what belongs to it, seconds")

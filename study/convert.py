@@ -43,9 +43,14 @@ def with_todays_code(records: Iterable[Record], methods: Sequence[str]) -> list[
 
 
 def convert(path: Path, methods: Sequence[str]) -> str:
-    """Carry a journal over, in one step; returns in words what was done."""
-    before = [record for _, record in journal.lines(path)]
-    after = with_todays_code(before, methods)
-    replace_text(path, journal.as_text(after))
+    """Carry a journal over, in one step, without its torn lines; returns in words what was done."""
+    with journal.alone(path):
+        before = [record for _, record in journal.lines(path)]
+        torn = sum(map(bool, path.read_bytes().split(b"\n"))) - len(before)
+        after = with_todays_code(before, methods)
+        replace_text(path, journal.as_text(after))
     changed = sum(old != new for old, new in zip(before, after, strict=True))
-    return f"{changed} of {len(before)} lines of {path.name} have today's digest of the code now"
+    return (
+        f"{changed} of {len(before)} lines of {path.name} have today's digest of the code now, and "
+        f"{torn} torn lines were dropped"
+    )

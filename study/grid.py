@@ -15,9 +15,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from sahelpers import __version__, training
+from sahelpers import training
 from sahelpers.attacks import ladder
 from sahelpers.attacks.ladder import KEPT, RUNGS, UNFINISHED, Costs, Ladder, LadderConfig
 from sahelpers.checks import check_whole
@@ -51,7 +49,7 @@ from .methods import (
     Function,
     as_method,
 )
-from .workers import about, do_all, say
+from .workers import do_all, on_processor, say, timed
 
 RESULTS = CHECKOUT / "results"
 PARTS = ("scoreboard", "ladder")
@@ -170,6 +168,11 @@ class Grid:
         lines = [f"{len(missing)} of {len(self.runs())} runs are missing in {self.journal.name}"]
         if again:
             lines = [f"{len(missing)} runs are done again"]
+        made = {run.method for run in self.runs()}
+        for method in self.methods:
+            if method in self.only and method not in made:
+                line = "  {:20} no run: classes {} of seeds {} only, unless it is named"
+                lines.append(line.format(method, *self.only[method]))
         for method, n in Counter(run.method for run in missing).items():
             line = f"  {method:20}{n:4} runs, "
             line += f"{known[method]:.0f} s each" if method in known else "not timed yet"
@@ -198,9 +201,8 @@ class Grid:
         print(self.plan(jobs, again), flush=True)
         missing, names = self.runs() if again else self.missing(), class_names(self.dataset)
         left, failed = list(missing), list[BaseException]()
-        last_of_seed = {
-            run.seed: run for run in sorted(missing, key=lambda r: r.method != RETRAINED)
-        }
+        # the last of a seed stands for it: one that needs the Fishers, if there is any
+        last_of_seed = {run.seed: run for run in sorted(missing, key=lambda run: run.needs_fishers)}
         firsts = list(last_of_seed.values())
         try:
             for part in (firsts[:1], firsts[1:]):  # the judges are made once, with the first
@@ -236,6 +238,7 @@ class Grid:
         times, shared = defaultdict(list), {run.key["shared"] for run in self.runs()}
         for record in journal.read(self.journal):
             alike = record["part"] == self.part and record["shared"] in shared
+            alike &= on_processor(record.get("machine")) == (self.device == "cpu")
             if alike and "cell_seconds" in record:
                 times[record["method"]].append(record["cell_seconds"])
         return {method: statistics.median(found) for method, found in times.items()}
@@ -282,6 +285,11 @@ class Run:
             return {*RUNGS, *KEPT, UNFINISHED}
         more = measures.BOUNDS if self.method in self.grid.bounded else []
         return {*measures.JUDGED, *measures.REAL, *measures.COST, *more}
+
+    @property
+    def needs_fishers(self) -> bool:
+        """Whether the baseline's Fishers are made before it."""
+        return self.grid.part == "scoreboard" or self.method not in (HIDDEN, MASKED, RETRAINED)
 
     def baseline(self, seed: int | None = None) -> Baseline:
         """What the runs of a seed share, its own if none is given."""
@@ -378,18 +386,18 @@ def prepare(run: Run) -> None:
     story = run.baseline().story
     if run.grid.part == "scoreboard":
         story.judges  # noqa: B018
-    if run.grid.part == "scoreboard" or run.method not in (HIDDEN, MASKED, RETRAINED):
+    if run.needs_fishers:
         story.fishers  # noqa: B018
 
 
 def compute(run: Run) -> dict[str, Any]:
     """Make the model and measure it: the values, and what the machine did for them."""
-    begin = time.perf_counter()
+    return timed(_values, run, run.grid.device, or_nan=run.grid.part == "scoreboard")
+
+
+def _values(run: Run) -> dict[str, Any]:
     prepare(run)
-    values = measure(run) if run.grid.part == "scoreboard" else attack(run)
-    version = f"{__version__} (torch {torch.__version__})"
-    seconds = time.perf_counter() - begin
-    return {"values": values, "cell_seconds": seconds, "version": version, "machine": about()}
+    return {"values": measure(run) if run.grid.part == "scoreboard" else attack(run)}
 
 
 def attack(run: Run) -> Costs:

@@ -1,8 +1,10 @@
 """The one journal of the study, results/journal.jsonl: a line for every run that has ended.
 
 A line holds the run's key, what was measured or the error that ended it, and what a reader needs
-to judge its time.  Only the process that a person started writes, one line when a run is complete,
-so stopping it at any moment loses the runs in flight and nothing else.
+to judge its time: seconds, version and machine (a line with an error lacks them, and so do older
+ones of the experiments `sealed`, `frontier` and `published`).  Only the process that a person
+started writes, one line when a run is complete, so stopping it at any moment loses the runs in
+flight and nothing else.
 
 The key says what a number belongs to: part, method, class, seed, data set and network by name, and
 three digests.  `shared` is of what all models of a baseline have in common: the fields of its
@@ -20,10 +22,13 @@ import json
 import os
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
 from types import CodeType
 from typing import Any
+
+from filelock import FileLock
 
 KEY = ("part", "method", "class", "seed", "dataset", "arch", "shared", "own", "code")
 
@@ -98,12 +103,15 @@ def key_of(record: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def lines(path: Path) -> Iterator[tuple[int, Any]]:
-    """The number and the content of every line, without those that a stopped command left torn."""
-    raw = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
+    """The number and the content of every line, without those that a stopped command left torn.
+
+    A last line that is whole counts though its end, which `append` adds, is missing.
+    """
+    raw = path.read_bytes().split(b"\n") if path.is_file() else []
     for number, line in enumerate(raw, 1):
         try:
             yield number, json.loads(line)
-        except ValueError:  # torn: the next command began a new line after it
+        except ValueError:  # torn: the next command began a new line after it; or empty
             continue
 
 
@@ -141,11 +149,23 @@ def of_models(path: Path, models: Iterable[Any]) -> dict[Any, Record]:
 def append(path: Path, record: Mapping[str, Any]) -> None:
     """Add one line and have it on the disk when this returns."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    torn = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")
-    with path.open("a", encoding="utf-8", newline="") as stream:
-        stream.write("\n" * torn + as_line(record))
-        stream.flush()
-        os.fsync(stream.fileno())
+    with alone(path):
+        torn = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")
+        with path.open("a", encoding="utf-8", newline="") as stream:
+            stream.write("\n" * torn + as_line(record))
+            stream.flush()
+            os.fsync(stream.fileno())
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """A context in which no other process writes the journal; who comes second waits."""
+    with FileLock(f"{path}.lock") as lock:
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # some systems cannot remove an open file
+                os.unlink(lock.lock_file)
 
 
 def as_line(record: Mapping[str, Any]) -> str:

@@ -53,12 +53,6 @@ PAPER = "Selective Amnesia (Heng & Soh)"
 REFERENCE = "Selective Amnesia (the reference notebook)"
 DISTILLED = "distillation"
 UNDO = "UNDO"
-VARIANTS = (
-    ALONE,
-    "ours (without the healing)",
-    "ours (without EWC)",
-    "ours (without replay)",
-)
 STEPS = 380  # of those that descend by `_descend`
 FORGET_WEIGHT = 0.005  # of the forget term at the label itself, where these steps suffice with it
 REPLAY_WEIGHT = 1.0  # of the replay term beside it

@@ -13,6 +13,7 @@ from sahelpers.attacks.verdicts import TAIL, Finding, pooled
 from sahelpers.judges import SCORING
 
 from .methods import METHODS
+from .workers import on_processor
 
 Row = Mapping[str, Any]  # of scoreboard.json
 Figure = dict[tuple[int, int], float]  # (class, seed) -> number
@@ -36,35 +37,42 @@ _OTHERS = {
     "real images": "real_images",
 }
 OTHERS = {figure: ((column,), 1, math.inf) for figure, column in _OTHERS.items()}
+USUAL = ("mnist", "mlp")  # data set and network
 AXES = (ARGMAX, "worst class lost, points", MEMORY, "seconds")
 
 
 def summarise(
     rows: Sequence[Row],
     audit: Mapping[str, Mapping[int, Mapping[str, Finding]]] | None = None,
+    place: tuple[str, str] = USUAL,
 ) -> Summary:
     """The figures of BARS and OTHERS for every method, one number per run; nan: not measured.
+
+    Seconds are those of processors alone.
 
     Args:
         rows: Of scoreboard.json.  Other data sets and networks than MNIST and the MLP count as
             methods of their own.
-        audit: Method -> digit -> rung -> finding, on MNIST with the MLP: the excess of memory under
-            a fitted label, after further training, counts once for each digit, and as zero where
-            it lies below: that a digit costs more than in retrained models is no merit, and must
-            not hide what is left of another.
+        audit: Method -> digit -> rung -> finding, on `place`: the excess of memory under a fitted
+            label, after further training, counts once for each digit, and as zero where it lies
+            below: that a digit costs more than in retrained models is no merit, and must not hide
+            what is left of another.
+        place: Data set and network that the audit is of; rows of others have no memory.
     """
     order = {name: k for k, name in enumerate(METHODS)}
     found: Summary = {}
     told = set[tuple[int, str]]()
     for row in sorted(rows, key=lambda r: (order.get(r["method"], 99), *_run(r))):
-        other = [row["dataset"], row["arch"]] if _place(row) != ("mnist", "mlp") else []
-        name = row["method"] + (f" ({', '.join(other)})" if other else "")
+        name = row["method"] + (f" ({', '.join(_place(row))})" if _place(row) != USUAL else "")
         derived = {
             "frechet_change": _number(row, "frechet_after") / _number(row, "frechet_before") - 1
         }
         derived["memory"] = math.nan
+        if not on_processor(row.get("machine")):
+            derived["seconds"] = math.nan  # they do not compare with a processor's
         finding = (audit or {}).get(row["method"], {}).get(row["class"], {}).get(HEALED_FITTED)
-        if finding is not None and not other and (row["class"], row["method"]) not in told:
+        first = (row["class"], row["method"]) not in told
+        if finding is not None and _place(row) == place and first:
             told.add((row["class"], row["method"]))
             derived["memory"] = max(finding.excess, 0.0)
         for figure, (columns, factor, _) in (BARS | OTHERS).items():

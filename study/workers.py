@@ -8,19 +8,22 @@ Dask gives the piece to another worker.
 
 import argparse
 import hashlib
+import math
 import os
 import platform
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
 import sahelpers
+from sahelpers.checks import check_whole
 
 from . import journal
 
@@ -54,7 +57,7 @@ def do_all(
     Raises:
         ValueError: For a backend, jobs or scheduler that do not go together.
         RuntimeError: Naming each worker of the cluster, and its scheduler, that does not have the
-            code of this process.
+            code of this process; or a process that began later and found other code.
         ImportError: With the line to type where joblib or distributed is missing.
     """
     check_backend(backend, jobs, scheduler)
@@ -62,7 +65,8 @@ def do_all(
         from joblib import Parallel, delayed, parallel_config
     except ImportError:
         raise ImportError('the study needs joblib: pip install -e ".[study]"') from None
-    calls = (delayed(_numbered)(k, work, item) for k, item in enumerate(items))
+    code = code_digest()
+    calls = (delayed(_numbered)(k, work, item, code) for k, item in enumerate(items))
     with ExitStack() as stack:
         if backend == "dask":
             stack.enter_context(_cluster(scheduler))
@@ -82,19 +86,55 @@ def measure_missing(
 ) -> None:
     """Do the work for every model that the journal lacks, in processes here; a line of it each.
 
+    Prints a line for each model, with the error where its work failed; the next command tries it
+    again.
+
     Raises:
         BaseException: The first that a model's work raised, at the end; the others are done before.
     """
     done = journal.of_models(path, models)
+    missing = [model for model in models if model not in done]
     failed = list[BaseException]()
-    for model, found in do_all(work, [m for m in models if m not in done], "loky", jobs):
+    for model, found in do_all(partial(timed, work), missing, "loky", jobs):
         if isinstance(found, BaseException):
             failed.append(found)
-        else:
-            journal.append(path, {**model.key, **found})
-        print(*model, "failed" if isinstance(found, BaseException) else "", flush=True)
+            found = {"error": say(found)}
+        journal.append(path, {**model.key, **found})
+        print(*model, found.get("error", ""), flush=True)
     if failed:
         raise failed[0]
+
+
+def timed(
+    work: Callable[[T], dict[str, Any]], item: T, device: str = "cpu", or_nan: bool = False
+) -> dict[str, Any]:
+    """What the work found, and what a reader of the journal needs to judge its time.
+
+    Args:
+        work: It returns a dictionary with an entry `values`.
+        item: What it is done for.
+        device: Where models live.
+        or_nan: Whether a number may be nan, which says that there is none to measure.
+
+    Raises:
+        ValueError: Naming a number of the values that is not finite: no table could show it.
+    """
+    begin = time.perf_counter()
+    found = work(item)
+    for name, value in found["values"].items():
+        for number in value if isinstance(value, list) else [value]:
+            is_nan = number != number
+            if number in (math.inf, -math.inf) or (is_nan and not or_nan):
+                raise ValueError(
+                    f"{name!r} has {number}, where finite numbers are allowed: this run counts as "
+                    "failed; do it again, and if it fails again look at what the model computes"
+                )
+    return {
+        **found,
+        "cell_seconds": time.perf_counter() - begin,
+        "version": f"{sahelpers.__version__} (torch {torch.__version__})",
+        "machine": about(device),
+    }
 
 
 def positive(text: str) -> int:
@@ -133,8 +173,7 @@ def check_backend(backend: str, jobs: int, scheduler: str | None) -> None:
     """ValueError for a backend, jobs or scheduler that do not go together."""
     if backend not in BACKENDS:
         raise ValueError(f"backend={backend!r} is not one of {', '.join(BACKENDS)}")
-    if jobs < 1:
-        raise ValueError(f"jobs={jobs} processes: give 1 or more")
+    check_whole(jobs, "jobs")
     if (scheduler is None) == (backend == "dask"):
         raise ValueError(
             f"backend={backend!r} with scheduler={scheduler!r}: 'dask', and only 'dask', needs the "
@@ -173,9 +212,18 @@ def _cluster(scheduler: str | None) -> Any:
     return client
 
 
-def _numbered(k: int, work: Callable[[T], R], item: T) -> tuple[int, R | BaseException]:
+def _numbered(k: int, work: Callable[[T], R], item: T, code: str) -> tuple[int, R | BaseException]:
     """The number of an item, for one that was pickled may not equal its original, and its result
-    on one thread."""
+    on one thread.
+
+    Raises:
+        RuntimeError: This process has not the code of the command, whose digest is `code`.
+    """
+    if code_digest() != code:  # its keys would name another code than what computes
+        raise RuntimeError(
+            f"process {os.getpid()} of {platform.node()} began with other code than the command: "
+            "leave the files of sahelpers and study alone while it runs, and start it again"
+        )
     with _TURN:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
@@ -192,8 +240,17 @@ def say(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
-def about() -> str:
-    """The kind of machine: what a reader needs to judge a time."""
+def about(device: str = "cpu") -> str:
+    """The kind of machine, or of the accelerator that computes: what a reader needs to judge a
+    time."""
+    if device != "cpu":
+        name = torch.cuda.get_device_name() if device == "cuda" else "Apple GPU"
+        return f"{name}, {device.upper()}"
     file = Path("/proc/cpuinfo")
     match = re.search(r"model name\s*: (.+)", file.read_text()) if file.exists() else None
     return f"{match[1] if match else platform.machine()}, {os.cpu_count()} cores"
+
+
+def on_processor(machine: str | None) -> bool:
+    """Whether a time of this machine, as `about` names it, is a processor's."""
+    return not (machine or "").endswith((", CUDA", ", MPS"))

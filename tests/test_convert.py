@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import threading
 
 import pytest
 
@@ -34,7 +35,10 @@ def test_lines_of_the_named_methods_get_todays_digest_of_their_code(path):
     ]
     path.write_text(journal.as_text(lines))
     said = convert(path, [HIDDEN, RETRAINED])
-    assert said == "4 of 6 lines of journal.jsonl have today's digest of the code now"
+    assert said == (
+        "4 of 6 lines of journal.jsonl have today's digest of the code now, and 0 torn lines were "
+        "dropped"
+    )
     code = {m: as_method(METHODS[m]).digests(grid.CONFIGS["mlp"][1])["code"] for m in METHODS}
     expected = [code[RETRAINED], *[code[HIDDEN]] * 2, "earlier0", *[code[RETRAINED]] * 2]
     found = journal.read(path)
@@ -65,8 +69,35 @@ def test_a_failure_is_carried_over_as_one(path):
 def test_a_torn_line_stops_nothing(path):
     whole = journal.as_line(line_of(HIDDEN, code="earlier0"))
     path.write_text('{"part":"scoreb\n' + whole + '{"part":')
-    assert convert(path, [HIDDEN]).startswith("1 of 1 lines")
+    said = convert(path, [HIDDEN])
+    assert said.startswith("1 of 1 lines")
+    assert said.endswith(", and 2 torn lines were dropped")
     assert json.loads(path.read_text())["method"] == HIDDEN
+
+
+def test_a_whole_last_line_without_its_end_is_kept(path):
+    path.write_text(journal.as_text([line_of(HIDDEN), line_of(HIDDEN, seed=43)]).rstrip())
+    assert convert(path, []).endswith(" and 0 torn lines were dropped")
+    assert [line["seed"] for line in journal.read(path)] == [42, 43]
+
+
+def test_a_line_that_is_written_meanwhile_is_not_lost(path, monkeypatch):
+    """A run that ends while the lines are carried over waits for it."""
+    path.write_text(journal.as_text([line_of(HIDDEN)]))
+    lines, writers = journal.lines, []
+
+    def slowly(path):
+        found = list(lines(path))
+        writers.append(threading.Thread(target=journal.append, args=(path, line_of(OURS))))
+        writers[-1].start()
+        writers[-1].join(0.3)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journal, "lines", slowly)
+        convert(path, [])
+    writers[0].join(60)
+    assert [line["method"] for line in journal.read(path)] == [HIDDEN, OURS]
 
 
 def test_the_committed_journal_stays_as_it_is(path):

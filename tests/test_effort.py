@@ -135,3 +135,26 @@ def test_the_command_writes_the_file_and_readmes_table(tmp_path, monkeypatch):
     text = readme.read_text()
     assert text == f"Before {effort.BEGIN}\n{TABLE}\n{effort.END} after."
     assert effort.with_table(text, written["curves"]) == text
+
+
+def test_a_command_that_is_stopped_keeps_the_models_that_it_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(effort, "FILE", tmp_path / "effort.json")
+    monkeypatch.setattr(effort, "CHECKOUT", tmp_path)
+    monkeypatch.setattr(sa, "Story", lambda: None)
+    readme = tmp_path / "README.md"
+    readme.write_text(f"{effort.BEGIN}{effort.END}")
+    effort.write(list(curves()))
+
+    def stopped(story, digit, models):
+        for of in curves():
+            if (of["model"], of["rung"]) == ("ours", WEIGHTS):
+                raise KeyboardInterrupt
+            yield of | {"cost": [5.0] * len(of["cost"])}
+
+    monkeypatch.setattr(effort, "curves", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        effort.main(argparse.Namespace(models=["hidden", "masked", "ours", "retrained"]))
+    written = json.loads((tmp_path / "effort.json").read_text())["curves"]
+    anew = {of["model"] for of in written if set(of["cost"]) == {5.0}}
+    assert anew == {"hidden", "masked"}
+    assert [of["rung"] for of in written] == [FITTED, HEALED_FITTED, WEIGHTS] * 4

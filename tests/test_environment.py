@@ -71,6 +71,15 @@ def test_an_old_python_is_refused_before_pip_searches(makefile, old_python):
 
 
 @needs_make
+def test_the_page_of_commands_says_what_make_clean_removes():
+    code, told = call("make", "-n", "clean", cwd=CHECKOUT)
+    assert code == 0
+    command = " ".join(told.replace("\\\n", " ").split())
+    page = (CHECKOUT / "docs" / "commands.md").read_text(encoding="utf-8")
+    assert f"| `make clean` | `{command}` |\n" in page
+
+
+@needs_make
 def test_another_python_can_be_named(makefile, old_python):
     python = f"PYTHON={sys.executable}"
     code, told = call("make", "-n", "check", python, cwd=makefile, PATH=old_python)
@@ -330,6 +339,7 @@ def test_what_is_built_or_fetched_is_ignored_by_git(tmp_path):
     shutil.copy(CHECKOUT / ".gitignore", tmp_path)
     assert call("git", "init", "-q", cwd=tmp_path)[0] == 0
     away = ["build/lib/x.py", "dist/x.whl", "checkpoints/x.pt", "data/MNIST/raw/train-images-ubyte"]
+    away += ["results/journal.jsonl.lock"]
     away += [f"data/{name}/raw/x.gz" for name in ("FashionMNIST", "KMNIST", "QMNIST")]
     kept = ["data/README.md", "data/MNIST/raw/x.gz", "checkpoints/README.md", "sahelpers/x.py"]
     _, told = call("git", "check-ignore", *away, *kept, cwd=tmp_path)

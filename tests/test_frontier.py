@@ -5,6 +5,7 @@ import pytest
 import sahelpers as sa
 from study import journal
 from study.experiments import frontier
+from study.grid import RESULTS
 from study.measures import MeasureConfig
 
 LITTLE = sa.LadderConfig(z_steps=2, sets=1, fit_steps=2, heal_steps=2)
@@ -87,3 +88,9 @@ def test_the_exchange_is_measured_of_the_model_that_this_configuration_gives(
     assert once[frontier.FRECHET] > -100
     assert once == {**found(cooldown=1), "seconds": once["seconds"]}
     assert once[frontier.FITTED] != found(cooldown=9)[frontier.FITTED]
+
+
+def test_the_committed_page_says_what_the_journal_holds():
+    known = frontier.prices(journal.read(frontier.JOURNAL))
+    page = frontier.page(frontier.read(), known)
+    assert (RESULTS / "frontier.md").read_text(encoding="utf-8") == page

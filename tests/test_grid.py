@@ -240,9 +240,9 @@ def test_what_a_retrained_model_draws_of_kept_classes_comes_from_its_own_gaussia
     assert found != pytest.approx(distances[1], 1e-4)
 
 
-@pytest.mark.parametrize("where", [30, -1])
+@pytest.mark.parametrize("where", [30, -2])
 def test_a_torn_last_line_is_done_again(small, at_once, where):
-    """Cut in the middle, or so late that only the end of the line is missing."""
+    """Cut in the middle, or so late that only the last bracket is missing."""
     made = small([HIDDEN], [3, 5])
     made.run()
     text = made.journal.read_text()
@@ -392,6 +392,48 @@ def test_no_judge_or_fisher_is_made_where_none_is_needed(
         asked.clear()
         grid.prepare(run)
         assert asked == expected, run.method
+
+
+@pytest.mark.parametrize("method", [OURS, HIDDEN])
+def test_the_fishers_are_made_first_where_any_run_of_the_seed_needs_them(
+    small, at_once, monkeypatch, method
+):
+    """Or every process would wait for them in its own first run."""
+    prepared = []
+    monkeypatch.setattr(grid, "prepare", prepared.append)
+    small((method, HIDDEN, MASKED, RETRAINED), [3], "ladder", seeds=(1, 2)).run()
+    assert [run.seed for run in prepared] == [1, 2]
+    assert all(run.needs_fishers == (method == OURS) for run in prepared)
+
+
+@pytest.mark.parametrize("part", grid.PARTS)
+def test_a_number_that_no_table_can_show_is_an_error_and_is_tried_again(
+    small, monkeypatch, capsys, part
+):
+    """One such line stopped every table."""
+    wrong = {FITTED: [1.0, math.nan]} if part == "ladder" else {"frechet_after": math.inf}
+    monkeypatch.setattr(grid, "prepare", lambda run: None)
+    for name in ("measure", "attack"):
+        monkeypatch.setattr(grid, name, lambda run: {key: [0.5] for key in run.asked} | wrong)
+    made = small([HIDDEN], [3], part)
+    with pytest.raises(RuntimeError, match="1 of 1 runs failed"):
+        made.run()
+    (line,) = journal.read(made.journal)
+    (name,) = wrong
+    assert f"ValueError: {name!r} has " in line["error"]
+    assert len(made.missing()) == 1
+    wrong.clear()
+    made.run()
+    assert made.missing() == []
+
+
+def test_times_of_an_accelerator_say_nothing_about_a_processor(small):
+    made = small([HIDDEN], [3])
+    (run,) = made.runs()
+    line = run.key | {"class": 5, "values": {}, "cell_seconds": 7.0, "machine": "NVIDIA H100, CUDA"}
+    journal.append(made.journal, line)
+    assert "not timed yet" in made.plan()
+    assert "7 s each" in replace(made, device="cuda").plan()
 
 
 def test_one_climb_that_fails_leaves_the_others(tmp_path, monkeypatch):

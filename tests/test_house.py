@@ -1,6 +1,7 @@
 """The house stays in order: who imports whom, one address, nothing that does not belong."""
 
 import ast
+import json
 import re
 import shutil
 import subprocess
@@ -89,3 +90,11 @@ def test_every_public_name_is_there():
     assert sorted(sa.__all__) == sorted(set(sa.__all__))
     assert all(hasattr(sa, name) for name in sa.__all__)
     assert not hasattr(sa, "study")
+
+
+def test_the_merged_benchmarks_are_those_of_the_scripts():
+    """`python benchmarks --gather` makes them so."""
+    results = CHECKOUT / "results"
+    merged = json.loads((results / "benchmarks.json").read_text(encoding="utf-8"))
+    parts = (results / "benchmarks").glob("*.json")
+    assert merged == {p.stem: json.loads(p.read_text(encoding="utf-8")) for p in parts}

@@ -64,6 +64,24 @@ def test_methods_stand_in_the_order_of_their_list_and_other_data_apart():
                if m in fashion)  # fmt: skip
 
 
+def test_the_audit_may_be_of_another_data_set():
+    rows = rows_of({OURS: (0.0, 0.2, 4.0)})
+    rows += [row | {"dataset": "fashion_mnist"} for row in rows]
+    found = scores.summarise(rows, {OURS: excess(4.0)}, place=("fashion_mnist", "mlp"))
+    other = f"{OURS} (fashion_mnist, mlp)"
+    assert found[other][scores.MEMORY] == {(3, 1): pytest.approx(4)}
+    assert math.isnan(found[OURS][scores.MEMORY][3, 1])
+
+
+def test_seconds_of_an_accelerator_are_not_compared_with_a_processors():
+    (row,) = rows_of({OURS: (0.0, 0.2, 4.0)})
+    machines = {1: "Intel Xeon, 2 cores", 2: "NVIDIA H100, CUDA"}
+    rows = [row | {"seed": seed, "machine": machine} for seed, machine in machines.items()]
+    seconds = scores.summarise(rows)[OURS]["seconds"]
+    assert seconds[3, 1] == 4.0
+    assert math.isnan(seconds[3, 2])
+
+
 def test_dominance_counts_only_what_both_have():
     figures = {
         OURS: (0.0, 0.2, 4.0),

@@ -9,6 +9,7 @@ import torch
 from sahelpers.elbo import negative_elbo
 from study import journal, workers
 from study.experiments import sealed
+from study.grid import RESULTS
 
 
 def quickly(healing):
@@ -25,9 +26,10 @@ def test_a_healing_changes_the_weights_that_it_names(name, model, mnist):
         for key, weight in healed.named_parameters()
         if not torch.equal(weight, model.get_parameter(key))
     ]
-    halves = {key.split(".")[0] for key in moved}
-    assert halves == ({"encoder", "decoder"} if healing.weights == "all" else {"decoder"})
-    assert len(moved) == (2 if healing.weights == "last layer" else len(moved))
+    decoder = [f"decoder.{key}" for key, _ in model.decoder.named_parameters()]
+    everything = [key for key, _ in model.named_parameters()]
+    named = {"last layer": decoder[-2:], "decoder": decoder, "all": everything}
+    assert moved == named[healing.weights]
     assert all(weight.requires_grad for weight in healed.parameters())
     assert all(weight.isfinite().all() for weight in healed.parameters())
 
@@ -132,3 +134,39 @@ def test_models_that_are_in_the_journal_are_not_measured_again(done, monkeypatch
     monkeypatch.setattr(sealed, "DAMAGE", 0.4)
     workers.measure_missing(sealed.measure, sealed.models(), sealed.JOURNAL, 1)
     assert asked == sealed.models()
+
+
+def test_what_fails_is_said_by_name_and_stands_in_the_journal(tmp_path, monkeypatch, capsys):
+    path, models = tmp_path / "journal.jsonl", sealed.models()[:4]
+    bad = {models[0]: OSError("no\ndisk"), models[2]: ArithmeticError("no luck")}
+
+    def work(model):
+        if model in bad:
+            raise bad[model]
+        return {"values": {"a": float("nan") if model == models[3] else 1.0}}
+
+    def each(work, items, *rest):
+        for item in items:
+            try:
+                yield item, work(item)
+            except (OSError, ArithmeticError, ValueError) as error:
+                yield item, error
+
+    monkeypatch.setattr(workers, "do_all", each)
+    with pytest.raises(OSError, match="no\ndisk"):
+        workers.measure_missing(work, models, path, 1)
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].endswith(f"{models[0].seed} OSError: no disk")
+    assert said[1].endswith(f"{models[1].seed} ")
+    assert said[2].endswith(" ArithmeticError: no luck")
+    assert " ValueError: 'a' has nan, where finite numbers are allowed" in said[3]
+    failed, made, *_ = journal.read(path)
+    assert failed["error"] == "OSError: no disk"
+    assert made["machine"] == workers.about()
+    assert made["cell_seconds"] > 0
+    assert list(journal.of_models(path, models)) == [models[1]]  # the others are tried again
+
+
+def test_the_committed_page_says_what_the_journal_holds():
+    page = sealed.page(sealed.read())
+    assert (RESULTS / "sealed.md").read_text(encoding="utf-8") == page

@@ -62,25 +62,32 @@ def test_the_grids_get_their_options(part, monkeypatch, written):
     assert made.only[UNDO] == ((0, 3, 7), (42,))
     assert made.ladder == sa.LadderConfig()
     assert made.own_seeds == {}  # seeds were given
-    assert made.further_seeds == ((42, 43, 44, 48) if part == "ladder" else ())
+    assert made.further_seeds == ()
     call(part, "--methods", PAPER, HIDDEN, "--backend", "sequential", "--again")
     made, *where = got[1]
     assert (made.methods, made.only) == ((PAPER, HIDDEN), grid.ONLY)
     assert made.own_seeds == grid.OWN_SEEDS
+    assert made.further_seeds == ((42, 43, 44, 48) if part == "ladder" else ())
     assert (made.forget_classes, made.seeds) == (tuple(range(10)), (42, 43, 44))
     assert (where[0], where[2:]) == ("sequential", [None, True])
     where = "--backend", "dask", "--scheduler", "tcp://10.0.0.1:8786"
     call(part, "--methods", "all", *where)
     assert (got[2][1], got[2][3]) == ("dask", "tcp://10.0.0.1:8786")
     call(part, "--methods", PAPER, "--digits", "7")  # digits that were asked for are made
-    assert got[3][0].only == {}
-    assert len(written) == 4
+    assert {run.forget_class: run.seed for run in got[3][0].runs()} == {7: 42}
+    call(part, "--methods", PAPER, "--seeds", "43", "42")
+    assert [(run.seed, run.forget_class) for run in got[4][0].runs()] == [
+        (seed, digit) for seed in (43, 42) for digit in (0, 3, 5)
+    ]
+    call(part, "--methods", PAPER, "--digits", "7", "--seeds", "43")
+    assert [(run.seed, run.forget_class) for run in got[5][0].runs()] == [(43, 7)]
+    assert len(written) == 6
     if part == "ladder":
         call(part, "--longer")
-        assert got[4][0].ladder == grid.LONGER == sa.LadderConfig(heal_steps=6400, relearn_steps=25)
-        assert got[4][0].methods == (HIDDEN, MASKED, RETRAINED, OURS, KEPT_IMAGES)
-        assert got[4][0].forget_classes == (2, 3, 8)
-        assert got[4][0].own_seeds == grid.OWN_SEEDS
+        assert got[6][0].ladder == grid.LONGER == sa.LadderConfig(heal_steps=6400, relearn_steps=25)
+        assert got[6][0].methods == (HIDDEN, MASKED, RETRAINED, OURS, KEPT_IMAGES)
+        assert got[6][0].forget_classes == (2, 3, 8)
+        assert got[6][0].own_seeds == grid.OWN_SEEDS
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -90,6 +97,10 @@ def test_a_plan_runs_nothing(part, monkeypatch, written, capsys):
     assert "10 of 10 runs are missing" in capsys.readouterr().out
     call(part, "--plan", "--again", "--methods", HIDDEN, "--digits", "3")
     assert "3 runs are done again" in capsys.readouterr().out
+    call(part, "--plan", "--methods", "all", "--digits", "7")
+    said = capsys.readouterr().out
+    assert f"  {PAPER} no run: classes (0, 3, 5) of seeds (42,) only, unless it is named\n" in said
+    assert said.count(" no run: ") == 2  # the other is the reference's
     assert written == []
 
 
@@ -105,6 +116,11 @@ def test_a_scoreboard_that_nobody_asked_for_is_not_started(monkeypatch, written,
     assert said.endswith("or all of them by --methods all\n")
     call("scoreboard", "--dataset", "fashion_mnist", "--arch", "conv", "--seeds", "7")
     assert '" --seeds 7 --dataset fashion_mnist --arch conv\n' in capsys.readouterr().out
+    call("scoreboard", "--backend", "dask", "--scheduler", "tcp://h:1", "--device", "cuda")
+    options = " --backend dask --scheduler tcp://h:1 --device cuda\n"
+    assert options in capsys.readouterr().out
+    call("scoreboard", "--jobs", "977")
+    assert '" --jobs 977\n' in capsys.readouterr().out
     assert written == []
 
 
@@ -129,7 +145,7 @@ def test_a_scoreboard_with_nothing_missing_writes_the_tables(monkeypatch, writte
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--jobs", "0"], "jobs=0 processes: give 1 or more"),
+        (["--jobs", "0"], "argument --jobs: '0' is no whole number from 1 on"),
         (["--backend", "dask"], "needs the address of a scheduler"),
         (["--methods", "magic"], "method 'magic' is not one of"),
         (["--digits", "12"], "class 12 is not a class"),

@@ -167,6 +167,12 @@ def test_processes(small_digits, mine, tmp_path, monkeypatch):
     finally:
         torch.set_num_threads(1)
 
+    # a process whose code is not that of the command's keys ends the command
+    with monkeypatch.context() as patch:
+        patch.setattr(workers, "code_digest", lambda: "0ldc0de")
+        with pytest.raises(RuntimeError, match="began with other code than the command"):
+            list(workers.do_all(operator.call, list(WORK), "loky", jobs=2))
+
     # a process that is killed ends the command; what was done stands in the journal, and the same
     # command goes on from there
     def kill():
@@ -326,7 +332,7 @@ def test_the_digest_is_of_the_sources_of_both_packages(tmp_path, monkeypatch):
     ("words", "said"),
     [
         ({"backend": "magic"}, "backend='magic' is not one of sequential, loky, dask"),
-        ({"backend": "loky", "jobs": 0}, "jobs=0 processes: give 1 or more"),
+        ({"backend": "loky", "jobs": 0}, "jobs=0 must be a whole number from 1"),
         ({"backend": "dask"}, "needs the address of a scheduler"),
         ({"backend": "loky", "scheduler": "tcp://10.0.0.1:8786"}, "only 'dask', needs"),
     ],
@@ -357,5 +363,34 @@ def test_an_error_in_one_line():
     assert workers.say(OSError("no\n  disk")) == "OSError: no disk"
 
 
-def test_a_machine_is_named():
+def test_a_machine_is_named_and_an_accelerator_in_its_place(monkeypatch):
     assert workers.about().endswith(f", {os.cpu_count()} cores")
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H100")
+    found = {device: workers.about(device) for device in ("cpu", "cuda", "mps")}
+    assert found == {"cpu": workers.about(), "cuda": "NVIDIA H100, CUDA", "mps": "Apple GPU, MPS"}
+    assert [workers.on_processor(machine) for machine in found.values()] == [True, False, False]
+    assert workers.on_processor(None)  # lines without a machine are older than accelerators'
+
+
+def test_a_process_that_began_with_other_code_ends_the_command(monkeypatch):
+    code = workers.code_digest()
+    assert workers._numbered(3, abs, -2, code) == (3, 2)
+    monkeypatch.setattr(workers, "code_digest", lambda: "0ldc0de")
+    with pytest.raises(RuntimeError, match=r"process \d+ of .* other code than .* start it again"):
+        workers._numbered(3, abs, -2, code)
+    assert list(workers.do_all(abs, [-1])) == [(-1, 1)]
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, [1.0, math.nan]])
+def test_a_number_that_is_not_finite_is_a_failure(value):
+    found = {"values": {"steps": 3, "reason": "budget", "fitted label": value}}
+    with pytest.raises(ValueError, match=r"'fitted label' has -?(inf|nan), where finite"):
+        workers.timed(lambda item: found, 0)
+
+
+def test_nan_may_say_that_there_is_nothing_to_measure():
+    found = {"values": {"p": math.nan}}
+    line = workers.timed(lambda item: found, 0, or_nan=True)
+    assert math.isnan(line["values"]["p"])
+    assert line["version"] == f"{sa.__version__} (torch {torch.__version__})"
+    assert line["machine"] == workers.about()

@@ -5,12 +5,14 @@ further with the nine kept digits before that, and of relearning with all weight
 the masked model know the 3 by construction, ours forgot it by the default of `forget`, one more
 with the kept images replayed and others by versions 3 and 4, and the retrained one never saw it.
 Notebook 04 draws the curves, and README has a table.  `--models ours` measures one kind anew and
-keeps the curves of the others.
+keeps the curves of the others, and so does a command that is stopped.
 """
 
 import argparse
 import json
 from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -127,15 +129,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> None:
-    """Measure the models that are asked for and write the file and README's table."""
+    """Measure the models that are asked for; after each write the file and README's table."""
     torch.set_num_threads(1)
-    kept = [] if not FILE.exists() else json.loads(FILE.read_text(encoding="utf-8"))["curves"]
-    found: list[dict[str, Any]] = [of for of in kept if of["model"] not in options.models]
-    for curve in curves(sa.Story(), DIGIT, models=list(dict.fromkeys(options.models))):
-        curve["cost"] = [round(nats, 2) for nats in curve["cost"]]
-        found.append(curve)
-        print(curve["model"], curve["rung"], curve["cost"], flush=True)
-    found.sort(key=lambda of: list(MODELS).index(of["model"]))
+    found = [] if not FILE.exists() else json.loads(FILE.read_text(encoding="utf-8"))["curves"]
+    measured = curves(sa.Story(), DIGIT, models=list(dict.fromkeys(options.models)))
+    for name, several in groupby(measured, key=itemgetter("model")):
+        found = [of for of in found if of["model"] != name]
+        for curve in several:
+            curve["cost"] = [round(nats, 2) for nats in curve["cost"]]
+            found.append(curve)
+            print(curve["model"], curve["rung"], curve["cost"], flush=True)
+        write(found)
+
+
+def write(found: list[dict[str, Any]]) -> None:
+    """The file and README's table, of these curves."""
+    found = sorted(found, key=lambda of: list(MODELS).index(of["model"]))
     lines = ",\n".join(json.dumps(curve) for curve in found)
     replace_text(FILE, f'{{"digit": {DIGIT}, "curves": [\n{lines}\n]}}\n')
     readme = CHECKOUT / "README.md"

@@ -10,11 +10,9 @@ import argparse
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from functools import lru_cache
 from statistics import fmean
 from typing import Any, NamedTuple
 
-import torch
 from matplotlib.figure import Figure
 
 import sahelpers as sa
@@ -32,6 +30,7 @@ from ..results_page import as_png, table, trained_further
 from ..scores import BARS
 from ..workers import add_arguments as add_arguments  # the options of this command
 from ..workers import measure_and_write
+from .sealed import usual
 
 PART = "frontier"  # of the journal
 VERSION = 1  # raised with anything here that changes the numbers
@@ -118,12 +117,6 @@ def models() -> list[Model]:
     ]
 
 
-@lru_cache(maxsize=1)
-def usual() -> sa.Story:
-    """The data, and the baseline whose price is subtracted."""
-    return sa.Story()
-
-
 def exchange(
     story: sa.Story, digit: int, attack: Ladder, measuring: MeasureConfig
 ) -> dict[str, float]:
@@ -158,7 +151,6 @@ def exchange(
 
 def measure(model: Model) -> dict[str, Any]:
     """The exchange of one model, as `values`; the price is that of the baseline of seed 42."""
-    torch.set_num_threads(1)
     story = sa.Story(baseline=sa.BaselineConfig(seed=model.seed), amnesia=model.config)
     attack = Ladder(usual().baseline.model, model.digit, usual().train, usual().test)
     found = exchange(story, model.digit, attack, MeasureConfig())

@@ -178,7 +178,6 @@ def usual() -> sa.Story:
 
 def measure(model: Model) -> dict[str, Any]:
     """Make a model and heal it in every way; what `climb` found, as `values`."""
-    torch.set_num_threads(1)
     digit, method, seed = model
     own = sa.Story(baseline=sa.BaselineConfig(seed=seed), amnesia=sa.AmnesiaConfig(seed=seed))
     made = METHODS[method](own, (digit,)).model
