@@ -140,7 +140,7 @@ def findings_on(dataset, arch):
 
 def figures_of(rows, dataset, arch):
     """Method -> figure -> (digit, seed) -> number, under the methods' own names."""
-    found = scores.summarise(rows, findings_on(dataset, arch))
+    found = scores.summarise(rows, findings_on(dataset, arch), place=(dataset, arch))
     return {name.removesuffix(f" ({dataset}, {arch})"): of for name, of in found.items()}
 
 

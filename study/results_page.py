@@ -38,11 +38,12 @@ from .grid import LONGER, RESULTS
 from .journal import Record
 from .measures import MeasureConfig
 from .methods import KEPT_HEAVILY, KEPT_IMAGES, MASKED, METHODS, OURS, PAPER, RETRAINED, VERSION4
+from .scores import USUAL
 from .tables import Findings, Place
+from .workers import on_processor
 
 Cells = dict[str, str]  # column -> text, of one method
 FORMS = Path(__file__).parent / "forms"
-USUAL = ("mnist", "mlp")
 FASHION = ("fashion_mnist", "mlp")
 BEGIN, END = "<!-- figures, by `make tables` -->", "<!-- end of the figures -->"  # in README
 WAYS = {"with drawn images": OURS, "with kept images": KEPT_IMAGES}  # to forget, of README
@@ -191,6 +192,8 @@ def seconds_words(rows: Sequence[Mapping[str, Any]]) -> str:
     """The least and the most seconds that runs took, by the maker of the processor."""
     by_maker = defaultdict[str, list[float]](list)
     for row in rows:
+        if not on_processor(row["machine"]):
+            continue
         maker = re.split(r"\W", row["machine"] or "unknown")[0]
         by_maker[maker].append(row["seconds"])
     return "; ".join(f"{m} {min(of):.1f} to {max(of):.1f}" for m, of in sorted(by_maker.items()))
