@@ -49,8 +49,6 @@ BEGIN, END = "<!-- figures, by `make tables` -->", "<!-- end of the figures -->"
 WAYS = {"with drawn images": OURS, "with kept images": KEPT_IMAGES}  # to forget, of README
 LONGER_RUNGS = KEPT["kept, trained further"]
 SEALED_DEFAULT, SEALED_KEPT = "Today's default", "With kept images"  # headings of sealed.md
-# Runs with kept images took up to twice the seconds of others on the same kind of processor.
-SLOW_DAYS = "half as fast on some days"
 NOT_YET_LONGER = "is not measured yet: `python -m study ladder --longer`."
 NOT_YET = "Today's default is not measured yet: `make ladder scoreboard`."
 
@@ -162,7 +160,7 @@ def paid(records: Sequence[Record], method: str) -> Cells:
         f"{allowed[nats]:g})",
         f"change of the Fréchet distance of their samples (allowed: {allowed[frechet]:g} %)",
         "processor seconds to forget, on one thread, by the maker of the processor (the machines "
-        f"were busy, and {SLOW_DAYS})",
+        "were busy, so that they vary)",
         "the same to train a new model without the digit",
         "the lines above are about so many runs",
     ]
@@ -331,7 +329,7 @@ def cost_lines(records: Sequence[Record], method: str = OURS) -> list[str]:
         f"{worst['kept Frechet, % worse']:+.1f} % {limit('kept Frechet, % worse', ' %')}.",
         f"Forgetting takes {fmean(row['steps'] for row in rows):,.0f} steps on average. In "
         "processor seconds on one thread, by the maker of the processor, this was "
-        f"{seconds_words(rows)} (the machines were busy, and {SLOW_DAYS})"
+        f"{seconds_words(rows)} (the machines were busy, so that they vary)"
         + (f"; to train a new model without the digit took {again}." if again else "."),
     ]
 
@@ -494,8 +492,8 @@ def kept_images_limits(records: Sequence[Record]) -> str:
         "Of the variance between these models, trained further and under a fitted label, the "
         f"seed's share is {seed_words(records, KEPT_IMAGES)}. Spreads are pooled over the digits "
         "as if models of a seed were independent, so that with a large share intervals are too "
-        "narrow; and one digit that passes more or less than with drawn images is no evidence "
-        f"that a way is better. {leave_seed_words(records, KEPT_IMAGES)} "
+        "narrow; and that one digit more or fewer passes than with drawn images is no evidence "
+        f"that one way is better than the other. {leave_seed_words(records, KEPT_IMAGES)} "
         "Corrected for asking about many digits (Holm 1979), a pass is still shown on so many of "
         f"the digits on which a rung can tell: {adjusted_words(findings)}.\n"
     )
@@ -518,7 +516,7 @@ def masked_words(records: Sequence[Record]) -> str:
         f"pass {passed} of {len(digits)} digits. So it says little that a model passes the first "
         "two rungs, and the claim rests on the third, *trained further*. Our models were trained "
         "against that attack, and the masked models, which are its control, were not. In version "
-        "4, which was trained against it, too, it finds memory"
+        "4, the default before today's, which was trained against it, too, it finds memory"
         f"{on_digits(remaining(version_4))}; but no control says how much it misses in such a "
         "model."
     )
@@ -557,16 +555,22 @@ def leave_seed_words(records: Sequence[Record], method: str = OURS) -> str:
     if len(found) < 2:
         return "There are too few models to leave those of one seed out."
     passed, remains = zip(*found.values(), strict=True)
-    each = ", ".join(f"{len(of)} ({digits_as_text(of)})" for of in passed)
-    always = sorted(set(passed[0]).intersection(*passed))
-    those = f"{len(always)} digits ({digits_as_text(always)}) pass"
-    if len(always) < 2:
-        those = f"One digit ({always[0]}) passes" if always else "No digit passes"
-    return (
-        f"If the models of one seed are left out (of {digits_as_text(list(found))} in turn), the "
-        f"digits that still pass every rung are {each}. {those} in all of these cases. Memory is "
-        f"found on {max(map(len, remains))} digits at most."
+    each = ", ".join(
+        f"{how_many(of)} without seed {seed}" for seed, of in zip(found, passed, strict=True)
     )
+    always, most = sorted(set(passed[0]).intersection(*passed)), max(remains, key=len)
+    return (
+        "If the models of one seed are left out, so many digits still pass every rung: "
+        f"{each}. In all of these cases {how_many(always)} pass{'es' * (len(always) < 2)}. Memory "
+        f"is found on {how_many(most)}{' at most' if most else ''}."
+    )
+
+
+def how_many(digits: Sequence[int]) -> str:
+    """Such as "2 digits (3 4)"; "no digit" for none."""
+    if not digits:
+        return "no digit"
+    return f"{len(digits)} digit{'s' if len(digits) > 1 else ''} ({digits_as_text(digits)})"
 
 
 def models_words(records: Sequence[Record]) -> str:
