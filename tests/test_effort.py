@@ -97,8 +97,9 @@ From 400 to 6,400 steps the cost goes from 0.0 to 20.4 nats in ours and from 1.0
 the retrained model. At 6,400 steps ours is 1.9 nats cheaper than the retrained one. The \
 limit, a third of the masked model's excess, is 2.5 nats there. This is one model of one digit. \
 The ladder stops at 1,600 steps, and its verdicts hold for that; by its rule one model of each \
-kind would be no pass. It also trains in two stages, and not in one go as here, which makes some \
-nats of difference."""
+kind would be no pass. The ladder also trains in two stages, 400 steps and then 1,200 more, each \
+of which begins at the full learning rate; here it is one stage, which makes some nats of \
+difference."""
 
 
 def test_the_table_shows_every_length_of_training_further():

@@ -72,7 +72,7 @@ def test_an_old_python_is_refused_before_pip_searches(makefile, old_python):
 
 @needs_make
 def test_the_page_of_commands_says_what_make_clean_removes():
-    code, told = call("make", "-n", "clean", cwd=CHECKOUT)
+    code, told = call("make", "-n", "--no-print-directory", "clean", cwd=CHECKOUT)
     assert code == 0
     command = " ".join(told.replace("\\\n", " ").split())
     page = (CHECKOUT / "docs" / "commands.md").read_text(encoding="utf-8")

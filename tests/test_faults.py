@@ -14,21 +14,24 @@ def whole(tmp_path_factory):
     return folder / "again" / "checkpoints", expected, seconds
 
 
-def attempt(folder, trial):
-    """A trial whose kill came too late is repeated, at most twice."""
-    assert any(trial(folder / str(k)) for k in range(3)), "the child had ended before each kill"
+def attempt(folder, trial, seconds):
+    """A trial whose kill comes too late is repeated, with half the seconds each time."""
+    for k in range(5):
+        if trial(folder / str(k), seconds / 2**k):
+            return
+    raise AssertionError("the child had ended before each kill")
 
 
 @pytest.mark.parametrize("share", [0.2, pytest.param(0.5, marks=pytest.mark.full)])
 def test_killed_in_training(tmp_path, whole, share):
     _made, expected, seconds = whole
-    attempt(tmp_path, lambda x: s.killed_training(x, SIZE, expected, share * seconds))
+    attempt(tmp_path, lambda x, t: s.killed_training(x, SIZE, expected, t), share * seconds)
 
 
 @pytest.mark.full
 def test_killed_in_the_fisher(tmp_path, whole):
     made, expected, seconds = whole
-    attempt(tmp_path, lambda x: s.killed_fisher(x, SIZE, expected, 0.1 * seconds, made))
+    attempt(tmp_path, lambda x, t: s.killed_fisher(x, SIZE, expected, t, made), 0.1 * seconds)
 
 
 @pytest.mark.parametrize(
@@ -36,11 +39,11 @@ def test_killed_in_the_fisher(tmp_path, whole):
     [0.05, pytest.param(0.11, marks=pytest.mark.full), pytest.param(0.23, marks=pytest.mark.full)],
 )
 def test_killed_while_saving(tmp_path, seconds):
-    attempt(tmp_path, lambda x: s.killed_saving(x, SIZE, seconds))
+    attempt(tmp_path, lambda x, t: s.killed_saving(x, SIZE, t), seconds)
 
 
 def test_killed_in_a_journal(tmp_path):
-    attempt(tmp_path, lambda x: s.killed_journal(x, SIZE, 0.2))
+    attempt(tmp_path, lambda x, t: s.killed_journal(x, SIZE, t), 0.2)
 
 
 def test_full_disk(tmp_path, whole):
@@ -74,7 +77,7 @@ def test_two_at_once(tmp_path, whole):
 @pytest.mark.full
 def test_clock_set_back(tmp_path, whole):
     _made, expected, seconds = whole
-    attempt(tmp_path, lambda x: s.clock_set_back(x, SIZE, expected, 0.3 * seconds, 0))
+    attempt(tmp_path, lambda x, t: s.clock_set_back(x, SIZE, expected, t, 0), 0.3 * seconds)
 
 
 @pytest.mark.full

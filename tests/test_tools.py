@@ -331,7 +331,8 @@ def test_without_an_address_badges_lead_to_the_words_that_say_how_to_set_it(copi
     call(monkeypatch, address, "OWNER/selective-amnesia-mnist")
     unset = pages(copied)
     readme = unset[copied / "README.md"]
-    assert "\n## Set your address\n\n`python tools/address.py NAME/REPOSITORY`" in readme
+    _, _, section = readme.partition("\n## Set your address\n")
+    assert "`python tools/address.py NAME/REPOSITORY`" in section.partition("\n## ")[0]
     for path, text in unset.items():
         assert "colab.research" not in text
         if path.suffix in (".ipynb", ".py"):

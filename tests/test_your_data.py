@@ -1163,7 +1163,7 @@ def test_the_table_has_the_verdict_of_every_rung():
     text = drawn.page({"letters": row})
     assert f"| {' | '.join(row.values())} |\n" in text
     missing = [name for name in drawn.SETS if name != "letters"]
-    assert f"Not run yet:\n{', '.join(missing)}." in text
+    assert f"\nNot run yet: {', '.join(missing)}.\n" in text
 
 
 class Turned(SayingDecoder):

@@ -70,11 +70,13 @@ learning rate kept images disturb this baseline, whose own rate was low; only th
 the usual one. One model of each method stands beside one that hides the digit behind its label,
 one that masks it, and models of the same size that our recipe retrained (four of each digit, less
 those that are listed as still to be measured), so that excess and gap hold the difference of the
-two recipes, too. Beside the 3 one model more belongs that the official recipe retrained. Rungs and
-verdicts: [RESULTS.md](../RESULTS.md). The last table has P(c_f) and the entropy, in nats, of the
-plain ten-way judge on 2,000 samples from N(0, I). The official code's page reports 0.058 and 2.195
-for digit 0, by a judge of its own on 1,000 samples. An even guess has P 0.1 and entropy 2.303. Its
-last column is the negative ELBO of real test images of the kept digits; less is better."""
+two recipes, too. Beside the 3 one model more belongs that the official recipe retrained. A single
+model borrows the spread of the retrained ones, and a rung errs more often with it ([how
+often](../docs/protocol.md#how-many)). Rungs and verdicts: [RESULTS.md](../RESULTS.md). The last
+table has P(c_f) and the entropy, in nats, of the plain ten-way judge on 2,000 samples from N(0, I).
+The official code's page reports 0.058 and 2.195 for digit 0, by a judge of its own on 1,000
+samples. An even guess has P 0.1 and entropy 2.303. Its last column is the negative ELBO of real
+test images of the kept digits; less is better."""
 
 
 class Model(NamedTuple):
