@@ -82,8 +82,6 @@ def from_options(part: str, options: argparse.Namespace) -> Grid:
 
 def _restricted(options: argparse.Namespace) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
     """Classes and seeds of the methods in ONLY when they are named: the user's where given."""
-    if options.digits and options.seeds:
-        return {}
     return {
         method: (tuple(options.digits or classes), tuple(options.seeds or seeds))
         for method, (classes, seeds) in ONLY.items()

@@ -82,8 +82,8 @@ def with_figures(readme: str, records: Sequence[Record]) -> str:
     if masks := masked_words(records):
         lines.append(f"* {masks}")
     for way, method in WAYS.items():
-        if leave_seed(records, method):
-            lines.append(f"* *{way.capitalize()}*: {leave_seed_words(records, method)}")
+        if found := leave_seed(records, method):
+            lines.append(f"* *{way.capitalize()}*: {leave_seed_words(found)}")
     if published := published_words(records):
         lines.append(f"* {published}")
     return between_marks(readme, BEGIN, lines, END)
@@ -390,7 +390,7 @@ def page(records: Sequence[Record]) -> str:
             kept_images_limits=kept_images_limits(records),
             kept_images_words=kept_images_words(records),
             masked_words=masked_words(records),
-            leave_seed=leave_seed_words(records),
+            leave_seed=leave_seed_words(leave_seed(records, OURS)),
             models_of=models_words(records),
         )
     )
@@ -488,12 +488,13 @@ def kept_images_limits(records: Sequence[Record]) -> str:
     findings = tables.audit(records).get((USUAL, KEPT_IMAGES), {})
     if not findings:
         return ""
+    without_a_seed = leave_seed_words(leave_seed(records, KEPT_IMAGES))
     return (
         "Of the variance between these models, trained further and under a fitted label, the "
         f"seed's share is {seed_words(records, KEPT_IMAGES)}. Spreads are pooled over the digits "
         "as if models of a seed were independent, so that with a large share intervals are too "
         "narrow; and that one digit more or fewer passes than with drawn images is no evidence "
-        f"that one way is better than the other. {leave_seed_words(records, KEPT_IMAGES)} "
+        f"that one way is better than the other. {without_a_seed} "
         "Corrected for asking about many digits (Holm 1979), a pass is still shown on so many of "
         f"the digits on which a rung can tell: {adjusted_words(findings)}.\n"
     )
@@ -511,20 +512,15 @@ def masked_words(records: Sequence[Record]) -> str:
         for rung, control in RUNGS.items()
         if control != MASKED
     )
+    remembered = " and ".join(f"the {digit}" for digit in remaining(version_4)) or "no digit"
     return (
         "Masked models know the digit and hide it, so that every attack should find it. But they "
         f"pass {passed} of {len(digits)} digits. So it says little that a model passes the first "
         "two rungs, and the claim rests on the third, *trained further*. Our models were trained "
         "against that attack, and the masked models, which are its control, were not. In version "
-        "4, the default before today's, which was trained against it, too, it finds memory"
-        f"{on_digits(remaining(version_4))}; but no control says how much it misses in such a "
-        "model."
+        "4, the default before today's, which was trained against it, too, it finds memory of "
+        f"{remembered}; but no control says how much it misses in such a model."
     )
-
-
-def on_digits(digits: Sequence[int]) -> str:
-    """Such as " of the 2 and the 8"; " of no digit" for none."""
-    return f" of {' and '.join(f'the {digit}' for digit in digits) or 'no digit'}"
 
 
 def leave_seed(records: Sequence[Record], method: str) -> dict[int, tuple[list[int], list[int]]]:
@@ -549,9 +545,8 @@ def is_usual(record: Record, method: str) -> bool:
     return record["method"] == method and (record["dataset"], record["arch"]) == USUAL
 
 
-def leave_seed_words(records: Sequence[Record], method: str = OURS) -> str:
-    """How many digits pass where the models of one seed of a method are left out."""
-    found = leave_seed(records, method)
+def leave_seed_words(found: Mapping[int, tuple[list[int], list[int]]]) -> str:
+    """How many digits pass where the models of one seed are left out, as `leave_seed` found it."""
     if len(found) < 2:
         return "There are too few models to leave those of one seed out."
     passed, remains = zip(*found.values(), strict=True)
@@ -642,18 +637,11 @@ def scoreboard_page(records: Sequence[Record]) -> str:
     made = sorted({(row["machine"], row["version"]) for row in rows if row["machine"]})
     n = MeasureConfig().samples
     argmax, *bars = scores.BARS
-    standard = {
-        way: min(
-            (
-                row[f"kept_change_{judge}_standard"]
-                for row in usual_rows(records)
-                for judge in SCORING
-                if row["method"] == method
-            ),
-            default=math.nan,
-        )
-        for way, method in WAYS.items()
-    }
+    standard = {}  # way to forget -> what the run that loses most loses, or gains
+    for way, method in WAYS.items():
+        of_way, _ = rows_of(records, method)
+        changes = [row[f"kept_change_{judge}_standard"] for row in of_way for judge in SCORING]
+        standard[way] = min(changes, default=math.nan)
     others = list(scores.OTHERS)
     return (
         (FORMS / "scoreboard.txt")

@@ -604,17 +604,20 @@ def test_readmes_figures_are_the_worst_and_the_mean_of_ours(monkeypatch):
 
 
 def test_without_the_models_of_a_seed_fewer_digits_may_pass():
+    def words(records):
+        return results_page.leave_seed_words(results_page.leave_seed(records, OURS))
+
     (hidden,) = (r for r in lines() if r["method"] == HIDDEN and r["class"] == 3)
     known = [r | {"values": hidden["values"]} if r["method"] == OURS else r for r in lines((3, 4))]
-    assert results_page.leave_seed_words(known) == (
+    assert words(known) == (
         "If the models of one seed are left out, so many digits still pass every rung: no digit "
         "without seed 42, no digit without seed 43. In all of these cases no digit passes. Memory "
         "is found on 2 digits (3 4) at most."
     )
     uneven = [r for r in lines((3, 4)) if (r["method"], r["class"], r["seed"]) != (OURS, 4, 42)]
     assert results_page.leave_seed(uneven, OURS) == {42: ([3, 4], []), 43: ([3], [])}
-    told = results_page.leave_seed_words(uneven)
+    told = words(uneven)
     assert "1 digit (3) without seed 43. In all of these cases 1 digit (3) passes. Memory" in told
     assert "found on no digit." in told
     alone = [r for r in lines() if (r["method"], r["seed"]) != (OURS, 43)]
-    assert "too few models" in results_page.leave_seed_words(alone)
+    assert "too few models" in words(alone)

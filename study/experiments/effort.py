@@ -18,7 +18,14 @@ from typing import Any
 import torch
 
 import sahelpers as sa
-from sahelpers.attacks.ladder import FITTED, HEALED_FITTED, WEIGHTS, Ladder, LadderConfig
+from sahelpers.attacks.ladder import (
+    FIRST_STAGE,
+    FITTED,
+    HEALED_FITTED,
+    WEIGHTS,
+    Ladder,
+    LadderConfig,
+)
 from sahelpers.config import CHECKOUT
 from sahelpers.store.files import replace_text
 
@@ -89,6 +96,8 @@ def shown(found: list[dict[str, Any]]) -> str:
     if "masked" in cost:
         gap = cost["retrained"][steps[-1]] - cost["masked"][steps[-1]]
         third = f" The limit, a third of the masked model's excess, is {gap / 3:.1f} nats there."
+    most = LadderConfig().heal_steps
+    first = round(FIRST_STAGE * most)
     told = {"ours": "ours", KEPT: "the model with kept images", "retrained": "the retrained model"}
     goes = [
         f"from {cost[name][steps[-2]]:.1f} to {cost[name][steps[-1]]:.1f} nats in {words}"
@@ -108,9 +117,9 @@ def shown(found: list[dict[str, Any]]) -> str:
         + f". At {steps[-1]:,} steps ours is {abs(excess):.1f} nats "
         + ("cheaper" if excess > 0 else "more expensive")
         + f" than the retrained one.{third} This is one model of one digit. The ladder stops at "
-        f"{LadderConfig().heal_steps:,} steps, and its verdicts hold for that; by its rule one "
-        "model of each kind would be no pass. The ladder also trains in two stages, 400 steps "
-        "and then 1,200 more, each of which begins at the full learning rate; here it is one "
+        f"{most:,} steps, and its verdicts hold for that; by its rule one model of each kind would "
+        f"be no pass. The ladder also trains in two stages, {first:,} steps and then "
+        f"{most - first:,} more, each of which begins at the full learning rate; here it is one "
         "stage, which makes some nats of difference."
     )
 

@@ -7,7 +7,7 @@ is the mean of its kind, plus what it shares with all models of its seed, plus i
 standard deviations are those of the journal's models of the digits that count; what has no models
 there is assumed and marked by a star.  All models of a digit face the same images: what the images
 add to every number cancels in each comparison and is not drawn.  The table is written into
-docs/protocol.md, where the page has two marks for it; 1,000 audits take about half a minute for
+docs/protocol.md, where the page has two marks for it; 1,000 audits take some seconds for
 each of its rows.
 """
 
@@ -25,9 +25,11 @@ from sahelpers.store.files import replace_text
 
 from .. import journal
 from ..claims import NOT_COUNTED
-from ..grid import RESULTS, current
+from ..grid import RESULTS
 from ..methods import HIDDEN, MASKED, OURS, RETRAINED
 from ..results_page import between_marks, table
+from ..scores import USUAL
+from ..tables import newest
 from ..workers import positive
 
 DIGITS = tuple(digit for digit in range(10) if digit not in NOT_COUNTED)
@@ -87,10 +89,8 @@ def measured(options: argparse.Namespace) -> list[Truth]:
     ones are left out, for there the rung is inconclusive.
     """
     found: dict[str, dict[int, list[dict[str, list[float]]]]] = {}
-    for r in journal.read(options.journal):
-        place = r["part"], r["dataset"], r["arch"]
-        asked = place == ("ladder", "mnist", "mlp") and r["class"] in DIGITS
-        if asked and "values" in r and current(r):
+    for r in newest(journal.read(options.journal), "ladder"):
+        if (r["dataset"], r["arch"]) == USUAL and r["class"] in DIGITS:
             of_method = found.setdefault(r["method"], {})
             of_method.setdefault(r["class"], []).append(r["values"])
 
@@ -148,11 +148,10 @@ def judged(rung: str, digits: Audit, alone: bool) -> list[str]:
 
     alone: each digit is judged as if it were the only one.
     """
+    if alone:
+        return [verdict for groups in digits for verdict in judged(rung, [groups], alone=False)]
     spreads = [pooled(group) for group in zip(*digits, strict=True)]
-    return [
-        compare(rung, *groups, [pooled([group]) for group in groups] if alone else spreads).verdict
-        for groups in digits
-    ]
+    return [compare(rung, *groups, spreads).verdict for groups in digits]
 
 
 def simulated(
@@ -231,15 +230,13 @@ def main(options: argparse.Namespace) -> None:
     rows = []
     for truth in measured(options):
         _, known, retrained = truth.counts
-        several = [truth.counts, (1, known, retrained), (6, 3, 6), *options.models]
-        for counts in dict.fromkeys(several):
-            row = [*truth.cells(), "/".join(map(str, counts)), *simulated(truth, counts, options)]
+        together = [truth.counts, (1, known, retrained), (6, 3, 6), *options.models]
+        several = [(counts, False) for counts in dict.fromkeys(together)]
+        for counts, alone in [*several, ((1, 1, MIN_RETRAINED), True)]:
+            numbers = "/".join(map(str, counts)) + ", one digit" * alone
+            row = [*truth.cells(), numbers, *simulated(truth, counts, options, alone)]
             rows.append(row)
             print(" | ".join(row), flush=True)
-        counts = (1, 1, MIN_RETRAINED)
-        alone = simulated(truth, counts, options, alone=True)
-        rows.append([*truth.cells(), "/".join(map(str, counts)) + ", one digit", *alone])
-        print(" | ".join(rows[-1]), flush=True)
     if not options.models:
         page = PAGE.read_text(encoding="utf-8")
         replace_text(PAGE, between_marks(page, BEGIN, [table(HEAD, rows)], END))
