@@ -50,11 +50,10 @@ class Attacker:
     STEPS_PER_FIT steps it begins anew with other images; the fits take turns.  Some fits may keep
     their label and move z alone: the class shall be expensive under labels that are there, too.
 
-    An image shall cost `push` nats more than its price, which is what it costs the frozen model
-    under its own label.  The loss is what the images' costs fall short of that.  An image that
-    already looks like the surrogate, because its class was forgotten before, may cost anything.
-    One backward pass gives both gradients: the model raises the cost, and the attacker lowers it
-    again.
+    An image shall cost `push` nats more than it costs the frozen model under its own label.  The
+    loss is what the images' costs fall short of that.  An image that already looks like the
+    surrogate, because its class was forgotten before, may cost anything.  One backward pass gives
+    both gradients: the model raises the cost, and the attacker lowers it again.
 
     How much kept images pay for an attack differs from class to class.  So its weight may follow a
     budget (`follow`), like the weight of a penalty that holds a Kullback-Leibler divergence at a
@@ -142,8 +141,8 @@ class Attacker:
         distance = (images - self.surrogate.mean(z)).flatten(1).square().mean(1).sqrt()
 
         z = self.frozen.encode(images, own)[0]
-        price = latent_cost(self.frozen.decode_logits(z, own), z, images)
-        allowed = (price + self.push).masked_fill(distance < FORGOTTEN_BEFORE, 0)
+        cost = latent_cost(self.frozen.decode_logits(z, own), z, images)
+        allowed = (cost + self.push).masked_fill(distance < FORGOTTEN_BEFORE, 0)
         return images, allowed
 
     def loss(self, model: CVAE) -> Tensor:
@@ -187,7 +186,8 @@ class Attacker:
         assert z.grad is not None, "call the loss's backward() first"
         assert labels.grad is not None, "call the loss's backward() first"
         # The gradients are those of the loss, which falls where the cost rises, and less steeply
-        # for an image that costs enough.  Divided by that slope they are the cost's own.
+        # for an image that costs enough.  Divided by that slope they are the cost's own, up
+        # to the weight and the number of images, on which Adam's step hardly depends.
         slope = -torch.where(missing > 0, 1.0, LEAK)[:, None]
         self.z.grad = (z.grad / slope).view_as(self.z)
         self.labels.grad = (labels.grad / slope).view(FITS, IMAGES_PER_FIT, -1).sum(1)

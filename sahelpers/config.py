@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -361,10 +361,11 @@ class AmnesiaConfig(Config):
     ) -> "AmnesiaConfig":
         """Make the default for whoever still has the real images of the kept classes.
 
-        `forget` takes it where `real_images` are given and no configuration is.  They are replayed
-        in the place of drawn ones (beside 1,000 of those).  By their negative ELBO the encoder
-        moves along with the decoder, and the attacker has a fixed weight.  It is for tens of
-        thousands of images: fewer are learned by heart, and other images of the kept classes pay
+        `forget` takes it where `real_images` are given and no configuration is.  It is of no use
+        without them: a story, which forgets with drawn images, would take 48 steps by it.  They are
+        replayed in the place of drawn ones (beside 1,000 of those).  By their negative ELBO the
+        encoder moves along with the decoder, and the attacker has a fixed weight.  It is for tens
+        of thousands of images: fewer are learned by heart, and other images of the kept classes pay
         for it.  A baseline that was trained for long at a low rate is disturbed by the rate of
         5e-3: `lr_unl=2e-3` suits it better.  The convolutional network needs a heavier attacker:
         `w_attack=0.25, z_fits=4` (docs/protocol.md has figures of all three).
@@ -381,19 +382,23 @@ class AmnesiaConfig(Config):
         Raises:
             ValueError: images or values is no whole number from 1 on.
         """
-        drawn, batch, usual, steps = 1000, cls().batch_size, 12, 2580
-        a_pass = -(-(check_whole(images, "images", 1) + drawn) // batch)  # rounded up
+        passes, steps = 12, 2580
+        images = check_whole(images, "images", 1)
         chosen: dict[str, Any] = {
             "replay_form": "elbo",
             "neg_loss_weight": 0.02,
             "w_attack": 0.05,
             "kept_budget": 0.0,
-            "epochs_unl": max(usual, -(-steps // a_pass)),
-            "replay_samples": drawn,
+            "epochs_unl": passes,
+            "replay_samples": 1000,
             "lr_unl": 5e-3,
             "cooldown": 700,
         }
-        return cls.for_values(values, **{**chosen, **changes})
+        config = cls.for_values(values, **{**chosen, **changes})
+        if "epochs_unl" in changes:
+            return config
+        a_pass = -(-(images + config.replay_samples) // config.batch_size)  # rounded up
+        return replace(config, epochs_unl=max(passes, -(-steps // a_pass)))
 
     @classmethod
     def version4(cls, **changes: Any) -> "AmnesiaConfig":
@@ -572,12 +577,16 @@ class ProbeConfig(Config):
     ink_target: float = knob(0.22, 0.0, 1.0, help="mean gray level asked for")
     w_contrast: float = knob(1.5, 0.0, 1e6, span=(0.01, 100), help="reward of pixels far from gray")
     w_ink: float = knob(4.0, 0.0, 1e6, span=(0.01, 100), help="weight of the ink target")
-    w_tv: float = knob(0.04, 0.0, 1e6, span=(0.001, 10), help="weight of total variation")
+    w_tv: float = knob(
+        0.04, 0.0, 1e6, span=(0.001, 10), help="blind probe: weight of total variation"
+    )
     w_orient: float = knob(1.0, 0.0, 1e6, span=(0.01, 100), help="reward of edges at all angles")
-    w_z: float = knob(1e-3, 0.0, 1e6, span=(1e-4, 1), help="keeps z near 0: weight of mean z^2")
+    w_z: float = knob(1e-3, 0.0, 1e6, span=(1e-4, 1), help="blind probe: weight of mean z^2")
     w_y: float = knob(2e-3, 0.0, 1e6, span=(1e-4, 1), help="keeps the label near the class's own")
-    alpha_tv: float = knob(0.02, 0.0, 1e6, span=(1e-3, 1), help="smooths the images")
-    l2z: float = knob(1e-3, 0.0, 1e6, span=(1e-4, 1), help="keeps z near 0: weight of mean z^2")
+    alpha_tv: float = knob(
+        0.02, 0.0, 1e6, span=(1e-3, 1), help="prototype probe: weight of total variation"
+    )
+    l2z: float = knob(1e-3, 0.0, 1e6, span=(1e-4, 1), help="prototype probe: weight of mean z^2")
     seed: int = knob(42, 0, 2**31 - 1, help="starting points")
 
     @classmethod

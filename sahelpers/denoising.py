@@ -114,7 +114,8 @@ def sure(noisy: Tensor, weight: float, sigma: float, seed: int = 0) -> Tensor:
 
     Raises:
         TypeError: noisy is no tensor.
-        ValueError: noisy has another shape or range, or a number is out of its range.
+        ValueError: noisy has another shape or range, or a number is out of its range.  A tenth of
+            sigma is added in the random direction, and that must stay in [-4, 5], too.
     """
     check_number(sigma, "sigma", 1e-5, NOISY[1] - NOISY[0])
     check_tensor(noisy, ("B", "C", "H", "W"), "noisy")

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .checks import check_images, check_is, check_tensor, check_whole
 from .data import LabelledImages
-from .models import CVAE, Rng, check_model, draw_normal, ordinary_torch, seeded
+from .models import CVAE, Rng, check_model, draw_normal, evaluating, ordinary_torch, seeded
 
 BATCH = 1000  # images that are measured at once
 FIT_STEPS = 100  # of Adam, for a proposal that is fitted to each image
@@ -114,7 +114,8 @@ def negative_elbo(
 def dataset_negative_elbo(model: CVAE, data: LabelledImages) -> Tensor:
     """Compute the negative ELBO of every image of a data set, with one draw of z each.
 
-    The draws are the same ones each time, so that models can be compared.
+    The draws are the same ones each time, so that models can be compared.  The model rests in
+    evaluation mode meanwhile, as in all measurements here.
 
     Args:
         model: The model.
@@ -132,7 +133,8 @@ def dataset_negative_elbo(model: CVAE, data: LabelledImages) -> Tensor:
     noise = draw_normal((len(data), model.latent_dim), model, seeded(0))
     inputs = data.images.to(model.device), data.labels.to(model.device), noise
     parts = zip(*(values.split(BATCH) for values in inputs), strict=True)
-    return torch.cat([negative_elbo(model, *part) for part in parts])
+    with evaluating(model):
+        return torch.cat([negative_elbo(model, *part) for part in parts])
 
 
 @torch.no_grad()
@@ -192,7 +194,10 @@ def label_bounds(model: CVAE, images: Tensor, k: int = 50, seed: int = 0) -> Ten
     check_images(images, device=model.device, shape=model.image_shape)
     k = check_whole(k, "k")
     labels = torch.arange(model.num_classes, device=model.device)
-    bounds = [iwae(model, images, y.expand(len(images)), k, generator=seeded(seed)) for y in labels]
+    with evaluating(model):
+        bounds = [
+            iwae(model, images, y.expand(len(images)), k, generator=seeded(seed)) for y in labels
+        ]
     return torch.stack(bounds, dim=1)
 
 
@@ -239,11 +244,12 @@ def iwae_bound(
         if other.latent_dim != model.latent_dim:
             theirs, ours = other.latent_dim, model.latent_dim
             raise ValueError(f"others[{j}] has latent_dim={theirs}, the model {ours}")
-    proposals = [m.encode(images, labels) for m in (model, *others)]
-    bounds = [iwae(model, images, labels, k, p, generator) for p in proposals]
-    best = max(range(len(bounds)), key=lambda i: float(bounds[i].mean()))
-    fitted = _fitted_proposal(model, images, labels, proposals[best], generator)
-    bounds.append(iwae(model, images, labels, k, fitted, generator))
+    with evaluating(model, *others):
+        proposals = [m.encode(images, labels) for m in (model, *others)]
+        bounds = [iwae(model, images, labels, k, p, generator) for p in proposals]
+        best = max(range(len(bounds)), key=lambda i: float(bounds[i].mean()))
+        fitted = _fitted_proposal(model, images, labels, proposals[best], generator)
+        bounds.append(iwae(model, images, labels, k, fitted, generator))
     return max(bounds, key=lambda bound: float(bound.mean()))
 
 

@@ -22,7 +22,7 @@ from .checks import (
     check_whole,
 )
 from .config import MAX_CLASSES, check_classes, kept_classes
-from .models import CVAE, check_model, seeded
+from .models import CVAE, check_model, evaluating, seeded
 from .store.archive import Saved
 
 JUDGE_ROLES = {
@@ -340,7 +340,7 @@ class Verdict:
 
 @torch.no_grad()
 def draw_images(model: CVAE, latents: Latents) -> Tensor:
-    """Draw the images at fixed latents.
+    """Draw the images at fixed latents, in evaluation mode.
 
     Args:
         model: The model.
@@ -357,7 +357,8 @@ def draw_images(model: CVAE, latents: Latents) -> Tensor:
     check_is(model, CVAE, "model", CVAE.hint)
     check_is(latents, Latents, "latents", ": fixed_latents makes them")
     parts = zip(latents.z.split(DRAW_BATCH), latents.labels.split(DRAW_BATCH), strict=True)
-    return torch.cat([model.decode(z, labels) for z, labels in parts])
+    with evaluating(model):
+        return torch.cat([model.decode(z, labels) for z, labels in parts])
 
 
 def judge_samples(model: CVAE, judge: Judge, latents: Latents) -> Verdict:

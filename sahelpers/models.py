@@ -142,10 +142,11 @@ class CVAE(Saved):
 
         Raises:
             TypeError: labels is no tensor.
-            ValueError: A class number is out of range, or shape, type or device is another one.
+            ValueError: A class number is out of range (on an accelerator this is not looked at), or
+                shape, type or device is another one.
         """
         check_is(labels, Tensor, "labels")
-        if labels.ndim == 1 and not labels.is_floating_point():
+        if labels.ndim == 1 and not labels.is_floating_point() and labels.dtype != torch.bool:
             try:
                 return F.one_hot(labels.long(), self.num_classes).to(self.device, self.dtype)
             except RuntimeError:
@@ -257,14 +258,11 @@ class CVAE(Saved):
 
         own = [m for m in self.decoder.modules() if any(True for _ in m.parameters(recurse=False))]
         hooks = [layer.register_forward_hook(note) for layer in own]
-        modes = [(module, module.training) for module in self.modules()]
         try:
-            with torch.no_grad():
+            with torch.no_grad(), evaluating(self):
                 z = torch.zeros(1, self.latent_dim, dtype=self.dtype, device=self.device)
-                self.eval().decode_logits(z, torch.zeros(1, dtype=torch.int64, device=self.device))
+                self.decode_logits(z, torch.zeros(1, dtype=torch.int64, device=self.device))
         finally:
-            for module, mode in modes:
-                module.training = mode
             for hook in hooks:
                 hook.remove()
         return ran
@@ -331,7 +329,7 @@ class CVAE(Saved):
 
     @torch.no_grad()
     def sample(self, labels: Tensor, prior: str = "class", generator: Rng = None) -> Tensor:
-        """Draw an image for each of some labels.
+        """Draw an image for each of some labels, in evaluation mode.
 
         Args:
             labels: Class numbers (B,) int64; for prior="standard" also label vectors (B, K) float.
@@ -346,7 +344,8 @@ class CVAE(Saved):
             TypeError: An argument is of another kind.
             ValueError: There is no such prior, or a label is out of range or of another shape.
         """
-        return self.decode(self.draw_latents(labels, prior, generator), labels)
+        with evaluating(self):
+            return self.decode(self.draw_latents(labels, prior, generator), labels)
 
     @torch.no_grad()
     def set_class_prior(self, label: int, latents: Tensor | None = None) -> None:
@@ -406,7 +405,8 @@ def interpolate_labels(model: CVAE, z: Tensor, first: int, last: int, steps: int
     steps = check_whole(steps, "steps", 2)  # both ends
     ends = model.label_vectors(torch.tensor([first, last]))
     labels = [ends[0].lerp(ends[1], t) for t in torch.linspace(0, 1, steps).to(ends)]
-    return torch.stack([model.decode(z, y.expand(len(z), -1)) for y in labels])
+    with evaluating(model):
+        return torch.stack([model.decode(z, y.expand(len(z), -1)) for y in labels])
 
 
 @torch.no_grad()
@@ -430,7 +430,8 @@ def reconstruct(model: CVAE, images: Tensor) -> Tensor:
     check_values(images, "images", *NOISY, ": gray levels and some noise")
     every = torch.eye(model.num_classes).to(model.device, model.dtype)
     labels = [y.expand(len(images), -1) for y in every]
-    return torch.stack([model.decode(model.encode(images, y)[0], y) for y in labels], dim=1)
+    with evaluating(model):
+        return torch.stack([model.decode(model.encode(images, y)[0], y) for y in labels], dim=1)
 
 
 @torch.no_grad()
@@ -515,6 +516,26 @@ def seeded(seed: int) -> torch.Generator:
         ValueError: seed is no such number.
     """
     return torch.Generator().manual_seed(check_whole(seed, "seed", 0, 2**63 - 1))
+
+
+@contextmanager
+def evaluating(*models: nn.Module) -> Iterator[None]:
+    """Keep models in evaluation mode inside, and give each module its own mode back afterwards.
+
+    In training mode dropout would make what is measured random, and batch normalisation would
+    change the model while it is measured.
+
+    Args:
+        *models: The models.
+    """
+    modes = [(module, module.training) for model in models for module in model.modules()]
+    try:
+        for model in models:
+            model.eval()
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 @contextmanager

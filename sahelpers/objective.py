@@ -165,8 +165,9 @@ class Objective:
         surrogate: Surrogate | None = None,
         real_images: LabelledImages | None = None,
     ) -> None:
-        config = AmnesiaConfig() if config is None else config
         check_model(frozen, "frozen")
+        if config is None:
+            config = AmnesiaConfig.for_values(math.prod(frozen.image_shape))
         check_is(fisher, Fisher, "fisher", Fisher.hint)
         check_is(config, AmnesiaConfig, "config")
         if surrogate is not None:
@@ -392,7 +393,10 @@ class Objective:
     @cached_property
     @torch.no_grad()
     def _looked_at(self) -> tuple[Tensor, Tensor, Tensor, float]:
-        """z, labels and images of the replay samples that `paid` asks for, and their price."""
+        """z, labels and images of the replay samples that `paid` asks for, and what they cost.
+
+        They are the first of the replay, whose z come from N(0, I).
+        """
         z, labels = (part[:LOOKED_AT] for part in self.replay[:2])
         logits = self.frozen.decode_logits(z, labels)
         images = logits.sigmoid()
@@ -406,11 +410,12 @@ class Objective:
             model: The model that is forgetting.
 
         Returns:
-            Nats by which -log p(x | z) of a replayed image has risen, the mean over 512 of them:
-            the Kullback-Leibler divergence between what the frozen model draws and what this does.
+            Nats by which -log p(x | z) of a replayed image has risen, the mean over 512 of them
+            with z from N(0, I): the Kullback-Leibler divergence between what the frozen model draws
+            and what this does.
         """
-        z, labels, images, price = self._looked_at
-        return float(bernoulli_nats(model.decode_logits(z, labels), images).mean()) - price
+        z, labels, images, before = self._looked_at
+        return float(bernoulli_nats(model.decode_logits(z, labels), images).mean()) - before
 
     @torch.no_grad()
     def distance(self, model: CVAE, z: Tensor, labels: Tensor) -> float:

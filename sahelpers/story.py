@@ -67,8 +67,9 @@ class Story:
             the device and set to evaluation mode.
         fisher: The configuration of the Fisher; the default one when left out.
         amnesia: The configuration of forgetting; the default for images of this size when left out
-            (`AmnesiaConfig.for_values`).  The surrogate
-            "class:ring" is what the baseline draws for the class of that name.
+            (`AmnesiaConfig.for_values`).  A story forgets with drawn images, so that
+            `AmnesiaConfig.with_kept_images` is of no use to it.  The surrogate "class:ring" is what
+            the baseline draws for the class of that name.
         judge: The configuration of the judges; the default one when left out.
         device: Where data and models live; "auto" takes the best that is there.
 
@@ -213,10 +214,17 @@ class Story:
                 names.discard("BATCH_SIZE")
             allowed += sorted(names)
             mine = {name.lower(): left.pop(name) for name in list(left) if name in names}
-            arguments[role] = kind(**mine, **shared)
+            arguments[role] = {**mine, **shared}
         if left:
             raise TypeError(f"{', '.join(left)}: no such knob; there are {', '.join(allowed)}")
-        return cls(**arguments)
+        knobs_of = {role: arguments.pop(role) for role in kinds}
+        made = {role: kind(**knobs_of[role]) for role, kind in kinds.items()}
+        story = cls(**arguments, **made)
+        values = math.prod(story.train.image_shape)
+        amnesia = AmnesiaConfig.for_values(values, **knobs_of["amnesia"])
+        amnesia = replace(amnesia, surrogate=story.config.amnesia.surrogate)
+        story.config = replace(story.config, amnesia=amnesia)
+        return story
 
     @cached_property
     def baseline(self) -> TrainedCVAE:

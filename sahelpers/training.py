@@ -415,7 +415,8 @@ def train_judge(
 ) -> Judge:
     """Train the judge of a role on images that are shifted by up to a fourteenth of their side.
 
-    A judge that may answer "none of these" also sees a quarter as many images that show no class.
+    What leaves an image on one side comes in again on the other; MNIST's have an empty border.  A
+    judge that may answer "none of these" also sees a quarter as many images that show no class.
 
     Args:
         train: The images to train on, at least one.
@@ -509,6 +510,7 @@ def _shuffled_patches(images: Tensor, generator: torch.Generator) -> Tensor:
     return shuffled
 
 
+@ordinary_torch()
 def from_official(state: Mapping[str, Tensor] | str | Path) -> CVAE:
     """Build the model that a state dict of the official code (Heng & Soh 2023) describes.
 
@@ -547,7 +549,8 @@ def from_official(state: Mapping[str, Tensor] | str | Path) -> CVAE:
         check_tensor(found[name], shape, name)
     latent_dim = len(found["fc31.bias"])
     num_classes = found["fc4.weight"].shape[1] - latent_dim
-    model = CVAE("mlp", latent_dim, num_classes)
+    with torch.random.fork_rng(devices=[]):  # the random weights are written over
+        model = CVAE("mlp", latent_dim, num_classes)
     for name, ours in to_official(model).items():
         theirs = found[name].detach()
         if theirs.shape != ours.shape:

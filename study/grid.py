@@ -55,7 +55,7 @@ RESULTS = CHECKOUT / "results"
 PARTS = ("scoreboard", "ladder")
 SEEDS = (42, 43, 44)
 FURTHER_SEEDS = (48,)  # of more models that are retrained for the ladder
-PRICE_SEED = 42  # of the baseline whose price every model's costs are compared with
+ZERO_SEED = 42  # of the baseline whose cost is the zero of every model's
 CONFIGS = {  # network -> configurations of baseline and forgetting
     "mlp": (BaselineConfig(), AmnesiaConfig()),
     "conv": (BaselineConfig(arch="conv", epochs=10), AmnesiaConfig.conv()),
@@ -407,7 +407,7 @@ def attack(run: Run) -> Costs:
         model = story.retrained(label).model
     else:
         model = as_method(run.function)(story, (label,)).model
-    costs = _ladder(run.baseline(PRICE_SEED), label, g.ladder).climb(model)
+    costs = _ladder(run.baseline(ZERO_SEED), label, g.ladder).climb(model)
     return {name: [round(nats, 4) for nats in numbers] for name, numbers in costs.items()}
 
 

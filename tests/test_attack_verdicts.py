@@ -305,7 +305,7 @@ def test_the_report_is_a_table():
     models.masked[0]["kept, trained further"] = [1.0, 3.0]
     report = compare_all({4: models})[4]
     lines = str(report).splitlines()
-    assert lines[0] == "class 4: nats that its images cost above the baseline's price"
+    assert lines[0] == "class 4: nats that its images cost above the baseline's cost"
     assert " ".join(lines[1].split()) == (
         "rung known to remember model retrained excess of memory gap verdict"
     )

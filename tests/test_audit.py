@@ -79,7 +79,9 @@ def test_classes_that_were_forgotten_together_are_no_kept_classes(monkeypatch):
     monkeypatch.setattr(audit_module, "Ladder", Seen)
     both = [tiny_model(k, seen=(0, 3)) for k in (1, 5, 6)]
     for retrained in (three_retrained(), both):
-        audit(tiny_model(2), CLASS, SMALL, retrained=retrained, **GIVEN)
+        report = audit(tiny_model(2), CLASS, SMALL, retrained=retrained, **GIVEN)
+        left_out = [note for note in report.notes if note.startswith("Left out")]
+    assert "no retrained model has a Gaussian of them" in left_out[0]
     assert faced == [({0, 1, 3}, {0, 1, 3}), ({0, 3}, {0, 3})]
 
 

@@ -117,8 +117,13 @@ def test_fewer_kept_images_are_replayed_in_more_passes():
         few = sa.AmnesiaConfig.with_kept_images(images=images, gamma=3.0)
         assert few.gamma == 3.0
         assert 2580 <= few.max_steps(images) < 2700
+    changed = sa.AmnesiaConfig.with_kept_images(batch_size=64, replay_samples=6_000, images=20_000)
+    assert 2580 <= changed.max_steps(20_000) < 5_000  # twelve passes are more than so many steps
+    assert sa.AmnesiaConfig.with_kept_images(epochs_unl=2, images=300).epochs_unl == 2
     with pytest.raises(ValueError, match="images=0 must be a whole number from 1"):
         sa.AmnesiaConfig.with_kept_images(images=0)
+    with pytest.raises(ValueError, match="batch_size=0 must be a whole number from 1"):
+        sa.AmnesiaConfig.with_kept_images(batch_size=0)
 
 
 def test_the_fingerprints_of_the_defaults_and_of_those_before():

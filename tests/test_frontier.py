@@ -55,15 +55,15 @@ def test_page_and_figure_show_every_run(done):
     low = {**done, **{of: {"values": {**line["values"], frontier.ELBO: of.value}}
                       for of, line in done.items()}}  # fmt: skip
     assert (
-        "price of the 8 after training further (higher is less memory): *ours* 134.0, "
+        "cost of the 8 after training further (higher is less memory): *ours* 134.0, "
         in frontier.findings(low)
     )
     assert frontier.picture(done, known).startswith(b"\x89PNG")
 
 
-def test_prices_are_those_of_the_ladders_models_and_may_be_missing():
-    assert frontier.prices([])[3] == {}
-    found = frontier.prices(journal.read(frontier.JOURNAL))[3]
+def test_costs_of_controls_are_those_of_the_ladders_models_and_may_be_missing():
+    assert frontier.costs_of_controls([])[3] == {}
+    found = frontier.costs_of_controls(journal.read(frontier.JOURNAL))[3]
     assert set(found) == {"retrained", "masked"}
     assert found["masked"] < found["retrained"]
 
@@ -91,6 +91,6 @@ def test_the_exchange_is_measured_of_the_model_that_this_configuration_gives(
 
 
 def test_the_committed_page_says_what_the_journal_holds():
-    known = frontier.prices(journal.read(frontier.JOURNAL))
+    known = frontier.costs_of_controls(journal.read(frontier.JOURNAL))
     page = frontier.page(frontier.read(), known)
     assert (RESULTS / "frontier.md").read_text(encoding="utf-8") == page

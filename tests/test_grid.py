@@ -215,7 +215,7 @@ def test_what_a_retrained_model_draws_under_the_label_is_not_reported(small, tmp
 
 def test_the_ladder_gets_the_model_that_the_scoreboard_retrained(small, monkeypatch, climbed):
     small([RETRAINED], [3]).run()
-    assert story_of(small, grid.PRICE_SEED).baseline.model  # whose price is subtracted
+    assert story_of(small, grid.ZERO_SEED).baseline.model  # whose cost is subtracted
     monkeypatch.setattr("sahelpers.story.train_baseline", None)  # no weights are trained twice
     story = story_of(small)
     made = small([RETRAINED], [3], "ladder", baseline=replace(SHORT, seed=1))
@@ -348,7 +348,7 @@ def test_every_model_climbs_once_and_a_command_goes_on_where_it_stopped(small, c
         assert not model.prior_mean[3].any()  # nobody's Gaussian of the class is left
 
 
-def test_models_of_all_seeds_pay_above_the_price_of_one_baseline(small, monkeypatch, climbed):
+def test_models_of_all_seeds_cost_what_they_do_above_one_baseline(small, monkeypatch, climbed):
     """That of seed 42, though no run has it; only retrained models have further seeds."""
     monkeypatch.setattr(Story, "judge", None)  # none is asked, nor is a Fisher
     monkeypatch.setattr(Story, "fishers", None)
@@ -360,9 +360,9 @@ def test_models_of_all_seeds_pay_above_the_price_of_one_baseline(small, monkeypa
     made.run()
     assert made.missing() == []
     assert len(climbed) == 5
-    price = story_of(small, 42).baseline.model.state_dict()
+    of_42 = story_of(small, 42).baseline.model.state_dict()
     for of, _ in climbed:
-        assert all(torch.equal(v, price[k]) for k, v in of.baseline.state_dict().items())
+        assert all(torch.equal(v, of_42[k]) for k, v in of.baseline.state_dict().items())
         assert [data.digest for data in of.data] == [small.data.digest] * 2
         assert (of.label, of.config) == (3, few)
     for line in journal.read(made.journal):

@@ -112,11 +112,11 @@ def test_the_seed_chooses_the_images():
     assert not torch.equal(first.scored.data.images, other.scored.data.images)
 
 
-def test_the_price_is_what_the_baseline_pays_under_the_own_label(ladder, model):
+def test_the_baseline_cost_is_what_the_baseline_pays_under_the_own_label(ladder, model):
     for share in (ladder.choosing, ladder.scored, ladder.kept):
         data = share.data
         own, _ = sa.image_cost(model, data.images, data.labels[:, None], FEW.z_steps)
-        assert torch.equal(share.price, own[:, 0])
+        assert torch.equal(share.baseline_cost, own[:, 0])
         assert torch.equal(share.bound, sa.dataset_negative_elbo(model, data))
 
 
@@ -177,10 +177,10 @@ def test_every_rung_and_what_kept_images_pay_beside_it_are_measured(model, ladde
     assert sizes[FITTED] == sizes[HEALED_FITTED] == FEW.sets
     assert sizes[WEIGHTS] == sizes["kept, all weights"] == sizes[UNFINISHED] == 1
 
-    images, price = ladder.scored.data.images, ladder.scored.price
+    images, paid = ladder.scored.data.images, ladder.scored.baseline_cost
     others = [sa.image_cost(hidden, images, torch.tensor([k]), 4)[0][:, 0]
               for k in range(10) if k != 3]  # fmt: skip
-    expected = torch.stack(others).amin(0) - price
+    expected = torch.stack(others).amin(0) - paid
     assert found[OTHER] == pytest.approx(expected.tolist(), abs=0.05)
     assert found["kept, as is"] == pytest.approx([0.0] * 4, abs=1e-3)  # the same weights
 
@@ -202,10 +202,11 @@ def by_hand(ladder, tried):
     share, others = ladder.scored, ladder.others
     cost, _ = sa.image_cost(tried.model, share.data.images, others, FEW.z_steps)
     fitted = [
-        float((cost_under(tried.model, share.data.images, label, FEW.z_steps) - share.price).mean())
+        cost_under(tried.model, share.data.images, label, FEW.z_steps) - share.baseline_cost
         for label in tried.labels
     ]
-    return (cost.amin(1) - share.price).tolist(), fitted
+    fitted = [float(above.mean()) for above in fitted]
+    return (cost.amin(1) - share.baseline_cost).tolist(), fitted
 
 
 def test_training_on_goes_as_far_as_it_pays_by_the_images_to_choose_by(model, ladder, monkeypatch):
@@ -339,12 +340,12 @@ def test_the_start_is_chosen_on_images_that_are_not_scored(ladder, monkeypatch):
         pairs = [[[s, f] for f in range(len(sets))] for s in range(len(starts))]
         return torch.tensor(pairs, dtype=torch.float)
 
-    def price(self, model, share, label):
+    def cost(self, model, share, label):
         s, f = label.int().tolist()
         return float((chosen_by if share is ladder.choosing else reported)[f][s])
 
     monkeypatch.setattr(ladder_module, "fit_labels", fitting)
-    monkeypatch.setattr(Ladder, "_mean_cost", price)
+    monkeypatch.setattr(Ladder, "_mean_cost", cost)
     assert ladder.under_a_fitted_label(small_model_of_ten()) == (30 + 50) / 2
 
 
@@ -363,7 +364,7 @@ def test_only_the_scored_images_move_what_is_reported(model, ladder):
 
     def cheaper(name):
         twin, share = copy.copy(ladder), getattr(ladder, name)
-        setattr(twin, name, type(share)(share.data, share.price - 5, share.bound))
+        setattr(twin, name, type(share)(share.data, share.baseline_cost - 5, share.bound))
         return twin
 
     usual = reported(ladder)

@@ -163,6 +163,11 @@ def test_a_labels_column_does_what_the_label_does(arch, digits):
     )
 
 
+def test_a_mask_is_no_class_number():
+    with pytest.raises(ValueError, match=r"type torch.bool: give class numbers"):
+        sa.CVAE().decode(torch.zeros(2, 20), torch.tensor([True, False]))
+
+
 def test_columns_of_ones_own_networks_are_label_vectors():
     model = own()
     z, y = torch.randn((3, 2), generator=sa.seeded(0)), torch.tensor([0, 1, 2])

@@ -283,6 +283,13 @@ def test_a_storys_classes_have_names(folder, pair):
         s.forgotten("drei")
 
 
+def test_knobs_that_are_not_given_fit_the_size_of_the_images():
+    story = sa.Story.from_knobs(DATASET="digits8", SURROGATE="class:1", GAMMA=2.0)
+    usual = sa.AmnesiaConfig.for_values(64, surrogate="class:1", gamma=2.0)
+    assert story.config.amnesia == usual
+    assert sa.Story.from_knobs(DATASET="digits8", PUSH=9.0).config.amnesia.push == 9.0
+
+
 def test_knobs_in_capitals_become_configurations(monkeypatch, pair):
     monkeypatch.setattr(sa.story, "load_dataset", lambda name, split: pair[split == "test"])
     s = sa.Story.from_knobs(

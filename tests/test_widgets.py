@@ -816,6 +816,7 @@ def test_there_are_curves_for_more_terms_than_colours():
 
 def test_curves_of_a_first_step_and_of_a_long_run():
     assert "step 1<" in curves({"forget": [0.0]})
+    assert "step 0<" in curves({})  # a run that ended before its first step
     (line,) = ElementTree.fromstring(curves({"forget": [1.0] * 5000})).iter("polyline")
     assert len(line.get("points").split()) == 100
 

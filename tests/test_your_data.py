@@ -1222,6 +1222,34 @@ def test_a_model_in_training_mode_is_not_changed_by_drawing_from_it(change):
     assert model.training
 
 
+def test_measuring_a_model_in_training_mode_rests_it_and_leaves_it_as_it_was(gray):
+    """Each measurement is that of the model in evaluation mode, and changes nothing."""
+    model = own(SayingEncoder, Normed).train()
+    before, data = copy.deepcopy(model.state_dict()), gray[1]
+    latents = sa.fixed_latents(model, 5)
+    few, labels = data.images[:4], data.labels[:4]
+    measured = {
+        "sample": lambda m: m.sample(labels, generator=sa.seeded(0)),
+        "between labels": lambda m: sa.interpolate_labels(m, latents.z[:4], 0, 1, 3),
+        "through": lambda m: sa.reconstruct(m, few),
+        "drawn": lambda m: sa.draw_images(m, latents),
+        "nelbo": lambda m: sa.dataset_negative_elbo(m, data),
+        "bounds": lambda m: sa.label_bounds(m, few, 2),
+        "bound": lambda m: sa.iwae_bound(m, few, labels, 2, generator=sa.seeded(0)),
+    }
+    for name, measure in measured.items():
+        found = measure(model)
+        assert all(module.training for module in model.modules()), name
+        assert all(torch.equal(a, before[k]) for k, a in model.state_dict().items()), name
+        assert torch.equal(found, measure(copy.deepcopy(model).eval())), name
+
+
+def test_a_baseline_that_draws_other_images_is_refused_as_a_source_of_prototypes():
+    model, other = own(SayingEncoder, SayingDecoder), sa.CVAE("mlp", 3, 3, (3, 8, 8))
+    with pytest.raises(ValueError, match=r"baseline draws images \(3, 8, 8\) on cpu, the model"):
+        sa.invert_prototypes(model, 0, sa.ProbeConfig.prototype(steps=1), baseline=other)
+
+
 def test_other_images_than_the_models_are_not_replayed(gray):
     model = own(SayingEncoder, SayingDecoder)
     fisher = sa.diagonal_fisher(model, gray[0], sa.FisherConfig(n_fisher_samples=30))

@@ -78,6 +78,11 @@ def audit(
         train, test = train.without(together), test.without(together)
     ladder = Ladder(baseline, c, train, test, config)
     notes = []
+    if together:
+        names = ", ".join(train.class_names[k] for k in together)
+        notes.append(
+            f"Left out of the kept classes, for no retrained model has a Gaussian of them: {names}."
+        )
     hidden = baseline
     if baseline.says_label:
         hidden = reset_label(baseline, c)

@@ -111,7 +111,7 @@ class Relearned:
 
 @dataclass(frozen=True)
 class Tried:
-    """A state of a model, and what it costs by the images to choose by, nats above the price.
+    """A state of a model, and what it costs by the images to choose by, nats above the baseline's.
 
     Attributes:
         model: The model.
@@ -141,7 +141,7 @@ class _Share:
     """Some images, with what the baseline pays for each of them under its own label."""
 
     data: LabelledImages
-    price: Tensor  # (N,): -log p(x | z, label) + |z|^2 / 2 at the best z
+    baseline_cost: Tensor  # (N,): -log p(x | z, label) + |z|^2 / 2 at the best z
     bound: Tensor  # (N,): negative ELBO
 
 
@@ -149,7 +149,7 @@ class Ladder:
     """The images of a class that all models face, and what the baseline pays for them.
 
     Args:
-        baseline: The model whose price is subtracted.
+        baseline: The model whose cost is subtracted.
         forget_class: The class that is looked for, by number or name.
         train: Real images of all classes, those that the model was trained on; the ones of kept
             classes are what an attacker trains it further with.  Leave out of both what the models
@@ -227,7 +227,7 @@ class Ladder:
 
         Returns:
             For every rung and for what kept images pay beside it, numbers whose mean counts, nats
-            per image above the baseline's price: one for each image, or for each set that a label
+            per image above the baseline's cost: one for each image, or for each set that a label
             was fitted to.  `UNFINISHED`: see `Relearned.unfinished`, 1 for True.
 
         Raises:
@@ -258,7 +258,7 @@ class Ladder:
             fit_steps: In place of the configuration's.
 
         Returns:
-            Nats per image above the baseline's price, the mean over the sets.
+            Nats per image above the baseline's cost, the mean over the sets.
         """
         costs = self.fitted_label(self.try_out(model, fit_steps))
         return sum(costs) / len(costs)
@@ -307,7 +307,7 @@ class Ladder:
         config = self.config
         data = self.choosing.data
         cost, _ = image_cost(model, data.images, self.others, config.z_steps)
-        other = float((cost.min(1).values - self.choosing.price).mean())
+        other = float((cost.min(1).values - self.choosing.baseline_cost).mean())
         cheapest = self.others[cost.mean(0).argsort()[:CHEAPEST]]
         columns = model.label_columns()
         mean_of_others = columns[self.others].mean(0, keepdim=True)
@@ -323,7 +323,7 @@ class Ladder:
     def _other_labels(self, model: CVAE) -> list[float]:
         """What scored images cost under the cheapest of the other labels, one number for each."""
         cost, _ = image_cost(model, self.scored.data.images, self.others, self.config.z_steps)
-        above: list[float] = (cost.min(1).values - self.scored.price).tolist()
+        above: list[float] = (cost.min(1).values - self.scored.baseline_cost).tolist()
         return above
 
     def fitted_label(self, tried: Tried) -> list[float]:
@@ -333,7 +333,7 @@ class Ladder:
             tried: What `try_out` found.
 
         Returns:
-            Nats per image above the baseline's price, one number for each set.
+            Nats per image above the baseline's cost, one number for each set.
         """
         return [self._mean_cost(tried.model, self.scored, label) for label in tried.labels]
 
@@ -344,9 +344,10 @@ class Ladder:
             model: The model; it is not changed.
 
         Returns:
-            Nats above the baseline's price, one number for each image.
+            Nats above the baseline's cost, one number for each image.
         """
-        above: list[float] = (self._own_cost(model, self.kept.data) - self.kept.price).tolist()
+        own = self._own_cost(model, self.kept.data)
+        above: list[float] = (own - self.kept.baseline_cost).tolist()
         return above
 
     @ordinary_torch()
@@ -455,9 +456,9 @@ class Ladder:
         return image_cost(model, data.images, data.labels[:, None], self.config.z_steps)[0][:, 0]
 
     def _mean_cost(self, model: CVAE, share: _Share, label: Tensor) -> float:
-        """What images cost under a label of one's own, above the baseline's price."""
+        """What images cost under a label of one's own, above the baseline's cost."""
         cost = cost_under(model, share.data.images, label, self.config.z_steps)
-        return float((cost - share.price).mean())
+        return float((cost - share.baseline_cost).mean())
 
     @staticmethod
     def _bound_above(model: CVAE, share: _Share) -> float:

@@ -92,6 +92,11 @@ def invert_prototypes(
     config = ProbeConfig.prototype() if config is None else config
     forget_class = _check_search(model, forget_class, config, start, on_step)
     check_model(baseline, "baseline", model.num_classes)
+    if (baseline.image_shape, baseline.device) != (model.image_shape, model.device):
+        raise ValueError(
+            f"baseline draws images {baseline.image_shape} on {baseline.device}, the model "
+            f"{model.image_shape} on {model.device}: give the model's own baseline"
+        )
     baseline = copy.deepcopy(baseline).eval()
     generator = seeded(config.seed)
     labels = torch.full((512,), forget_class, device=baseline.device)

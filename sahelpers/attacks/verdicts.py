@@ -1,7 +1,7 @@
 """What many models say: the models under test, those that remember and those that never knew.
 
 Every model gives one number for a rung of the ladder: what real images of the class cost it, in
-nats above the baseline's price.  Models are the sample: images and fits of one model are no trials.
+nats above the baseline's cost.  Models are the sample: images and fits of one model are no trials.
 All ends are one-sided, 5 %, of t intervals for differences of groups of models.
 
 The *excess* is memory beyond that of models that never saw the class: how much less their images
@@ -35,7 +35,7 @@ from matplotlib.axes import Axes
 from scipy.special import stdtr, stdtrit
 
 from .. import plots
-from .ladder import FITTED, KEPT, OTHER, RUNGS, SETTLED, UNFINISHED, Costs
+from .ladder import FITTED, KEPT, OTHER, RUNGS, SETTLED, UNFINISHED, WEIGHTS, Costs
 
 MARGIN, TRACE = 1 / 3, 1 / 2  # shares of the gap: what counts as none, and what gives a model away
 LEAST = 3 * SETTLED  # nats: what a gap must exceed, so that a third of it is above the settling
@@ -71,7 +71,7 @@ class Climbed:
 
 @dataclass(frozen=True)
 class Finding:
-    """What one rung found on one class, and its verdict; costs are nats above the baseline's price.
+    """What one rung found on one class, and its verdict; costs are nats above the baseline's cost.
 
     Attributes:
         rung: Name of the rung.
@@ -312,7 +312,7 @@ class AuditReport:
     Attributes:
         forget_class: The class.
         findings: One for each rung; none where the class cannot be judged.
-        kept: What kept images pay beside the rungs, nats above the baseline's price: name ->
+        kept: What kept images pay beside the rungs, nats above the baseline's cost: name ->
             means of the models under test, hidden, masked and retrained.
         notes: Sentences that say what limits them.
     """
@@ -331,7 +331,7 @@ class AuditReport:
         if not self.findings:
             return "\n".join(self.notes)
         lines = [
-            f"class {self.forget_class}: nats that its images cost above the baseline's price",
+            f"class {self.forget_class}: nats that its images cost above the baseline's cost",
             f"{'rung':26}{'known to remember':>20}{'model':>8}{'retrained':>11}"
             f"{'excess of memory':>24}{'gap':>8}  verdict",
         ]
@@ -372,7 +372,7 @@ def compare_all(classes: Mapping[int, Climbed]) -> dict[int, AuditReport]:
         for name in (*RUNGS, *KEPT)
     }
 
-    reports = {}
+    reports, relearned = {}, list(RUNGS).index(WEIGHTS)
     for label, of in numbers.items():
         kept_high: dict[str, float] = {}
         for name, rungs in KEPT.items():
@@ -396,8 +396,8 @@ def compare_all(classes: Mapping[int, Climbed]) -> dict[int, AuditReport]:
                 note += " By its excess memory would remain."
             notes.append(note)
         open_ended = sum(costs[UNFINISHED][0] > 0 for costs in classes[label].tested)
-        if open_ended and findings[-1].passed:  # slowness is no forgetting
-            findings[-1] = replace(findings[-1], verdict=UNDECIDED)
+        if open_ended and findings[relearned].passed:  # slowness is no forgetting
+            findings[relearned] = replace(findings[relearned], verdict=UNDECIDED)
             notes.append(
                 f"Relearning with all weights might go further in {open_ended} of "
                 f"{len(classes[label].tested)} models under test, so that it acquits nobody."

@@ -104,7 +104,7 @@ def fit_from(
         model: The model; it is not changed.
         starts: What stands in the label's place at first, (F, H); rows as `CVAE.label_columns` has.
         images: (F, N, *image_shape) float in [0, 1].
-        steps: Steps of Adam.
+        steps: Steps of Adam; where the last one leads is not looked at.
         silent: Whether there is no progress bar.
 
     Returns:

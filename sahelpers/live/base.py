@@ -381,8 +381,8 @@ def curves(history: Mapping[str, Sequence[float]]) -> str:
         The SVG.
     """
     left, top, width = 35, 10, 200  # pixels: where the axes begin, and how far they run
-    highest = max(2 * FLOOR, *(max(values) for values in history.values()))
-    steps = max(len(values) for values in history.values())
+    highest = max([2 * FLOOR, *(max(values) for values in history.values())])
+    steps = max((len(values) for values in history.values()), default=0)
     per_decade = HIGH / math.log10(highest / FLOOR)  # pixels
     parts = []
     for k, (name, values) in enumerate(history.items()):

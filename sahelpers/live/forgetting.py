@@ -17,7 +17,7 @@ from torch import Tensor
 from .. import plots
 from ..amnesia import AmnesiaResult, forget
 from ..checks import check_is
-from ..config import AmnesiaConfig, check_classes, kept_classes
+from ..config import SURROGATES, AmnesiaConfig, check_classes, kept_classes
 from ..judges import Verdict, draw_images, fixed_latents, judge_samples
 from ..models import CVAE
 from ..store.files import whence
@@ -369,7 +369,7 @@ class AmnesiaDashboard(KnobDashboard):
             for k, name in enumerate(c.names)
         ]
         words = {f"class:{k}": f"class:{name}" for k, name in enumerate(story.train.numbered_names)}
-        named = ["gray", "noise", "blank", "mixture", *words, c.config.surrogate]
+        named = [*SURROGATES, *words, c.config.surrogate]
         options = [(words.get(name, name), name) for name in dict.fromkeys(named)]
         self.surrogate = self.menu(
             "SURROGATE", options, c.config.surrogate, lambda value: self.change("surrogate", value)

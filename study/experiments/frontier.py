@@ -77,7 +77,7 @@ MOST = BARS["kept ELBO lost, nats"][2]  # nats that the kept digits may pay
 ELBO, FRECHET = "kept negative ELBO", "Fréchet distance"
 JOURNAL = RESULTS / "journal.jsonl"
 
-Prices = dict[int, dict[str, float]]  # digit -> kind of model -> nats
+Costs = dict[int, dict[str, float]]  # digit -> kind of model -> nats
 
 
 class Model(NamedTuple):
@@ -129,8 +129,8 @@ def exchange(
         measuring: How much is drawn for the Fréchet distance.
 
     Returns:
-        `FITTED` and `HEALED_FITTED`: nats per image above the price; `ELBO`: nats per kept image;
-        `FRECHET`: per cent of the baseline's; "steps", and "seconds" of the processor.
+        `FITTED` and `HEALED_FITTED`: nats per image above the baseline's cost; `ELBO`: nats per
+        kept image; `FRECHET`: per cent of the baseline's; "steps", and "seconds" of the processor.
     """
     fisher = story.fishers.without((digit,))
     begin = time.process_time()
@@ -150,7 +150,7 @@ def exchange(
 
 
 def measure(model: Model) -> dict[str, Any]:
-    """The exchange of one model, as `values`; the price is that of the baseline of seed 42."""
+    """The exchange of one model, as `values`; above what the baseline of seed 42 pays."""
     story = sa.Story(baseline=sa.BaselineConfig(seed=model.seed), amnesia=model.config)
     attack = Ladder(usual().baseline.model, model.digit, usual().train, usual().test)
     found = exchange(story, model.digit, attack, MeasureConfig())
@@ -184,9 +184,9 @@ def points(done: Mapping[Model, Record]) -> dict[int, dict[str, dict[float, dict
     return found
 
 
-def prices(records: Sequence[Record]) -> Prices:
+def costs_of_controls(records: Sequence[Record]) -> Costs:
     """What images of a digit cost models that never saw it, and masked ones that remember it."""
-    found: Prices = {digit: {} for digit in DIGITS}
+    found: Costs = {digit: {} for digit in DIGITS}
     for method in (RETRAINED, MASKED):
         costs = trained_further(records, method)
         for digit, of in found.items():
@@ -196,7 +196,7 @@ def prices(records: Sequence[Record]) -> Prices:
     return found
 
 
-def picture(done: Mapping[Model, Record], known: Prices) -> bytes:
+def picture(done: Mapping[Model, Record], known: Costs) -> bytes:
     """The exchange as PNG, a panel for each digit."""
     figure = Figure(figsize=(11, 5), layout="constrained")
     axes = figure.subplots(1, len(DIGITS), sharex=True)
@@ -205,15 +205,15 @@ def picture(done: Mapping[Model, Record], known: Prices) -> bytes:
             x = [of[ELBO] for of in of_value.values()]
             y = [of[HEALED_FITTED] for of in of_value.values()]
             ax.plot(x, y, label=run, **plots.line_style(k, run))
-        for kind, price in known[digit].items():
-            ax.axhline(price, color="0.5", linestyle=":")
+        for kind, cost in known[digit].items():
+            ax.axhline(cost, color="0.5", linestyle=":")
             ax.annotate(
-                kind, (0.99, price), xycoords=("axes fraction", "data"), ha="right", va="bottom"
+                kind, (0.99, cost), xycoords=("axes fraction", "data"), ha="right", va="bottom"
             )
         ax.axvline(MOST, color="0.8", zorder=0)
         ax.set_title(f"digit {digit}")
         ax.set_xlabel("kept digits: rise of the negative ELBO, nats")
-    axes[0].set_ylabel("price of the digit, trained further, nats")
+    axes[0].set_ylabel("cost of the digit, trained further, nats")
     lines = axes[0].get_legend_handles_labels()
     figure.legend(*lines, loc="outside lower center", ncols=3, frameon=False)
     return as_png(figure)
@@ -231,7 +231,7 @@ def findings(done: Mapping[Model, Record]) -> str:
         if reached:
             lines.append(
                 f"Among the settings that raise the kept negative ELBO by at most {MOST:g} nat, "
-                f"this is the highest price of the {digit} after training further (higher is less "
+                f"this is the highest cost of the {digit} after training further (higher is less "
                 f"memory): {', '.join(reached)}."
             )
     if lines:
@@ -242,7 +242,7 @@ def findings(done: Mapping[Model, Record]) -> str:
     return "\n\n".join(lines)
 
 
-def page(done: Mapping[Model, Record], known: Prices) -> str:
+def page(done: Mapping[Model, Record], known: Costs) -> str:
     """The exchange as a page of Markdown."""
     rows = [
         [
@@ -281,14 +281,14 @@ With one, a nat more or less is chance: models of one recipe differ by that much
 
 {findings(done)}
 
-![Price of the digit after further training, against what kept digits pay](frontier.png)
+![Cost of the digit after further training, against what kept digits pay](frontier.png)
 
 {missing}{table(head, rows)}"""
 
 
 def write() -> None:
     """Page and figure, of what the journal holds."""
-    done, known = read(), prices(journal.read(JOURNAL))
+    done, known = read(), costs_of_controls(journal.read(JOURNAL))
     replace_bytes(RESULTS / "frontier.png", picture(done, known))
     replace_text(RESULTS / "frontier.md", page(done, known))
 

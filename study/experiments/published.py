@@ -169,8 +169,8 @@ def measure(model: Model) -> dict[str, Any]:
         found |= known.samples(made, digit, knows_label=True) | known.real(made, digit)
     wanted = torch.full((known.config.samples,), digit)
     said = own.judges["closed_set"].probabilities(made.sample(wanted, "standard", seeded(seed)))
-    price = own.baseline.model
-    costs = Ladder(price, digit, own.train, own.test).climb(made)
+    compared = own.baseline.model
+    costs = Ladder(compared, digit, own.train, own.test).climb(made)
     found |= {
         "held_out": float(dataset_negative_elbo(made, own.test.without(digit)).mean()),
         "p": float(said[:, digit].mean()),

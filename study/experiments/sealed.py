@@ -135,7 +135,7 @@ def climb(attack: Ladder, model: sa.CVAE) -> dict[str, float]:
         model: The model; it is not changed.
 
     Returns:
-        `AS_IT_IS` and every healing -> nats per image above the baseline's price under a fitted
+        `AS_IT_IS` and every healing -> nats per image above the baseline's cost under a fitted
         label, and the same with `KEPT` before the name for kept images under their own labels.
     """
     as_it_is = attack.try_out(model)
@@ -172,7 +172,7 @@ def models() -> list[Model]:
 
 @lru_cache(maxsize=1)
 def usual() -> sa.Story:
-    """The data, and the baseline whose price is subtracted."""
+    """The data, and the baseline whose cost is subtracted."""
     return sa.Story()
 
 
