@@ -9,6 +9,7 @@ what came and what is allowed.  Those that read a tensor's numbers (`check_value
 """
 
 import inspect
+import math
 import operator
 import unicodedata
 from dataclasses import is_dataclass
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 
 Shape = tuple[int, int, int]  # channels, height, width
 IMAGE_SHAPE = (1, 28, 28)  # of MNIST, where none is given
+GRAY_LEVELS = ": divide by the largest gray level there is, or take (x + 1) / 2 of -1 to 1"
 SIDES = (8, 64)  # pixels that an image may have a side
 LONGEST = 80  # characters of a value that a message shows
 
@@ -281,6 +283,8 @@ def check_values(values: Tensor, name: str, low: float, high: float, hint: str =
         return  # nothing is there to be read
     if not (values.amin() >= low and values.amax() <= high):
         first, last = float(values.amin()), float(values.amax())
+        if math.isnan(first):
+            raise ValueError(f"values of {name} hold NaN; they must lie in [{low:g}, {high:g}]")
         raise ValueError(
             f"values of {name} run from {first:g} to {last:g}; they must lie in "
             f"[{low:g}, {high:g}]{hint}"
@@ -347,7 +351,7 @@ def check_images(
     check_tensor(images, ("B", *(shape or ("C", "H", "W"))), name, device, dtype)
     if shape is None:
         check_shape(tuple(images.shape[1:]), f"image shape of {name}")
-    check_values(images, name, 0, 1, ": divide by the largest gray level there is")
+    check_values(images, name, 0, 1, GRAY_LEVELS)
     return images
 
 

@@ -24,6 +24,7 @@ from torch import Tensor
 from .checks import (
     IMAGE_SHAPE,
     Shape,
+    check_device,
     check_images,
     check_is,
     check_number,
@@ -177,7 +178,14 @@ class LabelledImages:
 
         given = _as_array(labels, "labels")
         if given.dtype.kind not in "iu" or given.shape != x.shape[:1]:
-            raise ValueError(f"labels {given.shape} of {given.dtype}: give {len(x)} whole numbers")
+            hint = ""
+            if given.dtype.kind in "USO":
+                hint = "; of words np.unique(labels, return_inverse=True) makes names and numbers"
+            elif given.ndim == 2:
+                hint = "; of one-hot rows labels.argmax(1) makes them"
+            raise ValueError(
+                f"labels {given.shape} of {given.dtype}: give {len(x)} whole numbers{hint}"
+            )
         y = torch.as_tensor(np.array(given, np.int64, order="C"))
         numbers, number_of_images = y.unique(return_counts=True)
         classes, counts = numbers.tolist(), number_of_images.tolist()
@@ -452,6 +460,7 @@ class LabelledImages:
         Returns:
             The same data there; this very object, with its digest, if they are there already.
         """
+        device = check_device(device)
         images, labels = self.images.to(device), self.labels.to(device)
         if images is self.images and labels is self.labels:
             return self

@@ -7,6 +7,7 @@ models from one, so what one of them has made the others find.
 
 import copy
 import math
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -106,7 +107,13 @@ class Story:
         train, test = _images_of(dataset)
         self._given = baseline if isinstance(baseline, CVAE) else None
         if isinstance(baseline, CVAE):
-            check_model(baseline, "baseline", train.num_classes)
+            check_model(baseline, "baseline")
+            if baseline.num_classes != train.num_classes:
+                what = shown(dataset) if isinstance(dataset, str) else "your data"
+                raise ValueError(
+                    f"baseline has {baseline.num_classes} classes, {what} {train.num_classes}: "
+                    "give the images that it was made for, Story((train, test), baseline=model)"
+                )
             baseline.to(self.device).eval()
             arch = baseline.arch if baseline.is_built_in else BaselineConfig().arch
             baseline = BaselineConfig(arch=arch, latent_dim=baseline.latent_dim)
@@ -242,6 +249,11 @@ class Story:
     def retrained(self, forget_class: Classes, seed: int | None = None) -> TrainedCVAE:
         """Train a model without some classes, by the baseline's recipe, or load it.
 
+        How a model that was given as the baseline had been trained, it does not say.  Then the
+        recipe is `BaselineConfig()` with its network and latent dimensions, and a warning says so.
+        For another one ask a story that has it, such as
+        `Story((train, test), baseline=BaselineConfig(epochs=30)).retrained(3)`.
+
         Args:
             forget_class: One class or several that it never sees, by number or name.
             seed: Another seed than the baseline's.
@@ -254,6 +266,11 @@ class Story:
                 no recipe is known.
         """
         stem, config = self._retrained(forget_class, seed)
+        if self._given is not None:
+            warnings.warn(
+                f"How the given baseline was trained is not known: {stem} is trained by {config}.",
+                stacklevel=2,
+            )
         return self._once((stem, config), lambda: self._trained(stem, config))
 
     def keep_retrained(self, forget_class: Classes, trained: TrainedCVAE) -> TrainedCVAE:
@@ -353,6 +370,7 @@ class Story:
             ValueError: There is no such class, or none would be kept.
         """
         gone = self.train.class_numbers(forget_class)
+        self._baseline_digest  # noqa: B018  raises where the baseline was changed in place
 
         def make() -> AmnesiaResult:
             fisher = self.fishers.without(gone)
@@ -472,7 +490,7 @@ class Story:
             raise ValueError(
                 f"story.{name} was changed in place since this story first used it, and what is "
                 "made of it would be kept under a wrong name: change a copy (copy.deepcopy) and "
-                "begin another story with it, Story((train, test)) or Story(baseline=model)"
+                "begin another story with it, Story((train, test), baseline=model)"
             )
         return found
 

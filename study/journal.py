@@ -44,36 +44,42 @@ def digest(values: Any) -> str:
 def code_of(function: Callable[..., Any]) -> str:
     """Eight hexadecimal digits of a function's code, its docstring left out.
 
-    The syntax tree counts, and so do the numbers and the functions of the same module that it
+    The syntax tree counts, and so do the constants and the functions of the same module that it
     names, and theirs; of a function that has no source (typed at a prompt) its bytecode.  Of a
     `partial` its options count, too.
     """
     parts: dict[str, Any] = {}
+    visited = set[Any]()
 
-    def visit(function: Any) -> None:
+    def visit(function: Any, name: str) -> None:
+        visited.add(function)
         try:
             tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
         except (OSError, SyntaxError):
-            parts[function.__qualname__] = _bytecode(function.__code__)
+            parts[name] = _bytecode(function.__code__)
             return
         for node in ast.walk(tree):
             if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(node):
                 node.body = node.body[1:]
-        parts[function.__qualname__] = _shape(tree)
+        parts[name] = _shape(tree)
         for node in ast.walk(tree):
             if not isinstance(node, ast.Name) or node.id in parts:
                 continue
             named = function.__globals__.get(node.id)
             if isinstance(named, (int, float)):
                 parts[node.id] = named
-            elif inspect.isfunction(named) and named.__module__ == function.__module__:
-                visit(named)
+            elif isinstance(named, (str, tuple, list, dict)):
+                parts[node.id] = repr(named)
+            elif not inspect.isfunction(named) or named in visited:
+                continue
+            elif named.__module__ == function.__module__:
+                visit(named, node.id if named.__name__ == "<lambda>" else named.__qualname__)
 
     options: list[str] = []
     while isinstance(function, partial):
         options.append(repr((function.args, sorted(function.keywords.items()))))
         function = function.func
-    visit(function)
+    visit(function, function.__qualname__)
     return digest([parts, options])
 
 

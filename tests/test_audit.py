@@ -85,6 +85,23 @@ def test_classes_that_were_forgotten_together_are_no_kept_classes(monkeypatch):
     assert faced == [({0, 1, 3}, {0, 1, 3}), ({0, 3}, {0, 3})]
 
 
+def test_models_that_forgot_more_than_the_retrained_ones_lack_are_refused():
+    """Or the attackers would take images of another forgotten class for kept ones."""
+    two = tiny_model(2, seen=(0, 3))
+    words = r"model has no Gaussian of the classes b either, .*give models retrained without all"
+    with pytest.raises(ValueError, match=words):
+        audit(two, CLASS, SMALL, retrained=three_retrained(), **GIVEN)
+
+
+def test_a_report_says_how_its_effort_differs_from_the_usual():
+    report = audit(tiny_model(2), CLASS, SMALL, retrained=three_retrained(), **GIVEN)
+    (note,) = [note for note in report.notes if "effort" in note]
+    assert note.startswith("Not the usual effort, so not to be compared with it: ")
+    assert "images=6, " in note
+    assert "heal_steps=4, " in note
+    assert "seed" not in note
+
+
 def test_all_models_climb_the_same_ladder():
     retrained, model, baseline = three_retrained(), tiny_model(2), GIVEN["baseline"]
     every = [model, baseline, *retrained]
@@ -176,7 +193,7 @@ def test_the_baseline_stands_for_the_hidden_model_where_networks_do_not_say_thei
     baseline, retrained = own(0), [own(k) for k in (2, 3, 4)]
     data = GIVEN["data"]
     report = audit(own(1), CLASS, SMALL, baseline=baseline, retrained=retrained, data=data)
-    assert report.notes[-2] == (
+    assert report.notes[-3] == (
         "The baseline stands in the hidden model's place: encoder or decoder has no method "
         "label_weights()."
     )

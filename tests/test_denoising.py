@@ -129,7 +129,7 @@ def test_the_chosen_weight_is_nearly_the_best():
         ({"weight": torch.ones(3)}, "weight=tensor"),
         ({"gap": 0.0}, "gap=0.0"),
         ({"noisy": 255 * torch.ones(1, 1, 28, 28)}, "divide bytes by 255"),
-        ({"noisy": torch.full((1, 1, 28, 28), torch.nan)}, "noisy run from nan"),
+        ({"noisy": torch.full((1, 1, 28, 28), torch.nan)}, "values of noisy hold NaN"),
         ({"noisy": torch.ones(28, 28)}, r"\(28, 28\)"),
     ],
 )

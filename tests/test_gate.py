@@ -1,5 +1,6 @@
 """Can this be judged at all?  The gate before every verdict, on models that know and do not."""
 
+import copy
 import math
 from dataclasses import replace
 from types import SimpleNamespace
@@ -50,6 +51,18 @@ def test_a_class_that_was_learned_can_be_judged(known):
     assert str(found) == f"Class middle can be judged. {few}"
     assert str(replace(found, test_images=30)) == "Class middle can be judged."
     assert gate(known, "middle") == found
+
+
+def test_a_class_that_the_baseline_was_trained_without_cannot_be_judged(known):
+    without = copy.deepcopy(known["baseline"])
+    without.set_class_prior(1)  # what training without it leaves
+    for train in (None, known["train"]):
+        found = gate(known, baseline=without, train=train)
+        assert not found.passed
+        assert "The baseline has no Gaussian of the class middle, as of others" in str(found)
+    few = known["train"].take(3)  # this was said already
+    said = [line for line in gate(known, baseline=without, train=few).lacking if "Gaussian" in line]
+    assert len(said) == 1
 
 
 def test_a_class_that_was_never_drawn_cannot_be_judged(known):

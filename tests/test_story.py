@@ -199,7 +199,7 @@ def test_a_raised_recipe_version_makes_anew_and_says_so(
 
 
 def test_a_given_model_of_other_classes_is_refused(pair):
-    with pytest.raises(ValueError, match="baseline has 4 classes, not 10"):
+    with pytest.raises(ValueError, match="baseline has 4 classes, your data 10"):
         story(pair, baseline=sa.CVAE("mlp", 3, num_classes=4))
 
 
@@ -333,6 +333,25 @@ def test_how_far_a_mask_goes_is_known_for_the_digits_of_the_default_baseline(pai
     given = sa.Story(baseline=sa.CVAE())
     for other in (story(pair), given, sa.Story(baseline=sa.BaselineConfig(latent_dim=3))):
         assert other._mask_push(3) == PUSH
+
+
+def test_what_a_given_baseline_does_not_say_is_said(folder, pair, monkeypatch):
+    given = sa.Story(pair, baseline=sa.CVAE("mlp", 3).eval())
+    asked = []
+    monkeypatch.setattr(given, "_trained", lambda stem, config: asked.append(config) or given)
+    monkeypatch.setattr(given, "_once", lambda key, make: make())
+    with pytest.warns(UserWarning, match="known: vae_without_3 is trained by BaselineConfig"):
+        given.retrained(3)
+    assert asked == [sa.BaselineConfig(latent_dim=3, exclude=(3,))]
+
+
+def test_a_forgotten_model_is_not_given_beside_another_baseline(folder, pair):
+    s = story(pair)
+    s.forgotten(3)
+    with torch.no_grad():
+        next(s.baseline.model.parameters()).add_(1)
+    with pytest.raises(ValueError, match=r"story.baseline.model was changed in place"):
+        s.forgotten(3)
 
 
 def test_a_model_retrained_elsewhere_and_kept_is_the_storys(folder, pair, monkeypatch):

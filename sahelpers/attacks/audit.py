@@ -1,7 +1,7 @@
 """The audit of one model: the ladder, beside models that remember and models that never knew."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from statistics import fmean
 from types import NoneType
 
@@ -43,8 +43,9 @@ def audit(
         forget_class: The class, by number or name.
         config: How much is tried; `LadderConfig()` when left out.
         baseline: The model before it forgot.
-        retrained: Models retrained without the class, three or more, by different seeds.  Where the
-            model forgot several classes together, they never saw these either, and all of them
+        retrained: Models retrained without the class, three or more, by different seeds.  One that
+            was trained with it and has forgotten it cannot be told from these.  Where the model
+            forgot several classes together, they never saw these either, and all of them
             are left out of what the attackers take for kept images.
         data: Real images of all classes, those that the baseline was trained on and those that it
             was not, as a pair (train, test).
@@ -74,6 +75,14 @@ def audit(
         return AuditReport(c, (), {}, (str(gate),))
     seen = [k for k in range(model.num_classes) if _any_saw(retrained, k)]
     together = [k for k in range(model.num_classes) if seen and k not in (c, *seen)]
+    gone = [k for k in seen if _any_saw([baseline], k) and not _any_saw([model], k)]
+    if gone and model.prior_mean.any():
+        names = ", ".join(test.class_names[k] for k in gone)
+        raise ValueError(
+            f"model has no Gaussian of the classes {names} either, which retrained models have: it "
+            "forgot them, too, and the attackers would take their images for kept ones; give "
+            "models retrained without all that it forgot"
+        )
     if together:
         train, test = train.without(together), test.without(together)
     ladder = Ladder(baseline, c, train, test, config)
@@ -98,6 +107,9 @@ def audit(
         [ladder.climb(_mask(baseline, ladder, unknowing))],
         unknowing,
     )
+    effort, usual = asdict(ladder.config), asdict(LadderConfig())
+    if changed := [f"{name}={value}" for name, value in effort.items() if value != usual[name]]:
+        notes.append(f"Not the usual effort, so not to be compared with it: {', '.join(changed)}.")
     notes.append(
         "One model borrows the spread of the retrained ones: where a third of the gap is left, a "
         "rung calls it erased in as many as one case of five."

@@ -107,8 +107,7 @@ def can_be_judged(
         baseline: The model before it forgot.
         forget_class: The class that is or will be forgotten, by number or name.
         test: Real images that neither baseline nor judges were trained on.
-        train: The images that the baseline was trained on.  If left out, they are not counted; that
-            the class has no Gaussian, where others have one, is still seen in the baseline.
+        train: The images that the baseline was trained on.  If left out, they are not counted.
         judges: Judges that score, by role.  If left out, nothing is said of the samples.
         seed: Of the choice of test images and of all draws.
 
@@ -135,10 +134,12 @@ def can_be_judged(
         raise ValueError("test has no image: give some that no model was trained on")
     of_class = test.only(c)
     lacking = too_few_images(c, baseline.latent_dim, test=test, train=train)
-    if train is None and baseline.prior_mean.any() and not baseline.prior_mean[c].any():
+    enough = train is None or len(train.only(c)) > baseline.latent_dim  # else this was said
+    if enough and baseline.prior_mean.any() and not baseline.prior_mean[c].any():
         lacking.append(
             f"The baseline has no Gaussian of the class {test.class_names[c]}, as of others: it "
-            f"was trained with {baseline.latent_dim} images of it or fewer, or without it."
+            f"was trained with {baseline.latent_dim} images of it or fewer, or without it, or it "
+            "has forgotten it."
         )
 
     own_label = math.nan

@@ -332,17 +332,17 @@ class AuditReport:
             return "\n".join(self.notes)
         lines = [
             f"class {self.forget_class}: nats that its images cost above the baseline's cost",
-            f"{'rung':26}{'known to remember':>20}{'model':>8}{'retrained':>11}"
+            f"{'rung':30}{'known to remember':>20}{'model':>8}{'retrained':>11}"
             f"{'excess of memory':>24}{'gap':>8}  verdict",
         ]
         for f in self.findings:
             known = f"{f.known:.1f} ({f.control})"
             ends = f"{f.excess:+.1f} [{f.low:+.1f}, {f.high:+.1f}]"
             numbers = f"{known:>20}{f.model:8.1f}{f.retrained:11.1f}{ends:>24}{f.gap:8.1f}"
-            lines.append(f"{f.rung:26}{numbers}  {f.verdict}")
+            lines.append(f"{f.rung:30}{numbers}  {f.verdict}")
         for name, (model, hidden, masked, retrained) in self.kept.items():
             known = f"{masked if RUNGS[KEPT[name][0]] == 'masked' else hidden:.1f}"
-            lines.append(f"{name:26}{known:>20}{model:8.1f}{retrained:11.1f}")
+            lines.append(f"{name:30}{known:>20}{model:8.1f}{retrained:11.1f}")
         return "\n".join([*lines, *self.notes])
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from ..checks import check_is, check_number, check_tensor, check_values, check_whole
+from ..checks import GRAY_LEVELS, check_is, check_number, check_tensor, check_values, check_whole
 from ..config import check_classes, kept_classes
 from ..data import LabelledImages, check_fits
 from ..elbo import bernoulli_nats, latent_cost, negative_elbo
@@ -84,7 +84,7 @@ def fit_label(
     check_model(model)
     (c,) = check_classes((forget_class,), model.num_classes)
     check_tensor(images, ("F", "N", *model.image_shape), "images", model.device, model.dtype)
-    check_values(images, "images", 0, 1, ": divide by the largest gray level there is")
+    check_values(images, "images", 0, 1, GRAY_LEVELS)
     check_whole(steps, "steps")
     fits, n = images.shape[:2]
     if not fits or not n:

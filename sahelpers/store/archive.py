@@ -371,7 +371,14 @@ class Saved(nn.Module):
 
         Raises:
             RuntimeError: If names, shapes or types do not fit.
+            ValueError: If the state is another one, or that of networks of your own, which only
+                you can build: give your tensors to their `load_state_dict`.
         """
+        if missing := [name for name in (*cls.built_with[:-1], "tensors") if name not in state]:
+            raise ValueError(
+                f"state has no {', '.join(missing)}: give what to_state() of a {cls.__name__} "
+                "returned; weights alone go to load_state_dict of a new one"
+            )
         with torch.device("meta"):
             module = cls(*({"image_shape": IMAGE_SHAPE, **state}[name] for name in cls.built_with))
         tensors: dict[str, Tensor] = state["tensors"]
