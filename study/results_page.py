@@ -48,6 +48,7 @@ FASHION = ("fashion_mnist", "mlp")
 BEGIN, END = "<!-- figures, by `make tables` -->", "<!-- end of the figures -->"  # in README
 WAYS = {"with drawn images": OURS, "with kept images": KEPT_IMAGES}  # to forget, of README
 LONGER_RUNGS = KEPT["kept, trained further"]
+ENDS = ("excess", "low", "high", "gap")  # of a finding, as the figure shows them
 SEALED_DEFAULT, SEALED_KEPT = "Today's default", "With kept images"  # headings of sealed.md
 NOT_YET_LONGER = "is not measured yet: `python -m study ladder --longer`."
 NOT_YET = "Today's default is not measured yet: `make ladder scoreboard`."
@@ -334,6 +335,16 @@ def cost_lines(records: Sequence[Record], method: str = OURS) -> list[str]:
     ]
 
 
+def drawn(findings: Findings) -> str:
+    """Eight hexadecimal digits of what `picture` draws, which the file carries as a comment."""
+    shown = [
+        (digit, rung, of[rung].verdict, *(f"{getattr(of[rung], name):.1f}" for name in ENDS))
+        for digit, of in findings.items()
+        for rung in RUNGS
+    ]
+    return journal.digest(shown)
+
+
 def picture(findings: Findings) -> bytes:
     """The figure of RESULTS.md as PNG: for every rung the excess on each digit."""
     figure = Figure(figsize=(13, 0.9 + 0.3 * len(findings)), layout="constrained")
@@ -342,13 +353,14 @@ def picture(findings: Findings) -> bytes:
         rows = {f"digit {digit}": of[rung] for digit, of in findings.items()}
         verdicts.excess_intervals(rows, ax, rung)
         ax.set_xlabel("excess of memory, nats")
-    return as_png(figure)
+    return as_png(figure, drawn(findings))
 
 
-def as_png(figure: Figure) -> bytes:
+def as_png(figure: Figure, comment: str | None = None) -> bytes:
     """A figure as PNG on white, which does not name the software that drew it."""
     file = io.BytesIO()
-    figure.savefig(file, dpi=100, facecolor="white", metadata={"Software": None})
+    words = {"Software": None, "Comment": comment}
+    figure.savefig(file, dpi=100, facecolor="white", metadata=words)
     return file.getvalue()
 
 

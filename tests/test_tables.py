@@ -8,6 +8,7 @@ from dataclasses import replace
 from statistics import fmean
 
 import numpy as np
+import PIL.Image
 import pytest
 from scipy import stats
 
@@ -240,6 +241,18 @@ def test_what_is_committed_is_what_the_journal_says(tmp_path):
     assert page == results_page.page(records)
     page = (RESULTS / "scoreboard.md").read_text(encoding="utf-8")
     assert page == results_page.scoreboard_page(records)
+
+
+@pytest.mark.parametrize(
+    ("method", "name"), [(OURS, "ladder.png"), (KEPT_IMAGES, "ladder_kept_images.png")]
+)
+def test_the_committed_figures_show_what_the_journal_says(method, name):
+    findings = tables.audit(journal.read(RESULTS / "journal.jsonl"))[PLACE, method]
+    with PIL.Image.open(RESULTS / name) as picture:
+        assert picture.text["Comment"] == results_page.drawn(findings)
+    worse = {digit: dict(of) for digit, of in findings.items()}
+    worse[3][FITTED] = replace(worse[3][FITTED], excess=worse[3][FITTED].excess + 1)
+    assert results_page.drawn(worse) != results_page.drawn(findings)
 
 
 def test_of_every_digit_in_the_page_there_are_models_enough_for_a_verdict():

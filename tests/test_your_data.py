@@ -137,7 +137,7 @@ BAD = {
     "three images": (noise(23), [0] * 20 + [1] * 3, "ab", "class 'b' has 3 images: give 10 or"),
     "mixed sizes": ([noise(1)[0, 0], torch.rand(9, 8)] * 10, [0, 1] * 10, None, "different sizes"),
     "values to 255": (255 * noise(20), [0, 1] * 10, None, r"to 25.*in \[0, 1\]: divide"),
-    "NaN": (noise(20) / torch.tensor(0.0), [0, 1] * 10, None, r"hold NaN; .*must lie in \[0, 1\]"),
+    "NaN": (noise(20) * torch.nan, [0, 1] * 10, None, r"hold NaN; .*must lie in \[0, 1\]"),
     "skipped": (noise(20), [0, 2] * 10, None, r"labels \[0, 2\]: number"),
     "four channels": (noise(20, (4, 8, 8)), [0, 1] * 10, None, "1 or 3 channels, 8 to 64 pixels"),
     "5 x 5": (noise(20, (1, 5, 5)), [0, 1] * 10, None, r"\(1, 5, 5\).* must be \(channels"),
