@@ -103,12 +103,12 @@ def forgotten_with(amnesia):
 #
 # While our model learns to forget, a second optimizer plays an *attacker*: again and again it searches for a label that brings the digit back, and the model learns to prevent that. We call it the *attacker in the loop*. Before any formula, here is what goes wrong without it, and with a simpler one.
 #
-# A model that draws gray under "3" may still know the 3. Its decoder reads a label through a set of weights, which we call the label's *gate*. Whoever owns the model can put other numbers in the place of a gate. So here is a simple attack, a *fit*: it takes ten real images of the digit and moves such numbers, and one $z$ for each image, until the decoder draws the images as well as it can. The *price* of an image, which README calls its *cost*, is what is then left: $-\log p(x|z)$ plus $\tfrac12|z|^2$, in nats. The second term is the price of an unusual latent, which a sampler would hardly draw. A low price alone says little, for a fit bends strokes of other digits, too. A price below that of a model that never saw the digit says that the model knew it.
+# A model that draws gray under "3" may still know the 3. Its decoder reads a label through a set of weights, which we call the label's *gate*. Whoever owns the model can put other numbers in the place of a gate. So here is a simple attack, a *fit*: it takes ten real images of the digit and moves such numbers, and one $z$ for each image, until the decoder draws the images as well as it can. The *cost* of an image is what is then left: $-\log p(x|z)$ plus $\tfrac12|z|^2$, in nats. The second term is what an unusual latent costs, which a sampler would hardly draw. A low cost alone says little, for a fit bends strokes of other digits, too. A cost below that in a model that never saw the digit says that the model knew it.
 #
 # Whoever owns a model can also *train it further* with images of the digits that it kept, and a digit that was only suppressed may come back by that. `sa.heal` does so ([attacks/weights.py](../sahelpers/attacks/weights.py)); here it takes `HEAL_STEPS` steps, and then the attack is run again. Five models are attacked:
 #
 # * the **hidden** model is the baseline with a new gate for the digit. It draws no 3 under its label, and everything behind the gate still knows the 3;
-# * the **retrained** model never saw the digit. What a fit finds in it is bent from strokes of other digits, so that it shows what a model without memory charges;
+# * the **retrained** model never saw the digit. What a fit finds in it is bent from strokes of other digits, so that it shows what the images cost in a model without memory;
 # * **no attacker** is a model that learned to draw gray under the label and to keep the other digits, and nothing else;
 # * **version 3** is an earlier default. While it forgot, an attacker fitted labels to it as it was, and it learned to make such fits expensive;
 # * **today's default** learned this as well, but its attacker met a *shadow*: a copy of the model that is trained further all the while. Section 2 explains it.
@@ -128,7 +128,7 @@ own_price = float(sa.image_cost(before, attacked_images, own_label)[0].mean())
 
 
 def fit(model):
-    """Images drawn under a label fitted to ten real ones, and nats above the baseline's price."""
+    """Images drawn under a label fitted to ten real ones, and nats above what they cost the baseline."""
     cost, z, label = sa.fit_label(model, FIRST, attacked_images[None], FIT_STEPS)
     with torch.no_grad():
         logits = model.decode_columns(z[0], label.expand(len(attacked_images), -1))
@@ -152,25 +152,25 @@ for ax, title, found in zip(axes, titles, (as_they_are, further), strict=True):
 plt.show()
 
 # %% [markdown]
-# *Each row shows the best that the fit could make a model draw, seven of the ten images. Beside it stands the mean price of all ten, in nats above what the baseline charges for them under their own label. A gate that is fitted to these ten images makes some models cheaper than that. Compare every row with the retrained one: what costs less than in a model that never saw the digit is memory.*
+# *Each row shows the best that the fit could make a model draw, seven of the ten images. Beside it stands the mean cost of all ten, in nats above what they cost in the baseline under their own label. Under a gate that is fitted to these ten images they cost less than that in some models. Compare every row with the retrained one: what costs less than in a model that never saw the digit is memory.*
 #
-# The next cell says it in words. Its last line is not about this figure but about the *ladder* of [notebook 04](04_probing.ipynb), which attacks for longer and from more starts, trains further for longer, and takes several models. It says by how much the digit costs more there, after training further, than in retrained models. Do not compare the prices themselves with those of README or of notebook 04: there the label is fitted to ten images and the price is that of other ones, which cost more. Only differences from retrained models under the same attack can be compared.
+# The next cell says it in words. Its last line is not about this figure but about the *ladder* of [notebook 04](04_probing.ipynb), which attacks for longer and from more starts, trains further for longer, and takes several models. It says by how much the digit costs more there, after training further, than in retrained models. Do not compare the costs themselves with those of README or of notebook 04: there the label is fitted to ten images and the cost is that of other ones, which is higher. Only differences from retrained models under the same attack can be compared.
 
 # %% tags=["nbval-ignore-output"]
-lead = {  # how much more than the retrained model each of them charges, before and after
+lead = {  # how much more the digit costs than in the retrained model, before and after
     name: [found[name][1] - found["retrained"][1] for found in (as_they_are, further)]
     for name in models
 }
 
 
 def compared(nats):
-    """A difference of prices in words."""
+    """A difference of costs in words."""
     return f"{abs(nats):.1f} nats {'more' if nats > 0 else 'less'}"
 
 
 for name, (was, now) in lead.items():
     if name != "retrained":
-        print(f"{name}: {compared(was)} than the retrained model as it is,")
+        print(f"{name}: {compared(was)} than in the retrained model as it is,")
         print(f"    {compared(now)} when both are trained further.")
 findings = json.loads(Path("../results/audit.json").read_text())["findings"]
 of_ladder = [  # the rung on which models are trained further and then a label is fitted
@@ -186,7 +186,7 @@ for nats in of_ladder:
     print("    than in retrained models.")
 
 # %% [markdown]
-# *No attacker: look at the left number. Where it lies below that of the retrained model, the weights still hold the digit although the label draws gray. Version 3: look at how its price falls from left to right. Today's default: see by how much it still charges more than the retrained model on the right; the line of the ladder says whether that is so after longer attacks, too.* One short attack on one model proves little, for such numbers scatter by some nats from model to model; and version 3, which is made on your machine, ends in other numbers on another processor.
+# *No attacker: look at the left number. Where it lies below that of the retrained model, the weights still hold the digit although the label draws gray. Version 3: look at how the cost falls from left to right. Today's default: see by how much the digit still costs more than in the retrained model on the right; the line of the ladder says whether that is so after longer attacks, too.* One short attack on one model proves little, for such numbers scatter by some nats from model to model; and version 3, which is made on your machine, ends in other numbers on another processor.
 #
 # ## 2. The loss, pull by pull
 #
@@ -208,7 +208,7 @@ Image("../docs/diagram_objective.png", width=720)
 # 1. **Forget.** Images $x_s$ of the surrogate shall become likely under the label. Half of the latents are the class's own, half come from $\mathcal N(0, I)$. The labels $y$ are not only the one of $c_f$, because an attacker may fit a label of its own. Half of the labels lie between the label of $c_f$ and the mean of the kept labels; the other half are random mixtures of all ten.
 # 2. **Replay.** What the model drew of the kept classes before, $x_{\theta^*}$, shall stay likely at the same $z$. No real image is needed.
 # 3. **Consolidation** is EWC ([Kirkpatrick et al. 2017](https://doi.org/10.1073/pnas.1611835114)): each weight is tied to its old value, as firmly as the Fisher $F_i$ of [notebook 02](02_fisher.ipynb) says that the kept classes need it. The ½ comes from the logarithm of a Gaussian density; $10^4$ is a fixed normaliser. This term works against erasure, too, for it also ties the weights to those that remember the digit. So its weight must not be large.
-# 4. **Attack.** An attacker fits labels to images of the digit, which the baseline drew, while the model forgets. (Of his sixteen fits `Z_FITS` keep a label that there is and search $z$ alone.) $C$ is the price at which it has them, $C^*$ the baseline's own price. The brackets $[\;\cdot\;]_+$ stand for $\max(0, \cdot)$: the loss is positive while the price is below $C^*$ plus a margin $b$, so the weights learn to raise the price, and the attacker to lower it. Below zero the code leaves a slope of 0.001, so that a gradient is left for the attacker.
+# 4. **Attack.** An attacker fits labels to images of the digit, which the baseline drew, while the model forgets. (Of his sixteen fits `Z_FITS` keep a label that there is and search $z$ alone.) $C$ is what an image costs under such a label, $C^*$ what it costs in the baseline under its own. The brackets $[\;\cdot\;]_+$ stand for $\max(0, \cdot)$: the loss is positive while the cost is below $C^*$ plus a margin $b$, so the weights learn to raise the cost, and the attacker to lower it. Below zero the code leaves a slope of 0.001, so that a gradient is left for the attacker.
 #
 # The first two terms by hand, on four examples:
 
@@ -233,7 +233,7 @@ assert torch.allclose(terms["replay"], AMNESIA.gamma * replay_term, rtol=1e-4)
 # %% [markdown]
 # **The shadow.** If the attacker met the model as it is, the model would learn to be expensive *as it is*. Training it further can undo this, as section 1 showed with version 3. So the attacker meets a **shadow** ([shadow.py](../sahelpers/shadow.py)): a copy of the model that is trained further with replayed images of kept digits while the model forgets, as an owner of the model could do. Every `HEAL_EVERY` steps the shadow begins anew as a fresh copy. The attacker fits its labels to the shadow, and the gradient that makes the digit expensive *there* is added to the model's own gradient. So the model is pushed towards changes that keep the digit expensive when it is trained further. The gradient is computed at the shadow's weights and applied to the model as if the two were equal.
 #
-# **The budget.** One weight $w_a$ of the attack does not fit every digit: at the same price for kept images it may be ten times as large for one digit as for another. So the weight follows what kept images pay. After every tenth step `forget` measures by how many nats 512 replayed images have become more expensive, and compares it with what is allowed: `KEPT_BUDGET` at the end of the run, and more before that, while the learning rate is high and shakes every image. Where they pay less, the weight rises by up to a fifth, to `W_ATTACK` at most; where they pay more, it falls ([attacker.py](../sahelpers/attacker.py)). A weight that follows a target for a Kullback-Leibler divergence is known from reinforcement learning ([Schulman et al. 2017](https://arxiv.org/abs/1707.06347)).
+# **The budget.** One weight $w_a$ of the attack does not fit every digit: at the same loss for kept images it may be ten times as large for one digit as for another. So the weight follows what kept images pay. After every tenth step `forget` measures by how many nats 512 replayed images, drawn at $z$ from $N(0, I)$, have become more expensive, and compares it with what is allowed: `KEPT_BUDGET` at the end of the run, and more before that, while the learning rate is high and shakes every image. Where they pay less, the weight rises by up to a fifth, to `W_ATTACK` at most; where they pay more, it falls ([attacker.py](../sahelpers/attacker.py)). A weight that follows a target for a Kullback-Leibler divergence is known from reinforcement learning ([Schulman et al. 2017](https://arxiv.org/abs/1707.06347)).
 #
 # **Kept images.** The model above is replayed what it drew itself, so that no real image is needed. Whoever still has the real images of the kept digits can replay those: `sa.forget(model, fisher, 3, real_images=story.train)` leaves out the images of the forgotten digit by itself and takes the configuration for them, `sa.AmnesiaConfig.with_kept_images()`. Then the encoder moves along with the decoder, and the attacker has a fixed weight in the place of a budget. What training further brings back in such a model stands beside the default's in [RESULTS.md](../RESULTS.md#with-kept-images).
 
@@ -393,14 +393,14 @@ if "attack" in result.history:
     right.set_title(
         f"at most {float(weight.max()):.3f}, at the end {float(weight[-1]):.4f}", fontsize=10
     )
-middle.set(xlabel="step", ylabel="nats still missing\nto the price asked for")
+middle.set(xlabel="step", ylabel="nats still missing\nto the cost asked for")
 right.set(xlabel="step", ylabel="weight of the attack", ylim=(0, None))
 plt.show()
 
 # %% [markdown]
 # *Left: how far the label's images still are from the surrogate. Where the curve first touches the dashed line, the learning rate begins to fall. It reaches zero `COOLDOWN` steps later, and there the run ends; the curve may rise above the line again meanwhile. Middle: by how many nats the attacker's images in the shadow are too cheap, on average. With a shadow the curve has saw-teeth: a fresh copy of the model has learned to be expensive, and becomes cheaper while it is trained further, until it is copied anew. The teeth become lower in the course of the run, unevenly, and they do not vanish. The title says how much is still missing in the last 50 steps. Right: the weight that the attack had. Look at when it falls: there kept images pay more than the budget allows.*
 #
-# So the price asked for, $C^* + b$, is not reached. It need not be: `PUSH` sets a direction and not a goal, and what counts in the end is the price beside that of a retrained model, which lies far below $C^* + b$. A stronger attack (`W_ATTACK`, `KEPT_BUDGET`) mostly comes nearer to it, and kept digits pay for that. In this run the weight stands at its upper limit, `W_ATTACK`, for most of the time, as the panel on the right shows. So it is this limit, and less often the budget, that decides how strong the attack is.
+# So the cost asked for, $C^* + b$, is not reached. It need not be: `PUSH` sets a direction and not a goal, and what counts in the end is the cost beside that in a retrained model, which lies far below $C^* + b$. A stronger attack (`W_ATTACK`, `KEPT_BUDGET`) mostly comes nearer to it, and kept digits pay for that. In this run the weight stands at its upper limit, `W_ATTACK`, for most of the time, as the panel on the right shows. So it is this limit, and less often the budget, that decides how strong the attack is.
 #
 # ## 4. What it costs
 #
@@ -488,11 +488,11 @@ print(f"this run says: {'(c)' if max(at_ends, in_the_middle) < 0.02 else most}")
 #
 # <details><summary>Solution</summary>
 #
-# (b). Replay asks for the old pictures under pure labels only. The forget term asks for gray under mixtures of all labels, because an attacker could fit such a label, and mixtures of *kept* labels pay for it. Judges who look at samples under single labels do not see this price, and neither does the table above.
+# (b). Replay asks for the old pictures under pure labels only. The forget term asks for gray under mixtures of all labels, because an attacker could fit such a label, and mixtures of *kept* labels pay for it. Judges who look at samples under single labels do not see this, and neither does the table above.
 #
 # </details>
 #
-# **Exercise 3.** Try to beat the default. Choose other weights in `MINE`, and say first which way each number will go: the *price* of the digit is that of the fit of section 1 after training further (a lower price means more memory), and what kept digits *pay* is their negative ELBO. A better setting charges more for the digit and takes less from the others. The one in the cell switches the shadow off. Predict first; then run the two cells, or unfold their stored outputs.
+# **Exercise 3.** Try to beat the default. Choose other weights in `MINE`, and say first which way each number will go: the *cost* of the digit is that of the fit of section 1 after training further (a lower cost means more memory), and what kept digits *pay* is their negative ELBO. With a better setting the digit costs more, and the other digits pay less. The one in the cell switches the shadow off. Predict first; then run the two cells, or unfold their stored outputs.
 
 # %% jupyter={"outputs_hidden": true}
 MINE = replace(AMNESIA, heal_every=0)  # such as gamma=4.0, ewc_lambda=1500.0, kept_budget=2.0, ...
@@ -505,7 +505,7 @@ paid = {
 healed = fit(sa.heal(rivals["mine"], FORGOTTEN, train, HEAL_STEPS))
 charged = {"the default": further["today's default"][1], "mine": healed[1]}
 dearer, gentler = charged["mine"] > charged["the default"], paid["mine"] < paid["the default"]
-print(f"the price of the digit: mine {'wins' if dearer else 'loses'}")
+print(f"the cost of the digit: mine {'wins' if dearer else 'loses'}")
 print(f"what kept digits pay: mine {'wins' if gentler else 'loses'}")
 
 # %% jupyter={"outputs_hidden": true} tags=["nbval-ignore-output"]
@@ -514,22 +514,22 @@ ax.axhline(
     further["retrained"][1],
     color=sa.plots.RETRAINED,
     ls="--",
-    label="price in the retrained model",
+    label="cost in the retrained model",
 )
 for k, name in enumerate(rivals):
     place = paid[name], charged[name]
     ax.plot(*place, sa.plots.MARKERS[k], color=sa.plots.AFTER, ms=8)
     ax.annotate(name, place, (8, 4), textcoords="offset points")
-ax.set(xlabel="what kept digits pay, nats", ylabel="price of the digit,\ntrained further, nats")
+ax.set(xlabel="what kept digits pay, nats", ylabel="cost of the digit,\ntrained further, nats")
 ax.margins(0.6, 0.3)
 _ = ax.legend(frameon=False, fontsize=8)
 
 # %% [markdown]
-# *A better setting lies to the left of the default and above it. Below the dashed line a model charges less than one that never saw the digit, which is memory. A mark above the line does not prove the opposite: this is one attack from one start, after a short training further of one model. Version 3 has no shadow either; section 6 of [notebook 04](04_probing.ipynb) prints what longer attacks on several models say of it.*
+# *A better setting lies to the left of the default and above it. Below the dashed line the digit costs less than in a model that never saw it, which is memory. A mark above the line does not prove the opposite: this is one attack from one start, after a short training further of one model. Version 3 has no shadow either; section 6 of [notebook 04](04_probing.ipynb) prints what longer attacks on several models say of it.*
 #
 # <details><summary>Solution</summary>
 #
-# Without the shadow the attacker meets the model as it is, and nothing asks for a price that outlasts training further. So the price after it is lower than the default's, and kept digits pay less. More replay (`GAMMA`) makes kept digits pay less and slows the forgetting. More consolidation (`EWC_LAMBDA`) ties the weights to those that remember. A larger budget (`KEPT_BUDGET`) lets the attacker weigh more at the end, which mostly raises the price, and kept digits pay for it; where the weight stands at `W_ATTACK` before, it changes little ([frontier](../results/frontier.md)).
+# Without the shadow the attacker meets the model as it is, and nothing asks for a cost that outlasts training further. So the cost after it is lower than with the default, and kept digits pay less. More replay (`GAMMA`) makes kept digits pay less and slows the forgetting. More consolidation (`EWC_LAMBDA`) ties the weights to those that remember. A larger budget (`KEPT_BUDGET`) lets the attacker weigh more at the end, which mostly raises the cost, and kept digits pay for it; where the weight stands at `W_ATTACK` before, it changes little ([frontier](../results/frontier.md)).
 #
 # </details>
 
@@ -541,11 +541,11 @@ index, changes = (
 now = seen["open_set"][1]
 half = lead["version 3"][0] / 2
 claims = {
-    "the hidden model charges less for the digit than the retrained": lead["hidden"][0] < 0,
+    "the digit costs less in the hidden model than in the retrained one": lead["hidden"][0] < 0,
     "the model without an attacker in the loop does, too": lead["no attacker"][0] < 0,
-    "as it is, version 3 charges more than the retrained model": half > 0,
+    "as it is, the digit costs more in version 3 than in the retrained model": half > 0,
     "trained further, it loses more than half of that lead": lead["version 3"][1] < half,
-    "today's default charges more than the retrained model": lead["today's default"][0] > 0,
+    "as it is, it costs more in today's default, too": lead["today's default"][0] > 0,
     "also when both are trained further": lead["today's default"][1] > 0,
     "forgotten class seen in at most 1 % of its samples": now.argmax[index, index].max() <= 0.01,
     "P(forgotten class) at most 0.01, open-set judge": now.probability[index, index].max() <= 0.01,
@@ -583,6 +583,6 @@ dashboard = live.AmnesiaDashboard(story, FORGET_CLASS)
 dashboard
 
 # %% [markdown]
-# **What we saw.** Less than two thousand steps turn one label into gray, while the kept digits are recognised as before. That alone proves little: a model can draw gray and remember, and what was only suppressed may come back when the model is trained further. So an attacker fits labels to a shadow that is trained further while the model forgets. Kept digits pay a price that judges do not see, in mixtures of their labels and in their likelihood. More about each term: [A2](A2_terms.ipynb).
+# **What we saw.** Less than two thousand steps turn one label into gray, while the kept digits are recognised as before. That alone proves little: a model can draw gray and remember, and what was only suppressed may come back when the model is trained further. So an attacker fits labels to a shadow that is trained further while the model forgets. Kept digits pay in ways that judges do not see, in mixtures of their labels and in their likelihood. More about each term: [A2](A2_terms.ipynb).
 #
 # **Next:** [04_probing](04_probing.ipynb): is the digit gone, or only hidden?

@@ -181,7 +181,7 @@ for claim, true in claims.items():
 #
 # $$C = -\log p(x\,|\,z, k) + \tfrac12|z|^2,$$
 #
-# in nats, and keep the cheapest $k$. The first term asks that the drawn image looks like $x$. The second is the price of an unusual latent $z$. No weight is changed, and no judge is asked. From every cost we subtract what the baseline pays for the same image under the digit's own label. Images that cost less on average than in the retrained model are a sign of memory; the costs of single images scatter by tens of nats.
+# in nats, and keep the cheapest $k$. The first term asks that the drawn image looks like $x$. The second is what an unusual latent $z$ costs. No weight is changed, and no judge is asked. From every cost we subtract what the baseline pays for the same image under the digit's own label. Images that cost less on average than in the retrained model are a sign of memory; the costs of single images scatter by tens of nats.
 
 # %%
 real = test.only(TARGET).take(N_COSTED, seed=SEED).images
@@ -207,7 +207,7 @@ for row, (name, nats) in enumerate(above.items()):
     ax.plot([nats.mean()] * 2, [row - 0.4, row + 0.4], color=style["color"], lw=3)
     ax.text(float(nats.max()) + 2, row, f"mean {nats.mean():.0f}", va="center")
 ax.set_yticks(range(len(above)), list(above))
-ax.set(xlabel="cost above the baseline's own price, nats", ylim=(3.6, -0.6))
+ax.set(xlabel="cost above that in the baseline, nats", ylim=(3.6, -0.6))
 ax.margins(x=0.15)
 
 # %%
@@ -220,22 +220,22 @@ for claim, true in claims.items():
     print(f"{claim}: {'holds' if true else fails}")
 
 # %% [markdown]
-# *In the pictures the retrained model bends other digits into this one, too, so the pictures do not tell the models apart; only the price does. Below, a dot is an image and a bar is a mean. The hidden model pays exactly what the baseline pays, because under the other labels they are the same network.*
+# *In the pictures the retrained model bends other digits into this one, too, so the pictures do not tell the models apart; only the cost does. Below, a dot is an image and a bar is a mean. In the hidden model they cost exactly what they cost in the baseline, because under the other labels they are the same network.*
 #
 # ## 4. Cost under a fitted label: gate and latents together
 #
 # Section 2 stopped after sixty steps, so that a slow learner would pass. Section 3 used only gates that exist. So now the attacker fits a new gate and the $z$ of ten images together, down the same cost, from one start, for 600 steps (`fit_label` in [attacks/weights.py](../sahelpers/attacks/weights.py)):
 
 # %%
-price = sa.image_cost(baseline, few.images, few.labels[:, None])[0].mean()
+at_first = sa.image_cost(baseline, few.images, few.labels[:, None])[0].mean()
 together, least = {"real image": few.images}, {}
 for name, m in models.items():
     cost, z, gate = sa.fit_label(m, TARGET, few.images[None])
-    least[name] = float(cost - price)
+    least[name] = float(cost - at_first)
     row = f"{name}, {least[name]:+.0f} nats"
     together[row] = m.decode_columns(z[0], gate.expand(N_IMAGES, -1)).sigmoid().detach()
 _ = sa.plots.image_rows(
-    together, title="fit under a gate of its own; mean cost above the baseline's own price"
+    together, title="fit under a gate of its own; mean cost above that in the baseline"
 )
 claims = {
     "baseline pays less than retrained": least["baseline"] < least["retrained"],
@@ -246,7 +246,7 @@ for claim, true in claims.items():
     print(f"{claim}: {'holds' if true else fails}")
 
 # %% [markdown]
-# *All four models draw the digit here, some of them badly, and again the price tells them apart. A negative number says that a gate fitted to these ten images makes them cheaper than the digit's own gate does.*
+# *All four models draw the digit here, some of them badly, and again the cost tells them apart. A negative number says that a gate fitted to these ten images makes them cheaper than the digit's own gate does.*
 #
 # ## 5. Trained further: does the digit come back?
 #
@@ -269,8 +269,8 @@ for name, model in owned.items():
     further = sa.heal(model, forgotten, story.train, HEAL_STEPS)
     first = sa.fit_label(model, TARGET, few.images[None])[0]
     cost, z, gate = sa.fit_label(further, TARGET, few.images[None])
-    after[name] = float(cost - price)
-    row = f"{name}, {float(first - price):+.0f} then {after[name]:+.0f} nats"
+    after[name] = float(cost - at_first)
+    row = f"{name}, {float(first - at_first):+.0f} then {after[name]:+.0f} nats"
     healed[row] = further.decode_columns(z[0], gate.expand(N_IMAGES, -1)).sigmoid().detach()
 title = f"fit under a gate of its own, after {HEAL_STEPS} steps on kept digits"
 _ = sa.plots.image_rows(healed, title=title)
@@ -288,7 +288,7 @@ for claim, true in claims.items():
     print(f"{claim}: {'holds' if true else fails}")
 
 # %% [markdown]
-# *Not one image of the digit was shown in these steps. The first number in a row is the cost before them and the second the cost after them, in nats above the baseline's own price. Where the second lies clearly below that of the retrained model, the weights still held the digit.*
+# *Not one image of the digit was shown in these steps. The first number in a row is the cost before them and the second the cost after them, in nats above that in the baseline. Where the second lies clearly below that of the retrained model, the weights still held the digit.*
 #
 # **Exercise 3.** Try to beat it: train the forgotten model further in such a way that the digit becomes cheaper in it than in the retrained one. Choose the number of steps, the learning rate, and how many real images the label is fitted to. More steps take longer: a thousand take about ten seconds for each of the two models on an idle core. Does the attempt in the cell succeed? Predict first; then run the cell, or unfold its stored output.
 
@@ -366,7 +366,7 @@ for rung, name in compared:
     print(f"{rung}: {name} has {last:+.1f} nats at {steps} steps, {change}")
 
 # %% [markdown]
-# *Each panel shows one kind of effort, its steps on a scale of powers of ten (the middle one begins with 0). A price is that of other images than the ten that a gate was fitted to, which makes it higher than in section 4, and the best of four starts, which makes it lower: the forgotten model costs far less here than there. The green line at zero is the retrained model. What lies clearly above it is memory. Left: the attacker fits a label for longer. Middle: he trains the model further first; this is where the masked model, which knows the digit, comes up. Right: he relearns with all weights, with ten real images among kept ones; a point is the lowest price reached up to this step, chosen by other images than those it is measured on. There are four learning rates, each of which ends where three looks in a row brought it nothing better, so that some lines are short and some stay flat.*
+# *Each panel shows one kind of effort, its steps on a scale of powers of ten (the middle one begins with 0). A cost is that of other images than the ten that a gate was fitted to, which makes it higher than in section 4, and the best of four starts, which makes it lower: the forgotten model costs far less here than there. The green line at zero is the retrained model. What lies clearly above it is memory. Left: the attacker fits a label for longer. Middle: he trains the model further first; this is where the masked model, which knows the digit, comes up. Right: he relearns with all weights, with ten real images among kept ones; a point is the lowest cost reached up to this step, chosen by other images than those it is measured on. There are four learning rates, each of which ends where three looks in a row brought it nothing better, so that some lines are short and some stay flat.*
 #
 # *A line can rise for two reasons: the digit became cheaper in the model, or dearer in the retrained one, which the same effort changes, too. So the lines of text below the figure give both, the change of the excess on the last stretch and that of the model's own cost. Where the cost still falls by more than some tenths of a nat, more effort might find more. On the left it falls for no model: the last steps fit the label too closely to its ten images, in the retrained model, too, and where that one loses more the line rises. In the middle it still falls in three models, version 4, the forgotten model and, below zero, the one with kept images, so that this attack has not come to its end there; masked model and version 3 rise only because the retrained model pays more. The ladder of the next section stops at 1,600 steps of training further, and its verdicts hold for that; what more steps bring back in models of other seeds stands in [RESULTS.md](../RESULTS.md#trained-further-for-longer).*
 #
@@ -379,7 +379,7 @@ for rung, name in compared:
 # 3. *Training further.* He trains the decoder further with kept digits, as in section 5, and then tries the first two rungs again. So figures and tables have two columns for this rung, five in all. The masked model is its positive control.
 # 4. *All weights.* He trains everything, with ten real images of the digit among kept ones. The hidden model is the positive control.
 #
-# On each rung only one number counts: what real images of the digit then cost, in nats above the baseline's own price. The mean of the retrained models minus the mean of the models under test is their *excess*. Above zero by more than chance it is memory; up to a third of the gap is tolerated, and the verdict may then still be *alike*. The excess of the positive controls is the *gap*: so much could be found.
+# On each rung only one number counts: what real images of the digit then cost, in nats above what they cost in the baseline. The mean of the retrained models minus the mean of the models under test is their *excess*. Above zero by more than chance it is memory; up to a third of the gap is tolerated, and the verdict may then still be *alike*. The excess of the positive controls is the *gap*: so much could be found.
 #
 # **Exercise 4.** On some digit a rung finds an excess of about 0.2 nats in the forgotten models, and a gap of about 0.1 nats. What follows?<br>(a) The forgotten models cannot be told from retrained ones: a pass.<br>(b) More is found than in models that know the digit: memory remains.<br>(c) Nothing.<br>The next cell computes the lower end of the gap's interval from three models of each kind with these numbers. Predict first; then run the cell, or unfold its stored output.
 

@@ -74,7 +74,7 @@ FORGOTTEN = story.train.class_numbers(FORGET_CLASS)
 KEPT = sa.kept_classes(FORGOTTEN, before.num_classes)
 FIRST, fisher = FORGOTTEN[0], fishers.without(FORGOTTEN)
 full = story.forgotten(FORGOTTEN)  # the default at full length
-# the same steps for all, and no attacker, whose price is the subject of the table below
+# the same steps for all, and no attacker, for what it brings is the subject of the table below
 SHORT = replace(AMNESIA, epochs_unl=1, cooldown=40, tolerance=0.0, w_attack=0.0)
 SHORT = replace(SHORT, replay_samples=STEPS * SHORT.batch_size)
 gray = sa.make_surrogate("gray", before, KEPT, AMNESIA.gray_value)
@@ -122,7 +122,7 @@ assert torch.allclose(weight, by_hand, rtol=1e-3, atol=1e-5)
 # %% [markdown]
 # ## The attacker, by hand
 #
-# The attacker ([attacker.py](../sahelpers/attacker.py)) fits sixteen labels $u$ side by side (`Z_FITS` of them keep a label that there is, and their $z$ alone moves), each with ten images $x$ that the frozen model drew of $c_f$ and one $z$ for each image. A label is whatever stands in the place of a gate: one number for each unit of the decoder's first layer. The price of an image is $C = -\log p(x|z, u) + \tfrac12|z|^2$. The baseline's own price under its own label is $C^*$, and the images shall cost `PUSH` nats more. The loss is positive while the attacker's price is below $C^*$ plus `PUSH`; past that a slope of 0.001 is left. One backward pass serves both sides: the weights go down this loss, and the attacker's $z$ and $u$ go up it.
+# The attacker ([attacker.py](../sahelpers/attacker.py)) fits sixteen labels $u$ side by side (`Z_FITS` of them keep a label that there is, and their $z$ alone moves), each with ten images $x$ that the frozen model drew of $c_f$ and one $z$ for each image. A label is whatever stands in the place of a gate: one number for each unit of the decoder's first layer. The cost of an image is $C = -\log p(x|z, u) + \tfrac12|z|^2$. What it costs in the baseline under its own label is $C^*$, and the images shall cost `PUSH` nats more. The loss is positive while the attacker finds a cost below $C^*$ plus `PUSH`; past that a slope of 0.001 is left. One backward pass serves both sides: the weights go down this loss, and the attacker's $z$ and $u$ go up it.
 
 # %%
 attacker, terms = objective.attacker, objective.terms(moved, batch)
@@ -241,7 +241,7 @@ for g, (apart, drift) in zip(gammas, over_gamma, strict=True):
 #
 # ## Term by term, over digits
 #
-# The ladder of notebook 04 measures the price of the digit's images under ever stronger attacks. The table shows it for every version of the method that was measured: without the attacker, with the attacker but no shadow, with both (version 4), and with a budget besides (today's default). It comes from [audit.json](../results/audit.json), in nats above the baseline's price and as means over the digits that all rows have. Less is more memory. The line above the table says which version is still missing.
+# The ladder of notebook 04 measures the cost of the digit's images under ever stronger attacks. The table shows it for every version of the method that was measured: without the attacker, with the attacker but no shadow, with both (version 4), and with a budget besides (today's default). It comes from [audit.json](../results/audit.json), in nats above what they cost in the baseline, and as means over the digits that all rows have. Less is more memory. The line above the table says which version is still missing.
 
 # %% tags=["nbval-ignore-output"]
 findings = {}  # method -> digit -> rung -> row
@@ -281,24 +281,24 @@ for title, row in means.items():
     print(f"{title:28}" + "".join(f"{mean:8.2f}" for mean in row.values()))
 for title in there:
     less = [rung for rung in means[title] if means[title][rung] < means["retrained"][rung]]
-    print(f"{title}: less than the retrained models charge in {', '.join(less) or 'no rung'}")
+    print(f"{title}: cheaper than in the retrained models on {', '.join(less) or 'no rung'}")
 
 # %% [markdown]
 # *Compare each row with that of the retrained models, and the columns of the models as they are with those in which they were trained further. The models that are known to remember are hidden ones in the columns 1, 2 and 5, and masked ones after training further.*
 #
-# **Exercise.** Further training reads images of the kept digits and none of the forgotten one. What does it do to the digit's price under a fitted label? Predict for each kind of model whether the price falls, stays or rises, then run the next cell:<br>the *hidden* one, in which only the gate was replaced; the *masked* one, whose last layer alone hides the digit; the forgotten ones; the *retrained* one, which never saw the digit.
+# **Exercise.** Further training reads images of the kept digits and none of the forgotten one. What does it do to the digit's cost under a fitted label? Predict for each kind of model whether the cost falls, stays or rises, then run the next cell:<br>the *hidden* one, in which only the gate was replaced; the *masked* one, whose last layer alone hides the digit; the forgotten ones; the *retrained* one, which never saw the digit.
 
 # %% tags=["nbval-ignore-output"]
 KINDS = {"hidden": "label column", "masked": "masked"} | NAMES | {"retrained": "retrained"}
-prices = {name: {} for name in KINDS}  # kind -> digit -> prices of its models, as is and then
+costs = {name: {} for name in KINDS}  # kind -> digit -> costs in its models, as is and then
 for row in json.loads(Path("../results/audit.json").read_text())["models"]:
     for name, method in KINDS.items():
         if (row["method"], row["dataset"], row["arch"]) == (method, "mnist", "mlp"):
             rungs = list(row["values"])[1:4:2]  # a fitted label, before further training and after
             pair = [row["values"][rung] for rung in rungs]
-            prices[name].setdefault(row["class"], []).append(pair)
+            costs[name].setdefault(row["class"], []).append(pair)
 print(f"{'nats, means over so many digits':38}{'':4}{'as is':>8}{'then':>8}{'change':>8}")
-for name, of in prices.items():
+for name, of in costs.items():
     if of:
         pairs = [[statistics.fmean(x) for x in zip(*pair, strict=True)] for pair in of.values()]
         as_is, then = (statistics.fmean(x) for x in zip(*pairs, strict=True))
@@ -307,11 +307,11 @@ for name, of in prices.items():
 # %% [markdown]
 # <details><summary>Solution</summary>
 #
-# In the retrained model there is nothing that could come back, so its change is what the training itself does to the price of strange images; read the others beside it. The hidden model was cheap from the beginning: behind its gate nothing had changed. The masked model falls far, because its last layer learns again to draw what the layers before it still know. A forgotten model that falls beyond the retrained one had suppressed a part of what it seemed to have lost. So did today's default, which falls more than the retrained models do; what is left is a price above theirs. Rows with fewer digits have another mean to begin with, so compare changes and not prices. This is the attack that the shadow was added for.
+# In the retrained model there is nothing that could come back, so its change is what the training itself does to the cost of strange images; read the others beside it. The hidden model was cheap from the beginning: behind its gate nothing had changed. The masked model falls far, because its last layer learns again to draw what the layers before it still know. A forgotten model that falls beyond the retrained one had suppressed a part of what it seemed to have lost. So did today's default, which falls more than the retrained models do; what is left is a cost above theirs. Rows with fewer digits have another mean to begin with, so compare changes and not costs. This is the attack that the shadow was added for.
 #
 # </details>
 #
-# ## The attacker: how much, and at what price
+# ## The attacker: how much, and what kept digits pay
 #
 # The more the attacker may cost (`KEPT_BUDGET`, or `W_ATTACK` where his weight stays), the more the digit costs afterwards, mostly, and the more the kept digits pay for it. The exchange takes two hours, so `python -m study frontier` measured it, on two digits. Knobs were chosen on both. The three points of a line are three budgets (0.45, 0.9 and 1.8 nats), or three weights (0.03, 0.06 and 0.12):
 
@@ -319,7 +319,7 @@ for name, of in prices.items():
 Image("../results/frontier.png", width=900)
 
 # %% [markdown]
-# *To the right the kept digits pay more: the gray line is what this collection allows. Upwards a real image of the digit costs more under a fitted label, after the model was trained further. The dotted lines are the prices of models that never saw the digit and of masked ones, which remember it. A way to forget is better than another if its line runs further up and to the left. Not every line rises all the way: on the 3 today's default costs less with the largest budget than with the one before, for its weight is at its limit there, and one model more or less is chance. The numbers, and what each run changes, are in [results/frontier.md](../results/frontier.md).*
+# *To the right the kept digits pay more: the gray line is what this collection allows. Upwards a real image of the digit costs more under a fitted label, after the model was trained further. The dotted lines are the costs in models that never saw the digit and in masked ones, which remember it. A way to forget is better than another if its line runs further up and to the left. Not every line rises all the way: on the 3 today's default costs less with the largest budget than with the one before, for its weight is at its limit there, and one model more or less is chance. The numbers, and what each run changes, are in [results/frontier.md](../results/frontier.md).*
 #
 # ## The theorem, measured
 #

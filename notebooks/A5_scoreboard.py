@@ -230,21 +230,21 @@ for name, (_, _, allowed) in scores.BARS.items():
 # %% [markdown]
 # ## What is left, and what the kept digits pay
 #
-# A method has two ways to fail: it leaves memory of the digit, or it harms the other nine digits. So each method is one dot, with the price on one axis and what is left on the other. On the left-hand side of the figure, what is left is measured by samples, and the best place is at the lower left. On the right-hand side it is the mean of the column *memory* over all digits on which the method was attacked, where the table takes only those that the scoreboard has, too. There zero is as good as it gets, and a price like that of the retrained models is no damage. There is a dot only where both were measured.
+# A method has two ways to fail: it leaves memory of the digit, or it harms the other nine digits. So each method is one dot, with what the kept digits pay on one axis and what is left on the other. On the left-hand side of the figure, what is left is measured by samples, and the best place is at the lower left. On the right-hand side it is the mean of the column *memory* over all digits on which the method was attacked, where the table takes only those that the scoreboard has, too. There zero is as good as it gets, and to pay what they pay in retrained models is no damage. There is a dot only where both were measured.
 
 
 # %%
 def dots(ax, of_method, limit=math.inf):
-    """A dot per method at (price, what is left), beyond the limit an arrow at the edge.
+    """A dot per method at (what kept digits pay, what is left), beyond the limit an arrow at the edge.
 
     Returns what `numbered` takes.
     """
     places = {}
-    for method, (price, left) in of_method.items():
+    for method, (paid, left) in of_method.items():
         color = sa.plots.AFTER if method in (DEFAULT, KEPT_IMAGES, *EARLIER) else sa.plots.BEFORE
-        inside, at = price <= limit, (min(price, limit), left)
+        inside, at = paid <= limit, (min(paid, limit), left)
         ax.plot(*at, "o" if inside else ">", color=color, ms=8, mec="white")
-        words = f"{numbers[method]}" if inside else f"{numbers[method]} ({price:.0f})"
+        words = f"{numbers[method]}" if inside else f"{numbers[method]} ({paid:.0f})"
         places[words] = at, color
     ax.axvline(0, color="0.7", lw=0.8, zorder=0)
     ax.axhline(0, color="0.7", lw=0.8, zorder=0)
@@ -314,7 +314,7 @@ plt.show()
 print("no memory measured yet:", "; ".join(m for m in methods if m not in by_ladder) or "none")
 
 # %% [markdown]
-# *A thin line leads from each number to its dot. A triangle at the right edge pays more than the axis shows; its price stands in parentheses. On the left several methods lie at the bottom: their samples no longer show the digit, and by samples they all look forgotten. On the right zero is what is found in models that never saw the digit. The label column and the masked models know the digit by construction. Heights of methods that were attacked on other digits cannot be compared, for some digits leave more to remember than others; the lines under the table say how much is found on which digit. A mean near zero does not clear every digit: look there for the digit with most memory.*
+# *A thin line leads from each number to its dot. A triangle at the right edge pays more than the axis shows; that number stands in parentheses. On the left several methods lie at the bottom: their samples no longer show the digit, and by samples they all look forgotten. On the right zero is what is found in models that never saw the digit. The label column and the masked models know the digit by construction. Heights of methods that were attacked on other digits cannot be compared, for some digits leave more to remember than others; the lines under the table say how much is found on which digit. A mean near zero does not clear every digit: look there for the digit with most memory.*
 #
 # ## The ladder
 #
