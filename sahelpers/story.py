@@ -227,6 +227,7 @@ class Story:
         knobs_of = {role: arguments.pop(role) for role in kinds}
         made = {role: kind(**knobs_of[role]) for role, kind in kinds.items()}
         story = cls(**arguments, **made)
+        # What is not given fits the size of the images, which the story knows only now.
         values = math.prod(story.train.image_shape)
         amnesia = AmnesiaConfig.for_values(values, **knobs_of["amnesia"])
         amnesia = replace(amnesia, surrogate=story.config.amnesia.surrogate)

@@ -44,9 +44,9 @@ def digest(values: Any) -> str:
 def code_of(function: Callable[..., Any]) -> str:
     """Eight hexadecimal digits of a function's code, its docstring left out.
 
-    The syntax tree counts, and so do the constants and the functions of the same module that it
-    names, and theirs; of a function that has no source (typed at a prompt) its bytecode.  Of a
-    `partial` its options count, too.
+    The syntax tree counts, and so do the constants that JSON can hold and the functions of the same
+    module that it names, and theirs; of a function that has no source (typed at a prompt) its
+    bytecode.  Of a `partial` its options count, too.
     """
     parts: dict[str, Any] = {}
     visited = set[Any]()
@@ -68,7 +68,7 @@ def code_of(function: Callable[..., Any]) -> str:
             named = function.__globals__.get(node.id)
             if isinstance(named, (int, float)):
                 parts[node.id] = named
-            elif isinstance(named, (str, tuple, list, dict)):
+            elif isinstance(named, (str, tuple, list, dict)) and _is_json(named):
                 parts[node.id] = repr(named)
             elif not inspect.isfunction(named) or named in visited:
                 continue
@@ -81,6 +81,15 @@ def code_of(function: Callable[..., Any]) -> str:
         function = function.func
     visit(function, function.__qualname__)
     return digest([parts, options])
+
+
+def _is_json(value: Any) -> bool:
+    """Whether JSON can hold it: what holds functions, say, is printed otherwise in each process."""
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _shape(node: Any) -> Any:
