@@ -203,7 +203,7 @@ def check_judges(judges: Mapping[str, Judge], num_classes: int | None = None) ->
         TypeError: It is no mapping, or one of them is no Judge.
         ValueError: There is none, or one of them guides attacks or fails `check_judge`.
     """
-    check_is(judges, Mapping, "judges")
+    check_is(judges, Mapping, "judges", " (story.judges has them by role)")
     for role, judge in judges.items():
         check_judge(judge, num_classes, f"judges[{role!r}]")
     if not judges or any(judge.role in GUIDES for judge in judges.values()):
