@@ -22,6 +22,9 @@ from sahelpers.live.attacking import ATTACKS
 from sahelpers.live.exploring import principal_directions
 from sahelpers.live.worker import Stopped, Worker, as_code, help_text, steps_of
 
+# Their stories begin with a model that is given, and its recipe is of no interest here.
+pytestmark = pytest.mark.filterwarnings("ignore:How the given baseline was trained")
+
 PACKAGE = Path(sa.__file__).parent
 
 

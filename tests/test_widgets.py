@@ -27,6 +27,9 @@ from sahelpers.live.base import Dashboard, Tabs, bars, curves, png, sheet, table
 from sahelpers.live.worker import Stopped, release_idle_threads, steps_of
 from sahelpers.store.files import part_path
 
+# Their stories begin with a model that is given, and its recipe is of no interest here.
+pytestmark = pytest.mark.filterwarnings("ignore:How the given baseline was trained")
+
 QUICK = sa.AmnesiaConfig(epochs_unl=1, replay_samples=160, batch_size=8, cooldown=5, tolerance=0.0)
 LONG = replace(QUICK, epochs_unl=100_000)
 
