@@ -267,7 +267,7 @@ def before_after(
     Raises:
         TypeError, ValueError: As `class_columns`.
     """
-    rows = check_whole(rows, "rows", 1)
+    rows = check_whole(rows, "rows")
     if axes is None:
         axes = plt.subplots(1, 2, figsize=(12, 0.6 * rows + 0.7), layout="constrained")[1]
     class_columns(before, labels, rows, axes[0], "before", names)

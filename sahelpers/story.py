@@ -214,6 +214,7 @@ class Story:
         if "SEED" in left:
             shared["seed"] = left.pop("SEED")
         allowed = ["DATASET", "DEVICE", "SEED"]
+        given: dict[str, dict[str, Any]] = {}  # role -> fields of its configuration
         kinds = {"baseline": BaselineConfig, "fisher": FisherConfig, "amnesia": AmnesiaConfig}
         for role, kind in kinds.items():
             names = {f.name.upper() for f in fields(kind)} - {"EXCLUDE", "SEED"}
@@ -221,15 +222,14 @@ class Story:
                 names.discard("BATCH_SIZE")
             allowed += sorted(names)
             mine = {name.lower(): left.pop(name) for name in list(left) if name in names}
-            arguments[role] = {**mine, **shared}
+            given[role] = {**mine, **shared}
         if left:
             raise TypeError(f"{', '.join(left)}: no such knob; there are {', '.join(allowed)}")
-        knobs_of = {role: arguments.pop(role) for role in kinds}
-        made = {role: kind(**knobs_of[role]) for role, kind in kinds.items()}
+        made = {role: kind(**given[role]) for role, kind in kinds.items()}
         story = cls(**arguments, **made)
         # What is not given fits the size of the images, which the story knows only now.
         values = math.prod(story.train.image_shape)
-        amnesia = AmnesiaConfig.for_values(values, **knobs_of["amnesia"])
+        amnesia = AmnesiaConfig.for_values(values, **given["amnesia"])
         amnesia = replace(amnesia, surrogate=story.config.amnesia.surrogate)
         story.config = replace(story.config, amnesia=amnesia)
         return story

@@ -48,7 +48,6 @@ FASHION = ("fashion_mnist", "mlp")
 BEGIN, END = "<!-- figures, by `make tables` -->", "<!-- end of the figures -->"  # in README
 WAYS = {"with drawn images": OURS, "with kept images": KEPT_IMAGES}  # to forget, of README
 LONGER_RUNGS = KEPT["kept, trained further"]
-ENDS = ("excess", "low", "high", "gap")  # of a finding, as the figure shows them
 SEALED_DEFAULT, SEALED_KEPT = "Today's default", "With kept images"  # headings of sealed.md
 NOT_YET_LONGER = "is not measured yet: `python -m study ladder --longer`."
 NOT_YET = "Today's default is not measured yet: `make ladder scoreboard`."
@@ -337,12 +336,7 @@ def cost_lines(records: Sequence[Record], method: str = OURS) -> list[str]:
 
 def drawn(findings: Findings) -> str:
     """Eight hexadecimal digits of what `picture` draws, which the file carries as a comment."""
-    shown = [
-        (digit, rung, of[rung].verdict, *(f"{getattr(of[rung], name):.1f}" for name in ENDS))
-        for digit, of in findings.items()
-        for rung in RUNGS
-    ]
-    return journal.digest(shown)
+    return journal.digest(digit_table(findings))
 
 
 def picture(findings: Findings) -> bytes:

@@ -17,6 +17,7 @@ from PIL import Image
 from torch import nn
 
 import sahelpers as sa
+from sahelpers import live
 from sahelpers.attacks.ladder import RUNGS
 from sahelpers.config import CHECKOUT
 from sahelpers.data import DataError, LabelledImages
@@ -1236,6 +1237,7 @@ def test_measuring_a_model_in_training_mode_rests_it_and_leaves_it_as_it_was(gra
         "drawn": lambda m: sa.draw_images(m, latents),
         "nelbo": lambda m: sa.dataset_negative_elbo(m, data),
         "bounds": lambda m: sa.label_bounds(m, few, 2),
+        "directions": live.principal_directions,
         "bound": lambda m: sa.iwae_bound(m, few, labels, 2, generator=sa.seeded(0)),
     }
     for name, measure in measured.items():

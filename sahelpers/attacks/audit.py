@@ -83,15 +83,14 @@ def audit(
             "forgot them, too, and the attackers would take their images for kept ones; give "
             "models retrained without all that it forgot"
         )
-    if together:
-        train, test = train.without(together), test.without(together)
-    ladder = Ladder(baseline, c, train, test, config)
     notes = []
     if together:
-        names = ", ".join(train.class_names[k] for k in together)
+        train, test = train.without(together), test.without(together)
+        names = ", ".join(test.class_names[k] for k in together)
         notes.append(
             f"Left out of the kept classes, for no retrained model has a Gaussian of them: {names}."
         )
+    ladder = Ladder(baseline, c, train, test, config)
     hidden = baseline
     if baseline.says_label:
         hidden = reset_label(baseline, c)

@@ -134,7 +134,8 @@ def can_be_judged(
         raise ValueError("test has no image: give some that no model was trained on")
     of_class = test.only(c)
     lacking = too_few_images(c, baseline.latent_dim, test=test, train=train)
-    enough = train is None or len(train.only(c)) > baseline.latent_dim  # else this was said
+    train_images = None if train is None else len(train.only(c))
+    enough = train_images is None or train_images > baseline.latent_dim  # else this was said
     if enough and baseline.prior_mean.any() and not baseline.prior_mean[c].any():
         lacking.append(
             f"The baseline has no Gaussian of the class {test.class_names[c]}, as of others: it "
@@ -178,7 +179,7 @@ def can_be_judged(
     return Gate(
         forget_class=c,
         name=test.class_names[c],
-        train_images=None if train is None else len(train.only(c)),
+        train_images=train_images,
         test_images=len(of_class),
         latent_dim=baseline.latent_dim,
         own_label=own_label,

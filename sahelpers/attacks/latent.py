@@ -97,7 +97,6 @@ def invert_prototypes(
             f"baseline draws images {baseline.image_shape} on {baseline.device}, the model "
             f"{model.image_shape} on {model.device}: give the model's own baseline"
         )
-    baseline = copy.deepcopy(baseline).eval()
     generator = seeded(config.seed)
     labels = torch.full((512,), forget_class, device=baseline.device)
     samples = baseline.sample(labels, "standard", generator)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..checks import check_number, shown
 from ..config import check_classes
-from ..models import CVAE, check_model, draw_normal, seeded
+from ..models import CVAE, check_model, draw_normal, evaluating, seeded
 from .base import Action, Dashboard, labelled, sheet
 from .worker import LOCK, check_models, in_lines, usual_classes
 
@@ -41,8 +41,9 @@ def principal_directions(model: CVAE, seed: int = 0) -> Tensor:
     labels = torch.arange(model.num_classes, device=model.device).repeat_interleave(SAMPLES)
     z = model.draw_latents(labels, generator=seeded(seed))
     slopes = []
-    for h in STEP * torch.eye(model.latent_dim).to(z):
-        slopes.append(model.decode(z + h, labels) - model.decode(z - h, labels))
+    with evaluating(model):
+        for h in STEP * torch.eye(model.latent_dim).to(z):
+            slopes.append(model.decode(z + h, labels) - model.decode(z - h, labels))
     jacobian = torch.stack(slopes).flatten(1).cpu().double()  # (Z, B * P), times 2 STEP
     metric = jacobian @ jacobian.T
     directions = torch.linalg.eigh(metric).eigenvectors.flip(1)  # eigh sorts from the smallest
