@@ -372,7 +372,7 @@ for rung, name in compared:
 #
 # ## 6. The ladder, and a verdict for each digit
 #
-# The 3 of this seed is among the models on which knobs were tuned, and one model of each kind is an anecdote. So `python -m study ladder` sends several models of each digit up four rungs, by a [protocol](../docs/protocol.md) that was fixed before today's default was measured, but for three changes that it names. On each rung the attacker may change more than on the one before:
+# The 3 of this seed is among the models on which knobs were tuned, and one model of each kind is an anecdote. So `python -m study ladder` sends several models of each digit up four rungs, by a [protocol](../docs/protocol.md) that was fixed before today's default was measured, but for three changes that [its record](../docs/record.md#what-was-changed-in-the-rules) names. On each rung the attacker may change more than on the one before:
 #
 # 1. *Other labels.* He changes nothing in the model. For each real image he looks for a $z$ under the nine other labels, as in section 3.
 # 2. *Fitted label.* He also puts a label of his own in the place of the digit's. He fits it to ten images, as in section 4, but begins at four places in the place of one, and is scored on other images. The hidden model is the positive control of these two rungs.

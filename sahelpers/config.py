@@ -368,7 +368,7 @@ class AmnesiaConfig(Config):
         of thousands of images: fewer are learned by heart, and other images of the kept classes pay
         for it.  A baseline that was trained for long at a low rate is disturbed by the rate of
         5e-3: `lr_unl=2e-3` suits it better.  The convolutional network needs a heavier attacker:
-        `w_attack=0.25, z_fits=4` (docs/protocol.md has figures of all three).
+        `w_attack=0.25, z_fits=4` (docs/record.md has figures of all three).
 
         Args:
             images: How many real images are replayed.  It was chosen with the 54,000 of MNIST's

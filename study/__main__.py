@@ -40,7 +40,7 @@ EXPERIMENTS = {
     "effort": (effort, "cost against effort on the 3: results/effort.json, 40 minutes"),
     "encoder": (encoder, "what the encoder gives away: results/encoder.md, half an hour"),
     "frontier": (frontier, "memory against what kept digits pay: results/frontier.md, two hours"),
-    "power": (power, "how often the audit errs, a simulation: docs/protocol.md, minutes"),
+    "power": (power, "how often the audit errs, a simulation: results/power.md, minutes"),
     "published": (published, "from the published recipe's baseline: results/published.md, hours"),
     "sealed": (sealed, "healings that are not in the loop: results/sealed.md, an hour and a half"),
     "your_data": (your_data, "the chain on other images: results/your_data.md, an hour"),

@@ -309,7 +309,7 @@ def lines(tmp_path):
 @pytest.fixture
 def power_table(monkeypatch, tmp_path):
     """Calls the command and reads the rows that it writes, each as column -> text."""
-    page = tmp_path / "protocol.md"
+    page = tmp_path / "power.md"
     monkeypatch.setattr(power, "PAGE", page)
 
     def rows_of(*words):

@@ -7,7 +7,7 @@ is the mean of its kind, plus what it shares with all models of its seed, plus i
 standard deviations are those of the journal's models of the digits that count; what has no models
 there is assumed and marked by a star.  All models of a digit face the same images: what the images
 add to every number cancels in each comparison and is not drawn.  The table is written into
-docs/protocol.md, where the page has two marks for it; 1,000 audits take some seconds for
+results/power.md, where the page has two marks for it; 1,000 audits take some seconds for
 each of its rows.
 """
 
@@ -20,7 +20,6 @@ import numpy as np
 
 from sahelpers.attacks.ladder import RUNGS
 from sahelpers.attacks.verdicts import MARGIN, MIN_RETRAINED, PASSED, REMAINS, compare, pooled
-from sahelpers.config import CHECKOUT
 from sahelpers.store.files import replace_text
 
 from .. import journal
@@ -35,7 +34,7 @@ from ..workers import positive
 DIGITS = tuple(digit for digit in range(10) if digit not in NOT_COUNTED)
 KINDS = ("tested", "known", "retrained")
 CONTROLS = {"hidden": HIDDEN, "masked": MASKED}
-PAGE = CHECKOUT / "docs" / "protocol.md"
+PAGE = RESULTS / "power.md"
 BEGIN, END = "<!-- by `python -m study power` -->", "<!-- end -->"
 HEAD = [
     "rung",

@@ -72,7 +72,7 @@ one that masks it, and models of the same size that our recipe retrained (four o
 those that are listed as still to be measured), so that excess and gap hold the difference of the
 two recipes, too. Beside the 3 one model more belongs that the official recipe retrained. A single
 model borrows the spread of the retrained ones, and a rung errs more often with it ([how
-often](../docs/protocol.md#how-many)). Rungs and verdicts: [RESULTS.md](../RESULTS.md). The last
+often](power.md)). Rungs and verdicts: [RESULTS.md](../RESULTS.md). The last
 table has P(c_f) and the entropy, in nats, of the plain ten-way judge on 2,000 samples from N(0, I).
 The official code's page reports 0.058 and 2.195 for digit 0, by a judge of its own on 1,000
 samples. An even guess has P 0.1 and entropy 2.303. Its last column is the negative ELBO of real
