@@ -15,6 +15,7 @@ from .grid import (
     CLIMBED,
     CONFIGS,
     FURTHER_SEEDS,
+    LADDER_SEEDS,
     LONGER,
     LONGER_DIGITS,
     LONGER_METHODS,
@@ -25,6 +26,7 @@ from .grid import (
     Grid,
 )
 from .methods import MASKED, METHODS
+from .scores import USUAL
 from .workers import BACKENDS, check_backend, positive
 
 ALL = "all"  # in the place of the methods' names
@@ -53,6 +55,8 @@ def from_options(part: str, options: argparse.Namespace) -> Grid:
     if options.backend != "dask":  # whose workers are other machines
         check_device(options.device)
     longer = part == "ladder" and options.longer
+    if longer and (options.dataset, options.arch) != USUAL:
+        raise ValueError(f"--longer is for {' and '.join(USUAL)}: its page has no other tables")
     usual: tuple[str, ...] = LONGER_METHODS if longer else CLIMBED
     if part == "scoreboard":
         usual = tuple(method for method in METHODS if method != MASKED)
@@ -74,7 +78,7 @@ def from_options(part: str, options: argparse.Namespace) -> Grid:
         amnesia,
         ladder=LONGER if longer else LadderConfig(),
         only=_restricted(options) if chosen else ONLY,
-        own_seeds=OWN_SEEDS if as_reported else {},
+        own_seeds=(LADDER_SEEDS if part == "ladder" else OWN_SEEDS) if as_reported else {},
         further_seeds=(*SEEDS, *FURTHER_SEEDS) if part == "ladder" and not options.seeds else (),
         device=options.device,
     )
@@ -154,7 +158,9 @@ def main(arguments: list[str] | None = None) -> None:
         add("--plan", action="store_true", help="say what would be done, and end")
         add("--again", action="store_true", help="do runs anew that are there")
     commands.add_parser("tables", help="RESULTS.md and what belongs to it, seconds")
-    carry = commands.add_parser("convert", help="carry the journal over to today's keys")
+    carry = commands.add_parser(
+        "convert", help="give a method's lines of the journal today's digest of its code"
+    )
     carry.add_argument("--code", nargs="+", required=True, metavar="METHOD", choices=list(METHODS))
     for name, (module, words) in EXPERIMENTS.items():
         module.add_arguments(commands.add_parser(name, help=words, description=module.__doc__))

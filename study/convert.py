@@ -1,4 +1,4 @@
-"""Carry the journal's lines over to today's keys: `python -m study convert --code METHOD`.
+"""Give lines of the journal today's digest of the code: `python -m study convert --code METHOD`.
 
 A method that was only renamed or moved inside its module has another digest of its code, and its
 lines would count as old.  This gives them today's digest.  Whoever does that has compared the bits
@@ -43,10 +43,16 @@ def with_todays_code(records: Iterable[Record], methods: Sequence[str]) -> list[
 
 
 def convert(path: Path, methods: Sequence[str]) -> str:
-    """Carry a journal over, in one step, without its torn lines; returns in words what was done."""
+    """Carry a journal over, in one step, without its torn lines; returns in words what was done.
+
+    Raises:
+        FileNotFoundError: The journal is not there.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no journal to carry over")
     with journal.alone(path):
         before = [record for _, record in journal.lines(path)]
-        torn = sum(map(bool, path.read_bytes().split(b"\n"))) - len(before)
+        torn = journal.torn(path)
         after = with_todays_code(before, methods)
         replace_text(path, journal.as_text(after))
     changed = sum(old != new for old, new in zip(before, after, strict=True))

@@ -130,11 +130,17 @@ def lines(path: Path) -> Iterator[tuple[int, Any]]:
             continue
 
 
+def torn(path: Path) -> int:
+    """How many lines are no JSON, so that `read` passes over them."""
+    raw = path.read_bytes().split(b"\n") if path.is_file() else []
+    return sum(map(bool, raw)) - sum(1 for _ in lines(path))
+
+
 def read(path: Path) -> list[Record]:
     """The newest line of every run: its key, `values` or an `error`, and what the machine did.
 
-    A line that a stopped command left torn does not count, and a failure hides no success; without
-    a file there is no line.
+    A line that a stopped command left torn does not count (`torn` counts them), and a failure hides
+    no success; without a file there is no line.
 
     Raises:
         ValueError: For a line of JSON that is no run, naming file and line.

@@ -5,7 +5,6 @@ The figures that were measured are not typed.  `python -m study tables` writes t
 RESULTS.md quote of those follows with the next `tables`.
 """
 
-import io
 import math
 import re
 from collections import Counter, defaultdict
@@ -34,10 +33,12 @@ from sahelpers.store.files import replace_bytes, replace_text
 
 from . import journal, scores, tables
 from .claims import COUNTED, claim, counted, digits_as_text
+from .experiments import sealed
 from .grid import LONGER, RESULTS
 from .journal import Record
 from .measures import MeasureConfig
 from .methods import KEPT_HEAVILY, KEPT_IMAGES, MASKED, METHODS, OURS, PAPER, RETRAINED, VERSION4
+from .pages import as_png, between_marks, table
 from .scores import USUAL
 from .tables import Findings, Place
 from .workers import on_processor
@@ -48,14 +49,16 @@ FASHION = ("fashion_mnist", "mlp")
 BEGIN, END = "<!-- figures, by `make tables` -->", "<!-- end of the figures -->"  # in README
 WAYS = {"with drawn images": OURS, "with kept images": KEPT_IMAGES}  # to forget, of README
 LONGER_RUNGS = KEPT["kept, trained further"]
-SEALED_DEFAULT, SEALED_KEPT = "Today's default", "With kept images"  # headings of sealed.md
 NOT_YET_LONGER = "is not measured yet: `python -m study ladder --longer`."
 NOT_YET = "Today's default is not measured yet: `make ladder scoreboard`."
 
 
 def write() -> None:
     """RESULTS.md and its figures, results/scoreboard.md, README's figures, both JSON files anew."""
-    records = journal.read(RESULTS / "journal.jsonl")
+    path = RESULTS / "journal.jsonl"
+    records = journal.read(path)
+    if torn := journal.torn(path):
+        print(f"{path.name}: {torn} of its lines are no JSON and do not count")
     tables.write(records, RESULTS)
     audits = tables.audit(records)
     for method, name in {OURS: "ladder.png", KEPT_IMAGES: "ladder_kept_images.png"}.items():
@@ -65,15 +68,6 @@ def write() -> None:
     replace_text(RESULTS / "scoreboard.md", scoreboard_page(records))
     readme = CHECKOUT / "README.md"
     replace_text(readme, with_figures(readme.read_text(encoding="utf-8"), records))
-
-
-def between_marks(page: str, begin: str, lines: Sequence[str], end: str) -> str:
-    """A page with these lines between two marks of it; ValueError for a page without the marks."""
-    before, _, rest = page.partition(begin)
-    _, found, after = rest.partition(end)
-    if not found:
-        raise ValueError(f"the page lacks {begin} ... {end}: put both marks where the lines belong")
-    return before + "\n".join([begin, *lines, end]) + after
 
 
 def with_figures(readme: str, records: Sequence[Record]) -> str:
@@ -104,8 +98,9 @@ def stands(records: Sequence[Record], method: str) -> Cells:
     usual, further = LadderConfig(), "steps of training further at most"
     audits, models = tables.audit(records), tables.climbed(records)
     findings = audits.get((USUAL, method), {})
-    heading = SEALED_KEPT if method == KEPT_IMAGES else SEALED_DEFAULT
-    _, _, examined = sealed_words(heading).rstrip(".").partition("the examination is ")
+    _, _, examined = sealed_words(method).rstrip(".").partition("the examination is ")
+    healed = " and ".join(f"the {digit}" for digit in sorted(sealed.DIGITS))
+    fashion = audits.get((FASHION, method), {})
     return {
         f"the ladder, {usual.heal_steps:,} {further}: the digits that count": standing(
             {digit: findings[digit] for digit in counted(findings)},
@@ -114,12 +109,10 @@ def stands(records: Sequence[Record], method: str) -> Cells:
         f"its third rung, {LONGER.heal_steps:,} {further}: a few digits": standing(
             longer(records, method), tables.climbed(records, LONGER).get((USUAL, method), {})
         ),
-        "[four other ways](results/sealed.md) of training further: the 5 and the 8, three models "
-        "of each": examined,
-        "the ladder on Fashion-MNIST: a few classes, few models, so provisional": standing(
-            audits.get((FASHION, method), {}),
-            models.get((FASHION, method), {}),
-            names=class_names("fashion_mnist"),
+        f"[four other ways](results/sealed.md) of training further: {healed}; models of each: "
+        f"{of_all(len(sealed.SEEDS[way]) for way in WAYS.values())}": examined,
+        "the ladder on Fashion-MNIST: few models, so provisional": standing(
+            fashion, models.get((FASHION, method), {}), names=class_names(FASHION[0])
         ),
     }
 
@@ -139,7 +132,7 @@ def standing(findings: Findings, models: Mapping[int, Climbed], names: Sequence[
         if of
     }
     said = "; ".join(f"{word} {len(parts[word])} ({of})" for word, of in shown.items())
-    return said and f"{said}; models of each: {of_all(len(of.tested) for of in models.values())}"
+    return said and f"{said}; models of each: {of_all(len(models[c].tested) for c in findings)}"
 
 
 def paid(records: Sequence[Record], method: str) -> Cells:
@@ -173,8 +166,9 @@ def paid(records: Sequence[Record], method: str) -> Cells:
     def bold(value: float, text: str, name: str) -> str:
         return f"**{text}**" if value > allowed[name] else text
 
+    called = f"{MeasureConfig().samples * worst[scores.ARGMAX] / 100:.0f}"
     texts = [
-        f"{MeasureConfig().samples * worst[scores.ARGMAX] / 100:.0f}",
+        called if called == "0" else f"**{called}**",  # the protocol allows none
         bold(worst[points], f"{worst[points]:.2f}", points),
         bold(standard, f"{standard:.2f}", points),
         bold(worst[nats], f"{worst[nats]:+.2f}", nats),
@@ -192,8 +186,8 @@ def seconds_words(rows: Sequence[Mapping[str, Any]]) -> str:
     for row in rows:
         if not on_processor(row["machine"]):
             continue
-        maker = re.split(r"\W", row["machine"] or "unknown")[0]
-        by_maker[maker].append(row["seconds"])
+        maker = re.search(r"AMD|Apple|ARM|Intel", row["machine"] or "")
+        by_maker[maker[0] if maker else "unknown"].append(row["seconds"])
     return "; ".join(f"{m} {min(of):.1f} to {max(of):.1f}" for m, of in sorted(by_maker.items()))
 
 
@@ -292,7 +286,7 @@ def cost_lines(records: Sequence[Record], method: str = OURS) -> list[str]:
     """What the scoreboard says of a method: outputs, what the kept digits pay, and time."""
     rows, again = rows_of(records, method)
     if not rows:
-        return [NOT_YET]
+        return []
     figures = scores.summarise(rows)[method]
     worst = {name: max(runs.values()) for name, runs in figures.items()}
     standard = standard_drops(rows)
@@ -350,14 +344,6 @@ def picture(findings: Findings) -> bytes:
     return as_png(figure, drawn(findings))
 
 
-def as_png(figure: Figure, comment: str | None = None) -> bytes:
-    """A figure as PNG on white, which does not name the software that drew it."""
-    file = io.BytesIO()
-    words = {"Software": None, "Comment": comment}
-    figure.savefig(file, dpi=100, facecolor="white", metadata=words)
-    return file.getvalue()
-
-
 def page(records: Sequence[Record]) -> str:
     """RESULTS.md: what was found, in one screen."""
     audits = tables.audit(records)
@@ -385,8 +371,8 @@ def page(records: Sequence[Record]) -> str:
             of_seed=seed_words(records),
             ours_seeds=digits_as_text(sorted({s for _, s in trained_further(records, OURS)})),
             adjusted=adjusted_words(findings),
-            sealed=sealed_words(SEALED_DEFAULT),
-            sealed_kept=sealed_words(SEALED_KEPT),
+            sealed=sealed_words(OURS),
+            sealed_kept=sealed_words(KEPT_IMAGES),
             **numbers,
             elsewhere="".join(elsewhere(records)),
             longer=digit_table(longer(records), LONGER_RUNGS),
@@ -449,22 +435,20 @@ def kept_images_words(records: Sequence[Record]) -> str:
     if not findings:
         return "Forgetting with kept images is not measured yet: `make ladder`."
     later = longer(records, KEPT_IMAGES)
+    models = [how_many_kept(records, climbing) for climbing in (LadderConfig(), LONGER)]
     told = [
         "**Where the real images of the kept digits are still there**, they can be replayed in the "
         "place of drawn ones, and the encoder moves along "
-        f"(`AmnesiaConfig.with_kept_images()`, {of_models(records, LadderConfig())} models of each "
-        "digit).",
+        f"(`AmnesiaConfig.with_kept_images()`, {models[0]} models of each digit).",
         ladder_lines(findings)[0],
     ]
     if later:
         told.append(
             f"With up to {LONGER.heal_steps:,} steps of training further ({len(later)} digits, "
-            f"{of_models(records, LONGER)} models each) memory remains on {len(remaining(later))} "
+            f"{models[1]} models each) memory remains on {len(remaining(later))} "
             f"of {len(later)} digits. {verdicts.in_words(later)}"
         )
-    costs = cost_lines(records, KEPT_IMAGES)
-    if costs == [NOT_YET]:
-        costs = ["What the kept digits pay is not measured yet."]
+    costs = cost_lines(records, KEPT_IMAGES) or ["What the kept digits pay is not measured yet."]
     costs.append(
         "Whoever has real images of the kept digits can also train a new model without the "
         "forgotten one, which leaves nothing to find."
@@ -472,7 +456,7 @@ def kept_images_words(records: Sequence[Record]) -> str:
     return "\n\n".join(" ".join(sentences) for sentences in (told, costs))
 
 
-def of_models(records: Sequence[Record], climbing: LadderConfig) -> str:
+def how_many_kept(records: Sequence[Record], climbing: LadderConfig) -> str:
     """Of how many models of a digit the findings with kept images are."""
     models = tables.climbed(records, climbing).get((USUAL, KEPT_IMAGES), {}).values()
     return of_all(len(of.tested) for of in models)
@@ -518,14 +502,20 @@ def masked_words(records: Sequence[Record]) -> str:
         for rung, control in RUNGS.items()
         if control != MASKED
     )
-    remembered = " and ".join(f"the {digit}" for digit in remaining(version_4)) or "no digit"
+    further = [rung for rung, control in RUNGS.items() if control == MASKED]
+    of_further = {c: {rung: version_4[c][rung] for rung in further} for c in counted(version_4)}
+    remembered = " and ".join(f"the {digit}" for digit in remaining(of_further)) or "no digit"
+    in_version_4 = (
+        " In version 4, the default before today's, which was trained against it, too, it finds "
+        f"memory of {remembered}; but no control says how much it misses in such a model."
+    )
     return (
         "Masked models know the digit and hide it, so that every attack should find it. But they "
         f"pass {passed} of {len(digits)} digits. So it says little that a model passes the first "
         "two rungs, and the claim rests on the third, *trained further*. Our models were trained "
-        "against that attack, and the masked models, which are its control, were not. In version "
-        "4, the default before today's, which was trained against it, too, it finds memory of "
-        f"{remembered}; but no control says how much it misses in such a model."
+        "against that attack, and the masked models, which are its control, were not."
+        + in_version_4
+        * bool(of_further)
     )
 
 
@@ -647,15 +637,16 @@ def scoreboard_page(records: Sequence[Record]) -> str:
     for way, method in WAYS.items():
         of_way, _ = rows_of(records, method)
         changes = [row[f"kept_change_{judge}_standard"] for row in of_way for judge in SCORING]
-        standard[way] = min(changes, default=math.nan)
+        standard[way] = f"{min(changes):+.2f}" if changes else "not measured yet"
     others = list(scores.OTHERS)
     return (
         (FORMS / "scoreboard.txt")
         .read_text(encoding="utf-8")
         .format(
             n=f"{n:,}",
-            standard=", ".join(f"{way} {least:+.2f}" for way, least in standard.items()),
-            bound=f"{100 * exact_interval(0, n, 'less')[1]:.2f}",
+            standard=", ".join(f"{way} {least}" for way, least in standard.items()),
+            bound=f"{100 * at_most(0, n):.2f}",
+            allowed="; ".join(f"{name}: {limit:g}" for name, (*_, limit) in scores.BARS.items()),
             bars=by_method(mean, [argmax, *bars[1:]]),
             worst=by_method(worst, scores.BARS),
             memory=by_method(mean, others[:4]),
@@ -688,8 +679,8 @@ def elsewhere(records: Sequence[Record]) -> Iterable[str]:
         yield f"\n**{', '.join(place)}**\n"
         if of_method:
             yield (
-                f"\n{method_table(of_method)}\nThere are few models of each class and few classes, "
-                "so that spreads are hardly known and the words are provisional.\n"
+                f"\n{method_table(of_method)}\nThere are few models of each class, so that spreads "
+                "are hardly known and the words are provisional.\n"
             )
         for method in (OURS, KEPT_IMAGES, KEPT_HEAVILY):
             if method in of_method:
@@ -708,14 +699,6 @@ def elsewhere(records: Sequence[Record]) -> Iterable[str]:
                 "\nAttacked, but without a verdict so far, for this takes a hidden, a masked and "
                 f"{MIN_RETRAINED} retrained models of a class: {lacking}.\n"
             )
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Markdown; empty without a row."""
-    lines = ["".join(f"| {cell} " for cell in row) + "|\n" for row in (head, *rows)]
-    if len(lines) == 1:
-        return ""
-    return lines[0] + "|---" * len(head) + "|\n" + "".join(lines[1:])
 
 
 def cells(found: scores.Summary, largest: bool = False) -> dict[str, Cells]:
@@ -767,13 +750,10 @@ def method_table(of_method: Mapping[str, Findings]) -> str:
     return table(["method", *RUNGS], rows)
 
 
-def exact_interval(successes: int, n: int, alternative: str = "two-sided") -> tuple[float, float]:
-    """The exact 95 % interval of a share (Clopper and Pearson 1934) from successes of n trials.
-
-    alternative: "two-sided", or "less" for the one-sided upper end.
-    """
-    found: Any = binomtest(successes, n, alternative=alternative).proportion_ci(0.95, "exact")
-    return float(found.low), float(found.high)
+def at_most(successes: int, n: int) -> float:
+    """The upper end of the exact one-sided 95 % interval of a share (Clopper and Pearson 1934)."""
+    found: Any = binomtest(successes, n, alternative="less").proportion_ci(0.95, "exact")
+    return float(found.high)
 
 
 def left_out(digits: Mapping[int, Climbed]) -> dict[str, tuple[int, int]]:
@@ -860,13 +840,9 @@ def adjusted_words(findings: Findings) -> str:
     )
 
 
-def sealed_words(heading: str) -> str:
-    """What came out of the sealed examination under this heading of its page; empty without it."""
-    path = RESULTS / "sealed.md"
-    page = path.read_text(encoding="utf-8") if path.is_file() else ""
-    _, _, below = page.partition(f"## {heading}\n")
-    lines = below.partition("\n## ")[0].splitlines()
-    return "".join(line for line in lines if line.startswith("By the rule of the protocol"))
+def sealed_words(method: str) -> str:
+    """What came out of the sealed examination of a way to forget; empty before it is measured."""
+    return sealed.outcome(sealed.findings(sealed.read(), method))
 
 
 def left_out_words(digits: Mapping[int, Climbed]) -> str:

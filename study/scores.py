@@ -54,31 +54,35 @@ def summarise(
         rows: Of scoreboard.json.  Other data sets and networks than MNIST and the MLP count as
             methods of their own.
         audit: Method -> digit -> rung -> finding, on `place`: the excess of memory under a fitted
-            label, after further training, counts once for each digit, and as zero where it lies
-            below: that a digit costs more than in retrained models is no merit, and must not hide
-            what is left of another.
+            label, after further training, counts once for each digit, also one of which there is
+            no row, and as zero where it lies below: that a digit costs more than in retrained
+            models is no merit, and must not hide what is left of another.
         place: Data set and network that the audit is of; rows of others have no memory.
     """
     order = {name: k for k, name in enumerate(METHODS)}
     found: Summary = {}
-    told = set[tuple[int, str]]()
     for row in sorted(rows, key=lambda r: (order.get(r["method"], 99), *_run(r))):
-        name = row["method"] + (f" ({', '.join(_place(row))})" if _place(row) != USUAL else "")
+        name = row["method"] + _of_place(_place(row))
         derived = {
             "frechet_change": _number(row, "frechet_after") / _number(row, "frechet_before") - 1
         }
         derived["memory"] = math.nan
         if not on_processor(row.get("machine")):
             derived["seconds"] = math.nan  # they do not compare with a processor's
-        finding = (audit or {}).get(row["method"], {}).get(row["class"], {}).get(HEALED_FITTED)
-        first = (row["class"], row["method"]) not in told
-        if finding is not None and _place(row) == place and first:
-            told.add((row["class"], row["method"]))
-            derived["memory"] = max(finding.excess, 0.0)
         for figure, (columns, factor, _) in (BARS | OTHERS).items():
             number = max(factor * derived.get(c, _number(row, c)) for c in columns)
             found.setdefault(name, {}).setdefault(figure, {})[row["class"], row["seed"]] = number
+    for method, findings in (audit or {}).items():
+        if runs := found.get(method + _of_place(place), {}).get(MEMORY):
+            for digit, of in findings.items():
+                seed = min((seed for label, seed in runs if label == digit), default=0)
+                runs[digit, seed] = max(of[HEALED_FITTED].excess, 0.0)
     return found
+
+
+def _of_place(place: tuple[str, str]) -> str:
+    """What stands behind a method's name."""
+    return f" ({', '.join(place)})" if place != USUAL else ""
 
 
 def _place(row: Row) -> tuple[str, str]:
@@ -97,7 +101,7 @@ def _number(row: Row, column: str) -> float:
 def dominance(found: Summary) -> dict[str, list[str]]:
     """The methods that each method dominates: in the means of AXES over the classes that both have,
     no worse in any and better in one, with argmax or MEMORY among them.  If MEMORY was measured
-    of one of the two only, neither does.
+    of one of the two only, or of other digits, neither does.
 
     Smaller is better.  Other data and networks are apart.
     """
@@ -109,6 +113,8 @@ def dominance(found: Summary) -> dict[str, list[str]]:
         if measured(one) != measured(other):
             return False  # nobody knows which of the two left more
         pairs = {axis: common_means(found[one][axis], found[other][axis]) for axis in AXES}
+        if measured(one) and math.isnan(pairs[MEMORY][0]):
+            return False  # of no digit of both
         known = {axis: pair for axis, pair in pairs.items() if not math.isnan(pair[0])}
         better = any(a < b for a, b in known.values()) and bool({ARGMAX, MEMORY} & known.keys())
         return better and all(a <= b for a, b in known.values())

@@ -75,6 +75,11 @@ def test_a_torn_line_stops_nothing(path):
     assert json.loads(path.read_text())["method"] == HIDDEN
 
 
+def test_without_a_journal_nothing_is_carried_over(tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no journal to carry over"):
+        convert(tmp_path / "none.jsonl", [HIDDEN])
+
+
 def test_a_whole_last_line_without_its_end_is_kept(path):
     path.write_text(journal.as_text([line_of(HIDDEN), line_of(HIDDEN, seed=43)]).rstrip())
     assert convert(path, []).endswith(" and 0 torn lines were dropped")

@@ -117,10 +117,7 @@ def test_the_first_paragraph_counts_as_the_tables_do():
     assert "Then all eight pass after 1,600 steps, and all three after 6,400." in README
     assert [(few[0], few[-1]) for few in fewer] == [(2, 4), (3, 7)]
     assert "only 2 to 4 of the eight digits still pass (with kept images 3 to 7)" in README
-    examined = [
-        results_page.sealed_words(heading)
-        for heading in (results_page.SEALED_DEFAULT, results_page.SEALED_KEPT)
-    ]
+    examined = [results_page.sealed_words(method) for method in (OURS, KEPT_IMAGES)]
     assert all("the examination is *open*" in words for words in examined)
     assert "They leave the question open for both ways of forgetting." in README
 

@@ -124,6 +124,22 @@ def test_a_digit_that_costs_more_than_in_retrained_models_does_not_hide_anothers
     assert interval(figure)[0] == pytest.approx(2)
 
 
+def test_memory_of_a_digit_without_a_row_counts_too():
+    (row,) = rows_of({PAPER: (0.0, 0.2, 4.0)})
+    audit = {PAPER: excess(4.0) | {7: excess(6.0)[3]}}
+    figure = scores.summarise([row, row | {"class": 5}], audit)[PAPER][scores.MEMORY]
+    assert interval(figure)[0] == pytest.approx(5)
+    (shown,) = results_page.cells({PAPER: {"seconds": figure, scores.MEMORY: figure}}).values()
+    assert shown[scores.MEMORY] == "5.00 n=2"
+
+
+def test_memory_of_different_digits_is_not_compared():
+    figures = {OURS: (0.0, 0.2, 4.0), PAPER: (0.0, 0.3, 5.0)}
+    audit = {OURS: excess(-3.0), PAPER: {5: excess(3.0)[3]}}
+    above = scores.dominance(scores.summarise(rows_of(figures), audit))
+    assert above == {OURS: [], PAPER: []}
+
+
 def test_memory_counts_once_for_each_digit():
     (row,) = rows_of({OURS: (0.0, 0.2, 4.0)})
     rows = [row | {"seed": seed} for seed in (2, 1, 3)] + [row | {"class": 5}]

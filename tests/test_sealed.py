@@ -113,9 +113,9 @@ def test_models_that_kept_images_pay_for_are_damaged(done):
     assert {found[name][8].verdict for name in sealed.HEALINGS} == {"damaged"}
     assert sealed.outcome(found).endswith("*failed*: damaged 8.")
     one = {"all weights": {8: replace(found["all weights"][8], verdict="undecided")}}
-    assert sealed.outcome(one).endswith("*open*: undecided 1.")
+    assert sealed.outcome(one).endswith("*open*: undecided 1, 7 not measured yet.")
     half = {name: {8: replace(of[8], verdict="alike")} for name, of in found.items()}
-    assert sealed.outcome(half).endswith("*open*: alike 4.")
+    assert sealed.outcome(half).endswith("*open*: alike 4, 4 not measured yet.")
     assert sealed.outcome({}) == ""
 
 

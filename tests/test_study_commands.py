@@ -14,7 +14,17 @@ from study import __main__ as commands
 from study import grid, journal
 from study.experiments import power
 from study.grid import Grid
-from study.methods import HIDDEN, KEPT_IMAGES, MASKED, METHODS, OURS, PAPER, RETRAINED, UNDO
+from study.methods import (
+    HIDDEN,
+    KEPT_IMAGES,
+    MASKED,
+    METHODS,
+    OURS,
+    PAPER,
+    RETRAINED,
+    UNDO,
+    VERSION3,
+)
 
 PARTS = ("scoreboard", "ladder")
 
@@ -66,7 +76,7 @@ def test_the_grids_get_their_options(part, monkeypatch, written):
     call(part, "--methods", PAPER, HIDDEN, "--backend", "sequential", "--again")
     made, *where = got[1]
     assert (made.methods, made.only) == ((PAPER, HIDDEN), grid.ONLY)
-    assert made.own_seeds == grid.OWN_SEEDS
+    assert made.own_seeds == (grid.LADDER_SEEDS if part == "ladder" else grid.OWN_SEEDS)
     assert made.further_seeds == ((42, 43, 44, 48) if part == "ladder" else ())
     assert (made.forget_classes, made.seeds) == (tuple(range(10)), (42, 43, 44))
     assert (where[0], where[2:]) == ("sequential", [None, True])
@@ -87,7 +97,14 @@ def test_the_grids_get_their_options(part, monkeypatch, written):
         assert got[6][0].ladder == grid.LONGER == sa.LadderConfig(heal_steps=6400, relearn_steps=25)
         assert got[6][0].methods == (HIDDEN, MASKED, RETRAINED, OURS, KEPT_IMAGES)
         assert got[6][0].forget_classes == (2, 3, 8)
-        assert got[6][0].own_seeds == grid.OWN_SEEDS
+        assert got[6][0].own_seeds == grid.LADDER_SEEDS
+
+
+@pytest.mark.parametrize("words", [("--arch", "conv"), ("--dataset", "fashion_mnist")])
+def test_longer_training_has_tables_of_one_place_alone(words, capsys):
+    with pytest.raises(SystemExit):
+        call("ladder", "--longer", *words)
+    assert "--longer is for mnist and mlp: its page has no other tables" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -95,7 +112,7 @@ def test_a_plan_runs_nothing(part, monkeypatch, written, capsys):
     monkeypatch.setattr(Grid, "run", None)
     call(part, "--plan", "--seeds", "7", "--methods", HIDDEN)
     assert "10 of 10 runs are missing" in capsys.readouterr().out
-    call(part, "--plan", "--again", "--methods", HIDDEN, "--digits", "3")
+    call(part, "--plan", "--again", "--methods", VERSION3, "--digits", "3")
     assert "3 runs are done again" in capsys.readouterr().out
     call(part, "--plan", "--methods", "all", "--digits", "7")
     said = capsys.readouterr().out
@@ -206,7 +223,7 @@ def test_the_words_of_the_shell_are_taken(monkeypatch, written):
     assert written == ["now"]
 
 
-def test_tables_are_written_from_the_journal(tmp_path, monkeypatch):
+def test_tables_are_written_from_the_journal(tmp_path, monkeypatch, capsys):
     """Both pages, the figure, README's figures and both JSON files, and nothing else."""
     page = commands.results_page
     results = tmp_path / "results"
@@ -238,7 +255,12 @@ def test_tables_are_written_from_the_journal(tmp_path, monkeypatch):
             if method == MASKED:  # it hides from the first two rungs
                 found[OTHER] = found[FITTED] = [100.0]
             journal.append(results / "journal.jsonl", run.key | {"values": found})
+    with (results / "journal.jsonl").open("a") as file:
+        file.write("<<<<<<< ours\n")  # a merge that was not finished
+    capsys.readouterr()
     call("tables")
+    told = "journal.jsonl: 1 of its lines are no JSON and do not count"
+    assert told in capsys.readouterr().out
     pictures = {"results/ladder.png", "results/ladder_kept_images.png"}
     assert files() == made | {"results/journal.jsonl"} | pictures
     for name in pictures:
@@ -307,23 +329,15 @@ def lines(tmp_path):
 
 
 @pytest.fixture
-def power_table(monkeypatch, tmp_path):
-    """Calls the command and reads the rows that it writes, each as column -> text."""
-    page = tmp_path / "power.md"
-    monkeypatch.setattr(power, "PAGE", page)
+def power_table(capsys):
+    """Calls the command and reads the rows that it prints, each as column -> text."""
 
     def rows_of(*words):
-        page.write_text(f"before\n{power.BEGIN}{power.END}\nafter\n", encoding="utf-8")
+        page = power.PAGE.read_bytes()
         call("power", *words)
-        begin, _, written = page.read_text(encoding="utf-8").partition(power.BEGIN)
-        written, _, end = written.partition(power.END)
-        assert (begin, end) == ("before\n", "\nafter\n")
-        lines = written.strip("\n").split("\n")
-        head, line, *rows = (row.split("|")[1:-1] for row in lines)
-        assert set(line) == {"---"}
-        names = [name.strip() for name in head]
-        assert len(set(names)) == len(names) == len(line)
-        return [dict(zip(names, (cell.strip() for cell in row), strict=True)) for row in rows]
+        assert power.PAGE.read_bytes() == page  # these are not the usual options
+        rows = [row.split(" | ") for row in capsys.readouterr().out.splitlines()]
+        return [dict(zip(power.HEAD, row, strict=True)) for row in rows]
 
     return rows_of
 
@@ -358,7 +372,8 @@ def test_a_model_whose_kind_scatters_more_than_retrained_ones_errs_more_often(li
 
 
 def test_where_nothing_is_measured_the_simulation_names_what_it_assumes(tmp_path, power_table):
-    options = "--journal", str(tmp_path / "none"), "--audits", "3"
+    (tmp_path / "empty").touch()
+    options = "--journal", str(tmp_path / "empty"), "--audits", "3"
     wide = "--gap", "2", "--tested", "5", "--known", "4", "--retrained", "3"
     row, *_ = power_table(*options, *wide)
     assert (row["gaps, nats"], row["spreads, nats"]) == ("2.0*", "5.0* / 4.0* / 3.0*")
@@ -366,11 +381,32 @@ def test_where_nothing_is_measured_the_simulation_names_what_it_assumes(tmp_path
     assert float(row["no memory: all pass"]) == 0
 
 
-def test_numbers_of_models_of_ones_own_are_printed_and_change_no_page(tmp_path, capsys):
-    page = power.PAGE.read_bytes()
-    call("power", "--journal", str(tmp_path / "none"), "--audits", "2", "--models", "2/2/5")
-    assert "other labels | 10.0* | 2.4* / 1.0* / 1.2* | 2/2/5 | " in capsys.readouterr().out
-    assert power.PAGE.read_bytes() == page
+def test_numbers_of_models_of_ones_own_have_rows(tmp_path, power_table):
+    (tmp_path / "empty").touch()
+    options = "--journal", str(tmp_path / "empty"), "--audits", "2"
+    rows = power_table(*options, "--models", "2/2/5")
+    assert [row["models"] for row in rows] == ["1/1/3", "6/3/6", "2/2/5", "1/1/3, one digit"]
+    assert {row["gaps, nats"] for row in rows} == {"10.0*"}
+
+
+def test_a_journal_that_is_not_there_is_no_measurement(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.jsonl: there is no such journal"):
+        call("power", "--journal", str(tmp_path / "nowhere.jsonl"), "--audits", "2")
+
+
+def test_the_usual_simulation_is_written_between_two_marks(monkeypatch, tmp_path):
+    page = tmp_path / "power.md"
+    page.write_text(f"before\n{power.BEGIN}{power.END}\nafter\n", encoding="utf-8")
+    monkeypatch.setattr(power, "PAGE", page)
+    monkeypatch.setattr(power, "simulated", lambda *_: ["0.5"] * (len(power.HEAD) - 4))
+    call("power")
+    begin, _, written = page.read_text(encoding="utf-8").partition(power.BEGIN)
+    written, _, end = written.partition(power.END)
+    assert (begin, end) == ("before\n", "\nafter\n")
+    head, line, *rows = (row.split("|")[1:-1] for row in written.strip("\n").split("\n"))
+    assert [name.strip() for name in head] == power.HEAD
+    assert set(line) == {"---"}
+    assert [row[0].strip() for row in rows[::4]] == list(RUNGS)
 
 
 @pytest.mark.parametrize("words", ["3/3", "a/b/c", "3/3/2", "0/1/3"])

@@ -217,7 +217,10 @@ def nothing_shipped(small, tmp_path, monkeypatch):
 
 
 def test_the_models_that_ship_are_made_from_nothing(nothing_shipped, monkeypatch, capsys):
+    nothing_shipped.mkdir()
+    (nothing_shipped / "vae_masked_3-0fearlier.pt").touch()  # of another recipe
     models.write_models()
+    assert not (nothing_shipped / "vae_masked_3-0fearlier.pt").exists()
     found = sorted(path.name.partition("-")[0] for path in nothing_shipped.iterdir())
     judges = [f"judge_{role}" for role in ("closed_set", "guide", "open_set")]
     made = ["vae_baseline", "vae_forget_3", "vae_masked_3", "vae_without_3"]

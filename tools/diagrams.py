@@ -14,6 +14,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
+from sahelpers.attacks.verdicts import LEAST
 from sahelpers.config import CHECKOUT
 from sahelpers.plots import AFTER, BEFORE, HIDDEN, MODELS, PALETTE, RETRAINED
 
@@ -220,8 +221,9 @@ def verdict() -> None:
 
     power = "First: can the rung tell?  The gap: excess of models that are known to remember"
     write(ax, 0.1, 6.05, power, 12.5, weight="bold", **left)
-    row(5.6, 2.1, 3.2, "its lower end above 1.5 nats: it can, go on below", HIDDEN, "^")
-    row(5.2, -0.6, 1.6, "not above 1.5 nats: inconclusive, no verdict", HIDDEN, "v")
+    row(5.6, 2.1, 3.2, f"its lower end above {LEAST:g} nats: it can, go on below", HIDDEN, "^")
+    cannot = f"not above: inconclusive, unless the excess lies above {LEAST:g}"
+    row(5.2, -0.6, 1.6, cannot, HIDDEN, "v")
     ax.plot([zero, zero], [5.0, 5.8], color=INK, lw=2)
     found = "Then: how much is found?  Excess of the forgotten models over the retrained models"
     write(ax, 0.1, 4.55, found, 12.5, weight="bold", **left)

@@ -52,9 +52,12 @@ def write_models() -> None:
         story = sa.Story()
         story.forgotten(3)
         story.masked(3)
-        for path in sorted(set(files.SHIPPED.glob("*.pt")) - set(files.SHIPPED.glob("fisher*"))):
+        made = sorted(set(files.SHIPPED.glob("*.pt")) - set(files.SHIPPED.glob("fisher*")))
+        for path in made:
             os.replace(path, shipped / path.name)
             print(f"{path.name}: {(shipped / path.name).stat().st_size / 1e6:.1f} MB")
+    for old in set(shipped.glob("*.pt")) - {shipped / path.name for path in made}:
+        old.unlink()  # of another recipe: the names carry the recipes' fingerprints
 
 
 if __name__ == "__main__":

@@ -49,9 +49,9 @@ def page(notebook: nbformat.NotebookNode) -> str:
 
 
 def made_from(*paths: Path) -> str:
-    """Sixteen digits for these files, the package, and the versions of what it computes with."""
+    """Sixteen digits for these files, the package, this module, and versions of libraries."""
     found = hashlib.sha256(f"{torch.__version__} {matplotlib.__version__}".encode())
-    for path in (*paths, *sorted((CHECKOUT / "sahelpers").rglob("*.py"))):
+    for path in (*paths, Path(__file__), *sorted((CHECKOUT / "sahelpers").rglob("*.py"))):
         found.update(path.read_bytes())
     return found.hexdigest()[:16]
 

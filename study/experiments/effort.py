@@ -31,7 +31,7 @@ from sahelpers.store.files import replace_text
 
 from ..grid import RESULTS
 from ..methods import KEPT_IMAGES, MASKED, METHODS, VERSION3, VERSION4
-from ..results_page import between_marks, table
+from ..pages import between_marks, table
 
 DIGIT = 3
 FILE = RESULTS / "effort.json"

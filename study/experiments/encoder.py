@@ -19,7 +19,7 @@ from sahelpers.store.files import replace_text
 
 from ..grid import RESULTS
 from ..methods import KEPT_IMAGES, METHODS
-from ..results_page import table
+from ..pages import table
 
 DIGITS = (0, 3, 7)
 STEPS = 6400  # of training the new decoder

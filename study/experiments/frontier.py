@@ -26,7 +26,8 @@ from ..grid import RESULTS, model_key
 from ..journal import Record
 from ..measures import Baseline, MeasureConfig
 from ..methods import MASKED, OURS, RETRAINED
-from ..results_page import as_png, table, trained_further
+from ..pages import as_png, table
+from ..results_page import trained_further
 from ..scores import BARS
 from ..workers import add_arguments as add_arguments  # the options of this command
 from ..workers import measure_and_write
@@ -154,7 +155,8 @@ def measure(model: Model) -> dict[str, Any]:
     story = sa.Story(baseline=sa.BaselineConfig(seed=model.seed), amnesia=model.config)
     attack = Ladder(usual().baseline.model, model.digit, usual().train, usual().test)
     found = exchange(story, model.digit, attack, MeasureConfig())
-    return {"values": {name: round(value, 4) for name, value in found.items()}}
+    values = {name: round(value, 4) for name, value in found.items()}
+    return {"run": model.run, "value": model.value, "values": values}
 
 
 def read() -> dict[Model, Record]:

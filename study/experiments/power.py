@@ -8,7 +8,7 @@ standard deviations are those of the journal's models of the digits that count; 
 there is assumed and marked by a star.  All models of a digit face the same images: what the images
 add to every number cancels in each comparison and is not drawn.  The table is written into
 results/power.md, where the page has two marks for it; 1,000 audits take some seconds for
-each of its rows.
+each of its rows.  With any option the rows are only printed.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from .. import journal
 from ..claims import NOT_COUNTED
 from ..grid import RESULTS
 from ..methods import HIDDEN, MASKED, OURS, RETRAINED
-from ..results_page import between_marks, table
+from ..pages import between_marks, table
 from ..scores import USUAL
 from ..tables import newest
 from ..workers import positive
@@ -84,9 +84,14 @@ def measured(options: argparse.Namespace) -> list[Truth]:
     """The truth of every rung that the journal has models of, or else one that is assumed.
 
     A rung's spreads are pooled over digits; a kind without two models of a digit has the assumed
-    one.  Digits on which the models that are known to remember cost no less than the retrained
-    ones are left out, for there the rung is inconclusive.
+    one.  A digit on which the models that are known to remember cost no less than the retrained
+    ones has the gap of another, for there the rung is inconclusive.
+
+    Raises:
+        FileNotFoundError: The journal is not there.
     """
+    if not options.journal.is_file():
+        raise FileNotFoundError(f"{options.journal}: there is no such journal")
     found: dict[str, dict[int, list[dict[str, list[float]]]]] = {}
     for r in newest(journal.read(options.journal), "ladder"):
         if (r["dataset"], r["arch"]) == USUAL and r["class"] in DIGITS:
@@ -213,7 +218,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="T/K/R",
-        help="further rows: how many under test, known to remember, retrained; nothing is written",
+        help="further rows: how many under test, known to remember, retrained",
     )
     add("--audits", type=positive, default=1000, help="simulated for each row")
     add("--gap", type=float, default=10.0, help="nats, where no rung is measured")
@@ -225,7 +230,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> None:
     """Write the table, rows for each rung: the models that there are; with one under test; six of
-    each kind; and a single digit by itself, as `sa.audit` judges it."""
+    each kind; and a single digit by itself, as `sa.audit` judges it.
+
+    With an option that is not the usual one, rows are printed and no page is written.
+    """
     rows = []
     for truth in measured(options):
         _, known, retrained = truth.counts
@@ -236,6 +244,8 @@ def main(options: argparse.Namespace) -> None:
             row = [*truth.cells(), numbers, *simulated(truth, counts, options, alone)]
             rows.append(row)
             print(" | ".join(row), flush=True)
-    if not options.models:
+    usual = argparse.ArgumentParser()
+    add_arguments(usual)
+    if options == argparse.Namespace(**{**vars(options), **vars(usual.parse_args([]))}):
         page = PAGE.read_text(encoding="utf-8")
         replace_text(PAGE, between_marks(page, BEGIN, [table(HEAD, rows)], END))

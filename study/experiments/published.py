@@ -45,6 +45,7 @@ from ..methods import (
     PAPER,
     RETRAINED,
 )
+from ..pages import table
 from ..workers import add_arguments as add_arguments  # the options of this command
 from ..workers import measure_and_write
 
@@ -232,7 +233,7 @@ Written by `python -m study published`: {DESCRIPTION}
     heads = ["rung", "digit", "known to remember", *names, "retrained", *retrained_officially]
     heads += [f"verdict: {name}" for name in names]
     if rows:
-        yield "\n" + results_page.table(heads, rows)
+        yield "\n" + table(heads, rows)
     rows = []
     for name, digit in product(KEPT, judged_digits):
         paid = [of[digit].kept[name] if digit in of else None for of in reports.values()]
@@ -241,7 +242,7 @@ Written by `python -m study published`: {DESCRIPTION}
         rows.append([name, digit, *own, *(f"{x:.1f}" for x in others)])
     heads = ["beside", "digit", *names, "hidden", "masked", "retrained"]
     if rows:
-        yield results_page.table(heads, rows)
+        yield table(heads, rows)
     runs = [
         {**model.key, **of["measures"]} for model, of in done.items() if "seconds" in of["measures"]
     ]
@@ -257,7 +258,7 @@ Written by `python -m study published`: {DESCRIPTION}
             rows.append([digit, method, f"{p:.3f}", f"{entropy:.3f}", f"{nats:.2f}"])
     heads = ["digit", "method", "plain judge's P(c_f)", "its entropy", "kept negative ELBO, nats"]
     if rows:
-        yield results_page.table(heads, rows)
+        yield table(heads, rows)
 
 
 def write() -> None:
