@@ -190,7 +190,7 @@ print(f"In the narrowest direction {100 * outside:.0f} % of the draws from N(0, 
 print("what holds 99 % of the codes.")
 
 # %% [markdown]
-# *Gray: draws from the prior. Coloured: codes of real images of one class. Look at the gray dots above and below the coloured ones: there the decoder was never trained for this label. To the left and right coloured dots reach farther than gray ones, so that some handwriting is drawn too seldom.*
+# *Gray: draws from the prior. Coloured: codes of real images of one class. Look at the gray dots above and below the coloured ones: there the decoder was never trained for this label. To the left and right coloured dots are denser than gray ones, so that some handwriting is drawn too seldom.*
 #
 # So one Gaussian per class is fitted to the codes of its training images ([Ghosh et al. 2020](https://arxiv.org/abs/1903.12436)), and $z$ is drawn from that. These *class Gaussians* store information about the class, so forgetting must delete them.
 
@@ -356,6 +356,8 @@ print(f"better than 1 in both: {', '.join(f'{s:g}' for s in better) or 'none of 
 # With a smaller spread the samples come closer to the middle of their class, where digits are easy to read, and lose the variety of real handwriting. A judge alone would choose the smallest spread, and the Fréchet distance grows quickly there. A spread near 1 may be better in both; the last line of the run names those that are, and the gain is small. This collection stays at 1, the Gaussian as it was fitted. Two measures stand side by side here and wherever it says what forgetting costs, because each of them alone can be pleased cheaply.
 #
 # </details>
+#
+# The next cell checks the statements of this notebook; it is for its tests, and a reader can pass over it.
 
 # %%
 share = torch.stack([verdicts[role, "class Gaussian"].correct() for role in judges])  # (2, C)

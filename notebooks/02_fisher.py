@@ -286,11 +286,11 @@ for name in still:
     print(f"{name:20}{100 * still[name]:12.0f}{100 * shows[name]:12.0f}")
 
 # %% [markdown]
-# *Compare each row with the first. Without EWC look at the kept digits: some can still be read, but none is recognised, for on a smeared gray ground the open-set judge answers "none of these"; with the exact Fisher look at the forgotten one as well, which uses the same weights. The last two rows each have the gate of one model and the rest of the other. The table adds the run with squared batch means, whose springs are too soft.*
+# *Compare each row with the first. Without EWC look at the kept digits: some can still be read, but none is recognised, for on a smeared gray ground the open-set judge answers "none of these". With the exact Fisher most kept digits are recognised, but so is the forgotten one in about half of its samples: it uses the same weights, so that the springs hold it, too. The last two rows each have the gate of one model and the rest of the other. The table adds the run with squared batch means, whose springs are too soft.*
 #
 # <details><summary>Solution</summary>
 #
-# (b). A gate matters to the images of its own class alone: for all other images its Fisher is exactly 0, because their label never lets anything through it (the last cell checks this). So no spring of any stiffness holds the gate of $c_f$, and it is all that can move. The nine digits stay as they were, and the forgotten one is gone from its label. It is only hidden: with the old gate the model draws it as before.
+# (b). A gate matters to the images of its own class alone: for all other images its Fisher is exactly 0, because their label never lets anything through it (the last cell checks this). So no spring of any stiffness holds the gate of $c_f$. Weights that the kept digits hardly use can move a little as well, which is why the row *new gate, old rest* is not quite the row *huge weight*; but the gate decides. The nine digits stay as they were, and the forgotten one is gone from its label. It is only hidden: with the old gate the model draws it as before.
 #
 # </details>
 #
@@ -320,6 +320,8 @@ print(f"mine is better in both than: {', '.join(beaten) or 'none of them'}")
 # The huge weight already lies in that corner, and it only hides the digit. So a score that looks at samples under the label can be won without forgetting anything. This is why notebook 03 trains against an attacker, and why notebook 04 judges by attacks.
 #
 # </details>
+#
+# The next cell checks the statements of this notebook; it is for its tests, and a reader can pass over it.
 
 # %%
 columns = [f.diagonal["decoder.0.weight"].transpose(0, 1) for f in fishers.by_class]
@@ -343,6 +345,6 @@ for claim, true in claims.items():
 # ## What we saw
 #
 # * The exact Fisher takes one pass, and the cell under *Exact, in one matrix product* says how it compares with a plain one ([benchmarks](../docs/benchmarks.md)). Squared batch means are too small by about the batch size.
-# * The springs protect what the kept classes use. They do not choose *how* the class is forgotten: the only unprotected weights are the gate, and changing the gate only hides the digit. Notebook 03 adds an attacker, and notebook 04 asks what is left.
+# * The springs protect what the kept classes use. They do not choose *how* the class is forgotten: the gate is not protected at all, and changing the gate only hides the digit. Notebook 03 adds an attacker, and notebook 04 asks what is left.
 #
 # **Next:** [03_amnesia](03_amnesia.ipynb): the whole objective, and a digit disappears. **Aside:** [A1_fisher_in_depth](A1_fisher_in_depth.ipynb).

@@ -208,7 +208,7 @@ Image("../docs/diagram_objective.png", width=720)
 # 1. **Forget.** Images $x_s$ of the surrogate shall become likely under the label. Half of the latents are the class's own, half come from $\mathcal N(0, I)$. The labels $y$ are not only the one of $c_f$, because an attacker may fit a label of its own. Half of the labels lie between the label of $c_f$ and the mean of the kept labels; the other half are random mixtures of all ten.
 # 2. **Replay.** What the model drew of the kept classes before, $x_{\theta^*}$, shall stay likely at the same $z$. No real image is needed.
 # 3. **Consolidation** is EWC ([Kirkpatrick et al. 2017](https://doi.org/10.1073/pnas.1611835114)): each weight is tied to its old value, as firmly as the Fisher $F_i$ of [notebook 02](02_fisher.ipynb) says that the kept classes need it. The ½ comes from the logarithm of a Gaussian density; $10^4$ is a fixed normaliser. This term works against erasure, too, for it also ties the weights to those that remember the digit. So its weight must not be large.
-# 4. **Attack.** An attacker fits labels to images of the digit, which the baseline drew, while the model forgets. (Of his sixteen fits `Z_FITS` keep a label that there is and search $z$ alone.) $C$ is what an image costs under such a label, $C^*$ what it costs in the baseline under its own. The brackets $[\;\cdot\;]_+$ stand for $\max(0, \cdot)$: the loss is positive while the cost is below $C^*$ plus a margin $b$, so the weights learn to raise the cost, and the attacker to lower it. Below zero the code leaves a slope of 0.001, so that a gradient is left for the attacker.
+# 4. **Attack.** An attacker fits labels to images of the digit, which the baseline drew, while the model forgets. (He makes sixteen attempts side by side. Some of them, as many as `Z_FITS` says, use a label that there is and search only $z$; the others fit a label, too.) $C$ is what an image costs under such a label, $C^*$ what it costs in the baseline under its own. The brackets $[\;\cdot\;]_+$ stand for $\max(0, \cdot)$: the loss is positive while the cost is below $C^*$ plus a margin $b$, so the weights learn to raise the cost, and the attacker to lower it. Where an image is expensive enough already, the code keeps a small slope, 0.001, so that the attacker can go on.
 #
 # The first two terms by hand, on four examples:
 
@@ -374,7 +374,7 @@ after_steps = [0, *(m + 1 for m in marks[: len(film) - 1])]
 _ = ax.set_xticks([30 * k + 14 for k in range(len(film))], after_steps)
 
 # %% [markdown]
-# *Follow the upper row: the background brightens before the digit fades, and what is left is gray, nearly flat: inverted and with its contrast stretched, a faint negative of the digit is seen in it ([A4](A4_denoising.ipynb)). In the rows of kept digits look at the first steps, which damage them, and at the last picture, which looks as the first one did.*
+# *Follow the upper row: the background brightens before the digit fades, and what is left is gray, nearly flat: a faint dark digit remains in it, which is seen better when the contrast is stretched ([A4](A4_denoising.ipynb)). In the rows of kept digits look at the first steps, which damage them, and at the last picture, which looks as the first one did.*
 
 # %%
 figure, (left, middle, right) = plt.subplots(1, 3, figsize=(14, 3.2), layout="constrained")
@@ -400,7 +400,7 @@ plt.show()
 # %% [markdown]
 # *Left: how far the label's images still are from the surrogate. Where the curve first touches the dashed line, the learning rate begins to fall. It reaches zero `COOLDOWN` steps later, and there the run ends; the curve may rise above the line again meanwhile. Middle: by how many nats the attacker's images in the shadow are too cheap, on average. With a shadow the curve has saw-teeth: a fresh copy of the model has learned to be expensive, and becomes cheaper while it is trained further, until it is copied anew. The teeth become lower in the course of the run, unevenly, and they do not vanish. The title says how much is still missing in the last 50 steps. Right: the weight that the attack had. Look at when it falls: there kept images pay more than the budget allows.*
 #
-# So the cost asked for, $C^* + b$, is not reached. It need not be: `PUSH` sets a direction and not a goal, and what counts in the end is the cost beside that in a retrained model, which lies far below $C^* + b$. A stronger attack (`W_ATTACK`, `KEPT_BUDGET`) mostly comes nearer to it, and kept digits pay for that. In this run the weight stands at its upper limit, `W_ATTACK`, for most of the time, as the panel on the right shows. So it is this limit, and less often the budget, that decides how strong the attack is.
+# So the cost asked for, $C^* + b$, is nearly reached in a fresh copy, where the teeth begin, and lost again while the copy is trained further. It need not be reached: `PUSH` sets a direction and not a goal, and what counts in the end is the cost beside that in a retrained model, which lies far below $C^* + b$. A stronger attack (`W_ATTACK`, `KEPT_BUDGET`) mostly comes nearer to it, and kept digits pay for that. In this run the weight stands at its upper limit, `W_ATTACK`, for most of the time, as the panel on the right shows. So it is this limit, and less often the budget, that decides how strong the attack is.
 #
 # ## 4. What it costs
 #
@@ -468,6 +468,8 @@ else:
     print("Today's default has no runs in the table yet.")
 
 # %% [markdown]
+# One limit is exceeded, in the worst run: that of the Fréchet distance. All other limits hold.
+#
 # **Exercise 2.** The judges look at pictures drawn under one kept label. An attacker may ask for labels in between. The next cell goes from one kept label to another in nine equal steps, before and after forgetting, at the same $z$. Where have the pictures changed most?<br>(a) At the two ends, where the digits are.<br>(b) In the middle, where the labels are mixed half and half.<br>(c) Nowhere: the digits are kept, and so is what lies between them.<br>Predict first; then run the cell, or unfold its stored output.
 
 # %% jupyter={"outputs_hidden": true}
@@ -525,13 +527,15 @@ ax.margins(0.6, 0.3)
 _ = ax.legend(frameon=False, fontsize=8)
 
 # %% [markdown]
-# *A better setting lies to the left of the default and above it. Below the dashed line the digit costs less than in a model that never saw it, which is memory. A mark above the line does not prove the opposite: this is one attack from one start, after a short training further of one model. Version 3 has no shadow either; section 6 of [notebook 04](04_probing.ipynb) prints what longer attacks on several models say of it.*
+# *A better setting lies to the left of the default and above it. Below the dashed line the digit costs less than in a model that never saw it, which is memory. A mark above the line does not prove the opposite: this is one attack from one start, after a short training further of one model. The ladder of [notebook 04](04_probing.ipynb) trains further for longer. By it memory remains of the 3 and of the 7 where the shadow is switched off, on one model of another seed each ([RESULTS.md](../RESULTS.md#other-methods), the line* ours (without the healing)*).*
 #
 # <details><summary>Solution</summary>
 #
 # Without the shadow the attacker meets the model as it is, and nothing asks for a cost that outlasts training further. So the cost after it is lower than with the default, and kept digits pay less. More replay (`GAMMA`) makes kept digits pay less and slows the forgetting. More consolidation (`EWC_LAMBDA`) ties the weights to those that remember. A larger budget (`KEPT_BUDGET`) lets the attacker weigh more at the end, which mostly raises the cost, and kept digits pay for it; where the weight stands at `W_ATTACK` before, it changes little ([frontier](../results/frontier.md)).
 #
 # </details>
+#
+# The next two cells check the statements of this notebook; they are for its tests, and a reader can pass over them.
 
 # %%
 index, changes = (
@@ -583,6 +587,6 @@ dashboard = live.AmnesiaDashboard(story, FORGET_CLASS)
 dashboard
 
 # %% [markdown]
-# **What we saw.** Less than two thousand steps turn one label into gray, while the kept digits are recognised as before. That alone proves little: a model can draw gray and remember, and what was only suppressed may come back when the model is trained further. So an attacker fits labels to a shadow that is trained further while the model forgets. Kept digits pay in ways that judges do not see, in mixtures of their labels and in their likelihood. More about each term: [A2](A2_terms.ipynb).
+# **What we saw.** Less than two thousand steps turn one label into gray, while the kept digits are recognised as before. That alone proves little: a model can draw gray and remember, and what was only suppressed may come back when the model is trained further. So an attacker fits labels to a shadow that is trained further while the model forgets. Kept digits pay in ways that judges do not see: in mixtures of their labels, in their likelihood, and in the quality of their samples, where the worst run of the table is a little beyond its limit. More about each term: [A2](A2_terms.ipynb).
 #
 # **Next:** [04_probing](04_probing.ipynb): is the digit gone, or only hidden?

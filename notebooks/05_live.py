@@ -106,7 +106,7 @@ tabs = live.Tabs(
 tabs
 
 # %% [markdown]
-# **Try to beat it.** The default is the setting that *Forget* begins with. Change one knob after the other, and look at two numbers: what is left of the digit (argmax, which should be 0) and what the kept digits pay (the mean of the bars, which should not fall). Can you find a setting that pays less and still leaves nothing? Write down your guess before each run.
+# **Try to beat it.** The default is the setting that *Forget* begins with. Begin with `GAMMA`, `W_ATTACK` and `KEPT_BUDGET`, one after the other, and leave the penalties `W_CONTRAST`, `W_INK`, `W_TV` and `W_ORIENT` at 0 at first ([all knobs](../docs/knobs.md)). Look at two numbers: what is left of the digit (argmax, which should be 0) and what the kept digits pay (the mean of the bars, which should not fall). Can you find a setting that pays less and still leaves nothing? Write down your guess before each run.
 #
 # First find out which bars mean something. The next cell takes the forgotten model and the baseline as they are, and draws the bars five times, each time with 200 other samples of each class. Predict how far the bar of one digit moves, then run.
 

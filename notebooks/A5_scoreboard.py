@@ -72,6 +72,7 @@ ARCH = "mlp"  # rows of this architecture
 DEFAULT = "ours (with the loop)"  # today's default of `forget`
 EARLIER = ("ours (version 4)", "ours (version 3)")  # the defaults before, the last one first
 KEPT_IMAGES = "ours (with kept images)"  # for whoever still has the real images of kept classes
+HIGHLIGHTED = (DEFAULT, KEPT_IMAGES, *EARLIER)  # orange in the figures
 RETRAINED = "retrained"  # the method that never saw the class
 MASKED = "masked"  # a method that hides the class and remembers it
 
@@ -179,7 +180,7 @@ ax.set(xlabel="forgotten class", ylabel="largest drop of\na kept class, points",
 plt.show()
 
 # %% [markdown]
-# *A dot is a run. Where a digit has several runs, the dash to their left is their mean, and the gray band is the interval of the mean over digits. The axis begins where the dots begin, and a thin line marks zero: below it the class that lost most was recognised more often than before.* The interval speaks of other seeds. It does not speak of other data or other judges.
+# *A dot is a run. Where a digit has several runs, the dash to their left is their mean, and the gray band is the interval of the mean over digits. A thin line marks zero: below it the class that lost most was recognised more often than before.* The interval speaks of other seeds. It does not speak of other data or other judges.
 #
 # ## The table
 #
@@ -230,7 +231,7 @@ for name, (_, _, allowed) in scores.BARS.items():
 # %% [markdown]
 # ## What is left, and what the kept digits pay
 #
-# A method has two ways to fail: it leaves memory of the digit, or it harms the other nine digits. So each method is one dot, with what the kept digits pay on one axis and what is left on the other. On the left-hand side of the figure, what is left is measured by samples, and the best place is at the lower left. On the right-hand side it is the mean of the column *memory* over all digits on which the method was attacked, where the table takes only those that the scoreboard has, too. There zero is as good as it gets, and to pay what they pay in retrained models is no damage. There is a dot only where both were measured.
+# A method has two ways to fail: it leaves memory of the digit, or it harms the other nine digits. So each method is one dot, with what the kept digits pay on one axis and what is left on the other. On the left-hand side of the figure, what is left is measured by samples, and the best place is at the lower left. On the right-hand side it is the column *memory*, a mean over the digits on which the method was attacked. There zero is as good as it gets, and to pay what they pay in retrained models is no damage. There is a dot only where both were measured.
 
 
 # %%
@@ -241,7 +242,7 @@ def dots(ax, of_method, limit=math.inf):
     """
     places = {}
     for method, (paid, left) in of_method.items():
-        color = sa.plots.AFTER if method in (DEFAULT, KEPT_IMAGES, *EARLIER) else sa.plots.BEFORE
+        color = sa.plots.AFTER if method in HIGHLIGHTED else sa.plots.BEFORE
         inside, at = paid <= limit, (min(paid, limit), left)
         ax.plot(*at, "o" if inside else ">", color=color, ms=8, mec="white")
         words = f"{numbers[method]}" if inside else f"{numbers[method]} ({paid:.0f})"
@@ -304,7 +305,7 @@ left.set(ylabel="samples called the digit, %", title="by samples")
 right.set(xlabel="real kept digits cost more by, nats")
 right.set(ylabel="memory, nats", title="by the ladder, after further training")
 for method, k in numbers.items():
-    color = sa.plots.AFTER if method in (DEFAULT, KEPT_IMAGES, *EARLIER) else sa.plots.BEFORE
+    color = sa.plots.AFTER if method in HIGHLIGHTED else sa.plots.BEFORE
     left.plot([], [], "o", color=color, label=f"{k}  {method}")
 figure.legend(frameon=False, ncols=3, fontsize=9, loc="outside lower center")
 figure.draw_without_rendering()  # now the axes have their size
@@ -314,7 +315,7 @@ plt.show()
 print("no memory measured yet:", "; ".join(m for m in methods if m not in by_ladder) or "none")
 
 # %% [markdown]
-# *A thin line leads from each number to its dot. A triangle at the right edge pays more than the axis shows; that number stands in parentheses. On the left several methods lie at the bottom: their samples no longer show the digit, and by samples they all look forgotten. On the right zero is what is found in models that never saw the digit. The label column and the masked models know the digit by construction. Heights of methods that were attacked on other digits cannot be compared, for some digits leave more to remember than others; the lines under the table say how much is found on which digit. A mean near zero does not clear every digit: look there for the digit with most memory.*
+# *Orange: today's two ways to forget, and the defaults before them. Blue: every other method, also today's default without one of its parts. A thin line leads from each number to its dot. A triangle at the right edge pays more than the axis shows; that number stands in parentheses. On the left several methods lie at the bottom: their samples no longer show the digit, and by samples they all look forgotten. On the right zero is what is found in models that never saw the digit. The label column and the masked models know the digit by construction. Heights of methods that were attacked on other digits cannot be compared, for some digits leave more to remember than others; the lines under the table say how much is found on which digit. A mean near zero does not clear every digit: look there for the digit with most memory.*
 #
 # ## The ladder
 #
@@ -341,7 +342,7 @@ LOOKS = {  # as everywhere: an open circle is erased
 def digits_of_rung(ax, rung):
     """A line per method, a mark per digit, whose shape is the verdict."""
     for k, (method, by_digit) in enumerate(audited.items()):
-        color = sa.plots.AFTER if method == OURS else sa.plots.BEFORE
+        color = sa.plots.AFTER if method in HIGHLIGHTED else sa.plots.BEFORE
         for of in by_digit.values():
             look = {"color": color, "ms": 4, "alpha": 0.6}
             if of[rung].verdict == "erased":
@@ -367,7 +368,7 @@ figure.legend(frameon=False, ncols=len(LOOKS), loc="outside lower center")
 plt.show()
 
 # %% [markdown]
-# *A mark is a digit, and its shape is the verdict. Zero is the mean of models that never saw the digit, so only what lies to the right can be memory.*
+# *A mark is a digit, and its shape is the verdict. The colours are those of the figure before. Zero is the mean of models that never saw the digit, so only what lies to the right can be memory.*
 #
 # The next lines say on how many digits no memory is found by the method in question, which means that the verdict is alike, erased or resists. Only digits count on which the rung has *power*: there it tells models that are known to remember from retrained ones by at least 1.5 nats, by the lower end of this difference. The lines say it twice: for each digit by itself, and adjusted. Of ten statements, each with a chance of 5 % to be wrong, one or more may be wrong with a chance of up to a half. *Holm's procedure* asks more of the single digits, so that the chance of any wrong statement among them is at most 5 % ([claims.py](../study/claims.py)):
 
@@ -379,11 +380,11 @@ for tally in claims[OURS]:
     print(f"{tally.rung}: {found}, adjusted (Holm) on {len(adjusted)}")
 
 # %% [markdown]
-# Every audited method in words:
+# Today's two ways to forget in words; RESULTS.md has [a table of all methods](../RESULTS.md#other-methods):
 
 # %%
-for method, of in audited.items():
-    print(f"\n{method}. {sa.in_words(of)}")
+for method in (m for m in (DEFAULT, KEPT_IMAGES) if m in audited):
+    print(f"\n{method}. {sa.in_words(audited[method])}")
 
 # %% [markdown]
 # ## False acquittals
@@ -424,6 +425,8 @@ else:
 # What the ladder finds on clothes, in the models of today's two ways to forget, too, stands in [RESULTS.md](../RESULTS.md#other-methods).
 #
 # ## The verdict
+#
+# What can be said of the method in question, and what cannot? The next cells ask the tables:
 
 # %%
 argmax, seconds = "argmax = c_f, %", "seconds"
@@ -476,6 +479,8 @@ print("of these, no more left of the class in samples:", "; ".join(as_good) or "
 print("not in the table, so not compared:", "; ".join(absent) or "none")
 
 # %% [markdown]
+# *By samples several faster methods look as good as the default. What sets it apart is what the ladder finds: memory remains on no digit, though not every digit passes. How long it takes beside training again stands above, too.*
+#
 # **Try to beat it.** Here is a method of a few lines: it multiplies what the decoder reads from the forgotten label by `SHRINK`, and leaves all else. Predict three things, then run. How many of the samples are still called the digit? What do the kept digits pay? And how high would its dot lie on the right-hand side of the figure above, at the height of the label column or at zero? Then try other values, or other lines.
 
 # %%

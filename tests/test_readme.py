@@ -4,6 +4,7 @@ tables, commands and links lead somewhere."""
 import json
 import re
 from functools import partial
+from statistics import fmean
 
 import pytest
 import torch
@@ -117,9 +118,42 @@ def test_the_first_paragraph_counts_as_the_tables_do():
     assert "Then all eight pass after 1,600 steps, and all three after 6,400." in README
     assert [(few[0], few[-1]) for few in fewer] == [(2, 4), (3, 7)]
     assert "only 2 to 4 of the eight digits still pass (with kept images 3 to 7)" in README
+    notebook = (CHECKOUT / "notebooks" / "04_probing.py").read_text(encoding="utf-8")
+    lesson = (CHECKOUT / "docs" / "lesson.md").read_text(encoding="utf-8")
+    ours = tables.audit(records)[results_page.USUAL, OURS]
+    assert results_page.remaining(results_page.longer(records)) == [2, 3]
+    assert results_page.passing({d: ours[d] for d in counted(ours)}) == [0, 2, 3, 4, 6, 7, 8]
+    assert "tried, the 2 and the 3, is back after so many steps" in notebook
+    assert "seven of them pass, and the 5 is open." in notebook
+    assert "With kept images all eight pass, and all three after 6,400 steps." in notebook
+    assert "after 6,400 steps memory of both is back" in lesson
+    for method in (OURS, KEPT_IMAGES):
+        of_seven = tables.audit(records)[results_page.USUAL, method][7]
+        assert all(finding.high < 0 for finding in of_seven.values())
+    assert "to the right of the retrained ones in all five panels, and so do those" in notebook
     examined = [results_page.sealed_words(method) for method in (OURS, KEPT_IMAGES)]
     assert all("the examination is *open*" in words for words in examined)
     assert "They leave the question open for both ways of forgetting." in README
+
+
+def test_what_notebooks_say_of_the_default_and_of_its_parts():
+    found = tables.audit(journal.read(RESULTS / "journal.jsonl"))
+    texts = {
+        name: (CHECKOUT / "notebooks" / f"{name}.py").read_text(encoding="utf-8")
+        for name in ("03_amnesia", "A2_terms", "A5_scoreboard")
+    }
+    without_shadow = found[results_page.USUAL, "ours (without the healing)"]
+    assert results_page.remaining(without_shadow) == [3, 7]
+    assert "memory remains of the 3 and of the 7 where the shadow" in texts["03_amnesia"]
+    of_two = found[results_page.USUAL, "ours (without EWC)"]
+    means = [
+        [fmean(getattr(of_two[digit][rung], kind) for digit in (3, 7)) for rung in RUNGS]
+        for kind in ("model", "retrained")
+    ]
+    assert all(ours > theirs for ours, theirs in zip(*means, strict=True))
+    assert "costs more than in the retrained models in every column" in texts["A2_terms"]
+    assert results_page.remaining(found[results_page.USUAL, OURS]) == []
+    assert "memory remains on no digit, though not every digit passes" in texts["A5_scoreboard"]
 
 
 def test_what_the_caveats_say_of_the_convolutional_network():

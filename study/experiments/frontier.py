@@ -198,6 +198,13 @@ def costs_of_controls(records: Sequence[Record]) -> Costs:
     return found
 
 
+def _style(k: int) -> dict[str, Any]:
+    """Of the k-th line: ours as in every figure, the variants of version 4 in grays."""
+    if k == 0:
+        return plots.line_style(k, "forgotten")
+    return {"color": f"{0.15 * (k - 1):.2f}", "marker": "ov^PX"[k - 1], "markersize": 7}
+
+
 def picture(done: Mapping[Model, Record], known: Costs) -> bytes:
     """The exchange as PNG, a panel for each digit."""
     figure = Figure(figsize=(11, 5), layout="constrained")
@@ -206,7 +213,7 @@ def picture(done: Mapping[Model, Record], known: Costs) -> bytes:
         for k, (run, of_value) in enumerate(runs.items()):
             x = [of[ELBO] for of in of_value.values()]
             y = [of[HEALED_FITTED] for of in of_value.values()]
-            ax.plot(x, y, label=run, **plots.line_style(k, run))
+            ax.plot(x, y, label=run, **_style(k))
         for kind, cost in known[digit].items():
             ax.axhline(cost, color="0.5", linestyle=":")
             ax.annotate(
