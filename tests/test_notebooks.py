@@ -347,8 +347,7 @@ def test_the_verdicts_are_those_of_the_table(monkeypatch):
 def test_a_default_that_is_not_measured_is_said_to_be_so(capsys):
     """The table may hold no row of it yet."""
     given = {"sa": sa, "findings": {"version 3": {}, "forgotten": {}}, "rungs": ["trained on, z"]}
-    given["KINDS"] = {"version 3": "ours (version 3)", "forgotten": "ours (with the loop)"}
-    exec(cell_with("04_probing", "which is `{KINDS[kind]}`"), given)
+    exec(cell_with("04_probing", 'sa.in_words(findings["version 3"])'), given)
     exec(cell_with("04_probing", "remains = ["), given)
     said = capsys.readouterr().out
     assert said.count("not measured yet") == 4
