@@ -235,6 +235,11 @@ for name, (_, _, allowed) in scores.BARS.items():
 
 
 # %%
+def colour(method):
+    """Orange for today's two ways to forget and the defaults before them, blue for the others."""
+    return sa.plots.AFTER if method in HIGHLIGHTED else sa.plots.BEFORE
+
+
 def dots(ax, of_method, limit=math.inf):
     """A dot per method at (what kept digits pay, what is left), beyond the limit an arrow at the edge.
 
@@ -242,7 +247,7 @@ def dots(ax, of_method, limit=math.inf):
     """
     places = {}
     for method, (paid, left) in of_method.items():
-        color = sa.plots.AFTER if method in HIGHLIGHTED else sa.plots.BEFORE
+        color = colour(method)
         inside, at = paid <= limit, (min(paid, limit), left)
         ax.plot(*at, "o" if inside else ">", color=color, ms=8, mec="white")
         words = f"{numbers[method]}" if inside else f"{numbers[method]} ({paid:.0f})"
@@ -305,7 +310,7 @@ left.set(ylabel="samples called the digit, %", title="by samples")
 right.set(xlabel="real kept digits cost more by, nats")
 right.set(ylabel="memory, nats", title="by the ladder, after further training")
 for method, k in numbers.items():
-    color = sa.plots.AFTER if method in HIGHLIGHTED else sa.plots.BEFORE
+    color = colour(method)
     left.plot([], [], "o", color=color, label=f"{k}  {method}")
 figure.legend(frameon=False, ncols=3, fontsize=9, loc="outside lower center")
 figure.draw_without_rendering()  # now the axes have their size
@@ -342,7 +347,7 @@ LOOKS = {  # as everywhere: an open circle is erased
 def digits_of_rung(ax, rung):
     """A line per method, a mark per digit, whose shape is the verdict."""
     for k, (method, by_digit) in enumerate(audited.items()):
-        color = sa.plots.AFTER if method in HIGHLIGHTED else sa.plots.BEFORE
+        color = colour(method)
         for of in by_digit.values():
             look = {"color": color, "ms": 4, "alpha": 0.6}
             if of[rung].verdict == "erased":

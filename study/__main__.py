@@ -67,7 +67,8 @@ def from_options(part: str, options: argparse.Namespace) -> Grid:
     asked = (options.methods if chosen else usual, digits, options.seeds or SEEDS)
     methods, digits, seeds = (tuple(dict.fromkeys(several)) for several in asked)
     baseline, amnesia = CONFIGS[options.arch]
-    as_reported = not options.seeds and (options.dataset, options.arch) == ("mnist", "mlp")
+    as_reported = not options.seeds and (options.dataset, options.arch) == USUAL
+    own_seeds = LADDER_SEEDS if part == "ladder" else OWN_SEEDS
     return Grid(
         part,
         methods,
@@ -78,7 +79,7 @@ def from_options(part: str, options: argparse.Namespace) -> Grid:
         amnesia,
         ladder=LONGER if longer else LadderConfig(),
         only=_restricted(options) if chosen else ONLY,
-        own_seeds=(LADDER_SEEDS if part == "ladder" else OWN_SEEDS) if as_reported else {},
+        own_seeds=own_seeds if as_reported else {},
         further_seeds=(*SEEDS, *FURTHER_SEEDS) if part == "ladder" and not options.seeds else (),
         device=options.device,
     )

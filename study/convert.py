@@ -52,7 +52,7 @@ def convert(path: Path, methods: Sequence[str]) -> str:
         raise FileNotFoundError(f"{path}: there is no journal to carry over")
     with journal.alone(path):
         before = [record for _, record in journal.lines(path)]
-        torn = journal.torn(path)
+        torn = journal.torn(path, len(before))
         after = with_todays_code(before, methods)
         replace_text(path, journal.as_text(after))
     changed = sum(old != new for old, new in zip(before, after, strict=True))

@@ -57,7 +57,7 @@ def write() -> None:
     """RESULTS.md and its figures, results/scoreboard.md, README's figures, both JSON files anew."""
     path = RESULTS / "journal.jsonl"
     records = journal.read(path)
-    if torn := journal.torn(path):
+    if torn := journal.torn(path, sum(1 for _ in journal.lines(path))):
         print(f"{path.name}: {torn} of its lines are no JSON and do not count")
     tables.write(records, RESULTS)
     audits = tables.audit(records)
@@ -435,18 +435,18 @@ def kept_images_words(records: Sequence[Record]) -> str:
     if not findings:
         return "Forgetting with kept images is not measured yet: `make ladder`."
     later = longer(records, KEPT_IMAGES)
-    models = [how_many_kept(records, climbing) for climbing in (LadderConfig(), LONGER)]
+    models = how_many_kept(records, LadderConfig())
     told = [
         "**Where the real images of the kept digits are still there**, they can be replayed in the "
         "place of drawn ones, and the encoder moves along "
-        f"(`AmnesiaConfig.with_kept_images()`, {models[0]} models of each digit).",
+        f"(`AmnesiaConfig.with_kept_images()`, {models} models of each digit).",
         ladder_lines(findings)[0],
     ]
     if later:
         told.append(
             f"With up to {LONGER.heal_steps:,} steps of training further ({len(later)} digits, "
-            f"{models[1]} models each) memory remains on {len(remaining(later))} "
-            f"of {len(later)} digits. {verdicts.in_words(later)}"
+            f"{how_many_kept(records, LONGER)} models each) memory remains on "
+            f"{len(remaining(later))} of {len(later)} digits. {verdicts.in_words(later)}"
         )
     costs = cost_lines(records, KEPT_IMAGES) or ["What the kept digits pay is not measured yet."]
     costs.append(
@@ -505,17 +505,17 @@ def masked_words(records: Sequence[Record]) -> str:
     further = [rung for rung, control in RUNGS.items() if control == MASKED]
     of_further = {c: {rung: version_4[c][rung] for rung in further} for c in counted(version_4)}
     remembered = " and ".join(f"the {digit}" for digit in remaining(of_further)) or "no digit"
-    in_version_4 = (
-        " In version 4, the default before today's, which was trained against it, too, it finds "
-        f"memory of {remembered}; but no control says how much it misses in such a model."
-    )
-    return (
+    told = (
         "Masked models know the digit and hide it, so that every attack should find it. But they "
         f"pass {passed} of {len(digits)} digits. So it says little that a model passes the first "
         "two rungs, and the claim rests on the third, *trained further*. Our models were trained "
         "against that attack, and the masked models, which are its control, were not."
-        + in_version_4
-        * bool(of_further)
+    )
+    if not of_further:
+        return told
+    return (
+        f"{told} In version 4, the default before today's, which was trained against it, too, it "
+        f"finds memory of {remembered}; but no control says how much it misses in such a model."
     )
 
 

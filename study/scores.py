@@ -66,7 +66,6 @@ def summarise(
         derived = {
             "frechet_change": _number(row, "frechet_after") / _number(row, "frechet_before") - 1
         }
-        derived["memory"] = math.nan
         if not on_processor(row.get("machine")):
             derived["seconds"] = math.nan  # they do not compare with a processor's
         for figure, (columns, factor, _) in (BARS | OTHERS).items():

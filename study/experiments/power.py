@@ -246,6 +246,6 @@ def main(options: argparse.Namespace) -> None:
             print(" | ".join(row), flush=True)
     usual = argparse.ArgumentParser()
     add_arguments(usual)
-    if options == argparse.Namespace(**{**vars(options), **vars(usual.parse_args([]))}):
+    if vars(usual.parse_args([])).items() <= vars(options).items():
         page = PAGE.read_text(encoding="utf-8")
         replace_text(PAGE, between_marks(page, BEGIN, [table(HEAD, rows)], END))

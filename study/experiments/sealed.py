@@ -227,18 +227,19 @@ def findings(done: Mapping[Model, Record], method: str) -> dict[str, dict[int, F
 def outcome(found: Mapping[str, Mapping[int, Finding]]) -> str:
     """Passed, failed or open, by the rule of the protocol, and how often each verdict stands."""
     of_healings = [f for name, of in found.items() if name != AS_IT_IS for f in of.values()]
+    if not of_healings:
+        return ""
+    missing = len(HEALINGS) * len(DIGITS) - len(of_healings)
     counts = Counter(f.verdict for f in of_healings)
     word = "open"
     if counts[REMAINS] or counts[DAMAGED]:
         word = "failed"
-    elif len(of_healings) == len(HEALINGS) * len(DIGITS) and all(f.passed for f in of_healings):
+    elif not missing and all(f.passed for f in of_healings):
         word = "passed"
     said = ", ".join(f"{verdict} {n}" for verdict, n in counts.items())
-    if missing := len(HEALINGS) * len(DIGITS) - len(of_healings):
+    if missing:
         said += f", {missing} not measured yet"
-    return (
-        f"By the rule of the protocol the examination is *{word}*: {said}." if of_healings else ""
-    )
+    return f"By the rule of the protocol the examination is *{word}*: {said}."
 
 
 def page(done: Mapping[Model, Record]) -> str:
