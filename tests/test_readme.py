@@ -118,6 +118,12 @@ def test_the_first_paragraph_counts_as_the_tables_do():
     assert "Then all eight pass after 1,600 steps, and all three after 6,400." in README
     assert [(few[0], few[-1]) for few in fewer] == [(2, 4), (3, 7)]
     assert "only 2 to 4 of the eight digits still pass (with kept images 3 to 7)" in README
+    clothes = [tables.audit(records)[results_page.FASHION, m] for m in (OURS, KEPT_IMAGES)]
+    assert [len(results_page.remaining(found)) for found in clothes] == [6, 1]
+    assert [results_page.passing(found) for found in clothes] == [[], [3, 8, 9]]
+    assert "six of the ten classes without real images and in one with them" in README
+    assert "three classes pass, all with real images." in README
+    assert "no class passes with drawn images" in README
     notebook = (CHECKOUT / "notebooks" / "04_probing.py").read_text(encoding="utf-8")
     lesson = (CHECKOUT / "docs" / "lesson.md").read_text(encoding="utf-8")
     ours = tables.audit(records)[results_page.USUAL, OURS]
